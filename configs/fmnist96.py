@@ -1,0 +1,73 @@
+"""Plain GoogLeNet on Fashion-MNIST at 96x96: every field, with its unit.
+
+  python launch.py --config=configs/fmnist96.py
+
+The network of 2014 without batch norm, dropout and auxiliary heads, as d2l.ai
+trains it (0.889 test accuracy after ten epochs, the best published figure).
+Any field is overridden by a flag: --config.train.epochs=2.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the default configuration; other config files start from it."""
+  config = ml_collections.ConfigDict()
+  # Fixes weights, order of the data and augmentation.
+  config.seed = 0
+
+  config.model = model = ml_collections.ConfigDict()
+  model.variant = 'plain'  # a network of googlenet/architectures.py
+  model.num_classes = 10
+  model.initializer = 'he'  # convolutions: he (fan-in, normal) | xavier
+  model.kernels = 'auto'  # auto | xla (plain lax) | cpu (our fast forms)
+
+  config.data = data = ml_collections.ConfigDict()
+  data.source = 'bundled'  # bundled (Fashion-MNIST) | tfds
+  data.name = 'fashion_mnist'  # for tfds any of its names, e.g. cifar10
+  data.data_dir = ''  # '': the source's own place
+  data.train_split = 'train'  # may be sliced: train[:50000], train[:90%]
+  data.eval_split = 'test'
+  data.image_size = 96  # pixels; images are resized on the device
+  data.mean = (0.2860,)  # of pixels in 0..1; one number, or one a channel
+  data.std = (0.3530,)
+  data.on_device_mb = 2048  # MiB; a larger set is streamed from the host
+
+  config.augment = augment = ml_collections.ConfigDict()
+  augment.flip = False  # mirror half of the images left to right
+  augment.crop_padding = 0  # pixels at native size; random crop of the padded
+
+  config.optimizer = optimizer = ml_collections.ConfigDict()
+  optimizer.name = 'sgd'  # a name in googlenet/optimizer.py
+  optimizer.learning_rate = 0.02  # peak, for the global batch
+  optimizer.momentum = 0.9  # sgd, rmsprop
+  optimizer.nesterov = True  # sgd
+  optimizer.weight_decay = 0.0  # of weights, never of biases
+  optimizer.grad_clip_norm = 1.0  # global norm; 0: off
+  optimizer.schedule = 'cosine'  # constant | cosine | step | poly
+  optimizer.warmup_steps = 100  # linear, from 0
+  optimizer.step_epochs = (3.0, 6.0, 8.0)  # step: where the rate falls ...
+  optimizer.step_factor = 0.1  # ... and by what
+  optimizer.poly_power = 0.5  # poly: (1 - progress) ** power
+
+  config.train = train = ml_collections.ConfigDict()
+  train.epochs = 10
+  train.max_steps = 0  # stop early, for trials; 0: no limit
+  train.batch_size = 128  # images a step, over all devices
+  train.microbatches = 1  # gradients are summed over this many parts
+  train.label_smoothing = 0.0
+  train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
+  train.loss_scale = 1.0  # multiplies the loss of float16 gradients
+  train.compilation_cache = '~/.cache/googlenet-haiku'  # '': compile anew
+
+  config.eval = evaluation = ml_collections.ConfigDict()
+  evaluation.every_epochs = 1  # and always at the end
+  evaluation.batch_size = 500  # images a step, over all devices
+
+  config.checkpoint = checkpoint = ml_collections.ConfigDict()
+  checkpoint.every_epochs = 1  # and always at the end; the last one is kept
+
+  config.logging = logging = ml_collections.ConfigDict()
+  logging.every_steps = 50  # a line in metrics.jsonl
+  logging.tensorboard = True
+  return config.lock()

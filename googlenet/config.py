@@ -1,0 +1,296 @@
+"""The whole config: what every field may hold, and what follows from it.
+
+Parts of the program are handed their own section (`config.model`, ...) and
+never import this file; `resolve` has checked the values by then.
+"""
+
+import json
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import jmp
+import ml_collections
+
+from googlenet import architectures
+from googlenet import layers
+from googlenet import network
+from googlenet import optimizer
+from googlenet.errors import UserError, did_you_mean
+
+
+class Field(NamedTuple):
+  """What a field may hold: a test, and the same in words."""
+
+  is_valid: Callable[[Any], bool]
+  allowed: str
+
+
+def _is_number(value: Any) -> bool:
+  return (
+    isinstance(value, numbers.Real)
+    and not isinstance(value, bool)
+    and math.isfinite(value)
+  )
+
+
+def _integer(low: int, high: int = 2**31 - 1) -> Field:
+  return Field(
+    lambda v: (
+      isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
+    ),
+    f'a whole number from {low} to {high}',
+  )
+
+
+def _number(low: float, high: float = math.inf) -> Field:
+  words = f'from {low:g} to {high:g}' if high < math.inf else f'>= {low:g}'
+  return Field(
+    lambda v: _is_number(v) and low <= v <= high, f'a number {words}'
+  )
+
+
+def _positive() -> Field:
+  return Field(lambda v: _is_number(v) and v > 0, 'a number > 0')
+
+
+def _fraction() -> Field:
+  return Field(
+    lambda v: _is_number(v) and 0 <= v < 1, 'a number from 0 to below 1'
+  )
+
+
+def _choice(*names: str) -> Field:
+  return Field(lambda v: v in names, 'one of ' + ', '.join(names))
+
+
+def _boolean() -> Field:
+  return Field(lambda v: isinstance(v, bool), 'true or false')
+
+
+def _text(empty: bool = False) -> Field:
+  return Field(
+    lambda v: isinstance(v, str) and (empty or v != ''),
+    'a text' + ('' if empty else ' that is not empty'),
+  )
+
+
+def _tuple_of(element: Field, words: str) -> Field:
+  return Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and len(v) > 0
+      and all(element.is_valid(x) for x in v)
+    ),
+    f'a tuple of {words}, like (0.5,)',
+  )
+
+
+def _is_policy(value: Any) -> bool:
+  try:
+    policy = jmp.get_policy(value)
+  except Exception:  # jmp raises whatever its parsing meets
+    return False
+  return policy.param_dtype == policy.output_dtype == jnp.float32
+
+
+_POLICY = Field(
+  _is_policy,
+  'float32, or a jmp policy with float32 parameters and output, like '
+  'params=float32,compute=bfloat16,output=float32',
+)
+
+FIELDS: dict[str, Field] = {
+  'seed': _integer(0),
+  'model.variant': _choice(*architectures.ARCHITECTURES),
+  'model.num_classes': _integer(1),
+  'model.initializer': _choice(*network.INITIALIZERS),
+  'model.kernels': _choice('auto', *layers.KERNELS),
+  'data.source': _choice('bundled', 'tfds'),
+  'data.name': _text(),
+  'data.data_dir': _text(empty=True),
+  'data.train_split': _text(),
+  'data.eval_split': _text(),
+  'data.image_size': _integer(1, 4096),
+  'data.mean': _tuple_of(_number(-math.inf), 'numbers'),
+  'data.std': _tuple_of(_positive(), 'numbers > 0'),
+  'data.on_device_mb': _integer(0),
+  'augment.flip': _boolean(),
+  'augment.crop_padding': _integer(0, 1024),
+  'optimizer.name': _choice(*optimizer.OPTIMIZERS),
+  'optimizer.learning_rate': _positive(),
+  'optimizer.momentum': _fraction(),
+  'optimizer.nesterov': _boolean(),
+  'optimizer.weight_decay': _number(0),
+  'optimizer.grad_clip_norm': _number(0),
+  'optimizer.schedule': _choice(*optimizer.SCHEDULES),
+  'optimizer.warmup_steps': _integer(0),
+  'optimizer.step_epochs': _tuple_of(_positive(), 'numbers > 0'),
+  'optimizer.step_factor': _positive(),
+  'optimizer.poly_power': _positive(),
+  'train.epochs': _integer(1),
+  'train.max_steps': _integer(0),
+  'train.batch_size': _integer(1),
+  'train.microbatches': _integer(1),
+  'train.label_smoothing': _fraction(),
+  'train.precision': _POLICY,
+  'train.loss_scale': _positive(),
+  'train.compilation_cache': _text(empty=True),
+  'eval.every_epochs': _integer(1),
+  'eval.batch_size': _integer(1),
+  'checkpoint.every_epochs': _integer(1),
+  'logging.every_steps': _integer(1),
+  'logging.tensorboard': _boolean(),
+}
+
+
+def resolve(
+  config: ml_collections.ConfigDict,
+) -> ml_collections.FrozenConfigDict:
+  """Checks every field and what one field asks of another.
+
+  Args:
+    config: as loaded from a config file, overrides applied.
+
+  Returns:
+    The same values, immutable.
+
+  Raises:
+    UserError: a field is unknown, missing, of the wrong type or out of range.
+  """
+  values = flatten(config)
+  for name in values:
+    if name not in FIELDS:
+      raise unknown_field(name)
+  for name, field in FIELDS.items():
+    if name not in values:
+      raise UserError(
+        f'config.{name} is missing; allowed is {field.allowed}. Start a '
+        'config file from configs/fmnist96.py and change some fields'
+      )
+    if not field.is_valid(values[name]):
+      raise invalid(name, values[name])
+  _check_combinations(config)
+  return ml_collections.FrozenConfigDict(config)
+
+
+def _check_combinations(config: ml_collections.ConfigDict) -> None:
+  size = config.data.image_size
+  architecture = architectures.ARCHITECTURES[config.model.variant]
+  smallest = architectures.smallest_image(architecture)
+  if size < smallest:
+    raise UserError(
+      f'config.data.image_size={size} is too small for the network '
+      f'{config.model.variant!r}: the smallest size that works is {smallest}'
+    )
+  if config.train.batch_size % config.train.microbatches:
+    raise UserError(
+      f'config.train.batch_size={config.train.batch_size} does not divide '
+      f'into config.train.microbatches={config.train.microbatches} parts: '
+      'choose a multiple'
+    )
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns {'train.epochs': 10, ...}, sections joined by dots."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, (Mapping, ml_collections.ConfigDict)):
+      flat |= {f'{key}.{name}': v for name, v in flatten(value).items()}
+    else:
+      flat[key] = value
+  return flat
+
+
+def unknown_field(name: str) -> UserError:
+  """Returns the error for a field that no config has."""
+  return UserError(
+    f'config.{name} is not a field{did_you_mean(name, FIELDS)} (all fields, '
+    'with comments: configs/fmnist96.py)'
+  )
+
+
+def invalid(name: str, value: Any) -> UserError:
+  """Returns the error for a value that its field does not allow."""
+  field = FIELDS[name]
+  near = ''
+  if isinstance(value, str) and field.allowed.startswith('one of '):
+    near = did_you_mean(
+      value, field.allowed.removeprefix('one of ').split(', ')
+    )
+  return UserError(
+    f'config.{name}={value!r} is not allowed{near}: it takes {field.allowed}'
+  )
+
+
+class Durations(NamedTuple):
+  """Numbers derived from config, data and devices, once."""
+
+  steps_per_epoch: int
+  total_steps: int  # of the whole schedule: epochs * steps_per_epoch
+  num_steps: int  # that this run makes: total_steps, or train.max_steps
+
+
+def durations(
+  train_config: ml_collections.ConfigDict,
+  num_examples: int,
+  num_devices: int,
+) -> Durations:
+  """Derives the steps of a run and checks that the batch fits.
+
+  A last batch that would not be full is left out of its epoch; each epoch has
+  an order of its own, so it leaves out other images.
+
+  Raises:
+    UserError: the batch does not divide by the devices and microbatches, or
+      is larger than the data.
+  """
+  batch = train_config.batch_size
+  parts = num_devices * train_config.microbatches
+  if batch % parts:
+    below = batch - batch % parts
+    raise UserError(
+      f'config.train.batch_size={batch} does not divide by {num_devices} '
+      f'devices x {train_config.microbatches} microbatches: choose '
+      + (f'{below} or {below + parts}' if below else f'{parts}')
+    )
+  if batch > num_examples:
+    raise UserError(
+      f'config.train.batch_size={batch} is larger than the training data '
+      f'({num_examples} images): choose at most {num_examples}'
+    )
+  steps_per_epoch = num_examples // batch
+  total_steps = train_config.epochs * steps_per_epoch
+  return Durations(
+    steps_per_epoch,
+    total_steps,
+    min(total_steps, train_config.max_steps or total_steps),
+  )
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+  """Returns the config as indented JSON, keys in a fixed order."""
+  return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+  """Returns the config that `to_json` wrote; lists become tuples.
+
+  Raises:
+    UserError: the text is not a JSON object.
+  """
+
+  def tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+      return {key: tuples(v) for key, v in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+  try:
+    values = json.loads(text)
+  except ValueError as error:
+    raise UserError(f'config.json is damaged: {error}') from error
+  if not isinstance(values, dict):
+    raise UserError('config.json is damaged: it holds no JSON object')
+  return ml_collections.ConfigDict(tuples(values)).lock()

@@ -1,0 +1,124 @@
+"""Strict reader of gzip-compressed IDX files, the format of the MNIST family.
+
+An unpacked IDX file is: two zero bytes, a code of the data type (0x08: uint8),
+the number of dimensions, each dimension as a big-endian uint32, the values.
+"""
+
+import gzip
+import math
+import os
+import struct
+import zlib
+
+import numpy as np
+
+from googlenet.errors import UserError
+
+_UINT8 = 0x08
+_MAX_RANK = 4
+# Five times the largest file of the MNIST family: a header is not to be
+# trusted with more memory than that.
+_MAX_BYTES = 2**28
+_CHUNK_BYTES = 2**20
+
+
+def idx_header(shape: tuple[int, ...]) -> bytes:
+  """Returns the IDX header of a uint8 array of the given shape."""
+  return struct.pack(f'>HBB{len(shape)}I', 0, _UINT8, len(shape), *shape)
+
+
+def damaged_file(
+  path: str | os.PathLike[str], found: str, expected: str
+) -> UserError:
+  """Returns the error to raise for a data file that is not as it should be."""
+  return UserError(
+    f'{path}: {found}, expected {expected}; restore it with '
+    f'`git checkout -- {path}` or copy it again from its source'
+  )
+
+
+def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+  """Reads a gzip-compressed IDX file of uint8 values.
+
+  Memory grows with the values really read, never with what a header claims
+  or with what a small file could unpack to.
+
+  Args:
+    path: the file, e.g. `train-images-idx3-ubyte.gz`.
+
+  Returns:
+    uint8 array of the shape that the header gives, e.g. [60000, 28, 28].
+
+  Raises:
+    UserError: the file is missing, unreadable, damaged (gzip's CRC-32
+      differs), or anything but one whole IDX array of uint8, in one line.
+  """
+  # Anything that is not a plain file (a folder, a pipe) could block or fail
+  # in ways of its own.
+  if not os.path.isfile(path):
+    found = 'is not a file' if os.path.exists(path) else 'no such file'
+    raise damaged_file(path, found, 'a gzip-compressed IDX file')
+  try:
+    with gzip.open(path, 'rb') as stream:
+      shape = _read_shape(stream, path)
+      values = _read_values(stream, path, shape)
+  except (OSError, EOFError, zlib.error) as error:
+    # Truncated, corrupted or no gzip at all, or no permission to read.
+    raise damaged_file(
+      path, f'cannot be unpacked ({error})', 'a gzip-compressed IDX file'
+    ) from error
+  return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _read_shape(
+  stream: gzip.GzipFile, path: str | os.PathLike[str]
+) -> tuple[int, ...]:
+  """Reads and checks the header, leaving `stream` at the first value."""
+  magic = stream.read(4)
+  expected = f'00 00 08 and 01 to {_MAX_RANK:02}, the magic number of uint8 IDX'
+  if len(magic) < 4 or magic[:3] != bytes([0, 0, _UINT8]):
+    raise damaged_file(path, f'starts with {_hex(magic)}', expected)
+  rank = magic[3]
+  if not 1 <= rank <= _MAX_RANK:
+    raise damaged_file(path, f'starts with {_hex(magic)}', expected)
+  dimensions = stream.read(4 * rank)
+  if len(dimensions) < 4 * rank:
+    raise damaged_file(path, 'ends inside its header', f'{rank} dimensions')
+  shape = struct.unpack(f'>{rank}I', dimensions)
+  if not 1 <= math.prod(shape) <= _MAX_BYTES:
+    raise damaged_file(
+      path,
+      f'its header claims the shape {shape}',
+      f'from 1 to {_MAX_BYTES} bytes of values',
+    )
+  return shape
+
+
+def _read_values(
+  stream: gzip.GzipFile, path: str | os.PathLike[str], shape: tuple[int, ...]
+) -> bytearray:
+  """Reads exactly the values of a `shape` uint8 array, to the stream's end."""
+  num_bytes = math.prod(shape)
+  values = bytearray()
+  while len(values) < num_bytes:
+    chunk = stream.read(min(_CHUNK_BYTES, num_bytes - len(values)))
+    if not chunk:
+      raise damaged_file(
+        path,
+        f'ends after {len(values)} bytes of values',
+        f'{num_bytes} for the shape {shape}',
+      )
+    values += chunk
+  # Asking for one byte more finds what follows, and makes gzip reach the end
+  # of its stream, which is where it compares the CRC-32.
+  if stream.read(1):
+    raise damaged_file(
+      path,
+      'goes on after its last value',
+      f'{num_bytes} bytes for the shape {shape}',
+    )
+  return values
+
+
+def _hex(data: bytes) -> str:
+  return data.hex(' ') or 'nothing'

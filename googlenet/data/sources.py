@@ -1,0 +1,133 @@
+"""Where images come from: the bundled Fashion-MNIST, or any TFDS data set.
+
+Both give the same thing, a `Dataset`: random access to one split.
+"""
+
+import functools
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from googlenet.data.bundled import open_bundled
+from googlenet.data.splits import Read, resolve_split
+from googlenet.data.tfds_reader import open_tfds
+from googlenet.errors import UserError
+
+
+class Dataset(NamedTuple):
+  """One split of an image-classification data set, with random access."""
+
+  name: str  # 'fashion_mnist'
+  split: str  # as asked for, e.g. 'train[:50000]'
+  num_examples: int
+  image_shape: tuple[int, int, int]  # (H, W, C)
+  num_classes: int
+  class_names: tuple[str, ...]
+  # int indices [n], each 0 <= i < num_examples
+  # -> (images uint8 [n, H, W, C], labels int32 [n])
+  read: Read
+
+
+def load_dataset(data_config: ml_collections.ConfigDict, split: str) -> Dataset:
+  """Opens one split of the data set that the config names.
+
+  Args:
+    data_config: the config's `data` section. `source` is 'bundled' or 'tfds';
+      `name` the data set; `data_dir` its folder, or '' for the source's own
+      place. `image_size` matters only to a TFDS set whose images differ in
+      size: a batch needs one shape, so the host resizes those to image_size x
+      image_size (Pillow, bilinear). All others keep their native size.
+    split: a split's name, alone or sliced, with TFDS's meaning for both
+      sources: 'train', 'train[:50000]', 'train[-5000:]', 'train[10%:90%]'.
+
+  Returns:
+    The split. The bundled set is read whole, here; a TFDS set example by
+    example, when `read` asks for it.
+
+  Raises:
+    UserError: an unknown source, name or split, or data that is missing or
+      damaged.
+  """
+  name = data_config.name
+  if data_config.source == 'bundled':
+    source = open_bundled(name, data_config.data_dir)
+  elif data_config.source == 'tfds':
+    source = open_tfds(name, data_config.data_dir, data_config.image_size)
+  else:
+    raise UserError(
+      f'config.data.source={data_config.source!r}; allowed is one of '
+      'bundled, tfds'
+    )
+  split_name, start, stop = resolve_split(split, source.split_sizes)
+  return Dataset(
+    name=name,
+    split=split,
+    num_examples=stop - start,
+    image_shape=source.image_shape,
+    num_classes=len(source.class_names),
+    class_names=source.class_names,
+    read=functools.partial(
+      _read_slice, source.open_split(split_name), start, stop
+    ),
+  )
+
+
+def read_all(
+  dataset: Dataset, chunk_size: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads a whole split into memory, `chunk_size` examples at a time.
+
+  Returns:
+    Images, uint8 [num_examples, H, W, C], and labels, int32 [num_examples].
+
+  Raises:
+    UserError: an example is damaged.
+  """
+  images = np.empty((dataset.num_examples, *dataset.image_shape), np.uint8)
+  labels = np.empty(dataset.num_examples, np.int32)
+  for start in range(0, dataset.num_examples, chunk_size):
+    indices = np.arange(start, min(start + chunk_size, dataset.num_examples))
+    images[indices], labels[indices] = dataset.read(indices)
+  return images, labels
+
+
+def check_labels(
+  labels: np.ndarray, num_classes: int, source_name: str
+) -> None:
+  """Checks that every label is a class of the model.
+
+  Args:
+    labels: integers of any shape.
+    num_classes: the model's number of classes.
+    source_name: the data set's name, for the message.
+
+  Raises:
+    UserError: a label is not in range(num_classes).
+  """
+  if labels.size == 0:
+    return
+  low, high = int(labels.min()), int(labels.max())
+  if low < 0:
+    raise UserError(
+      f'config.model.num_classes={num_classes}: {source_name} has the label '
+      f'{low} (seen: {low} to {high}), and no label may be negative; such a '
+      'split holds no labels, choose another'
+    )
+  if high >= num_classes:
+    raise UserError(
+      f'config.model.num_classes={num_classes}: {source_name} has the label '
+      f'{high} (seen: {low} to {high}); allowed is at least {high + 1}'
+    )
+
+
+def _read_slice(
+  read: Read, start: int, stop: int, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads `indices` of the slice start:stop of what `read` gives access to."""
+  indices = np.asarray(indices)
+  size = stop - start
+  if indices.size and not 0 <= indices.min() <= indices.max() < size:
+    # Without this, neighbours outside the slice would be returned.
+    raise IndexError(f'indices must be in range({size}): {indices}')
+  return read(indices + start)

@@ -1,0 +1,93 @@
+"""What a source of images offers, and what the text of a split means."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from googlenet.errors import UserError, did_you_mean
+
+# int indices [n] -> (images uint8 [n, H, W, C], labels int32 [n])
+Read = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Source(NamedTuple):
+  """An image-classification data set whose splits can be opened."""
+
+  split_sizes: Mapping[str, int]  # number of examples of each split
+  image_shape: tuple[int, int, int]  # (H, W, C)
+  class_names: tuple[str, ...]
+  open_split: Callable[[str], Read]  # a whole split, by its name
+
+
+_BOUND = r'-?[0-9]{1,12}(?:(?:\.[0-9]{1,12})?%)?'
+_SPLIT = re.compile(
+  rf'(?P<name>[\w-]+)(?:\[(?P<start>{_BOUND})?:(?P<stop>{_BOUND})?\])?',
+  re.ASCII,
+)
+
+
+def resolve_split(split: str, sizes: Mapping[str, int]) -> tuple[str, int, int]:
+  """Works out which examples a split such as 'train[10%:]' means.
+
+  One parser for all sources, so that they cannot differ. It agrees with TFDS
+  (a percentage is rounded to the closest example); what it leaves out of
+  TFDS's syntax are 'all', sums of splits and shards.
+
+  Args:
+    split: the text of the config.
+    sizes: number of examples of each split there is.
+
+  Returns:
+    (name, start, stop): examples start to stop - 1 of the split `name`, with
+    0 <= start < stop <= sizes[name].
+
+  Raises:
+    UserError: the text is malformed, or its examples do not exist.
+  """
+  known = ', '.join(f'{name} ({size} images)' for name, size in sizes.items())
+  parsed = _SPLIT.fullmatch(split)
+  if parsed is None:
+    raise UserError(
+      f'split={split!r} is malformed; allowed is one of {known}, alone or '
+      'sliced like train[:50000], train[-5000:] or train[10%:90%]'
+    )
+  name, start, stop = parsed.group('name', 'start', 'stop')
+  if name not in sizes:
+    raise UserError(
+      f'split={split!r}: there is no split {name!r}'
+      f'{did_you_mean(name, sizes)}; allowed is one of {known}'
+    )
+  if start and stop and start.endswith('%') != stop.endswith('%'):
+    raise UserError(  # TFDS would take both for percentages
+      f'split={split!r} mixes a number and a percentage; give both bounds in '
+      'examples or both in percent'
+    )
+  size = sizes[name]
+  first = 0 if start is None else _bound_to_index(start, size, split)
+  end = size if stop is None else _bound_to_index(stop, size, split)
+  if first >= end:
+    raise UserError(
+      f'split={split!r} is empty: {name!r} has {size} images, and the slice '
+      f'goes from {first} to {end}'
+    )
+  return name, first, end
+
+
+def _bound_to_index(bound: str, size: int, split: str) -> int:
+  """Turns '-5000' or '10%' into an index from 0 to `size`."""
+  if bound.endswith('%'):
+    index = round(float(bound[:-1]) * size / 100)
+    in_range = abs(float(bound[:-1])) <= 100
+    allowed = 'from -100% to 100%'
+  else:
+    index = int(bound)
+    in_range = abs(index) <= size
+    allowed = f'from -{size} to {size}'
+  if not in_range:
+    raise UserError(
+      f'split={split!r}: the bound {bound} is out of range; '
+      f'allowed is {allowed}'
+    )
+  return index + size if index < 0 else index

@@ -1,0 +1,291 @@
+"""Training and evaluation: the outline of a run.
+
+Everything that can be wrong with the input is found by `build`, before
+anything is compiled or written.
+"""
+
+import os
+import pathlib
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from googlenet import checkpoint
+from googlenet import config as config_lib
+from googlenet import metrics as metrics_lib
+from googlenet import network as network_lib
+from googlenet import optimizer as optimizer_lib
+from googlenet import train_step as step_lib
+from googlenet.data import batches
+from googlenet.data import sources
+from googlenet.errors import UserError
+from googlenet.recorder import Recorder
+
+Config = ml_collections.FrozenConfigDict
+
+
+class Run(NamedTuple):
+  """The parts of a training run, made from the config."""
+
+  config: Config
+  durations: config_lib.Durations
+  train: batches.Feed
+  evaluation: batches.Feed
+  network: network_lib.Network
+  state: step_lib.TrainState
+  train_step: Any
+  eval_step: Any
+
+
+def load_split(config: Config, field: str) -> sources.Dataset:
+  """Returns the data set of `data.train_split` or `data.eval_split`.
+
+  Raises:
+    UserError: as `load_dataset`, and a set with another number of classes.
+  """
+  try:
+    return sources.load_dataset(config.data, config.data[field])
+  except UserError as error:
+    raise UserError(
+      str(error).replace('split=', f'config.data.{field}=', 1)
+    ) from error
+
+
+def make_feed(config: Config, dataset: sources.Dataset) -> batches.Feed:
+  """Returns the data set as batches on the devices."""
+  return batches.make_feed(
+    dataset,
+    config.model.num_classes,
+    config.data.on_device_mb,
+    step_lib.replicated,
+    step_lib.PMAP_AXIS,
+  )
+
+
+def build(config: Config) -> Run:
+  """Makes all parts of a run; compiles nothing of the network yet.
+
+  Raises:
+    UserError: the data, or data and config together, are not usable.
+  """
+  train = load_split(config, 'train_split')
+  evaluation = load_split(config, 'eval_split')
+  batches.check_image_shape(train, evaluation, config.data)
+  durations = config_lib.durations(
+    config.train, train.num_examples, jax.device_count()
+  )
+  train_feed = make_feed(config, train)
+  eval_feed = make_feed(config, evaluation)
+
+  network = network_lib.make_network(config.model)
+  size, channels = config.data.image_size, train.image_shape[-1]
+  params, network_state = network_lib.init_from_numpy(
+    network, config.model, (size, size, channels), config.seed
+  )
+  schedule = optimizer_lib.make_schedule(
+    config.optimizer, durations.steps_per_epoch, durations.total_steps
+  )
+  optimizer = optimizer_lib.make_optimizer(config.optimizer, schedule)
+  return Run(
+    config,
+    durations,
+    train_feed,
+    eval_feed,
+    network,
+    step_lib.make_train_state(params, network_state, optimizer),
+    step_lib.make_train_step(network, optimizer, schedule, config),
+    step_lib.make_eval_step(network, config),
+  )
+
+
+def train_and_evaluate(
+  config: Config,
+  workdir: str | os.PathLike[str],
+  started: float | None = None,
+) -> dict[str, Any]:
+  """Trains the network of a config and scores it.
+
+  Args:
+    config: resolved.
+    workdir: a folder that holds no run yet; made by the first record.
+    started: `time.time()` at the start of the program, to tell how long the
+      first step took from there.
+
+  Returns:
+    What result.json holds.
+
+  Raises:
+    UserError: bad input (nothing was written), or a loss that is not finite.
+  """
+  check_workdir(workdir)
+  started = time.time() if started is None else started
+  run = build(config)
+  writer = metrics_lib.Writer(
+    workdir, config_lib.to_json(config), config.logging.tensorboard
+  )
+  screen = metrics_lib.Screen(sys.stdout, run.durations.num_steps)
+  for line in describe(run, workdir):
+    screen.line(line)
+  try:
+    result = _train(run, workdir, writer, screen, started)
+    writer.write_result(result)
+  finally:
+    screen.close()
+    writer.close()
+  for line in _describe_result(result, workdir):
+    screen.line(line)
+  return result
+
+
+def _train(
+  run: Run,
+  workdir: str | os.PathLike[str],
+  writer: metrics_lib.Writer,
+  screen: metrics_lib.Screen,
+  started: float,
+) -> dict[str, Any]:
+  config, num_steps = run.config, run.durations.num_steps
+  steps_per_epoch = run.durations.steps_per_epoch
+  state = run.state
+  recorder = Recorder(config, run.durations, writer, screen, started)
+  indices = batches.train_indices(
+    config.seed,
+    run.train.dataset.num_examples,
+    config.train.batch_size,
+    0,
+    num_steps,
+  )
+  seed = step_lib.replicated(np.uint32(config.seed))
+  train_batches = run.train.batches(indices)
+  for step, batch in enumerate(train_batches, start=1):
+    state, metrics = run.train_step(state, batch, seed)
+    recorder.after_step(step, metrics)
+    epoch, rest = divmod(step, steps_per_epoch)
+    is_last = step == num_steps
+    if rest and not is_last:
+      continue
+    recorder.record(step)
+    if is_last or epoch % config.eval.every_epochs == 0:
+      evaluated = evaluate(
+        run.eval_step,
+        state.params,
+        state.network_state,
+        run.evaluation,
+        config.eval.batch_size,
+      )
+      recorder.after_evaluation(step, evaluated)
+    recorder.after_epoch(step)
+    if is_last or epoch % config.checkpoint.every_epochs == 0:
+      save(workdir, step, state)
+    recorder.restart_clock()
+  return {
+    **recorder.result(num_steps),
+    'parameters': network_lib.count_parameters(state.params),
+    'kernels': run.network.kernels.name,
+  }
+
+
+def evaluate(
+  eval_step: Any,
+  params: Any,
+  network_state: Any,
+  feed: batches.Feed,
+  batch_size: int,
+) -> dict[str, float]:
+  """Scores parameters on every example of a feed, each counted once.
+
+  Returns:
+    `loss` (mean cross-entropy), `accuracy`, `top_5` and `count`.
+  """
+  sums = []
+  for batch in batches.eval_batches(feed, batch_size):
+    sums.append(eval_step(params, network_state, batch))
+    if len(sums) > metrics_lib.IN_FLIGHT:
+      jax.block_until_ready(sums[-1 - metrics_lib.IN_FLIGHT])
+  totals = {
+    # float64: a float32 sum of counts is exact up to 2**24 examples only.
+    key: float(np.sum([np.float64(part[key]) for part in jax.device_get(sums)]))
+    for key in sums[0]
+  }
+  count = totals['count']
+  return {
+    'loss': totals['loss'] / count,
+    'accuracy': totals['top_1'] / count,
+    'top_5': totals['top_5'] / count,
+    'count': int(count),
+  }
+
+
+def save(
+  workdir: str | os.PathLike[str], step: int, state: step_lib.TrainState
+) -> None:
+  """Writes the parameters of a state; process 0 alone does."""
+  if jax.process_index() == 0:
+    checkpoint.save(workdir, step, state.params, state.network_state)
+
+
+def check_workdir(workdir: str | os.PathLike[str]) -> None:
+  """Checks that a run can be written there, and writes nothing.
+
+  Raises:
+    UserError: it holds a run already, or cannot be made.
+  """
+  path = pathlib.Path(workdir)
+  for name in ('config.json', 'metrics.jsonl', 'checkpoints', 'result.json'):
+    if (path / name).exists():
+      raise UserError(
+        f'--workdir={workdir} already holds a run ({name}), which is never '
+        'overwritten: give another folder, or none for a fresh one'
+      )
+  existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+  if not existing.is_dir() or not os.access(existing, os.W_OK):
+    raise UserError(
+      f'--workdir={workdir} cannot be made: {existing} is not a folder that '
+      'can be written to'
+    )
+
+
+def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
+  """Returns the lines that say what a run works on."""
+  config, durations = run.config, run.durations
+  train, evaluation = run.train.dataset, run.evaluation.dataset
+  shape = 'x'.join(str(side) for side in train.image_shape)
+  size, optimizer = config.data.image_size, config.optimizer
+  devices = jax.local_devices()
+  where = 'on the device' if run.train.on_device else 'streamed'
+  stops = (
+    f', stops after {durations.num_steps:,}'
+    if durations.num_steps < durations.total_steps
+    else ''
+  )
+  return [
+    f'network  {config.model.variant}, {size}x{size}x{train.image_shape[-1]} '
+    f'-> {config.model.num_classes} classes, '
+    f'{network_lib.count_parameters(run.state.params):,} parameters',
+    f'devices  {jax.device_count()} x {devices[0].device_kind} '
+    f'({jax.default_backend()}), {jax.process_count()} process(es), '
+    f'kernels {run.network.kernels.name}, {config.train.precision}',
+    f'data     {train.name} ({config.data.source}): {train.num_examples:,} '
+    f'{train.split} and {evaluation.num_examples:,} {evaluation.split} '
+    f'images, {shape}, {where}',
+    f'training {config.train.epochs} epochs x {durations.steps_per_epoch:,} '
+    f'steps of {config.train.batch_size} images{stops}; {optimizer.name}, '
+    f'learning rate {optimizer.learning_rate:g}, {optimizer.schedule}',
+    f'workdir  {workdir}',
+  ]
+
+
+def _describe_result(
+  result: dict[str, Any], workdir: str | os.PathLike[str]
+) -> list[str]:
+  minutes, seconds = divmod(round(result['seconds']), 60)
+  return [
+    f'result   eval accuracy {result["eval/accuracy"]:.4f}, loss '
+    f'{result["eval/loss"]:.4f} on {result["eval/count"]:,} images after '
+    f'{result["step"]:,} steps and {minutes} min {seconds:02d} s',
+    f'in       {workdir}',
+  ]

@@ -1,0 +1,1 @@
+"""What `launch.py --mode=...` can do: one file each."""

@@ -1,0 +1,49 @@
+"""--mode=evaluate: scores the saved parameters of a workdir."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from googlenet import checkpoint
+from googlenet import loop
+from googlenet import network as network_lib
+from googlenet import train_step as step_lib
+
+
+def run(
+  config: ml_collections.FrozenConfigDict, workdir: str, started: float
+) -> None:
+  """Prints loss, top-1 and top-5 accuracy on `data.eval_split`.
+
+  Args:
+    config: of the run, or one whose `data` and `eval` sections differ.
+    workdir: of a trained run; nothing is written there.
+    started: unused.
+
+  Raises:
+    UserError: no checkpoint, a damaged one, or one of another network.
+  """
+  del started
+  path = checkpoint.latest(workdir)
+  dataset = loop.load_split(config, 'eval_split')
+  network = network_lib.make_network(config.model)
+  size = config.data.image_size
+  image = jax.ShapeDtypeStruct(
+    (1, size, size, dataset.image_shape[-1]), jnp.float32
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  params, network_state = jax.eval_shape(network.init, key, image)
+  restored = checkpoint.restore(path, params, network_state)
+  scores = loop.evaluate(
+    step_lib.make_eval_step(network, config),
+    step_lib.replicated(restored.params),
+    step_lib.replicated(restored.network_state),
+    loop.make_feed(config, dataset),
+    config.eval.batch_size,
+  )
+  print(f'{path}: step {restored.step:,}')
+  print(
+    f'{dataset.name} {dataset.split}: accuracy {scores["accuracy"]:.4f}, '
+    f'top-5 {scores["top_5"]:.4f}, loss {scores["loss"]:.4f} on '
+    f'{scores["count"]:,} images'
+  )

@@ -1,0 +1,12 @@
+"""--mode=train: trains the network of a config into a workdir."""
+
+import ml_collections
+
+from googlenet import loop
+
+
+def run(
+  config: ml_collections.FrozenConfigDict, workdir: str, started: float
+) -> None:
+  """Trains and evaluates; see `loop.train_and_evaluate`."""
+  loop.train_and_evaluate(config, workdir, started)

@@ -1,0 +1,140 @@
+"""From the metrics of single steps to lines, records and a result."""
+
+import platform
+import time
+from typing import Any
+
+import jax
+import ml_collections
+
+from googlenet.config import Durations
+from googlenet.metrics import Screen, StepMetrics, Writer, mean
+
+
+class Recorder:
+  """Turns the metrics of steps into lines, records and a result."""
+
+  def __init__(
+    self,
+    config: ml_collections.FrozenConfigDict,
+    durations: Durations,
+    writer: Writer,
+    screen: Screen,
+    started: float,
+  ):
+    self._config, self._durations = config, durations
+    self._writer, self._screen = writer, screen
+    self._started = started
+    self._first_step_seconds = 0.0
+    self._steps = StepMetrics()
+    self._epoch_records: list[dict[str, float]] = []
+    self._train: dict[str, float] = {}
+    self._evaluated: dict[str, float] = {}
+    self._is_evaluated = False
+    self._epoch_started = time.perf_counter()
+    self._shown = 0.0
+    self._clock = (0, time.perf_counter())  # of the current record
+    self._rates: list[tuple[int, float]] = []  # steps, seconds; not the first
+
+  def _epoch(self, step: int) -> float:
+    return step / self._durations.steps_per_epoch
+
+  def after_step(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Takes the metrics of a step that was just given to the device."""
+    if step == 1:
+      self._wait_for_first_step(metrics)
+    finished = self._steps.push(step, metrics)
+    if step % self._config.logging.every_steps == 0:
+      self.record(step)
+    elif self._screen.is_terminal and time.perf_counter() - self._shown > 0.5:
+      latest = self._steps.fetch(finished)
+      if latest:
+        self._show(finished, latest, self._rate(finished))
+
+  def _wait_for_first_step(self, metrics: dict[str, jax.Array]) -> None:
+    jax.block_until_ready(metrics)
+    self._first_step_seconds = time.time() - self._started
+    self._screen.line(
+      f'start    first step after {self._first_step_seconds:.1f} s'
+    )
+    self._clock = (1, time.perf_counter())
+    self._screen.start_clock(1)
+
+  def _rate(self, step: int) -> float:
+    first, start = self._clock
+    seconds = max(time.perf_counter() - start, 1e-9)
+    return (step - first) * self._config.train.batch_size / seconds
+
+  def _show(self, step: int, metrics: dict[str, float], rate: float) -> None:
+    self._shown = time.perf_counter()
+    self._screen.progress(step, self._epoch(step), metrics, rate)
+
+  def record(self, step: int) -> None:
+    """Writes the mean over the steps since the last record."""
+    records = self._steps.take(step)
+    if not records:
+      return
+    self._epoch_records += records
+    metrics = mean(records)
+    metrics['learning_rate'] = records[-1]['learning_rate']
+    metrics['images_per_second'] = rate = self._rate(step)
+    first, start = self._clock
+    if step > first:
+      self._rates.append((step - first, time.perf_counter() - start))
+    self._clock = (step, time.perf_counter())
+    self._show(step, metrics, rate)
+    self._writer.write(
+      step,
+      self._epoch(step),
+      {f'train/{name}': value for name, value in metrics.items()},
+    )
+
+  def after_evaluation(self, step: int, evaluated: dict[str, float]) -> None:
+    """Writes an evaluation."""
+    self._evaluated = evaluated
+    self._writer.write(
+      step,
+      self._epoch(step),
+      {f'eval/{name}': value for name, value in evaluated.items()},
+    )
+    self._is_evaluated = True
+
+  def after_epoch(self, step: int) -> None:
+    """Prints the line of the epoch."""
+    self._train = mean(self._epoch_records)
+    text = (
+      f'epoch {self._epoch(step):g}/{self._config.train.epochs}  '
+      f'train loss {self._train["loss"]:.4f} '
+      f'accuracy {self._train["accuracy"]:.4f}'
+    )
+    if self._is_evaluated:
+      text += (
+        f'  eval loss {self._evaluated["loss"]:.4f} '
+        f'accuracy {self._evaluated["accuracy"]:.4f}'
+      )
+    seconds = time.perf_counter() - self._epoch_started
+    self._screen.line(f'{text}  {seconds:.0f} s')
+
+  def restart_clock(self) -> None:
+    """Starts the next epoch: evaluation and saving are not training time."""
+    self._epoch_records, self._is_evaluated = [], False
+    self._epoch_started = time.perf_counter()
+    self._clock = (self._clock[0], self._epoch_started)
+
+  def result(self, step: int) -> dict[str, Any]:
+    """Returns what result.json says of the course of the run."""
+    steps = sum(count for count, _ in self._rates)
+    seconds = sum(spent for _, spent in self._rates)
+    rate = steps * self._config.train.batch_size / max(seconds, 1e-9)
+    return {
+      'step': step,
+      'epoch': round(self._epoch(step), 4),
+      **{f'train/{name}': value for name, value in self._train.items()},
+      'train/images_per_second': rate,
+      **{f'eval/{name}': value for name, value in self._evaluated.items()},
+      'first_step_seconds': self._first_step_seconds,
+      'seconds': time.time() - self._started,
+      'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+      'python': platform.python_version(),
+      'jax': jax.__version__,
+    }

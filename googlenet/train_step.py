@@ -1,0 +1,225 @@
+"""One training step and one evaluation step, on every device: all the pmap.
+
+The state has no device axis: it enters and leaves `jax.pmap` on `None` axes.
+A batch has one, of this process's devices: [D, B / D, ...].
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import jmp
+import ml_collections
+import numpy as np
+import optax
+
+from googlenet.network import Network
+from googlenet.preprocess import augment, preprocess
+
+PMAP_AXIS = 'batch'
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+  """All that a step changes.
+
+  Random keys are no part of it: they are folded from seed and step, so a run
+  is continued from its step number alone.
+  """
+
+  step: jax.Array  # int32 [], steps made so far
+  params: hk.Params  # float32
+  network_state: hk.State
+  opt_state: optax.OptState
+
+
+def replicated(tree: Any) -> Any:
+  """Puts arrays on every local device, just as `pmap` returns them.
+
+  Anything else would be moved, and the step compiled, a second time.
+  """
+  mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (PMAP_AXIS,))
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  return jax.device_put(tree, everywhere)
+
+
+def make_train_state(
+  params: hk.Params,
+  network_state: hk.State,
+  optimizer: optax.GradientTransformation,
+) -> TrainState:
+  """Returns the state before the first step, on every local device."""
+  # One compilation for all of it; eagerly it would be one for each shape.
+  opt_state = jax.jit(optimizer.init)(params)
+  state = TrainState(np.zeros((), np.int32), params, network_state, opt_state)
+  return replicated(state)
+
+
+def cross_entropy(
+  logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0
+) -> jax.Array:
+  """Returns the float32 [B] loss of logits [B, K] against int labels [B]."""
+  chex.assert_rank([logits, labels], [2, 1])
+  targets = optax.smooth_labels(
+    jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing
+  )
+  return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+
+
+def make_loss_fn(
+  network: Network, config: ml_collections.ConfigDict
+) -> Callable[..., tuple[jax.Array, tuple[hk.State, Metrics]]]:
+  """Returns the loss of one part of a batch, and what comes with it."""
+  policy = jmp.get_policy(config.train.precision)
+
+  def loss_fn(params, network_state, batch, keys, dropout_key):
+    images = augment(batch['image'], keys, config.augment)
+    images = preprocess(images, config.data)
+    params, images = policy.cast_to_compute((params, images))
+    outputs, network_state = network.apply(
+      params, network_state, dropout_key, images, is_training=True
+    )
+    logits = policy.cast_to_output(outputs.logits)
+    losses = cross_entropy(logits, batch['label'], config.train.label_smoothing)
+    hits = jnp.argmax(logits, -1) == batch['label']
+    metrics = {'loss': losses.mean(), 'accuracy': hits.mean()}
+    return losses.mean() * config.train.loss_scale, (network_state, metrics)
+
+  return loss_fn
+
+
+def make_train_step(
+  network: Network,
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  config: ml_collections.ConfigDict,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+  """Makes the pmapped training step.
+
+  Args:
+    network: the network of `config.model`.
+    optimizer: the optimizer of `config.optimizer`.
+    schedule: its learning rate, to report it.
+    config: the `train`, `augment` and `data` sections are read.
+
+  Returns:
+    (state, batch, seed) -> (state, metrics): batch holds `image` uint8
+    [D, B, H, W, C] and `label` int32 [D, B] with D local devices; seed is
+    uint32 []; metrics are float32 scalars, averaged over all devices of all
+    processes. The state that goes in is used up (donated).
+  """
+  grad_fn = jax.value_and_grad(make_loss_fn(network, config), has_aux=True)
+  num_parts = config.train.microbatches
+
+  def gradients(state: TrainState, batch: Batch, keys, dropout_key):
+    """Averages gradients and metrics over the microbatches."""
+
+    def part(network_state, inputs):
+      batch, keys, index = inputs
+      (_, (network_state, metrics)), grads = grad_fn(
+        state.params,
+        network_state,
+        batch,
+        keys,
+        jax.random.fold_in(dropout_key, index),
+      )
+      return network_state, (grads, metrics)
+
+    if num_parts == 1:
+      return part(state.network_state, (batch, keys, 0))
+
+    def add(carry, inputs):
+      network_state, sums = carry
+      network_state, new = part(network_state, inputs)
+      return (network_state, jax.tree.map(jnp.add, sums, new)), None
+
+    split = jax.tree.map(
+      lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, keys)
+    )
+    first = jax.tree.map(lambda x: x[0], (*split, jnp.uint32(0)))
+    zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype),
+      jax.eval_shape(part, state.network_state, first)[1],
+    )
+    (network_state, sums), _ = jax.lax.scan(
+      add,
+      (state.network_state, zeros),
+      (*split, jnp.arange(num_parts, dtype=jnp.uint32)),
+    )
+    return network_state, jax.tree.map(lambda x: x / num_parts, sums)
+
+  def train_step(state: TrainState, batch: Batch, seed: jax.Array):
+    chex.assert_rank([batch['image'], batch['label']], [4, 1])
+    batch_size = batch['label'].shape[0]
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    device = jax.lax.axis_index(PMAP_AXIS)
+    # A key for each example by its place in the global batch: what happens to
+    # an image does not depend on the number of devices.
+    places = device * batch_size + jnp.arange(batch_size)
+    example_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    network_state, (grads, metrics) = gradients(
+      state, batch, example_keys, jax.random.fold_in(key, device)
+    )
+    grads, network_state, metrics = jax.lax.pmean(
+      (grads, network_state, metrics), PMAP_AXIS
+    )
+    grads = jax.tree.map(lambda g: g / config.train.loss_scale, grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics |= {
+      'learning_rate': jnp.asarray(schedule(state.step), jnp.float32),
+      'grad_norm': optax.global_norm(grads),
+    }
+    return TrainState(state.step + 1, params, network_state, opt_state), metrics
+
+  return jax.pmap(
+    train_step,
+    axis_name=PMAP_AXIS,
+    in_axes=(None, 0, None),
+    out_axes=None,
+    donate_argnums=0,
+  )
+
+
+def make_eval_step(
+  network: Network, config: ml_collections.ConfigDict
+) -> Callable[[hk.Params, hk.State, Batch], Metrics]:
+  """Makes the pmapped evaluation step.
+
+  Returns:
+    (params, network_state, batch) -> sums over the batch of all devices:
+    batch holds `image` and `label` as in training and `mask` float32 [D, B],
+    0 for padding; the sums `loss`, `top_1`, `top_5` and `count` are float32
+    scalars over unmasked examples. top_5 is top_K with fewer than 5 classes.
+  """
+  policy = jmp.get_policy(config.train.precision)
+
+  def eval_step(params, network_state, batch):
+    images = preprocess(batch['image'], config.data)
+    params, images = policy.cast_to_compute((params, images))
+    outputs, _ = network.apply(
+      params, network_state, None, images, is_training=False
+    )
+    logits = policy.cast_to_output(outputs.logits)
+    labels, mask = batch['label'], batch['mask']
+    # Examples that the network ranks above the true class.
+    true_logit = jnp.take_along_axis(logits, labels[:, None], -1)
+    rank = jnp.sum(logits > true_logit, -1)
+    ok = jnp.isfinite(true_logit[:, 0])
+    sums = {
+      'loss': cross_entropy(logits, labels),
+      'top_1': (jnp.argmax(logits, -1) == labels) & ok,
+      'top_5': (rank < 5) & ok,
+      'count': jnp.ones_like(mask),
+    }
+    sums = jax.tree.map(lambda x: jnp.sum(jnp.where(mask > 0, x, 0.0)), sums)
+    return jax.lax.psum(sums, PMAP_AXIS)
+
+  return jax.pmap(
+    eval_step, axis_name=PMAP_AXIS, in_axes=(None, None, 0), out_axes=None
+  )
