@@ -68,9 +68,9 @@ def _open_split(
   """Opens the files of one whole split."""
   import tensorflow_datasets as tfds
 
+  again = 'delete that folder and prepare the data set again'
   # Images are decoded here, not by TFDS: its result depends on whether OpenCV
   # is installed, and keeps a grey JPEG grey in a set of colour images.
-  again = 'delete that folder and prepare the data set again'
   with_bytes = {'image': tfds.decode.SkipDecoding()}
   try:
     source = builder.as_data_source(split_name, decoders=with_bytes)
@@ -123,7 +123,9 @@ def _tfds_builder(name: str, data_dir: str) -> 'tfds.core.DatasetBuilder':
       f'prepared in {folder}{did_you_mean(parsed.group("base"), registered)}'
     ) from error
   except Exception as error:  # TFDS raises a dozen types
-    raise _unreadable(name, folder, error, 'check the name') from error
+    raise _unreadable(
+      name, folder, error, 'check the name and that folder'
+    ) from error
   if not builder.info.splits:
     raise UserError(
       f'config.data.name={name!r} is not prepared in {builder.data_dir}; '
@@ -145,13 +147,14 @@ def _image_and_label(
   if not (
     isinstance(image, tfds.features.Image)
     and image.np_dtype == np.uint8
+    and image.shape[-1] in (None, *_PILLOW_MODES)
     and isinstance(label, tfds.features.ClassLabel)
     and label.num_classes
   ):
     raise UserError(
       f'config.data.name={name!r} is not for image classification: needed are '
       "the features 'image' (Image, uint8) and 'label' (ClassLabel), it has "
-      f'{found}; choose another data set'
+      f'{", ".join(map(repr, found))}; choose another data set'
     )
   return image, label
 

@@ -1,0 +1,33 @@
+"""Settings of the C library's memory allocator that training on a CPU needs."""
+
+import ctypes
+
+# Parameters of mallopt, from glibc's <malloc.h>.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+_M_ARENA_MAX = -8
+
+
+def tune_allocator() -> bool:
+  """Makes glibc's malloc keep and reuse large buffers.
+
+  By default it returns each large buffer to the kernel when it is freed, and
+  the next step pays again for the page faults of getting it back. Call this
+  before JAX allocates; it affects the whole process, and memory that was once
+  used is not returned to the system.
+
+  Returns:
+    Whether the settings are in force: False where the C library has no mallopt
+    (macOS, Windows) or ignores it (musl).
+  """
+  try:
+    mallopt = ctypes.CDLL(None).mallopt
+  except (AttributeError, OSError, TypeError):
+    return False
+  settings = (
+    (_M_MMAP_MAX, 0),  # Take large buffers from the heap, not from mmap.
+    (_M_TRIM_THRESHOLD, -1),  # Never give free heap back.
+    (_M_ARENA_MAX, 1),  # One heap, which all threads reuse.
+  )
+  # mallopt returns 1 for success.
+  return all([mallopt(name, value) == 1 for name, value in settings])

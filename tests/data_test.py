@@ -1,0 +1,500 @@
+"""Data sources: the bundled files, splits, and TFDS without TensorFlow."""
+
+import gzip
+import hashlib
+import io
+import json
+import pathlib
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+
+import ml_collections
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+import googlenet.data
+from googlenet.data import Dataset, check_labels, load_dataset, read_all
+from googlenet.data.idx import idx_header, read_idx
+from googlenet.data.splits import resolve_split
+from googlenet.errors import UserError
+
+FOLDER = pathlib.Path(googlenet.data.__file__).parent / 'fashion_mnist'
+FILES = {  # SHA-256 of the unpacked contents
+  'train-images-idx3-ubyte.gz': (
+    'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888'
+  ),
+  'train-labels-idx1-ubyte.gz': (
+    'bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9'
+  ),
+  't10k-images-idx3-ubyte.gz': (
+    '5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b'
+  ),
+  't10k-labels-idx1-ubyte.gz': (
+    '0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34'
+  ),
+}
+TEST_IMAGES, TEST_LABELS = list(FILES)[2:]
+NUM_TRAIN, NUM_TEST = 300, 40  # of the TFDS copy
+CLASS_NAMES = tuple('abcdefghij')
+
+
+def _config(
+  source: str = 'bundled',
+  name: str = 'fashion_mnist',
+  data_dir: pathlib.Path | str = '',
+  image_size: int = 96,
+) -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(
+    {
+      'source': source,
+      'name': name,
+      'data_dir': str(data_dir),
+      'image_size': image_size,
+    }
+  )
+
+
+def _error(call: Callable[[], object]) -> str:
+  """Returns the one line with which `call` refuses."""
+  with pytest.raises(UserError) as caught:
+    call()
+  text = str(caught.value)
+  assert '\n' not in text
+  return text
+
+
+# The bundled files.
+
+
+@pytest.mark.parametrize(('name', 'sha256'), FILES.items())
+def test_bundled_files_are_the_published_ones(name: str, sha256: str) -> None:
+  contents = gzip.decompress((FOLDER / name).read_bytes())
+  assert hashlib.sha256(contents).hexdigest() == sha256
+  array = read_idx(FOLDER / name)
+  assert idx_header(array.shape) + array.tobytes() == contents
+
+
+@pytest.mark.parametrize(('split', 'size'), [('train', 60000), ('test', 10000)])
+def test_bundled_split(split: str, size: int) -> None:
+  dataset = load_dataset(_config(), split)
+  assert dataset.name == 'fashion_mnist'
+  assert dataset.split == split
+  assert dataset.num_examples == size
+  assert dataset.image_shape == (28, 28, 1)
+  assert dataset.num_classes == len(dataset.class_names) == 10
+  images, labels = read_all(dataset)
+  assert images.shape == (size, 28, 28, 1)
+  assert images.dtype == np.uint8
+  assert labels.shape == (size,)
+  assert labels.dtype == np.int32
+  assert np.bincount(labels).tolist() == [size // 10] * 10
+  if split == 'train':
+    assert labels[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
+    assert dataset.class_names[labels[0]] == 'Ankle boot'
+  picked = np.array([7, 0, 7, size - 1])
+  some_images, some_labels = dataset.read(picked)
+  np.testing.assert_array_equal(some_images, images[picked])
+  np.testing.assert_array_equal(some_labels, labels[picked])
+
+
+def test_slice_hides_its_neighbours() -> None:
+  whole_images, whole_labels = read_all(load_dataset(_config(), 'test'))
+  dataset = load_dataset(_config(), 'test[10%:15%]')
+  images, labels = read_all(dataset)
+  np.testing.assert_array_equal(images, whole_images[1000:1500])
+  np.testing.assert_array_equal(labels, whole_labels[1000:1500])
+  for index in (-1, 500):
+    with pytest.raises(IndexError):
+      dataset.read(np.array([index]))
+  assert dataset.read(np.array([], int))[0].shape == (0, 28, 28, 1)
+
+
+def _damaged(name: str, data: bytes) -> bytes:
+  """Damages the bytes of a file in the way that `name` says."""
+  if name == 'truncated':
+    return data[: len(data) // 2]
+  if name == 'flipped bit':
+    return data[:2000] + bytes([data[2000] ^ 4]) + data[2001:]
+  if name == 'not gzip':
+    return gzip.decompress(data)
+  contents = bytearray(gzip.decompress(data))
+  if name == 'wrong magic':
+    contents[2] = 0x0D
+  elif name == 'other pixel':
+    contents[5000] ^= 1
+  elif name == 'trailing bytes':
+    contents += b'\0'
+  elif name == 'huge header':
+    contents[4:16] = b'\xff' * 12
+  elif name == 'other dimensions':
+    contents[:16] = idx_header((10000, 14, 56))
+  elif name == 'fewer images':
+    contents = bytearray(idx_header((9999, 28, 28))) + contents[16:-784]
+  return gzip.compress(contents, compresslevel=1)
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    ('truncated', 'cannot be unpacked (Compressed file ended'),
+    ('flipped bit', 'cannot be unpacked'),
+    ('not gzip', 'cannot be unpacked (Not a gzipped file'),
+    ('wrong magic', 'starts with 00 00 0d 03, expected 00 00 08'),
+    ('other pixel', 'its unpacked contents have the SHA-256'),
+    ('trailing bytes', 'goes on after its last value'),
+    ('huge header', 'its header claims the shape (4294967295,'),
+    ('other dimensions', 'shape (10000, 14, 56), expected (10000, 28, 28)'),
+    ('fewer images', 'shape (9999, 28, 28), expected (10000, 28, 28)'),
+  ],
+)
+def test_damaged_copy(
+  tmp_path: pathlib.Path, damage: str, message: str
+) -> None:
+  data = (FOLDER / TEST_IMAGES).read_bytes()
+  (tmp_path / TEST_IMAGES).write_bytes(_damaged(damage, data))
+  shutil.copy(FOLDER / TEST_LABELS, tmp_path)
+  text = _error(lambda: load_dataset(_config(data_dir=tmp_path), 'test'))
+  assert text.startswith(f'{tmp_path / TEST_IMAGES}: ')
+  assert message in text
+  assert f'git checkout -- {tmp_path / TEST_IMAGES}' in text
+
+
+def test_missing_and_swapped_files(tmp_path: pathlib.Path) -> None:
+  config = _config(data_dir=tmp_path)
+  assert 'no such file' in _error(lambda: load_dataset(config, 'test'))
+  shutil.copy(FOLDER / TEST_LABELS, tmp_path / TEST_IMAGES)
+  text = _error(lambda: load_dataset(config, 'test'))
+  assert 'holds the shape (10000,), expected (10000, 28, 28)' in text
+  shutil.copy(FOLDER / TEST_IMAGES, tmp_path)
+  text = _error(lambda: load_dataset(config, 'test'))
+  assert f'{tmp_path / TEST_LABELS}: no such file' in text
+  shutil.copy(FOLDER / TEST_LABELS, tmp_path)
+  assert load_dataset(config, 'test').num_examples == 10000  # train not needed
+
+
+def test_unknown_source_and_name() -> None:
+  text = _error(lambda: load_dataset(_config(source='bundle'), 'train'))
+  assert "config.data.source='bundle'; allowed is one of bundled, tfds" in text
+  text = _error(lambda: load_dataset(_config(name='cifar10'), 'train'))
+  assert "config.data.name='cifar10'; allowed is fashion_mnist" in text
+  assert '--config.data.source=tfds' in text
+
+
+# Splits.
+
+SPLITS = [
+  'train',
+  'test',
+  'train[:100]',
+  'train[100:]',
+  'train[-30:]',
+  'train[:-30]',
+  'train[-30:-10]',
+  'train[10%:90%]',
+  'train[:33%]',
+  'train[-7%:]',
+  'train[0.5%:12.5%]',
+  'test[:3.75%]',
+  'test[3.75%:]',
+]
+
+
+@pytest.mark.parametrize('spec', SPLITS)
+@pytest.mark.parametrize('sizes', [(300, 40), (60000, 10000), (397, 101)])
+def test_splits_mean_what_tfds_means(spec: str, sizes: tuple[int, int]) -> None:
+  infos = {
+    name: tfds.core.SplitInfo(
+      name=name, shard_lengths=[size], num_bytes=0, filename_template=None
+    )
+    for name, size in zip(('train', 'test'), sizes, strict=True)
+  }
+  (expected,) = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
+  name, start, stop = resolve_split(
+    spec, dict(zip(('train', 'test'), sizes, strict=True))
+  )
+  size = infos[name].num_examples
+  assert name == expected.splitname
+  assert start == (expected.from_ or 0)
+  assert stop == (size if expected.to is None else expected.to)
+
+
+@pytest.mark.parametrize(
+  ('split', 'message'),
+  [
+    ('tset', "there is no split 'tset', did you mean 'test'?"),
+    ('validation[:5]', "there is no split 'validation'; allowed is one of"),
+    ('', 'malformed'),
+    ('train[', 'malformed'),
+    ('train[]', 'malformed'),
+    ('train[5]', 'malformed'),
+    ('train[1:2:3]', 'malformed'),
+    ('train[1.5:]', 'malformed'),
+    ('train [:5]', 'malformed'),
+    ('train+test', 'malformed'),
+    ('train[:5]\n', 'malformed'),
+    ('train[:' + '9' * 5000 + ']', 'malformed'),
+    ('train[5:5]', 'is empty'),
+    ('train[:0]', 'is empty'),
+    ('train[50%:10%]', 'is empty'),
+    ('test[:0.1%]', 'is empty'),
+    ('train[:301]', 'bound 301 is out of range; allowed is from -300 to 300'),
+    ('train[-301:]', 'bound -301 is out of range'),
+    ('train[:101%]', 'bound 101% is out of range; allowed is from -100%'),
+    ('train[10:90%]', 'mixes a number and a percentage'),
+  ],
+)
+def test_bad_splits(split: str, message: str) -> None:
+  text = _error(lambda: resolve_split(split, {'train': 300, 'test': 40}))
+  assert text.startswith(f'split={split!r}')
+  assert message in text
+  if 'malformed' in message:
+    assert 'train (300 images), test (40 images)' in text
+
+
+# TFDS. Each builder gives its images as PNG streams: arrays need TensorFlow.
+
+
+def _png(array: np.ndarray) -> io.BytesIO:
+  stream = io.BytesIO()
+  Image.fromarray(array).save(stream, 'png')
+  stream.seek(0)
+  return stream
+
+
+class FashionSubset(tfds.core.GeneratorBasedBuilder):
+  """The first images of Fashion-MNIST, as a TFDS data set."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(shape=(28, 28, 1)),
+          'label': tfds.features.ClassLabel(names=CLASS_NAMES),
+        }
+      ),
+    )
+
+  def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
+    return {
+      'train': self._generate_examples('train', NUM_TRAIN),
+      'test': self._generate_examples('test', NUM_TEST),
+    }
+
+  def _generate_examples(self, split: str, size: int) -> Iterator:
+    images, labels = load_dataset(_config(), split).read(np.arange(size))
+    for i in range(size):
+      yield i, {'image': _png(images[i, ..., 0]), 'label': int(labels[i])}
+
+
+class MixedSizes(tfds.core.GeneratorBasedBuilder):
+  """Colour images of differing sizes, one stored as a grey one."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(),
+          'label': tfds.features.ClassLabel(num_classes=4),
+        }
+      ),
+    )
+
+  def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self) -> Iterator:
+    for label, shape in enumerate([(20, 30, 3), (8, 8, 3), (5, 50, 3), (9, 7)]):
+      image = np.full(shape, 40 * label, np.uint8)
+      yield label, {'image': _png(image), 'label': label}
+
+
+class NoImages(tfds.core.GeneratorBasedBuilder):
+  """A data set that is not for image classification."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict({'text': tfds.features.Text()}),
+    )
+
+  def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self) -> Iterator:
+    yield 0, {'text': 'a coat'}
+
+
+def _prepare(builder_cls: type, folder: pathlib.Path) -> pathlib.Path:
+  """Writes a data set below `folder` and returns its own folder."""
+  builder = builder_cls(data_dir=folder, file_format='array_record')
+  builder.download_and_prepare()
+  return pathlib.Path(builder.data_dir)
+
+
+@pytest.fixture(scope='module')
+def tfds_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  folder = tmp_path_factory.mktemp('tfds')
+  for builder_cls in (FashionSubset, MixedSizes, NoImages):
+    _prepare(builder_cls, folder)
+  return folder
+
+
+def _multiset(dataset: Dataset) -> list[tuple[bytes, int]]:
+  images, labels = read_all(dataset)
+  assert images.dtype == np.uint8
+  assert images.shape == (dataset.num_examples, *dataset.image_shape)
+  assert labels.dtype == np.int32
+  return sorted(
+    (image.tobytes(), int(label))
+    for image, label in zip(images, labels, strict=True)
+  )
+
+
+def test_tfds_equals_bundled(tfds_dir: pathlib.Path) -> None:
+  for split, size in {'train': NUM_TRAIN, 'test': NUM_TEST}.items():
+    dataset = load_dataset(_config('tfds', 'fashion_subset', tfds_dir), split)
+    assert dataset.num_examples == size
+    assert dataset.image_shape == (28, 28, 1)
+    assert dataset.num_classes == 10
+    assert dataset.class_names == CLASS_NAMES
+    bundled = load_dataset(_config(), f'{split}[:{size}]')
+    assert _multiset(dataset) == _multiset(bundled)
+  assert 'tensorflow' not in sys.modules
+
+
+@pytest.mark.parametrize('split', SPLITS)
+def test_tfds_slices(tfds_dir: pathlib.Path, split: str) -> None:
+  """A slice is the one TFDS itself gives, in the same order."""
+  config = _config('tfds', 'fashion_subset:1.0.0', tfds_dir)
+  images, labels = read_all(load_dataset(config, split))
+  builder = tfds.builder('fashion_subset', data_dir=tfds_dir)
+  expected = builder.as_data_source(split)
+  assert labels.tolist() == [example['label'] for example in expected]
+  np.testing.assert_array_equal(
+    images[-1], expected[len(expected) - 1]['image']
+  )
+
+
+def test_tfds_slice_hides_its_neighbours(tfds_dir: pathlib.Path) -> None:
+  config = _config('tfds', 'fashion_subset', tfds_dir)
+  dataset = load_dataset(config, 'train[10:20]')
+  for index in (-1, 10):
+    with pytest.raises(IndexError):
+      dataset.read(np.array([index]))
+  assert dataset.read(np.array([], int))[0].shape == (0, 28, 28, 1)
+
+
+def test_tfds_images_of_differing_sizes(tfds_dir: pathlib.Path) -> None:
+  config = _config('tfds', 'mixed_sizes', tfds_dir, image_size=16)
+  dataset = load_dataset(config, 'train')
+  assert dataset.image_shape == (16, 16, 3)
+  assert dataset.num_classes == 4
+  images, labels = read_all(dataset)
+  for image, label in zip(images, labels, strict=True):
+    np.testing.assert_array_equal(image, np.full((16, 16, 3), 40 * label))
+
+
+def test_tfds_not_prepared(tmp_path: pathlib.Path) -> None:
+  text = _error(
+    lambda: load_dataset(_config('tfds', 'cifar10', tmp_path), 'train')
+  )
+  assert f"config.data.name='cifar10' is not prepared in {tmp_path}" in text
+  command = (
+    f"tfds.builder('cifar10', data_dir='{tmp_path}', "
+    "file_format='array_record').download_and_prepare()"
+  )
+  assert command in text
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('cifarr10', "did you mean 'cifar10'?"),
+    ('no_such_set_at_all', 'neither a data set that TFDS knows nor'),
+    ('mnist:9.9.9', '9.9.9, only: '),
+    ('mnist/bogus', 'BuilderConfig bogus not found'),
+    ('huggingface:mnist', 'allowed is name, name/config, name:1.0.0'),
+    ('../mnist', 'allowed is name, name/config, name:1.0.0'),
+    ('mnist\n', 'allowed is name, name/config, name:1.0.0'),
+  ],
+)
+def test_tfds_unknown_names(
+  tmp_path: pathlib.Path, name: str, message: str
+) -> None:
+  text = _error(lambda: load_dataset(_config('tfds', name, tmp_path), 'train'))
+  assert text.startswith(f'config.data.name={name!r}')
+  assert message in text
+
+
+def test_tfds_remote_folder_is_refused() -> None:
+  config = _config('tfds', 'mnist', 'gs://tfds-data/datasets')
+  text = _error(lambda: load_dataset(config, 'train'))
+  assert 'allowed is a folder of this machine' in text
+
+
+def test_tfds_bad_split_and_features(tfds_dir: pathlib.Path) -> None:
+  config = _config('tfds', 'fashion_subset', tfds_dir)
+  text = _error(lambda: load_dataset(config, 'validation'))
+  assert re.search(r'test \(40 images\).*train|train.*test \(40 images\)', text)
+  text = _error(
+    lambda: load_dataset(_config('tfds', 'no_images', tfds_dir), 'train')
+  )
+  assert "needed are the features 'image'" in text
+  assert "it has 'text'" in text
+
+
+def test_tfds_without_random_access(tmp_path: pathlib.Path) -> None:
+  """A set in TFDS's default format, tfrecord (only its description, faked)."""
+  folder = _prepare(FashionSubset, tmp_path)
+  info = json.loads((folder / 'dataset_info.json').read_text())
+  info['fileFormat'] = 'tfrecord'
+  (folder / 'dataset_info.json').write_text(json.dumps(info))
+  config = _config('tfds', 'fashion_subset', tmp_path)
+  text = _error(lambda: load_dataset(config, 'train'))
+  assert f'is stored in {folder} as tfrecord, which has no random' in text
+  assert "file_format='array_record'" in text
+
+
+@pytest.mark.parametrize('damage', ['missing', 'truncated', 'flipped', 'json'])
+def test_tfds_damaged_files(tmp_path: pathlib.Path, damage: str) -> None:
+  folder = _prepare(FashionSubset, tmp_path)
+  (shard,) = folder.glob('*train.array_record*')
+  data = bytearray(shard.read_bytes())
+  if damage == 'missing':
+    shard.unlink()
+  elif damage == 'truncated':
+    shard.write_bytes(data[: len(data) // 2])
+  elif damage == 'flipped':
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+  else:
+    (folder / 'dataset_info.json').write_text('{"name": ')
+  config = _config('tfds', 'fashion_subset', tmp_path)
+  text = _error(lambda: read_all(load_dataset(config, 'train')))
+  assert text.startswith("config.data.name='fashion_subset' cannot be read")
+
+
+# Labels.
+
+
+def test_check_labels() -> None:
+  check_labels(np.array([0, 9]), 10, 'fashion_mnist')
+  check_labels(np.array([], np.int32), 1, 'fashion_mnist')
+  text = _error(lambda: check_labels(np.array([0, 9]), 5, 'fashion_mnist'))
+  assert text.startswith('config.model.num_classes=5: fashion_mnist has ')
+  assert 'the label 9 (seen: 0 to 9); allowed is at least 10' in text
+  text = _error(lambda: check_labels(np.array([-1]), 5, 'imagenet'))
+  assert 'the label -1 (seen: -1 to -1)' in text
