@@ -142,13 +142,19 @@ def _load_workdir() -> str:
   return os.path.join('runs', f'{name}-{stamp}-{os.getpid()}')
 
 
-def _use_compilation_cache(folder: str) -> None:
-  """Keeps compiled programs in a folder: a second start compiles nothing."""
+def _tune_machine(compilation_cache: str) -> None:
+  """Sets what belongs to the process: compilation cache, CPU allocator."""
   import jax
 
-  if folder:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(folder))
+  from googlenet.allocator import tune_allocator
+
+  if compilation_cache:
+    # Compiled programs stay in a folder: a second start compiles nothing.
+    folder = os.path.expanduser(compilation_cache)
+    jax.config.update('jax_compilation_cache_dir', folder)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  if jax.default_backend() == 'cpu':
+    tune_allocator()
 
 
 def main(argv: list[str]) -> None:
@@ -161,7 +167,7 @@ def main(argv: list[str]) -> None:
     )
   config = _load_config()
   workdir = _load_workdir()
-  _use_compilation_cache(config.train.compilation_cache)
+  _tune_machine(config.train.compilation_cache)
   mode = importlib.import_module(f'googlenet.modes.{_MODE.value}')
   mode.run(config, workdir, _STARTED)
 

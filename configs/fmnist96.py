@@ -39,10 +39,10 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.optimizer = optimizer = ml_collections.ConfigDict()
   optimizer.name = 'sgd'  # a name in googlenet/optimizer.py
-  optimizer.learning_rate = 0.02  # peak, for the global batch
+  optimizer.learning_rate = 0.05  # peak, for the global batch
   optimizer.momentum = 0.9  # sgd, rmsprop
   optimizer.nesterov = True  # sgd
-  optimizer.weight_decay = 0.0  # of weights, never of biases
+  optimizer.weight_decay = 0.0002  # of weights, never of biases
   optimizer.grad_clip_norm = 1.0  # global norm; 0: off
   optimizer.schedule = 'cosine'  # constant | cosine | step | poly
   optimizer.warmup_steps = 100  # linear, from 0
