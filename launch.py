@@ -12,19 +12,25 @@ import time
 
 _STARTED = time.time()  # before the slow imports: they are part of the start
 
-import importlib  # noqa: E402
+import importlib.util  # noqa: E402
+import itertools  # noqa: E402
 import os  # noqa: E402
 import pathlib  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
 
-from absl import flags  # noqa: E402
+import ml_collections  # noqa: E402
+from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
+from googlenet import config as config_lib  # noqa: E402
 from googlenet.errors import UserError, did_you_mean  # noqa: E402
 
 # A mode is the file googlenet/modes/<name>.py with a function `run`.
 MODES = ('train', 'evaluate', 'summary')
+_NO_CONFIG = (
+  '--config is missing: give a config file, like --config=configs/fmnist96.py'
+)
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -36,93 +42,89 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_string('mode', 'train', ' | '.join(MODES))
 
 
-def _overrides(argv: list[str]) -> list[str]:
-  """Returns the config fields that flags name, without 'config.'."""
-  matches = [re.match(r'--?(?:no)?config\.([^=]+)', arg) for arg in argv]
-  return [match[1] for match in matches if match]
+def _config_path(argv: list[str]) -> str:
+  """Returns the value of the last --config in a command line, or ''."""
+  path = ''
+  for arg, following in itertools.pairwise((*argv, '')):
+    if re.fullmatch('--?config', arg):
+      path = following
+    elif match := re.fullmatch('--?config=(.*)', arg):
+      path = match[1]
+  return path
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-  """Parses flags; whatever is wrong with them is a UserError.
+def _check_config_file(path: str) -> None:
+  """Loads a config file to see that it can be, and has the known fields.
 
-  ml_collections itself answers an unknown field or a broken config file with
-  a page of traceback.
+  Asked of ml_collections, a broken file is answered by a page of traceback.
   """
-  from googlenet import config as config_lib
+  file, _, variant = path.partition(':')
+  if not pathlib.Path(file).is_file():
+    files = sorted(str(p) for p in pathlib.Path('configs').glob('*.py'))
+    near = did_you_mean(path, files)
+    raise UserError(f'--config={path}: no such file{near}')
+  try:
+    spec = importlib.util.spec_from_file_location('config_file', file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    get_config = getattr(module, 'get_config', None)
+    config = get_config(*[variant][: bool(variant)]) if get_config else None
+  except Exception as error:  # a config file is code: it may raise anything
+    raise UserError(
+      f'--config={path} cannot be loaded: {type(error).__name__}: {error}'
+    ) from error
+  if get_config is None:
+    raise UserError(
+      f'--config={path} has no get_config(): a config file defines that '
+      'function, like configs/fmnist96.py'
+    )
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(
+      f'--config={path}: get_config() returns a {type(config).__name__}, '
+      'allowed is an ml_collections.ConfigDict'
+    )
+  config_lib.check_fields(config)
 
-  for name in _overrides(argv[1:]):
+
+def _parse_flags(argv: list[str]) -> None:
+  """Parses flags; whatever is wrong with them is a UserError."""
+  overrides = [re.match('--?(?:no)?config[.]([^=]+)', arg) for arg in argv]
+  for name in [match[1] for match in overrides if match]:
     if name not in config_lib.FIELDS:
       raise config_lib.unknown_field(name)
+  path = _config_path(argv)
+  if path:
+    _check_config_file(path)
   try:
     rest = flags.FLAGS(argv)
-    if _CONFIG.value is not None:
-      _ = _CONFIG.value.seed  # the file is read here, or fails here
   except flags.UnrecognizedFlagError as error:
+    if error.flagname.startswith('config.'):
+      raise UserError(f'--{error.flagname}: {_NO_CONFIG}') from error
     near = did_you_mean(error.flagname, ('config', 'workdir', 'mode'))
     raise UserError(f'--{error.flagname} is not a flag{near}') from error
   except flags.Error as error:
-    raise UserError(_flag_problem(argv, error)) from error
-  except Exception as error:
-    raise UserError(_file_problem(argv, error)) from error
+    raise UserError(_flag_problem(argv, str(error))) from error
   if rest[1:]:
     raise UserError(
       f'{rest[1]!r} is no flag: all input is given as --flag=value'
     )
-  return rest
 
 
-def _field_of(argv: list[str]) -> dict[str, str]:
-  """Returns {field: value} of every --config.field=value flag."""
-  pairs = [re.match(r'--?config\.([^=]+)=(.*)', arg, re.S) for arg in argv]
-  return {match[1]: match[2] for match in pairs if match}
-
-
-def _flag_problem(argv: list[str], error: flags.Error) -> str:
-  """Returns one line for a flag that absl refused."""
-  from googlenet import config as config_lib
-
-  for name, value in _field_of(argv).items():
-    if f'--config.{name}={value}' in str(error) or f'config.{name}' in str(
-      error
-    ):
-      return str(config_lib.invalid(name, value))
-  return f'{_one_line(error)}'
-
-
-def _file_problem(argv: list[str], error: Exception) -> str:
-  """Returns one line for a config file that cannot be loaded."""
-  paths = [arg.split('=', 1)[1] for arg in argv if arg.startswith('--config=')]
-  path = paths[-1] if paths else '?'
-  if not pathlib.Path(path.split(':')[0]).is_file():
-    files = sorted(str(p) for p in pathlib.Path('configs').glob('*.py'))
-    near = did_you_mean(path, files)
-    return f'--config={path}: no such file{near}'
-  if isinstance(error, AttributeError) and 'get_config' in str(error):
-    return (
-      f'--config={path} has no get_config(): a config file defines that '
-      'function, like configs/fmnist96.py'
-    )
-  return (
-    f'--config={path} cannot be loaded: {type(error).__name__}: '
-    f'{_one_line(error)}'
-  )
-
-
-def _one_line(error: BaseException) -> str:
-  return ' '.join(str(error).split())
+def _flag_problem(argv: list[str], text: str) -> str:
+  """Returns one line for a value that absl refused."""
+  for arg in argv:
+    match = re.fullmatch('--?config[.]([^=]+)=(.*)', arg, re.DOTALL)
+    if match and f'config.{match[1]}={match[2]}' in text:
+      return str(config_lib.invalid(match[1], match[2]))
+  return text
 
 
 def _load_config():
   """Returns the checked config: of --config, or of the run in --workdir."""
-  from googlenet import config as config_lib
-
   if _CONFIG.value is not None:
     return config_lib.resolve(_CONFIG.value)
   if _MODE.value == 'train' or not _WORKDIR.value:
-    raise UserError(
-      '--config is missing: give a config file, like '
-      '--config=configs/fmnist96.py'
-    )
+    raise UserError(_NO_CONFIG)
   path = pathlib.Path(_WORKDIR.value) / 'config.json'
   if not path.is_file():
     raise UserError(
@@ -158,8 +160,12 @@ def _tune_machine(compilation_cache: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Runs the mode; absl calls it with what `_parse_flags` returned."""
-  del argv
+  """Runs the mode that a command line asks for.
+
+  Raises:
+    UserError: bad input.
+  """
+  _parse_flags(argv)
   if _MODE.value not in MODES:
     raise UserError(
       f'--mode={_MODE.value} is not a mode'
@@ -173,10 +179,12 @@ def main(argv: list[str]) -> None:
 
 
 def _run() -> int:
+  app.define_help_flags()
   try:
-    main(_parse_flags(sys.argv))
+    main(sys.argv)
   except (UserError, OSError) as error:
-    print(f'error: {_one_line(error)}', file=sys.stderr)
+    text = ' '.join(str(error).split())
+    print(f'error: {text}', file=sys.stderr)
     return EXIT_BAD_INPUT
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)

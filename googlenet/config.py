@@ -14,10 +14,7 @@ import jax.numpy as jnp
 import jmp
 import ml_collections
 
-from googlenet import architectures
-from googlenet import layers
-from googlenet import network
-from googlenet import optimizer
+from googlenet import architectures, layers, network, optimizer
 from googlenet.errors import UserError, did_you_mean
 
 
@@ -160,20 +157,31 @@ def resolve(
   Raises:
     UserError: a field is unknown, missing, of the wrong type or out of range.
   """
+  check_fields(config)
   values = flatten(config)
-  for name in values:
-    if name not in FIELDS:
-      raise unknown_field(name)
   for name, field in FIELDS.items():
-    if name not in values:
-      raise UserError(
-        f'config.{name} is missing; allowed is {field.allowed}. Start a '
-        'config file from configs/fmnist96.py and change some fields'
-      )
     if not field.is_valid(values[name]):
       raise invalid(name, values[name])
   _check_combinations(config)
   return ml_collections.FrozenConfigDict(config)
+
+
+def check_fields(config: ml_collections.ConfigDict) -> None:
+  """Checks that a config has every field and no other.
+
+  Raises:
+    UserError: a field is unknown or missing.
+  """
+  names = flatten(config)
+  for name in names:
+    if name not in FIELDS:
+      raise unknown_field(name)
+  for name, field in FIELDS.items():
+    if name not in names:
+      raise UserError(
+        f'config.{name} is missing; allowed is {field.allowed}. Start a '
+        'config file from configs/fmnist96.py and change some fields'
+      )
 
 
 def _check_combinations(config: ml_collections.ConfigDict) -> None:

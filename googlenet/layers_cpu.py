@@ -66,12 +66,16 @@ def _transposed(a: Array) -> Array:
   return with_layout_constraint(a.T, Layout((0, 1)))
 
 
-def _rows_dot(x: Array, y: Array) -> Array:
-  """x^T y over rows: [..., M], [..., N] -> [M, N] float32; let x be smaller."""
-  x, y = _rows(x), _rows(y)
+def _left_transposed_dot(x: Array, y: Array) -> Array:
+  """x^T y: [K, M], [K, N] -> [M, N] float32; let x be the smaller."""
   if x.dtype == jnp.float32:
     return _dot(x, y, 0, 0)
   return _dot(_transposed(x), y, 1, 0)
+
+
+def _rows_dot(x: Array, y: Array) -> Array:
+  """x^T y over rows: [..., M], [..., N] -> [M, N] float32; let x be smaller."""
+  return _left_transposed_dot(_rows(x), _rows(y))
 
 
 # ---- Convolution.
@@ -146,7 +150,7 @@ def _conv_forward(
   matrix = w.reshape(-1, c_out).astype(x.dtype)
   if c_in <= _FEW_CHANNELS:
     columns, shape = _few_columns(x, kernel, stride)
-    y = _dot(columns, matrix, 0, 0).reshape(*shape, c_out)
+    y = _left_transposed_dot(columns, matrix).reshape(*shape, c_out)
   elif x.dtype == jnp.float32:
     y = _plain_conv(x, w, stride)
   else:

@@ -20,8 +20,7 @@ from googlenet import metrics as metrics_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
-from googlenet.data import batches
-from googlenet.data import sources
+from googlenet.data import batches, sources
 from googlenet.errors import UserError
 from googlenet.recorder import Recorder
 

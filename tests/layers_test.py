@@ -328,9 +328,7 @@ def test_gradients_of_a_network_agree_down_to_the_image() -> None:
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_vmap_equals_a_loop(dtype: str) -> None:
   x, *rest = (jnp.asarray(arg, dtype) for arg in network_args(2, 1))
-  gradients = jax.jit(
-    lambda x: network_gradients(KERNELS['cpu'], x, *rest)[:2]
-  )
+  gradients = jax.jit(lambda x: network_gradients(KERNELS['cpu'], x, *rest)[:2])
   mapped = jax.jit(jax.vmap(gradients))(x)
   looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(gradients, x))
   for a, b in zip(mapped, looped):

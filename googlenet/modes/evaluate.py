@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from googlenet import checkpoint
-from googlenet import loop
+from googlenet import checkpoint, loop
 from googlenet import network as network_lib
 from googlenet import train_step as step_lib
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from googlenet import architectures
-from googlenet import loop
+from googlenet import architectures, loop
 from googlenet import network as network_lib
 
 

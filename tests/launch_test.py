@@ -1,0 +1,402 @@
+"""The program as a user runs it: flags, screen, files, exit codes."""
+
+import gzip
+import json
+import os
+import pathlib
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import termios
+
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL, Launch
+
+from googlenet.data import bundled
+
+DATA = pathlib.Path(bundled.__file__).parent / 'fashion_mnist'
+
+
+def files_under(folder: pathlib.Path) -> list[str]:
+  return sorted(str(p.relative_to(folder)) for p in folder.rglob('*'))
+
+
+def test_trains_then_evaluates_the_same_parameters(launch, tmp_path):
+  trained = launch(*SMALL, '--workdir=run', '--config.seed=3')
+  assert trained.returncode == 0, trained.stderr
+  for text in (
+    'network  tiny, 28x28x1 -> 10 classes, 2,186 parameters',
+    'devices  1 x cpu',
+    '60,000 train and 1,000 test[:1000] images, 28x28x1, on the device',
+    '10 epochs x 937 steps of 64 images, stops after 6',
+    'start    first step after',
+    'step 6/6',
+    'result   eval accuracy',
+  ):
+    assert text in trained.stdout
+  # Not a terminal: plain lines, no carriage returns, no colours.
+  assert '\r' not in trained.stdout
+  assert '\x1b' not in trained.stdout
+
+  run = tmp_path / 'run'
+  records = [
+    json.loads(line)
+    for line in (run / 'metrics.jsonl').read_text().split('\n')[:-1]
+  ]
+  train = [r for r in records if 'train/loss' in r]
+  assert [r['step'] for r in train] == [2, 4, 6]
+  assert set(train[0]) == {
+    'step',
+    'epoch',
+    'train/loss',
+    'train/accuracy',
+    'train/learning_rate',
+    'train/grad_norm',
+    'train/images_per_second',
+  }
+  (evaluated,) = [r for r in records if 'eval/loss' in r]
+  assert evaluated['eval/count'] == 1000
+  stored = json.loads((run / 'config.json').read_text())
+  assert stored['seed'] == 3
+  assert stored['model']['variant'] == 'tiny'
+  result = json.loads((run / 'result.json').read_text())
+  assert result['step'] == 6
+  assert result['eval/accuracy'] == evaluated['eval/accuracy']
+  assert any('tfevents' in name for name in files_under(run / 'tensorboard'))
+  assert files_under(run / 'checkpoints') == ['step_000000006.npz']
+
+  before = files_under(run)
+  evaluation = launch('--mode=evaluate', '--workdir=run', config='')
+  assert evaluation.returncode == 0, evaluation.stderr
+  accuracy = re.search(r'accuracy ([\d.]+)', evaluation.stdout)[1]
+  assert accuracy == f'{result["eval/accuracy"]:.4f}'
+  assert f'loss {result["eval/loss"]:.4f} on 1,000' in evaluation.stdout
+  assert files_under(run) == before
+
+  again = launch(*SMALL, '--workdir=run')
+  assert again.returncode == 2
+  assert 'already holds a run' in again.stderr
+  assert files_under(run) == before
+
+
+def test_default_workdir_is_fresh_and_dated(launch, tmp_path):
+  for _ in range(2):
+    assert launch(*SMALL, '--config.train.max_steps=1').returncode == 0
+  runs = files_under(tmp_path / 'runs')
+  names = [name for name in runs if '/' not in name]
+  assert len(names) == 2
+  for name in names:
+    assert re.fullmatch(r'fmnist96-\d{4}-\d\d-\d\d-\d{6}-\d+', name)
+
+
+def test_summary_prints_the_layer_table(launch, tmp_path):
+  done = launch('--mode=summary')
+  assert done.returncode == 0, done.stderr
+  lines = [line.split() for line in done.stdout.splitlines()]
+  assert ['inception_3a', '12x12x256', '163,696', '23,519,232'] in lines
+  assert ['stage_4', '3x3x832', '2,809,168', '100,998,144'] in lines
+  assert lines[-1] == ['total', '10', '5,977,530', '276,066,304']
+  assert files_under(tmp_path) == []
+
+
+def test_terminal_shows_a_bar(tmp_path, compilation_cache):
+  """On a pseudo-terminal: one bar redrawn in place, lines above it."""
+  main, terminal = pty.openpty()
+  termios.tcsetwinsize(terminal, (24, 120))
+  process = subprocess.Popen(
+    [
+      sys.executable,
+      str(ROOT / 'launch.py'),
+      f'--config={ROOT}/configs/fmnist96.py',
+      f'--config.train.compilation_cache={compilation_cache}',
+      *SMALL,
+    ],
+    stdout=terminal,
+    stderr=terminal,
+    cwd=tmp_path,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+  )
+  os.close(terminal)
+  shown = b''
+  while True:
+    try:
+      chunk = os.read(main, 65536)
+    except OSError:  # Linux: the other end is closed
+      break
+    if not chunk:
+      break
+    shown += chunk
+  assert process.wait() == 0
+  text = shown.decode()
+  assert re.search(r'\r *67%\|.*\| 4/6  loss \d\.\d+  accuracy', text)
+  assert re.search(r'images/s  \d\d:\d\d left', text)
+  assert 'epoch 0.00640342/10' in text
+
+
+def damaged(tmp_path: pathlib.Path, kind: str) -> str:
+  folder = tmp_path / 'damaged'
+  shutil.copytree(DATA, folder)
+  path = folder / 't10k-images-idx3-ubyte.gz'
+  if kind == 'missing':
+    path.unlink()
+  elif kind == 'truncated':
+    path.write_bytes(path.read_bytes()[:100_000])
+  elif kind == 'changed':
+    pixels = bytearray(gzip.decompress(path.read_bytes()))
+    pixels[5000] ^= 1
+    path.write_bytes(gzip.compress(bytes(pixels), 1))
+  return f'--config.data.data_dir={folder}'
+
+
+def config_file(tmp_path: pathlib.Path, text: str) -> str:
+  path = tmp_path / 'own.py'
+  path.write_text(text)
+  return f'--config={path}'
+
+
+FINITE = '--config.optimizer.grad_clip_norm=0'
+
+# flags (or a function of tmp_path that makes them), what the line must say.
+BAD_INPUT = {
+  'unknown field': (
+    ['--config.train.epoch=2'],
+    ['config.train.epoch is not a field', "'train.epochs'"],
+  ),
+  'unknown section': (
+    ['--config.optimiser.learning_rate=1'],
+    ['config.optimiser.learning_rate', "'optimizer.learning_rate'"],
+  ),
+  'a section as a field': (['--config.train=2'], ['config.train']),
+  'unknown flag': (['--workdri=x'], ['--workdri', "'workdir'"]),
+  'unknown mode': (
+    ['--mode=trian'],
+    ['--mode=trian', "'train'", 'evaluate, summary'],
+  ),
+  'a word without a flag': (['train'], ["'train'", '--flag=value']),
+  'no config': (None, ['--config is missing', 'configs/fmnist96.py']),
+  'text for an int': (
+    ['--config.train.epochs=two'],
+    ['config.train.epochs', "'two'", 'whole number'],
+  ),
+  'float for an int': (
+    ['--config.train.batch_size=12.5'],
+    ['config.train.batch_size', '12.5', 'whole number'],
+  ),
+  'text for a float': (
+    ['--config.optimizer.learning_rate=fast'],
+    ['config.optimizer.learning_rate', "'fast'", 'a number > 0'],
+  ),
+  'bad bool': (
+    ['--config.augment.flip=maybe'],
+    ['config.augment.flip', "'maybe'", 'true or false'],
+  ),
+  'bad tuple': (
+    ['--config.data.mean=(0.1,"x")'],
+    ['config.data.mean', 'numbers'],
+  ),
+  'below the range': (
+    ['--config.train.epochs=0'],
+    ['config.train.epochs=0', 'from 1'],
+  ),
+  'not finite': (
+    ['--config.optimizer.learning_rate=nan'],
+    ['config.optimizer.learning_rate=nan', 'a number > 0'],
+  ),
+  'negative': (
+    ['--config.optimizer.weight_decay=-1'],
+    ['config.optimizer.weight_decay=-1.0', '>= 0'],
+  ),
+  'unknown variant': (
+    ['--config.model.variant=plian'],
+    ['config.model.variant', "'plian'", "'plain'"],
+  ),
+  'unknown optimizer': (
+    ['--config.optimizer.name=adamm'],
+    ['config.optimizer.name', "did you mean 'adam'"],
+  ),
+  'unknown kernels': (
+    ['--config.model.kernels=gpu'],
+    ['config.model.kernels', 'auto, xla, cpu'],
+  ),
+  'unknown precision': (
+    ['--config.train.precision=float31'],
+    ['config.train.precision', 'jmp policy'],
+  ),
+  'image too small': (
+    ['--config.model.variant=plain', '--config.data.image_size=16'],
+    ['config.data.image_size=16', 'smallest size that works is 17'],
+  ),
+  'batch not divisible': (
+    ['--config.train.batch_size=65', '--config.train.microbatches=2'],
+    ['config.train.batch_size=65', 'microbatches=2'],
+  ),
+  'batch larger than the data': (
+    ['--config.data.train_split=train[:50]'],
+    ['config.train.batch_size=64', '50 images'],
+  ),
+  'mean for other channels': (
+    ['--config.data.mean=(0.1,0.2)'],
+    ['config.data.mean', '1 channel'],
+  ),
+  'unknown split': (
+    ['--config.data.train_split=trian'],
+    ["config.data.train_split='trian'", "'train'"],
+  ),
+  'malformed slice': (
+    ['--config.data.eval_split=test[5'],
+    ["config.data.eval_split='test[5'", 'malformed'],
+  ),
+  'unknown source': (
+    ['--config.data.source=web'],
+    ['config.data.source', "'web'", 'bundled, tfds'],
+  ),
+  'set that is not bundled': (
+    ['--config.data.name=cifar10'],
+    ['config.data.name', 'cifar10', '--config.data.source=tfds'],
+  ),
+  'set that is not prepared': (
+    lambda tmp_path: [
+      '--config.data.source=tfds',
+      '--config.data.name=cifar10',
+      f'--config.data.data_dir={tmp_path}',
+    ],
+    ['cifar10', 'not prepared', 'download_and_prepare'],
+  ),
+  'labels outside num_classes': (
+    ['--config.model.num_classes=9'],
+    ['config.model.num_classes=9', 'label 9', 'at least 10'],
+  ),
+  'missing data file': (
+    lambda tmp_path: [damaged(tmp_path, 'missing')],
+    ['t10k-images-idx3-ubyte.gz', 'no such file'],
+  ),
+  'truncated data file': (
+    lambda tmp_path: [damaged(tmp_path, 'truncated')],
+    ['t10k-images-idx3-ubyte.gz', 'cannot be unpacked'],
+  ),
+  'changed data file': (
+    lambda tmp_path: [damaged(tmp_path, 'changed')],
+    ['t10k-images-idx3-ubyte.gz', 'SHA-256'],
+  ),
+  'config file does not exist': (
+    ['--config=configs/fmnist69.py'],
+    ['--config=configs/fmnist69.py', 'no such file'],
+  ),
+  'config file without get_config': (
+    lambda tmp_path: [config_file(tmp_path, 'x = 1\n')],
+    ['own.py has no get_config()'],
+  ),
+  'config file that is no Python': (
+    lambda tmp_path: [config_file(tmp_path, 'def (:\n')],
+    ['own.py cannot be loaded', 'SyntaxError'],
+  ),
+  'config file that raises': (
+    lambda tmp_path: [
+      config_file(tmp_path, 'def get_config():\n  raise ValueError("no\\nway")')
+    ],
+    ['own.py cannot be loaded', 'ValueError: no way'],
+  ),
+  'config file without a field': (
+    lambda tmp_path: [
+      config_file(
+        tmp_path,
+        'import ml_collections\n'
+        'def get_config():\n  return ml_collections.ConfigDict({"seed": 1})',
+      )
+    ],
+    ['is missing', 'configs/fmnist96.py'],
+  ),
+  'loss that is not finite': (
+    ['--config.optimizer.learning_rate=1e30', FINITE],
+    ['the loss is nan at step 2', 'config.optimizer.learning_rate'],
+  ),
+  'workdir under a file': (
+    lambda tmp_path: [f'--workdir={config_file(tmp_path, "")[9:]}/run'],
+    ['own.py/run', 'not a folder'],
+  ),
+  'evaluate without workdir': (
+    ['--mode=evaluate'],
+    ['--workdir is missing'],
+  ),
+  'evaluate an empty workdir': (
+    ['--mode=evaluate', '--workdir=nothing'],
+    ['--workdir=nothing', 'no checkpoint'],
+  ),
+}
+
+
+@pytest.mark.parametrize('case', BAD_INPUT)
+def test_bad_input_is_one_line(launch: Launch, tmp_path, case):
+  flags, words = BAD_INPUT[case]
+  has_config = flags is not None
+  flags = flags(tmp_path) if callable(flags) else flags or []
+  before = files_under(tmp_path)
+  done = launch(
+    *(SMALL if has_config else ()),
+    *flags,
+    config='configs/fmnist96.py' if has_config else '',
+  )
+  assert done.returncode == 2, done.stdout + done.stderr
+  assert done.stderr.startswith('error: ')
+  assert done.stderr.count('\n') == 1, done.stderr
+  for word in words:
+    assert word in done.stderr
+  assert [f for f in files_under(tmp_path) if '__pycache__' not in f] == before
+
+
+def test_batch_that_does_not_divide_by_devices(launch, tmp_path):
+  done = launch(*SMALL, '--config.train.batch_size=66', devices=4)
+  assert done.returncode == 2
+  assert 'config.train.batch_size=66' in done.stderr
+  assert '4 devices' in done.stderr
+  assert 'choose 64 or 68' in done.stderr
+  assert 'first step' not in done.stdout
+  assert files_under(tmp_path) == []
+
+
+def losses(workdir: pathlib.Path) -> np.ndarray:
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  return np.array(
+    [
+      [r['train/loss'], r['train/grad_norm']]
+      for r in records
+      if 'train/loss' in r
+    ]
+  )
+
+
+def test_losses_do_not_depend_on_the_number_of_devices(launch, tmp_path):
+  """With augmentation: what happens to an image is not the device's choice."""
+  flags = (
+    *SMALL,
+    '--config.train.max_steps=20',
+    '--config.logging.every_steps=1',
+    '--config.augment.flip=true',
+    '--config.augment.crop_padding=2',
+    '--config.optimizer.warmup_steps=5',
+  )
+  for devices in (1, 2, 4, 8):
+    done = launch(*flags, f'--workdir={devices}', devices=devices)
+    assert done.returncode == 0, done.stderr
+    assert f'devices  {devices} x cpu' in done.stdout
+  one = losses(tmp_path / '1')
+  assert one.shape == (20, 2)
+  assert one[-1, 0] < one[0, 0]
+  for devices in (2, 4, 8):
+    np.testing.assert_allclose(losses(tmp_path / f'{devices}'), one, rtol=2e-4)
+
+
+def test_same_seed_same_bits(launch, tmp_path):
+  for name in ('a', 'b'):
+    assert launch(*SMALL, f'--workdir={name}').returncode == 0
+  assert launch(*SMALL, '--workdir=c', '--config.seed=1').returncode == 0
+  arrays = {}
+  for name in 'abc':
+    with np.load(tmp_path / name / 'checkpoints/step_000000006.npz') as file:
+      arrays[name] = {key: file[key].tobytes() for key in file.files}
+  assert arrays['a'] == arrays['b']
+  assert arrays['a'] != arrays['c']
