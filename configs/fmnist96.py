@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.model = model = ml_collections.ConfigDict()
   model.variant = 'plain'  # a network of googlenet/architectures.py
-  model.num_classes = 10
+  model.num_classes = 10  # labels are 0 to num_classes - 1
   model.initializer = 'he'  # convolutions: he (fan-in, normal) | xavier
   model.kernels = 'auto'  # auto | xla (plain lax) | cpu (our fast forms)
 
@@ -27,10 +27,10 @@ def get_config() -> ml_collections.ConfigDict:
   data.name = 'fashion_mnist'  # for tfds any of its names, e.g. cifar10
   data.data_dir = ''  # '': the source's own place
   data.train_split = 'train'  # may be sliced: train[:50000], train[:90%]
-  data.eval_split = 'test'
+  data.eval_split = 'test'  # likewise
   data.image_size = 96  # pixels; images are resized on the device
   data.mean = (0.2860,)  # of pixels in 0..1; one number, or one a channel
-  data.std = (0.3530,)
+  data.std = (0.3530,)  # likewise
   data.on_device_mb = 2048  # MiB; a larger set is streamed from the host
 
   config.augment = augment = ml_collections.ConfigDict()
@@ -51,11 +51,11 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.poly_power = 0.5  # poly: (1 - progress) ** power
 
   config.train = train = ml_collections.ConfigDict()
-  train.epochs = 10
+  train.epochs = 10  # the schedule ends here
   train.max_steps = 0  # stop early, for trials; 0: no limit
   train.batch_size = 128  # images a step, over all devices
-  train.microbatches = 1  # gradients are summed over this many parts
-  train.label_smoothing = 0.0
+  train.microbatches = 1  # of a batch, one after another, to save memory
+  train.label_smoothing = 0.0  # part of a target spread over all classes
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
   train.loss_scale = 1.0  # multiplies the loss of float16 gradients
   train.compilation_cache = '~/.cache/googlenet-haiku'  # '': compile anew
@@ -69,5 +69,5 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.logging = logging = ml_collections.ConfigDict()
   logging.every_steps = 50  # a line in metrics.jsonl
-  logging.tensorboard = True
+  logging.tensorboard = True  # event files beside metrics.jsonl
   return config.lock()

@@ -90,7 +90,8 @@ def restore(
     UserError: the file is damaged or of another network.
   """
   try:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here: np.load leaves a file open that it cannot read.
+    with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
       step = int(arrays.pop('step'))
   except (

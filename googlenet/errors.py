@@ -19,7 +19,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
   near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
   if not near:  # 'optimiser.lr' is far from all; 'lr' alone may not be
     leaf = name.rsplit('.', 1)[-1]
-    leaves = {field.rsplit('.', 1)[-1]: field for field in known}
+    leaves = {field.rsplit('.', 1)[-1]: field for field in reversed(known)}
     near = [
       leaves[match]
       for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.5)

@@ -60,8 +60,9 @@ def _rows(x: Array) -> Array:
 def _transposed(a: Array) -> Array:
   """The transpose of a matrix, as a copy in memory.
 
-  A plain `a.T` is only a change of layout to XLA, and its matrix product for
-  CPUs falls back from bfloat16 to float32 for such an operand.
+  To XLA a plain `a.T` is only a change of layout, and for such an operand its
+  matrix product on CPUs falls back from bfloat16 to float32, at half the speed.
+  `jax.export` refuses the constraint, so float32 inference does without.
   """
   return with_layout_constraint(a.T, Layout((0, 1)))
 
@@ -89,7 +90,14 @@ def _same_padding(size: int, window: int, stride: int) -> tuple[int, int, int]:
 
 
 def _shifts(x: Array, kernel: int, stride: int) -> list[Array]:
-  """The input under each tap of a kernel: k * k arrays [H', W', ...]."""
+  """What lies under each tap of a kernel: k * k arrays [H', W', ...].
+
+  Two-byte floats come as uint16, to be turned back once they are in place.
+  """
+  if x.dtype.itemsize == 2:
+    # Move two-byte floats as integers: XLA may widen bfloat16 to copy it (JAX
+    # 0.10: 2.15 s of CPU a training step of 128 images, so 1.92 s).
+    x = lax.bitcast_convert_type(x, jnp.uint16)
   (out_h, *pad_h), (out_w, *pad_w) = (
     _same_padding(size, kernel, stride) for size in x.shape[:2]
   )
@@ -109,7 +117,8 @@ def _shifts(x: Array, kernel: int, stride: int) -> list[Array]:
 def _columns(x: Array, kernel: int, stride: int = 1) -> Array:
   """im2col: [H, W, B, C] -> [H', W', B, k * k * C]."""
   shifts = _shifts(x, kernel, stride)
-  return lax.optimization_barrier(jnp.concatenate(shifts, axis=-1))
+  columns = lax.optimization_barrier(jnp.concatenate(shifts, axis=-1))
+  return lax.bitcast_convert_type(columns, x.dtype)
 
 
 def _few_columns(
@@ -120,7 +129,8 @@ def _few_columns(
   columns = jnp.stack(shifts).transpose(0, 3, 1, 2, 4)
   shape = columns.shape[2:]
   columns = columns.reshape(kernel * kernel * x.shape[-1], -1)
-  return lax.optimization_barrier(columns), shape
+  columns = lax.optimization_barrier(columns)
+  return lax.bitcast_convert_type(columns, x.dtype), shape
 
 
 def _plain_conv(x: Array, w: Array, stride: int) -> Array:
@@ -152,6 +162,7 @@ def _conv_forward(
     columns, shape = _few_columns(x, kernel, stride)
     y = _left_transposed_dot(columns, matrix).reshape(*shape, c_out)
   elif x.dtype == jnp.float32:
+    # XLA's own convolution is fast in float32, forward and for dx.
     y = _plain_conv(x, w, stride)
   else:
     y = _dot(_columns(x, kernel, stride), matrix, 3, 0)
@@ -164,7 +175,8 @@ def _conv_backward(
   x, w = residuals
   kernel, _, c_in, c_out = w.shape
   if stride > 1 or c_in <= _FEW_CHANNELS:
-    # The stem. Its input gradient is left to XLA: training does not need it.
+    # The stem. Training never asks for its input gradient and XLA then drops
+    # it; what does, saliency for one, gets XLA's own form.
     (dx,) = jax.linear_transpose(lambda x: _plain_conv(x, w, stride), x)(dy)
     if c_in <= _FEW_CHANNELS:
       columns, _ = _few_columns(x, kernel, stride)
@@ -300,31 +312,32 @@ def _unpool_axis(
   return lax.slice_in_dim(stacked.reshape(shape), low, low + size, 1, axis)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _max_pool(x: Array, window: int, stride: int) -> Array:
-  return _max_pool_forward(x, window, stride)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x: Array, width: int, window: int, stride: int) -> Array:
+  """`max_pool`; the gradient needs the width of x, but nothing else of x."""
+  return _max_pool_forward(x, width, window, stride)[0]
 
 
 def _max_pool_forward(
-  x: Array, window: int, stride: int
+  x: Array, width: int, window: int, stride: int
 ) -> tuple[Array, tuple[Array, Array]]:
+  del width
   # Along the width, then along the height: the first best row, and in it the
   # first best column, is the first best element in row-major order.
   y, column = lax.optimization_barrier(_pool_axis(x, 1, window, stride))
   y, row = _pool_axis(y, 0, window, stride)
-  # Zero-size, but it carries the width of the input to the backward pass.
-  return y, (column, row, jnp.zeros((x.shape[1], 0), jnp.uint8))
+  return y, (column, row)
 
 
 def _max_pool_backward(
+  width: int,
   window: int,
   stride: int,
-  residuals: tuple[Array, Array, Array],
+  residuals: tuple[Array, Array],
   dy: Array,
 ) -> tuple[Array]:
-  column, row, empty = residuals
-  height, width = column.shape[0], empty.shape[0]
-  dy = _unpool_axis(dy, row, 0, height, window, stride)
+  column, row = residuals
+  dy = _unpool_axis(dy, row, 0, column.shape[0], window, stride)
   dy = lax.optimization_barrier(dy)
   return (_unpool_axis(dy, column, 1, width, window, stride),)
 
@@ -334,7 +347,7 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
   """[H, W, B, C] -> [H/stride, W/stride, B, C], maximum of square windows."""
-  return _max_pool(x, window, stride)
+  return _max_pool(x, x.shape[1], window, stride)
 
 
 def bias_relu_max_pool(

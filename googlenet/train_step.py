@@ -141,7 +141,7 @@ def make_train_step(
     split = jax.tree.map(
       lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, keys)
     )
-    first = jax.tree.map(lambda x: x[0], (*split, jnp.uint32(0)))
+    first = (*jax.tree.map(lambda x: x[0], split), jnp.uint32(0))
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype),
       jax.eval_shape(part, state.network_state, first)[1],

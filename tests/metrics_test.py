@@ -1,0 +1,66 @@
+"""Metrics on their way from the device to lines and files."""
+
+import json
+
+import jax.numpy as jnp
+import pytest
+from tensorboardX.proto import event_pb2
+
+from googlenet import metrics as metrics_lib
+
+
+def step_metrics(loss):
+  return {'loss': jnp.float32(loss), 'accuracy': jnp.float32(0.5)}
+
+
+def test_steps_are_fetched_in_order_and_once():
+  steps = metrics_lib.StepMetrics()
+  finished = [steps.push(step, step_metrics(step)) for step in range(1, 7)]
+  assert finished == [0, 0, 1, 2, 3, 4]
+  assert steps.fetch(4)['loss'] == 4
+  assert [r['loss'] for r in steps.take(6)] == [1, 2, 3, 4, 5, 6]
+  assert steps.take(6) == []
+
+
+@pytest.mark.parametrize('loss', [float('nan'), float('inf')])
+def test_a_loss_that_is_not_finite_names_its_step(loss):
+  steps = metrics_lib.StepMetrics()
+  for step, value in enumerate([1.0, 2.0, loss, loss], start=1):
+    steps.push(step, step_metrics(value))
+  with pytest.raises(metrics_lib.NonFiniteLossError, match=f'{loss} at step 3'):
+    steps.take(4)
+
+
+def test_nothing_is_written_before_the_first_record(tmp_path):
+  workdir = tmp_path / 'run'
+  writer = metrics_lib.Writer(workdir, '{}', tensorboard=True)
+  assert not workdir.exists()
+  writer.write(2, 0.5, {'train/loss': 1.25})
+  writer.write(4, 1.0, {'train/loss': 0.75, 'eval/accuracy': 0.5})
+  writer.write_result({'step': 4})
+  writer.close()
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line) for line in lines] == [
+    {'step': 2, 'epoch': 0.5, 'train/loss': 1.25},
+    {'step': 4, 'epoch': 1.0, 'train/loss': 0.75, 'eval/accuracy': 0.5},
+  ]
+  assert json.loads((workdir / 'result.json').read_text()) == {'step': 4}
+  assert read_scalars(workdir / 'tensorboard') == [
+    (2, 'train/loss', 1.25),
+    (4, 'train/loss', 0.75),
+    (4, 'eval/accuracy', 0.5),
+  ]
+
+
+def read_scalars(folder):
+  """Reads event files by their format: length, CRC, record, CRC."""
+  (path,) = folder.glob('*tfevents*')
+  data, scalars = path.read_bytes(), []
+  while data:
+    length = int.from_bytes(data[:8], 'little')
+    event = event_pb2.Event.FromString(data[12 : 12 + length])
+    scalars += [
+      (event.step, v.tag, v.simple_value) for v in event.summary.value
+    ]
+    data = data[16 + length :]
+  return scalars
