@@ -29,5 +29,5 @@ def tune_allocator() -> bool:
     (_M_TRIM_THRESHOLD, -1),  # Never give free heap back.
     (_M_ARENA_MAX, 1),  # One heap, which all threads reuse.
   )
-  # mallopt returns 1 for success.
-  return all([mallopt(name, value) == 1 for name, value in settings])
+  results = [mallopt(name, value) for name, value in settings]
+  return results == [1] * len(settings)  # mallopt returns 1 for success.

@@ -124,7 +124,7 @@ def _columns(x: Array, kernel: int, stride: int = 1) -> Array:
 def _few_columns(
   x: Array, kernel: int, stride: int
 ) -> tuple[Array, tuple[int, int, int]]:
-  """im2col for few channels: the matrix [k * k * C, H' * W' * B] and H', W', B."""
+  """im2col for few channels: matrix [k * k * C, H' * W' * B], (H', W', B)."""
   shifts = _shifts(x.transpose(0, 1, 3, 2), kernel, stride)
   columns = jnp.stack(shifts).transpose(0, 3, 1, 2, 4)
   shape = columns.shape[2:]

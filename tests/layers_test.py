@@ -78,7 +78,9 @@ def assert_forms_agree(
   forms = ['cpu'] if dtype == 'float32' else ['cpu', 'xla']
   for form in forms:
     actual = value_and_gradients(KERNELS[form], operation, args, dtype)
-    errors = [relative_error(*pair) for pair in zip(actual, expected)]
+    errors = [
+      relative_error(*pair) for pair in zip(actual, expected, strict=True)
+    ]
     assert max(errors) < TOLERANCE[dtype], (form, errors)
 
 
@@ -321,7 +323,7 @@ def test_gradients_of_a_network_agree_down_to_the_image() -> None:
     for name in ('cpu', 'xla')
   )
   assert np.linalg.norm(actual[0]) > 0
-  for a, b in zip(actual, expected):
+  for a, b in zip(actual, expected, strict=True):
     assert relative_error(a, b) < 1e-5
 
 
@@ -331,7 +333,7 @@ def test_vmap_equals_a_loop(dtype: str) -> None:
   gradients = jax.jit(lambda x: network_gradients(KERNELS['cpu'], x, *rest)[:2])
   mapped = jax.jit(jax.vmap(gradients))(x)
   looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(gradients, x))
-  for a, b in zip(mapped, looped):
+  for a, b in zip(mapped, looped, strict=True):
     assert relative_error(a, b) < TOLERANCE[dtype]
 
 
@@ -342,7 +344,7 @@ def test_pmap_equals_jit() -> None:
     network_gradients, in_axes=axes, static_broadcasted_argnums=0
   )(KERNELS['cpu'], x, *rest)
   single = network_gradients(KERNELS['cpu'], x[0], *rest)
-  for a, b in zip(mapped, single):
+  for a, b in zip(mapped, single, strict=True):
     assert relative_error(a[0], b) < 1e-5
 
 
