@@ -254,7 +254,7 @@ def _bias_relu_backward(
 ) -> tuple[Array, Array]:
   y, b = residuals
   dx = lax.optimization_barrier(jnp.where(y > 0, dy, jnp.zeros((), dy.dtype)))
-  # As a product with ones the sum over rows uses all threads.
+  # The sum over rows as a product with ones, which accumulates in float32.
   rows = _rows(dx)
   db = _dot(jnp.ones((1, rows.shape[0]), rows.dtype), rows, 1, 0)[0]
   return dx, db.astype(b.dtype)

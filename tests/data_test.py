@@ -336,7 +336,7 @@ class NoImages(tfds.core.GeneratorBasedBuilder):
     yield 0, {'text': 'a coat'}
 
 
-def _prepare(builder_cls: type, folder: pathlib.Path) -> pathlib.Path:
+def prepare(builder_cls: type, folder: pathlib.Path) -> pathlib.Path:
   """Writes a data set below `folder` and returns its own folder."""
   builder = builder_cls(data_dir=folder, file_format='array_record')
   builder.download_and_prepare()
@@ -347,7 +347,7 @@ def _prepare(builder_cls: type, folder: pathlib.Path) -> pathlib.Path:
 def tfds_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp('tfds')
   for builder_cls in (FashionSubset, MixedSizes, NoImages):
-    _prepare(builder_cls, folder)
+    prepare(builder_cls, folder)
   return folder
 
 
@@ -458,7 +458,7 @@ def test_tfds_bad_split_and_features(tfds_dir: pathlib.Path) -> None:
 
 def test_tfds_without_random_access(tmp_path: pathlib.Path) -> None:
   """A set in TFDS's default format, tfrecord (only its description, faked)."""
-  folder = _prepare(FashionSubset, tmp_path)
+  folder = prepare(FashionSubset, tmp_path)
   info = json.loads((folder / 'dataset_info.json').read_text())
   info['fileFormat'] = 'tfrecord'
   (folder / 'dataset_info.json').write_text(json.dumps(info))
@@ -470,7 +470,7 @@ def test_tfds_without_random_access(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize('damage', ['missing', 'truncated', 'flipped', 'json'])
 def test_tfds_damaged_files(tmp_path: pathlib.Path, damage: str) -> None:
-  folder = _prepare(FashionSubset, tmp_path)
+  folder = prepare(FashionSubset, tmp_path)
   (shard,) = folder.glob('*train.array_record*')
   data = bytearray(shard.read_bytes())
   if damage == 'missing':

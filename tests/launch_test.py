@@ -14,6 +14,7 @@ import termios
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, Launch
+from data_test import NUM_TEST, FashionSubset, prepare
 
 from googlenet.data import bundled
 
@@ -400,3 +401,53 @@ def test_same_seed_same_bits(launch, tmp_path):
       arrays[name] = {key: file[key].tobytes() for key in file.files}
   assert arrays['a'] == arrays['b']
   assert arrays['a'] != arrays['c']
+
+
+def test_streamed_data_gives_the_bits_of_data_on_the_device(launch, tmp_path):
+  for name, size in (('device', 2048), ('host', 0)):
+    done = launch(
+      *SMALL, f'--workdir={name}', f'--config.data.on_device_mb={size}'
+    )
+    assert done.returncode == 0, done.stderr
+    assert {'device': 'on the device', 'host': 'streamed'}[name] in done.stdout
+  np.testing.assert_array_equal(
+    losses(tmp_path / 'device'), losses(tmp_path / 'host')
+  )
+
+
+def test_trains_on_a_tfds_set_and_scores_another_split(launch, tmp_path):
+  prepare(FashionSubset, tmp_path / 'tfds')
+  tfds_flags = (
+    *SMALL,
+    '--config.data.source=tfds',
+    '--config.data.name=fashion_subset',
+    '--config.data.data_dir=tfds',
+    '--config.data.eval_split=test',
+    '--workdir=run',
+  )
+  done = launch(*tfds_flags, '--config.data.train_split=train[:80%]')
+  assert done.returncode == 0, done.stderr
+  assert 'fashion_subset (tfds): 240 train[:80%]' in done.stdout
+  assert f'on {NUM_TEST} images after 6 steps' in done.stdout
+  done = launch(
+    '--mode=evaluate', *tfds_flags, '--config.data.eval_split=train[80%:]'
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'fashion_subset train[80%:]: accuracy' in done.stdout
+  assert 'on 60 images' in done.stdout
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'of another network'])
+def test_evaluating_a_checkpoint_that_does_not_fit(launch, tmp_path, damage):
+  assert launch(*SMALL, '--workdir=run').returncode == 0
+  (path,) = (tmp_path / 'run/checkpoints').iterdir()
+  flags = ['--mode=evaluate', '--workdir=run', *SMALL]
+  if damage == 'truncated':
+    path.write_bytes(path.read_bytes()[:5000])
+  else:
+    flags.append('--config.model.num_classes=12')
+  done = launch(*flags)
+  assert done.returncode == 2
+  assert done.stderr.count('\n') == 1, done.stderr
+  assert path.name in done.stderr
+  assert {'truncated': 'damaged'}.get(damage, damage) in done.stderr
