@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from googlenet import layers_cpu
+from googlenet.errors import UserError
 
 Array = jax.Array
 
@@ -97,8 +98,9 @@ def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
 
 
 def global_mean(x: Array) -> Array:
-  """[B, H, W, C] -> [B, C], summed in float32."""
-  return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+  """[B, H, W, C] -> [B, C], summed in float32 or wider."""
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  return jnp.mean(x, axis=(1, 2), dtype=wide).astype(x.dtype)
 
 
 def bias_relu_max_pool(
@@ -142,11 +144,14 @@ def select_kernels(kernels: str, backend: str) -> Kernels:
     backend: the platform that 'auto' chooses for, `jax.default_backend()`.
 
   Raises:
-    ValueError: `kernels` is something else.
+    UserError: `kernels` is something else.
   """
   if kernels == 'auto':
     kernels = 'cpu' if backend == 'cpu' else 'xla'
   if kernels not in KERNELS:
-    allowed = ', '.join(repr(name) for name in ('auto', *KERNELS))
-    raise ValueError(f'model.kernels is {kernels!r}; allowed are {allowed}.')
+    allowed = ', '.join(['auto', *KERNELS])
+    raise UserError(
+      f'config.model.kernels={kernels!r} is not allowed: it takes one of '
+      f'{allowed}'
+    )
   return KERNELS[kernels]

