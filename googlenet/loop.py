@@ -176,6 +176,8 @@ def _train(
         run.evaluation,
         config.eval.batch_size,
       )
+      # The loss of the last step was that before its update.
+      metrics_lib.check_finite(step, evaluated['loss'])
       recorder.after_evaluation(step, evaluated)
     recorder.after_epoch(step)
     if is_last or epoch % config.checkpoint.every_epochs == 0:
@@ -196,6 +198,13 @@ def evaluate(
   batch_size: int,
 ) -> dict[str, float]:
   """Scores parameters on every example of a feed, each counted once.
+
+  Args:
+    eval_step: made by `train_step.make_eval_step`.
+    params: on every local device, as `train_step.replicated` puts them.
+    network_state: likewise.
+    feed: the examples.
+    batch_size: images a step, over all devices.
 
   Returns:
     `loss` (mean cross-entropy), `accuracy`, `top_5` and `count`.

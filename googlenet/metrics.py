@@ -34,6 +34,12 @@ class NonFiniteLossError(UserError):
     )
 
 
+def check_finite(step: int, loss: float) -> None:
+  """Raises NonFiniteLossError unless the loss of step `step` is finite."""
+  if not math.isfinite(loss):
+    raise NonFiniteLossError(step, loss)
+
+
 class StepMetrics:
   """Metrics of training steps, on their way from the device."""
 
@@ -66,8 +72,7 @@ class StepMetrics:
     self._pending = self._pending[len(ready) :]
     values = jax.device_get([metrics for _, metrics in ready])
     for (step, _), metrics in zip(ready, values, strict=True):
-      if not math.isfinite(metrics['loss']):
-        raise NonFiniteLossError(step, float(metrics['loss']))
+      check_finite(step, float(metrics['loss']))
       self._fetched.append({k: float(v) for k, v in metrics.items()})
     return self._fetched[-1] if self._fetched else {}
 

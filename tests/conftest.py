@@ -62,7 +62,10 @@ def launch(tmp_path: pathlib.Path, compilation_cache: str) -> Launch:
   """Runs `python launch.py` as a user would, in an empty current folder."""
 
   def run(
-    *flags: str, devices: int = 1, config: str = 'configs/fmnist96.py'
+    *flags: str,
+    devices: int = 1,
+    config: str = 'configs/fmnist96.py',
+    timeout: float = 300,
   ) -> subprocess.CompletedProcess:
     paths = [f'--config={ROOT / config}'] if config else []
     if config:
@@ -78,7 +81,7 @@ def launch(tmp_path: pathlib.Path, compilation_cache: str) -> Launch:
       env=environment,
       capture_output=True,
       text=True,
-      timeout=300,
+      timeout=timeout,
     )
 
   return run

@@ -1,0 +1,65 @@
+"""What takes minutes: the real network on the real images.
+
+python -m pytest -m slow
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from launch_test import losses
+
+pytestmark = pytest.mark.slow
+
+
+def train_accuracy(workdir: pathlib.Path) -> np.ndarray:
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  return np.array(
+    [r['train/accuracy'] for r in records if 'train/accuracy' in r]
+  )
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_default_recipe_leaves_the_plateau_early(launch, tmp_path, seed):
+  """A plain network of this depth can sit at 10 % for epochs; 100 steps do."""
+  done = launch(
+    f'--config.seed={seed}',
+    '--config.train.max_steps=100',
+    '--config.logging.every_steps=20',
+    '--config.data.eval_split=test[:500]',
+    '--workdir=run',
+    timeout=900,
+  )
+  assert done.returncode == 0, done.stderr
+  assert train_accuracy(tmp_path / 'run')[-1] > 0.5
+
+
+def test_one_epoch_gives_80_percent(launch, tmp_path):
+  done = launch('--config.train.epochs=1', '--workdir=run', timeout=1500)
+  assert done.returncode == 0, done.stderr
+  result = json.loads((tmp_path / 'run/result.json').read_text())
+  assert result['eval/count'] == 10_000
+  assert result['eval/accuracy'] > 0.80
+
+
+def test_plain_network_does_not_depend_on_the_number_of_devices(
+  launch, tmp_path
+):
+  for devices in (1, 2, 4, 8):
+    done = launch(
+      '--config.train.max_steps=20',
+      '--config.logging.every_steps=1',
+      '--config.data.image_size=32',
+      '--config.train.batch_size=32',
+      '--config.data.eval_split=test[:100]',
+      f'--workdir={devices}',
+      devices=devices,
+      timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+  one = losses(tmp_path / '1')
+  assert one.shape == (20, 2)
+  for devices in (2, 4, 8):
+    np.testing.assert_allclose(losses(tmp_path / f'{devices}'), one, rtol=1e-3)
