@@ -5,186 +5,210 @@
   python launch.py --mode=evaluate --workdir=runs/...
   python launch.py --mode=summary --config=configs/fmnist96.py
 
+Flags:
+  --config    Config file. Any field of it is a flag: --config.seed=1.
+              Without it, the config of the run in --workdir.
+  --mode      train (default), evaluate or summary.
+  --workdir   Folder of a run. Training's default: a fresh dated one in runs/.
+
 Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted.
 """
 
+import signal
 import time
 
-_STARTED = time.time()  # before the slow imports: they are part of the start
+# The imports below take seconds: they count as part of the start, and Ctrl-C
+# in the midst of them ends the program without a page of traceback.
+_STARTED = time.time()
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import importlib.util  # noqa: E402
-import itertools  # noqa: E402
 import os  # noqa: E402
 import pathlib  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
+from typing import NamedTuple  # noqa: E402
 
+import jax  # noqa: E402
 import ml_collections  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from googlenet import config as config_lib  # noqa: E402
+from googlenet.allocator import tune_allocator  # noqa: E402
 from googlenet.errors import UserError, did_you_mean  # noqa: E402
 
 # A mode is the file googlenet/modes/<name>.py with a function `run`.
 MODES = ('train', 'evaluate', 'summary')
-_NO_CONFIG = (
-  '--config is missing: give a config file, like --config=configs/fmnist96.py'
-)
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
-
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file; any field of it is a flag: --config.seed=1.'
-)
-_WORKDIR = flags.DEFINE_string(
-  'workdir', '', 'Folder of a run. Default for training: a fresh one in runs/'
-)
-_MODE = flags.DEFINE_string('mode', 'train', ' | '.join(MODES))
+_HELP = {'-h', '--help', '-help', '--helpfull', '--helpshort'}
 
 
-def _config_path(argv: list[str]) -> str:
-  """Returns the value of the last --config in a command line, or ''."""
-  path = ''
-  for arg, following in itertools.pairwise((*argv, '')):
-    if re.fullmatch('--?config', arg):
-      path = following
-    elif match := re.fullmatch('--?config=(.*)', arg):
-      path = match[1]
-  return path
+class Arguments(NamedTuple):
+  """A command line, checked."""
+
+  mode: str
+  workdir: str
+  config: ml_collections.FrozenConfigDict
 
 
-def _check_config_file(path: str) -> None:
-  """Loads a config file to see that it can be, and has the known fields.
+def parse(argv: list[str]) -> Arguments:
+  """Parses a command line in two passes: our flags, then fields of the config.
 
-  Asked of ml_collections, a broken file is answered by a page of traceback.
+  Raises:
+    UserError: whatever is wrong with it, or with the config.
   """
-  file, _, variant = path.partition(':')
-  if not pathlib.Path(file).is_file():
-    files = sorted(str(p) for p in pathlib.Path('configs').glob('*.py'))
-    near = did_you_mean(path, files)
-    raise UserError(f'--config={path}: no such file{near}')
+  ours = flags.FlagValues()
+  flags.DEFINE_string('config', '', '', flag_values=ours)
+  flags.DEFINE_string('mode', 'train', '', flag_values=ours)
+  flags.DEFINE_string('workdir', '', '', flag_values=ours)
+  try:
+    argv = ours.read_flags_from_files(argv, force_gnu=False)
+    rest = ours(argv, known_only=True)
+  except flags.Error as error:
+    raise UserError(str(error)) from error
+  if ours.mode not in MODES:
+    raise UserError(
+      f'--mode={ours.mode} is not a mode{did_you_mean(ours.mode, MODES)}; '
+      f'allowed is one of {", ".join(MODES)}'
+    )
+  workdir = os.path.expanduser(ours.workdir)
+  if ours.mode == 'evaluate' and not workdir:
+    raise UserError('--workdir is missing: --mode=evaluate scores a run')
+  if ours.config:
+    config = _load_config_file(ours.config)
+  elif ours.mode != 'train' and workdir:
+    config = config_lib.load(pathlib.Path(workdir) / 'config.json')
+  else:
+    raise UserError(
+      '--config is missing: give a config file, like '
+      '--config=configs/fmnist96.py'
+    )
+  _override(config, rest)
+  if not workdir:
+    stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
+    name = f'{pathlib.Path(ours.config).stem}-{stamp}-{os.getpid()}'
+    workdir = os.path.join('runs', name)
+  return Arguments(ours.mode, workdir, config_lib.resolve(config))
+
+
+def _load_config_file(path: str) -> ml_collections.ConfigDict:
+  """Returns get_config() of a config file; `path:text` calls it with text.
+
+  ml_collections would answer a broken file with a page of traceback.
+  """
+  file, _, argument = path.partition(':')
+  if not pathlib.Path(file).is_file() or not file.endswith('.py'):
+    near = did_you_mean(path, map(str, pathlib.Path('configs').glob('*.py')))
+    raise UserError(f'--config={path}: no such file ending in .py{near}')
   try:
     spec = importlib.util.spec_from_file_location('config_file', file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    get_config = getattr(module, 'get_config', None)
-    config = get_config(*[variant][: bool(variant)]) if get_config else None
-  except Exception as error:  # a config file is code: it may raise anything
+    if not hasattr(module, 'get_config'):
+      raise UserError(
+        f'--config={path} has no get_config(): a config file defines that '
+        'function, like configs/fmnist96.py'
+      )
+    config = module.get_config(*[argument] if argument else [])
+    if not isinstance(config, ml_collections.ConfigDict):
+      raise UserError(
+        f'--config={path}: get_config() returns a {type(config).__name__}; '
+        'allowed is an ml_collections.ConfigDict'
+      )
+    config = ml_collections.ConfigDict(config)
+    config_lib.check_fields(config)
+  except UserError:
+    raise
+  except (Exception, SystemExit) as error:  # it is code: it may raise anything
     raise UserError(
       f'--config={path} cannot be loaded: {type(error).__name__}: {error}'
     ) from error
-  if get_config is None:
-    raise UserError(
-      f'--config={path} has no get_config(): a config file defines that '
-      'function, like configs/fmnist96.py'
-    )
-  if not isinstance(config, ml_collections.ConfigDict):
-    raise UserError(
-      f'--config={path}: get_config() returns a {type(config).__name__}, '
-      'allowed is an ml_collections.ConfigDict'
-    )
-  config_lib.check_fields(config)
+  return config
 
 
-def _parse_flags(argv: list[str]) -> None:
-  """Parses flags; whatever is wrong with them is a UserError."""
-  overrides = [re.match('--?(?:no)?config[.]([^=]+)', arg) for arg in argv]
-  for name in [match[1] for match in overrides if match]:
-    if name not in config_lib.FIELDS:
-      raise config_lib.unknown_field(name)
-  path = _config_path(argv)
-  if path:
-    _check_config_file(path)
+def _override(config: ml_collections.ConfigDict, argv: list[str]) -> None:
+  """Sets the fields that are given as flags; nothing else may be left."""
+  for arg in argv[1:]:
+    match = re.match('--?(?:no)?config[.]([^=]*)', arg)
+    if match and match[1] not in config_lib.FIELDS:
+      raise config_lib.unknown_field(match[1])
+  fields = flags.FlagValues()
   try:
-    rest = flags.FLAGS(argv)
+    config_flags.DEFINE_config_dict(
+      'config', config, flag_values=fields, sys_argv=argv
+    )
+    positional = fields(argv)[1:]
   except flags.UnrecognizedFlagError as error:
-    if error.flagname.startswith('config.'):
-      raise UserError(f'--{error.flagname}: {_NO_CONFIG}') from error
     near = did_you_mean(error.flagname, ('config', 'workdir', 'mode'))
     raise UserError(f'--{error.flagname} is not a flag{near}') from error
-  except flags.Error as error:
-    raise UserError(_flag_problem(argv, str(error))) from error
-  if rest[1:]:
+  # Beside its own errors absl lets some of Python's through.
+  except (flags.Error, ValueError, TypeError, AttributeError) as error:
+    raise UserError(_value_problem(argv, str(error))) from error
+  if positional:
     raise UserError(
-      f'{rest[1]!r} is no flag: all input is given as --flag=value'
+      f'{positional[0]!r} is no flag: all input is given as --flag=value'
     )
 
 
-def _flag_problem(argv: list[str], text: str) -> str:
+def _value_problem(argv: list[str], text: str) -> str:
   """Returns one line for a value that absl refused."""
-  for arg in argv:
-    match = re.fullmatch('--?config[.]([^=]+)=(.*)', arg, re.DOTALL)
-    if match and f'config.{match[1]}={match[2]}' in text:
-      return str(config_lib.invalid(match[1], match[2]))
+  for name in re.findall(r'config[.]([\w.]+)', text):
+    for arg, following in zip(argv, (*argv[1:], ''), strict=True):
+      flag, equals, value = arg.partition('=')
+      if flag.lstrip('-') in (f'config.{name}', f'noconfig.{name}'):
+        value = value if equals else following
+        if f'={value}' in text or not equals:
+          return str(config_lib.invalid(name, value))
   return text
 
 
-def _load_config():
-  """Returns the checked config: of --config, or of the run in --workdir."""
-  if _CONFIG.value is not None:
-    return config_lib.resolve(_CONFIG.value)
-  if _MODE.value == 'train' or not _WORKDIR.value:
-    raise UserError(_NO_CONFIG)
-  path = pathlib.Path(_WORKDIR.value) / 'config.json'
-  if not path.is_file():
-    raise UserError(
-      f'--workdir={_WORKDIR.value} holds no run: there is no {path}'
-    )
-  return config_lib.resolve(config_lib.from_json(path.read_text()))
+def tune_machine(compilation_cache: str) -> None:
+  """Sets what belongs to the process: compilation cache, CPU allocator.
 
+  Args:
+    compilation_cache: folder of compiled programs, so that a second start
+      compiles nothing; '' for none.
 
-def _load_workdir() -> str:
-  """Returns --workdir, or a fresh dated folder for training."""
-  if _WORKDIR.value:
-    return _WORKDIR.value
-  if _MODE.value == 'evaluate':
-    raise UserError('--workdir is missing: --mode=evaluate scores a run')
-  name = pathlib.Path(flags.FLAGS['config'].config_filename or 'run').stem
-  stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
-  return os.path.join('runs', f'{name}-{stamp}-{os.getpid()}')
-
-
-def _tune_machine(compilation_cache: str) -> None:
-  """Sets what belongs to the process: compilation cache, CPU allocator."""
-  import jax
-
-  from googlenet.allocator import tune_allocator
-
+  Raises:
+    UserError: the folder cannot be made, or JAX finds no device.
+  """
   if compilation_cache:
-    # Compiled programs stay in a folder: a second start compiles nothing.
     folder = os.path.expanduser(compilation_cache)
+    try:
+      os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+      raise UserError(
+        f'config.train.compilation_cache={compilation_cache!r} cannot be '
+        f"made ({error.strerror}): give another folder, or '' for none"
+      ) from error
     jax.config.update('jax_compilation_cache_dir', folder)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  if jax.default_backend() == 'cpu':
+  try:
+    backend = jax.default_backend()
+  except (RuntimeError, AssertionError) as error:
+    platforms = os.environ.get('JAX_PLATFORMS', '')
+    raise UserError(
+      f'JAX finds no device (JAX_PLATFORMS={platforms!r}): unset it, or '
+      'install the JAX of that platform'
+    ) from error
+  if backend == 'cpu':
     tune_allocator()
 
 
-def main(argv: list[str]) -> None:
-  """Runs the mode that a command line asks for.
-
-  Raises:
-    UserError: bad input.
-  """
-  _parse_flags(argv)
-  if _MODE.value not in MODES:
-    raise UserError(
-      f'--mode={_MODE.value} is not a mode'
-      f'{did_you_mean(_MODE.value, MODES)}: one of {", ".join(MODES)}'
-    )
-  config = _load_config()
-  workdir = _load_workdir()
-  _tune_machine(config.train.compilation_cache)
-  mode = importlib.import_module(f'googlenet.modes.{_MODE.value}')
-  mode.run(config, workdir, _STARTED)
-
-
-def _run() -> int:
-  app.define_help_flags()
+def main(argv: list[str]) -> int:
+  """Runs the mode of a command line and returns the exit code."""
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  if _HELP.intersection(argv):
+    print(__doc__)
+    return EXIT_DONE
   try:
-    main(sys.argv)
+    arguments = parse(argv)
+    tune_machine(arguments.config.train.compilation_cache)
+    mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
+    mode.run(arguments.config, arguments.workdir, _STARTED)
   except (UserError, OSError) as error:
-    text = ' '.join(str(error).split())
-    print(f'error: {text}', file=sys.stderr)
+    print('error:', ' '.join(str(error).split()), file=sys.stderr)
     return EXIT_BAD_INPUT
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
@@ -193,4 +217,4 @@ def _run() -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(_run())
+  sys.exit(main(sys.argv))

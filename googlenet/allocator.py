@@ -13,7 +13,7 @@ def tune_allocator() -> bool:
 
   By default it returns each large buffer to the kernel when it is freed, and
   the next step pays again for the page faults of getting it back. Call this
-  before JAX allocates; it affects the whole process, and memory that was once
+  before the first computation. It affects the whole process, and memory once
   used is not returned to the system.
 
   Returns:

@@ -89,39 +89,50 @@ def restore(
   Raises:
     UserError: the file is damaged or of another network.
   """
-  try:
-    # Opened here: np.load leaves a file open that it cannot read.
-    with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
-      arrays = {name: file[name] for name in file.files}
-      step = int(arrays.pop('step'))
-  except (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-  ) as error:
-    reason = str(error).split('\n', 1)[0]
-    raise UserError(f'checkpoint {path} is damaged: {reason}') from error
+  arrays = _read(path)
   expected = {
+    'step': np.zeros((), np.int64),
     **_flatten('params', params),
     **_flatten('network_state', network_state),
   }
   for name in sorted(expected.keys() | arrays.keys()):
-    have = arrays[name].shape if name in arrays else 'nothing'
-    want = expected[name].shape if name in expected else 'nothing'
+    have, want = _kind(arrays.get(name)), _kind(expected.get(name))
     if have != want:
       raise UserError(
         f'checkpoint {path} is of another network: at {name} it holds '
         f'{have}, the config asks for {want}'
       )
   return Checkpoint(
-    step,
+    int(arrays['step']),
     _unflatten('params', params, arrays),
     _unflatten('network_state', network_state, arrays),
   )
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+  try:
+    # Opened here: np.load leaves a file open that it cannot read.
+    with open(path, 'rb') as raw:
+      file = np.load(raw, allow_pickle=False)
+      return {name: file[name] for name in file.files}
+  except (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    AttributeError,  # a single array, no archive
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+  ) as error:
+    raise UserError(
+      f'checkpoint {path} is damaged ({type(error).__name__}): train again, '
+      'or restore it from a copy'
+    ) from error
+
+
+def _kind(array: Any) -> str:
+  return 'nothing' if array is None else f'{array.dtype} {tuple(array.shape)}'
 
 
 def _name(prefix: str, path: tuple[Any, ...]) -> str:

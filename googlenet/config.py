@@ -6,7 +6,7 @@ never import this file; `resolve` has checked the values by then.
 
 import json
 import math
-import numbers
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,19 +25,17 @@ class Field(NamedTuple):
   allowed: str
 
 
+# Larger numbers are infinite on the device.
+_FLOAT32_MAX = 3.4e38
+
+
 def _is_number(value: Any) -> bool:
-  return (
-    isinstance(value, numbers.Real)
-    and not isinstance(value, bool)
-    and math.isfinite(value)
-  )
+  return type(value) in (int, float) and abs(value) <= _FLOAT32_MAX
 
 
 def _integer(low: int, high: int = 2**31 - 1) -> Field:
   return Field(
-    lambda v: (
-      isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
-    ),
+    lambda v: type(v) is int and low <= v <= high,
     f'a whole number from {low} to {high}',
   )
 
@@ -60,7 +58,9 @@ def _fraction() -> Field:
 
 
 def _choice(*names: str) -> Field:
-  return Field(lambda v: v in names, 'one of ' + ', '.join(names))
+  return Field(
+    lambda v: isinstance(v, str) and v in names, 'one of ' + ', '.join(names)
+  )
 
 
 def _boolean() -> Field:
@@ -90,19 +90,23 @@ def _is_policy(value: Any) -> bool:
     policy = jmp.get_policy(value)
   except Exception:  # jmp raises whatever its parsing meets
     return False
-  return policy.param_dtype == policy.output_dtype == jnp.float32
+  return (
+    policy.param_dtype == policy.output_dtype == jnp.float32
+    and policy.compute_dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
+  )
 
 
 _POLICY = Field(
   _is_policy,
-  'float32, or a jmp policy with float32 parameters and output, like '
+  'float32, or a jmp policy with float32 parameters and output and compute '
+  'in float32, bfloat16 or float16, like '
   'params=float32,compute=bfloat16,output=float32',
 )
 
 FIELDS: dict[str, Field] = {
   'seed': _integer(0),
   'model.variant': _choice(*architectures.ARCHITECTURES),
-  'model.num_classes': _integer(1),
+  'model.num_classes': _integer(1, 100_000),
   'model.initializer': _choice(*network.INITIALIZERS),
   'model.kernels': _choice('auto', *layers.KERNELS),
   'data.source': _choice('bundled', 'tfds'),
@@ -193,6 +197,9 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
       f'config.data.image_size={size} is too small for the network '
       f'{config.model.variant!r}: the smallest size that works is {smallest}'
     )
+  epochs = config.optimizer.step_epochs
+  if list(epochs) != sorted(epochs):
+    raise UserError(f'config.optimizer.step_epochs={tuple(epochs)} must rise')
   if config.train.batch_size % config.train.microbatches:
     raise UserError(
       f'config.train.batch_size={config.train.batch_size} does not divide '
@@ -205,7 +212,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns {'train.epochs': 10, ...}, sections joined by dots."""
   flat = {}
   for key, value in config.items():
-    if isinstance(value, (Mapping, ml_collections.ConfigDict)):
+    if isinstance(value, (Mapping, ml_collections.ConfigDict)) and value:
       flat |= {f'{key}.{name}': v for name, v in flatten(value).items()}
     else:
       flat[key] = value
@@ -271,6 +278,11 @@ def durations(
     )
   steps_per_epoch = num_examples // batch
   total_steps = train_config.epochs * steps_per_epoch
+  if total_steps >= 2**31:
+    raise UserError(
+      f'config.train.epochs={train_config.epochs} makes {total_steps} steps, '
+      f'which are counted in 31 bits: choose at most {2**31 // steps_per_epoch}'
+    )
   return Durations(
     steps_per_epoch,
     total_steps,
@@ -283,11 +295,11 @@ def to_json(config: ml_collections.ConfigDict) -> str:
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
 
 
-def from_json(text: str) -> ml_collections.ConfigDict:
-  """Returns the config that `to_json` wrote; lists become tuples.
+def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+  """Reads a config.json; lists become tuples.
 
   Raises:
-    UserError: the text is not a JSON object.
+    UserError: the file is missing or damaged.
   """
 
   def tuples(value: Any) -> Any:
@@ -295,10 +307,17 @@ def from_json(text: str) -> ml_collections.ConfigDict:
       return {key: tuples(v) for key, v in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
+  if not os.path.isfile(path):
+    raise UserError(
+      f'--workdir={os.path.dirname(path)} holds no run: there is no {path}'
+    )
   try:
-    values = json.loads(text)
-  except ValueError as error:
-    raise UserError(f'config.json is damaged: {error}') from error
-  if not isinstance(values, dict):
-    raise UserError('config.json is damaged: it holds no JSON object')
-  return ml_collections.ConfigDict(tuples(values)).lock()
+    with open(path, encoding='utf-8') as file:
+      config = ml_collections.ConfigDict(tuples(json.load(file)))
+    check_fields(config)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+  # What parsing and ConfigDict raise on keys and nesting of any kind.
+  except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    raise UserError(f'{path} is damaged: {type(error).__name__}') from error
+  return config

@@ -8,8 +8,9 @@ class UserError(ValueError):
   """Bad input: its message is one line that says what to change.
 
   It names the field or file, its value, what is allowed and how to mend it.
-  `launch.py` prints it without a traceback and exits with code 2; every other
-  exception is a bug and keeps its traceback.
+  `launch.py` prints it without a traceback and exits with code 2, as it does
+  for an OSError (disk full, no permission); every other exception is a bug and
+  keeps its traceback.
   """
 
 

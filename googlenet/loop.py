@@ -4,6 +4,7 @@ Everything that can be wrong with the input is found by `build`, before
 anything is compiled or written.
 """
 
+import errno
 import os
 import pathlib
 import sys
@@ -26,6 +27,15 @@ from googlenet.recorder import Recorder
 
 Config = ml_collections.FrozenConfigDict
 
+# A workdir with one of these holds a run.
+RUN_FILES = (
+  'config.json',
+  'metrics.jsonl',
+  'checkpoints',
+  'tensorboard',
+  'result.json',
+)
+
 
 class Run(NamedTuple):
   """The parts of a training run, made from the config."""
@@ -44,14 +54,29 @@ def load_split(config: Config, field: str) -> sources.Dataset:
   """Returns the data set of `data.train_split` or `data.eval_split`.
 
   Raises:
-    UserError: as `load_dataset`, and a set with another number of classes.
+    UserError: as `load_dataset`; and where classes or channels of the images
+      do not fit the config.
   """
   try:
-    return sources.load_dataset(config.data, config.data[field])
+    dataset = sources.load_dataset(config.data, config.data[field])
   except UserError as error:
+    text = str(error).replace('split=', f'config.data.{field}=', 1)
+    raise UserError(text) from error
+  if dataset.num_classes > config.model.num_classes:
     raise UserError(
-      str(error).replace('split=', f'config.data.{field}=', 1)
-    ) from error
+      f'config.model.num_classes={config.model.num_classes}: {dataset.name} '
+      f'has {dataset.num_classes} classes; allowed is at least '
+      f'{dataset.num_classes}'
+    )
+  channels = dataset.image_shape[-1]
+  for name in ('mean', 'std'):
+    value = tuple(config.data[name])
+    if len(value) not in (1, channels):
+      raise UserError(
+        f'config.data.{name}={value} has {len(value)} numbers for images of '
+        f'{channels} channel(s): give 1 or {channels}'
+      )
+  return dataset
 
 
 def make_feed(config: Config, dataset: sources.Dataset) -> batches.Feed:
@@ -73,7 +98,12 @@ def build(config: Config) -> Run:
   """
   train = load_split(config, 'train_split')
   evaluation = load_split(config, 'eval_split')
-  batches.check_image_shape(train, evaluation, config.data)
+  if train.image_shape != evaluation.image_shape:
+    raise UserError(
+      f'config.data.train_split={train.split!r} has images of '
+      f'{train.image_shape}, config.data.eval_split={evaluation.split!r} of '
+      f'{evaluation.image_shape}: they must be equal'
+    )
   durations = config_lib.durations(
     config.train, train.num_examples, jax.device_count()
   )
@@ -177,7 +207,7 @@ def _train(
         config.eval.batch_size,
       )
       # The loss of the last step was that before its update.
-      metrics_lib.check_finite(step, evaluated['loss'])
+      metrics_lib.check_finite(step, 'eval/loss', evaluated['loss'])
       recorder.after_evaluation(step, evaluated)
     recorder.after_epoch(step)
     if is_last or epoch % config.checkpoint.every_epochs == 0:
@@ -231,30 +261,42 @@ def evaluate(
 def save(
   workdir: str | os.PathLike[str], step: int, state: step_lib.TrainState
 ) -> None:
-  """Writes the parameters of a state; process 0 alone does."""
+  """Writes the parameters of a state; process 0 alone does.
+
+  Raises:
+    NonFiniteError: a parameter is; what was saved before is kept.
+  """
+  params, network_state = jax.device_get((state.params, state.network_state))
+  for module, leaves in params.items():
+    for name, leaf in leaves.items():
+      if not np.isfinite(leaf).all():
+        raise metrics_lib.NonFiniteError(step, f'{module}/{name}', np.nan)
   if jax.process_index() == 0:
-    checkpoint.save(workdir, step, state.params, state.network_state)
+    checkpoint.save(workdir, step, params, network_state)
 
 
 def check_workdir(workdir: str | os.PathLike[str]) -> None:
-  """Checks that a run can be written there, and writes nothing.
+  """Checks that a run can be written there, and leaves nothing behind.
 
   Raises:
     UserError: it holds a run already, or cannot be made.
   """
   path = pathlib.Path(workdir)
-  for name in ('config.json', 'metrics.jsonl', 'checkpoints', 'result.json'):
-    if (path / name).exists():
-      raise UserError(
-        f'--workdir={workdir} already holds a run ({name}), which is never '
-        'overwritten: give another folder, or none for a fresh one'
-      )
-  existing = next(p for p in (path, *path.absolute().parents) if p.exists())
-  if not existing.is_dir() or not os.access(existing, os.W_OK):
+  try:
+    made = [p for p in (path, *path.parents) if not p.exists()]
+    for name in RUN_FILES:
+      if (path / name).exists():
+        raise UserError(metrics_lib.holds_a_run(path, name))
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in made:
+      folder.rmdir()
+    if not made and not os.access(path, os.W_OK | os.X_OK):
+      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+  except OSError as error:
     raise UserError(
-      f'--workdir={workdir} cannot be made: {existing} is not a folder that '
-      'can be written to'
-    )
+      f'--workdir={workdir} cannot be made or written to '
+      f'({error.strerror}): give another folder'
+    ) from error
 
 
 def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:

@@ -23,21 +23,29 @@ from googlenet.errors import UserError
 IN_FLIGHT = 2
 
 
-class NonFiniteLossError(UserError):
-  """The loss of a step is infinite or not a number."""
+class NonFiniteError(UserError):
+  """A loss, a gradient or a parameter is infinite or not a number."""
 
-  def __init__(self, step: int, loss: float):
+  def __init__(self, step: int, name: str, value: float):
     super().__init__(
-      f'the loss is {loss} at step {step}: training stopped. Lower '
+      f'{name} is {value} at step {step}: training stopped. Lower '
       'config.optimizer.learning_rate, lengthen '
       'config.optimizer.warmup_steps or set config.optimizer.grad_clip_norm'
     )
 
 
-def check_finite(step: int, loss: float) -> None:
-  """Raises NonFiniteLossError unless the loss of step `step` is finite."""
-  if not math.isfinite(loss):
-    raise NonFiniteLossError(step, loss)
+def check_finite(step: int, name: str, value: float) -> None:
+  """Raises NonFiniteError unless the value seen at a step is finite."""
+  if not math.isfinite(value):
+    raise NonFiniteError(step, name, value)
+
+
+def holds_a_run(workdir: pathlib.Path, name: str) -> str:
+  """Returns the refusal of a workdir in which a file of a run was found."""
+  return (
+    f'--workdir={workdir} already holds a run ({name}), which is never '
+    'overwritten: give another folder, or none for a fresh one'
+  )
 
 
 class StepMetrics:
@@ -66,13 +74,14 @@ class StepMetrics:
     """Fetches all steps up to `finished` and returns the last of them.
 
     Raises:
-      NonFiniteLossError: at the first step whose loss is not finite.
+      NonFiniteError: at the first step whose loss or gradient is not finite.
     """
     ready = [item for item in self._pending if item[0] <= finished]
     self._pending = self._pending[len(ready) :]
     values = jax.device_get([metrics for _, metrics in ready])
     for (step, _), metrics in zip(ready, values, strict=True):
-      check_finite(step, float(metrics['loss']))
+      for name in ('loss', 'grad_norm'):
+        check_finite(step, f'train/{name}', float(metrics[name]))
       self._fetched.append({k: float(v) for k, v in metrics.items()})
     return self._fetched[-1] if self._fetched else {}
 
@@ -84,11 +93,13 @@ class StepMetrics:
 
 
 def mean(records: list[dict[str, float]]) -> dict[str, float]:
-  """Returns the mean of each key over the records."""
-  return {
+  """Returns the mean of each key over the records of steps."""
+  means = {
     key: float(np.mean([record[key] for record in records]))
     for key in records[0]
   }
+  # A rate is not averaged: the curve shows what the last step used.
+  return means | {'learning_rate': records[-1]['learning_rate']}
 
 
 class Writer:
@@ -112,8 +123,11 @@ class Writer:
 
   def _open(self) -> None:
     self._workdir.mkdir(parents=True, exist_ok=True)
+    try:  # 'x': of two runs that were started at once one gets the folder
+      self._jsonl = open(self._workdir / 'metrics.jsonl', 'x')  # noqa: SIM115
+    except FileExistsError as error:
+      raise UserError(holds_a_run(self._workdir, 'metrics.jsonl')) from error
     (self._workdir / 'config.json').write_text(self._config_json)
-    self._jsonl = open(self._workdir / 'metrics.jsonl', 'x')  # noqa: SIM115
     if self._with_tensorboard:
       self._tensorboard = tensorboardX.SummaryWriter(
         str(self._workdir / 'tensorboard')
@@ -132,7 +146,7 @@ class Writer:
     if self._jsonl is None:
       self._open()
     record = {'step': step, 'epoch': round(epoch, 4), **scalars}
-    self._jsonl.write(json.dumps(record) + '\n')
+    self._jsonl.write(json.dumps(record, allow_nan=False) + '\n')
     self._jsonl.flush()
     if self._tensorboard is not None:
       for name, value in scalars.items():
@@ -184,14 +198,15 @@ class Screen:
     step: int,
     epoch: float,
     metrics: dict[str, float],
-    images_per_second: float,
+    images_per_second: float | None,
   ) -> None:
     """Shows how far the run is."""
     if not self._is_shown:
       return
+    rate = '?' if images_per_second is None else f'{images_per_second:.0f}'
     text = (
       f'loss {metrics["loss"]:.3f}  accuracy {metrics["accuracy"]:.3f}  '
-      f'{images_per_second:.0f} images/s  {self._left(step)} left'
+      f'{rate} images/s  {self._left(step)} left'
     )
     if not self.is_terminal:
       self.line(f'step {step}/{self._total}  epoch {epoch:.2f}  {text}')

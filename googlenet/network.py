@@ -33,7 +33,7 @@ from googlenet.layers import Kernels, select_kernels
 INITIALIZERS: dict[str, tuple[float, str, str]] = {
   # He et al., 2015, arXiv 1502.01852, for ReLU.
   'he': (2.0, 'fan_in', 'truncated_normal'),
-  # Glorot and Bengio, 2010; Caffe's bvlc_googlenet uses it.
+  # Glorot and Bengio, 2010.
   'xavier': (1.0, 'fan_avg', 'uniform'),
 }
 # No ReLU follows the classifier, so its inputs keep their variance.

@@ -89,7 +89,10 @@ def _cosine(config: Config, steps_per_epoch: int, steps: int):
 
 def _step(config: Config, steps_per_epoch: int, steps: int):
   del steps
-  falls = jnp.array([round(e * steps_per_epoch) for e in config.step_epochs])
+  last = 2**31 - 1  # steps are int32
+  falls = jnp.array(
+    [min(round(e * steps_per_epoch), last) for e in config.step_epochs]
+  )
 
   def schedule(step):  # epochs count from the start of the run
     passed = jnp.sum(step + config.warmup_steps >= falls)

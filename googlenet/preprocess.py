@@ -30,6 +30,7 @@ def preprocess(
   mean = jnp.asarray(data_config.mean, jnp.float32)
   std = jnp.asarray(data_config.std, jnp.float32)
   x = (images.astype(jnp.float32) / 255 - mean) / std
+  chex.assert_shape(x, images.shape)  # mean and std have its channels
   x = jax.image.resize(x, (batch, size, size, channels), 'bilinear')
   chex.assert_shape(x, (batch, size, size, channels))
   return x

@@ -60,12 +60,17 @@ class Recorder:
     self._clock = (1, time.perf_counter())
     self._screen.start_clock(1)
 
-  def _rate(self, step: int) -> float:
+  def _rate(self, step: int) -> float | None:
+    """Images/s since the clock was set; None where it was just now."""
     first, start = self._clock
-    seconds = max(time.perf_counter() - start, 1e-9)
+    if step <= first:
+      return None
+    seconds = time.perf_counter() - start
     return (step - first) * self._config.train.batch_size / seconds
 
-  def _show(self, step: int, metrics: dict[str, float], rate: float) -> None:
+  def _show(
+    self, step: int, metrics: dict[str, float], rate: float | None
+  ) -> None:
     self._shown = time.perf_counter()
     self._screen.progress(step, self._epoch(step), metrics, rate)
 
@@ -76,10 +81,10 @@ class Recorder:
       return
     self._epoch_records += records
     metrics = mean(records)
-    metrics['learning_rate'] = records[-1]['learning_rate']
-    metrics['images_per_second'] = rate = self._rate(step)
-    first, start = self._clock
-    if step > first:
+    rate = self._rate(step)
+    if rate is not None:  # the first step is compilation, not speed
+      metrics['images_per_second'] = rate
+      first, start = self._clock
       self._rates.append((step - first, time.perf_counter() - start))
     self._clock = (step, time.perf_counter())
     self._show(step, metrics, rate)
@@ -103,7 +108,7 @@ class Recorder:
     """Prints the line of the epoch."""
     self._train = mean(self._epoch_records)
     text = (
-      f'epoch {self._epoch(step):g}/{self._config.train.epochs}  '
+      f'epoch {self._epoch(step):.3g}/{self._config.train.epochs}  '
       f'train loss {self._train["loss"]:.4f} '
       f'accuracy {self._train["accuracy"]:.4f}'
     )
@@ -123,14 +128,16 @@ class Recorder:
 
   def result(self, step: int) -> dict[str, Any]:
     """Returns what result.json says of the course of the run."""
-    steps = sum(count for count, _ in self._rates)
-    seconds = sum(spent for _, spent in self._rates)
-    rate = steps * self._config.train.batch_size / max(seconds, 1e-9)
+    train = dict(self._train)
+    if self._rates:
+      steps = sum(count for count, _ in self._rates)
+      seconds = sum(spent for _, spent in self._rates)
+      images = steps * self._config.train.batch_size
+      train['images_per_second'] = images / seconds
     return {
       'step': step,
       'epoch': round(self._epoch(step), 4),
-      **{f'train/{name}': value for name, value in self._train.items()},
-      'train/images_per_second': rate,
+      **{f'train/{name}': value for name, value in train.items()},
       **{f'eval/{name}': value for name, value in self._evaluated.items()},
       'first_step_seconds': self._first_step_seconds,
       'seconds': time.time() - self._started,

@@ -156,14 +156,15 @@ def make_train_step(
   def train_step(state: TrainState, batch: Batch, seed: jax.Array):
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
     batch_size = batch['label'].shape[0]
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    step_key = jax.random.fold_in(jax.random.key(seed), state.step)
+    augment_key, dropout_key = jax.random.split(step_key)
     device = jax.lax.axis_index(PMAP_AXIS)
     # A key for each example by its place in the global batch: what happens to
     # an image does not depend on the number of devices.
     places = device * batch_size + jnp.arange(batch_size)
-    example_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    example_keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, places)
     network_state, (grads, metrics) = gradients(
-      state, batch, example_keys, jax.random.fold_in(key, device)
+      state, batch, example_keys, jax.random.fold_in(dropout_key, device)
     )
     grads, network_state, metrics = jax.lax.pmean(
       (grads, network_state, metrics), PMAP_AXIS
@@ -207,14 +208,17 @@ def make_eval_step(
     )
     logits = policy.cast_to_output(outputs.logits)
     labels, mask = batch['label'], batch['mask']
-    # Examples that the network ranks above the true class.
+    # How many classes the network puts above the true one; as for argmax, the
+    # lower of two classes with equal logits comes first.
     true_logit = jnp.take_along_axis(logits, labels[:, None], -1)
-    rank = jnp.sum(logits > true_logit, -1)
-    ok = jnp.isfinite(true_logit[:, 0])
+    is_lower = jnp.arange(logits.shape[-1]) < labels[:, None]
+    above = (logits > true_logit) | ((logits == true_logit) & is_lower)
+    # Nothing compares with NaN: it would rank first.
+    rank = jnp.where(jnp.isfinite(true_logit[:, 0]), above.sum(-1), jnp.inf)
     sums = {
       'loss': cross_entropy(logits, labels),
-      'top_1': (jnp.argmax(logits, -1) == labels) & ok,
-      'top_5': (rank < 5) & ok,
+      'top_1': rank < 1,
+      'top_5': rank < 5,
       'count': jnp.ones_like(mask),
     }
     sums = jax.tree.map(lambda x: jnp.sum(jnp.where(mask > 0, x, 0.0)), sums)

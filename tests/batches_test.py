@@ -65,7 +65,8 @@ def test_batches_hold_the_examples_asked_for(on_device):
 def test_evaluation_sees_every_example_once(on_device, batch_size):
   seen = []
   for batch in batches.eval_batches(feed(dataset(), on_device), batch_size):
-    assert batch['mask'].shape == batch['label'].shape == (1, batch_size)
+    shape = (1, min(batch_size, 10))  # none is larger than the data
+    assert batch['mask'].shape == batch['label'].shape == shape
     seen += np.asarray(batch['label'])[batch['mask'] > 0].tolist()
   assert sorted(seen) == list(range(10))
 

@@ -78,9 +78,16 @@ def test_a_flipped_bit_never_changes_an_array(tmp_path):
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
-    (lambda t: t['logits'].update(w=np.zeros((8, 5))), r'logits/w.*\(8, 10\)'),
+    (
+      lambda t: t['logits'].update(w=np.zeros((8, 5))),
+      r'logits/w.*float32 \(8, 10\), .*float64 \(8, 5\)',
+    ),
     (lambda t: t.pop('logits'), r'logits/w.*asks for nothing'),
     (lambda t: t.update(new={'b': np.zeros(1)}), 'new/b it holds nothing'),
+    (
+      lambda t: t['logits'].update(w=t['logits']['w'].astype(np.float64)),
+      'holds float32 .* asks for float64',
+    ),
   ],
 )
 def test_another_network_is_refused(tmp_path, change, words):
@@ -89,3 +96,11 @@ def test_another_network_is_refused(tmp_path, change, words):
   change(expected)
   with pytest.raises(UserError, match=words):
     checkpoint.restore(path, expected, {})
+
+
+def test_a_single_array_is_no_checkpoint(tmp_path):
+  path = tmp_path / 'step_000000001.npz'
+  with open(path, 'wb') as file:
+    np.save(file, np.zeros(3))
+  with pytest.raises(UserError, match='is damaged'):
+    checkpoint.restore(path, tree(), {})

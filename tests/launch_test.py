@@ -134,7 +134,7 @@ def test_terminal_shows_a_bar(tmp_path, compilation_cache):
   text = shown.decode()
   assert re.search(r'\r *67%\|.*\| 4/6  loss \d\.\d+  accuracy', text)
   assert re.search(r'images/s  \d\d:\d\d left', text)
-  assert 'epoch 0.00640342/10' in text
+  assert 'epoch 0.0064/10' in text
 
 
 def damaged(tmp_path: pathlib.Path, kind: str) -> str:
@@ -268,7 +268,7 @@ BAD_INPUT = {
   ),
   'labels outside num_classes': (
     ['--config.model.num_classes=9'],
-    ['config.model.num_classes=9', 'label 9', 'at least 10'],
+    ['config.model.num_classes=9', '10 classes', 'at least 10'],
   ),
   'missing data file': (
     lambda tmp_path: [damaged(tmp_path, 'missing')],
@@ -312,11 +312,11 @@ BAD_INPUT = {
   ),
   'loss that is not finite': (
     ['--config.optimizer.learning_rate=1e30', FINITE],
-    ['the loss is nan at step 2', 'config.optimizer.learning_rate'],
+    ['train/loss is nan at step 2', 'config.optimizer.learning_rate'],
   ),
   'workdir under a file': (
     lambda tmp_path: [f'--workdir={config_file(tmp_path, "")[9:]}/run'],
-    ['own.py/run', 'not a folder'],
+    ['own.py/run', 'Not a directory'],
   ),
   'evaluate without workdir': (
     ['--mode=evaluate'],

@@ -7,10 +7,15 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from googlenet import metrics as metrics_lib
+from googlenet.errors import UserError
 
 
 def step_metrics(loss):
-  return {'loss': jnp.float32(loss), 'accuracy': jnp.float32(0.5)}
+  return {
+    'loss': jnp.float32(loss),
+    'accuracy': jnp.float32(0.5),
+    'grad_norm': jnp.float32(1),
+  }
 
 
 def test_steps_are_fetched_in_order_and_once():
@@ -27,7 +32,9 @@ def test_a_loss_that_is_not_finite_names_its_step(loss):
   steps = metrics_lib.StepMetrics()
   for step, value in enumerate([1.0, 2.0, loss, loss], start=1):
     steps.push(step, step_metrics(value))
-  with pytest.raises(metrics_lib.NonFiniteLossError, match=f'{loss} at step 3'):
+  with pytest.raises(
+    metrics_lib.NonFiniteError, match=f'loss is {loss} at step 3'
+  ):
     steps.take(4)
 
 
@@ -64,3 +71,16 @@ def read_scalars(folder):
     ]
     data = data[16 + length :]
   return scalars
+
+
+def test_of_two_runs_started_at_once_one_gets_the_folder(tmp_path):
+  writers = [
+    metrics_lib.Writer(tmp_path, f'{{"seed": {i}}}', False) for i in range(2)
+  ]
+  writers[0].write(1, 0.1, {'train/loss': 1.0})
+  with pytest.raises(UserError, match='already holds a run'):
+    writers[1].write(1, 0.1, {'train/loss': 2.0})
+  for writer in writers:
+    writer.close()
+  assert (tmp_path / 'config.json').read_text() == '{"seed": 0}'
+  assert '1.0' in (tmp_path / 'metrics.jsonl').read_text()

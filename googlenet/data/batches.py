@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from googlenet.data.sources import Dataset, check_labels, read_all
-from googlenet.errors import UserError
 
 Batch = dict[str, jax.Array]
 
@@ -138,9 +137,10 @@ def eval_indices(
 
   Args:
     num_examples: of the split.
-    batch_size: rounded up to a multiple of num_devices.
+    batch_size: at most; then rounded up to a multiple of num_devices.
     num_devices: of all processes.
   """
+  batch_size = min(batch_size, num_examples)  # no batch of padding alone
   batch_size = -(-batch_size // num_devices) * num_devices
   for first in range(0, num_examples, batch_size):
     indices = np.full(batch_size, -1, np.int32)
@@ -159,25 +159,3 @@ def eval_batches(feed: Feed, batch_size: int) -> Iterator[Batch]:
   ):
     mask = (device_share(indices) >= 0).astype(np.float32)
     yield {**batch, 'mask': mask}
-
-
-def check_image_shape(train: Dataset, evaluation: Dataset, data_config) -> None:
-  """Checks that both splits and the normalisation fit together.
-
-  Raises:
-    UserError: they differ in image shape, or mean and std in channels.
-  """
-  if train.image_shape != evaluation.image_shape:
-    raise UserError(
-      f'config.data.train_split={train.split!r} has images of '
-      f'{train.image_shape}, config.data.eval_split={evaluation.split!r} of '
-      f'{evaluation.image_shape}: they must be equal'
-    )
-  channels = train.image_shape[-1]
-  for name in ('mean', 'std'):
-    value = data_config[name]
-    if len(value) not in (1, channels):
-      raise UserError(
-        f'config.data.{name}={tuple(value)} has {len(value)} numbers for '
-        f'images of {channels} channels: give 1 or {channels}'
-      )

@@ -1,6 +1,7 @@
 """Fashion-MNIST, bundled with this package as IDX files."""
 
 import hashlib
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ def open_bundled(name: str, data_dir: str) -> Source:
       'data set: for others add --config.data.source=tfds'
     )
   if data_dir:
-    folder = pathlib.Path(data_dir).expanduser()
+    folder = pathlib.Path(os.path.expanduser(data_dir))
   else:
     folder = pathlib.Path(__file__).parent / 'fashion_mnist'
 

@@ -1,5 +1,7 @@
 """--mode=evaluate: scores the saved parameters of a workdir."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -7,6 +9,7 @@ import ml_collections
 from googlenet import checkpoint, loop
 from googlenet import network as network_lib
 from googlenet import train_step as step_lib
+from googlenet.errors import UserError
 
 
 def run(
@@ -15,7 +18,7 @@ def run(
   """Prints loss, top-1 and top-5 accuracy on `data.eval_split`.
 
   Args:
-    config: of the run, or one whose `data` and `eval` sections differ.
+    config: of the run; its `data` and `eval` sections may differ.
     workdir: of a trained run; nothing is written there.
     started: unused.
 
@@ -40,6 +43,10 @@ def run(
     loop.make_feed(config, dataset),
     config.eval.batch_size,
   )
+  if not math.isfinite(scores['loss']):
+    raise UserError(f'{path}: the loss of these parameters is {scores["loss"]}')
+  if jax.process_index():
+    return
   print(f'{path}: step {restored.step:,}')
   print(
     f'{dataset.name} {dataset.split}: accuracy {scores["accuracy"]:.4f}, '
