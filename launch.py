@@ -20,7 +20,8 @@ import time
 # The imports below take seconds: they count as part of the start, and Ctrl-C
 # in the midst of them ends the program without a page of traceback.
 _STARTED = time.time()
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == '__main__':
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import importlib.util  # noqa: E402
 import os  # noqa: E402

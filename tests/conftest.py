@@ -58,7 +58,7 @@ Launch = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture
-def launch(tmp_path: pathlib.Path, compilation_cache: str) -> Launch:
+def launch_py(tmp_path: pathlib.Path, compilation_cache: str) -> Launch:
   """Runs `python launch.py` as a user would, in an empty current folder."""
 
   def run(

@@ -13,9 +13,10 @@ import termios
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, Launch
+from conftest import ROOT, SMALL
 from data_test import NUM_TEST, FashionSubset, prepare
 
+import launch
 from googlenet.data import bundled
 
 DATA = pathlib.Path(bundled.__file__).parent / 'fashion_mnist'
@@ -25,8 +26,8 @@ def files_under(folder: pathlib.Path) -> list[str]:
   return sorted(str(p.relative_to(folder)) for p in folder.rglob('*'))
 
 
-def test_trains_then_evaluates_the_same_parameters(launch, tmp_path):
-  trained = launch(*SMALL, '--workdir=run', '--config.seed=3')
+def test_trains_then_evaluates_the_same_parameters(launch_py, tmp_path):
+  trained = launch_py(*SMALL, '--workdir=run', '--config.seed=3')
   assert trained.returncode == 0, trained.stderr
   for text in (
     'network  tiny, 28x28x1 -> 10 classes, 2,186 parameters',
@@ -70,22 +71,22 @@ def test_trains_then_evaluates_the_same_parameters(launch, tmp_path):
   assert files_under(run / 'checkpoints') == ['step_000000006.npz']
 
   before = files_under(run)
-  evaluation = launch('--mode=evaluate', '--workdir=run', config='')
+  evaluation = launch_py('--mode=evaluate', '--workdir=run', config='')
   assert evaluation.returncode == 0, evaluation.stderr
   accuracy = re.search(r'accuracy ([\d.]+)', evaluation.stdout)[1]
   assert accuracy == f'{result["eval/accuracy"]:.4f}'
   assert f'loss {result["eval/loss"]:.4f} on 1,000' in evaluation.stdout
   assert files_under(run) == before
 
-  again = launch(*SMALL, '--workdir=run')
+  again = launch_py(*SMALL, '--workdir=run')
   assert again.returncode == 2
   assert 'already holds a run' in again.stderr
   assert files_under(run) == before
 
 
-def test_default_workdir_is_fresh_and_dated(launch, tmp_path):
+def test_default_workdir_is_fresh_and_dated(launch_py, tmp_path):
   for _ in range(2):
-    assert launch(*SMALL, '--config.train.max_steps=1').returncode == 0
+    assert launch_py(*SMALL, '--config.train.max_steps=1').returncode == 0
   runs = files_under(tmp_path / 'runs')
   names = [name for name in runs if '/' not in name]
   assert len(names) == 2
@@ -93,8 +94,8 @@ def test_default_workdir_is_fresh_and_dated(launch, tmp_path):
     assert re.fullmatch(r'fmnist96-\d{4}-\d\d-\d\d-\d{6}-\d+', name)
 
 
-def test_summary_prints_the_layer_table(launch, tmp_path):
-  done = launch('--mode=summary')
+def test_summary_prints_the_layer_table(launch_py, tmp_path):
+  done = launch_py('--mode=summary')
   assert done.returncode == 0, done.stderr
   lines = [line.split() for line in done.stdout.splitlines()]
   assert ['inception_3a', '12x12x256', '163,696', '23,519,232'] in lines
@@ -156,6 +157,26 @@ def config_file(tmp_path: pathlib.Path, text: str) -> str:
   path = tmp_path / 'own.py'
   path.write_text(text)
   return f'--config={path}'
+
+
+def changed(tmp_path: pathlib.Path, assignment: str) -> str:
+  return config_file(
+    tmp_path,
+    'import numpy as np\n'
+    'from ml_collections import ConfigDict\n'
+    'from ml_collections.config_dict import required_placeholder\n'
+    'from configs import fmnist96\n'
+    'def get_config():\n'
+    '  config = fmnist96.get_config().unlock()\n'
+    f'  with config.ignore_type():\n    config.{assignment}\n'
+    '  return config\n',
+  )
+
+
+def flag_file(tmp_path: pathlib.Path, text: str) -> str:
+  path = tmp_path / 'flags.txt'
+  path.write_text(text)
+  return f'--flagfile={path}'
 
 
 FINITE = '--config.optimizer.grad_clip_norm=0'
@@ -318,6 +339,91 @@ BAD_INPUT = {
     lambda tmp_path: [f'--workdir={config_file(tmp_path, "")[9:]}/run'],
     ['own.py/run', 'Not a directory'],
   ),
+  'fields in a flag file': (
+    lambda tmp_path: [flag_file(tmp_path, '--config.train.epoch=2')],
+    ['config.train.epoch is not a field', "'train.epochs'"],
+  ),
+  'no flag file': (['--flagfile=none'], ['none']),
+  'a value after a space': (
+    ['--config.train.epochs', 'two'],
+    ['config.train.epochs', "'two'", 'whole number'],
+  ),
+  'a bool denied twice': (
+    ['--noconfig.augment.flip=true'],
+    ['config.augment.flip', 'true or false'],
+  ),
+  'a field without a name': (['--config.=2'], ['config. is not a field']),
+  'a value that is empty': (
+    ['--config.train.epochs='],
+    ['config.train.epochs', 'whole number'],
+  ),
+  'larger than float32': (
+    ['--config.optimizer.learning_rate=1e39'],
+    ['config.optimizer.learning_rate=1e+39', 'a number > 0'],
+  ),
+  'more classes than memory': (
+    ['--config.model.num_classes=2147483647'],
+    ['config.model.num_classes=2147483647', '100000'],
+  ),
+  'more steps than are counted': (
+    ['--config.train.epochs=2147483647'],
+    ['config.train.epochs=2147483647', 'choose at most'],
+  ),
+  'precision that JAX has not': (
+    ['--config.train.precision=params=float32,compute=float64,output=float32'],
+    ['config.train.precision', 'float32, bfloat16 or float16'],
+  ),
+  'epochs that do not rise': (
+    ['--config.optimizer.step_epochs=(6.0,3.0)'],
+    ['config.optimizer.step_epochs=(6.0, 3.0)', 'rise'],
+  ),
+  'cache that is a file': (
+    lambda tmp_path: [
+      '--config.train.compilation_cache='
+      + config_file(tmp_path, '').removeprefix('--config=')
+    ],
+    ['config.train.compilation_cache', 'own.py'],
+  ),
+  'workdir that nobody can make': (
+    ['--workdir=/proc/run'],
+    ['--workdir=/proc/run', 'cannot be made'],
+  ),
+  'workdir with too long a name': (
+    ['--workdir=' + 300 * 'x'],
+    ['--workdir=xxx', 'too long'],
+  ),
+  'config file that is no .py': (
+    lambda tmp_path: [f'--config={tmp_path}'],
+    ['no such file ending in .py'],
+  ),
+  'config file that exits': (
+    lambda tmp_path: [config_file(tmp_path, 'import sys; sys.exit(0)')],
+    ['own.py cannot be loaded', 'SystemExit'],
+  ),
+  'config file of another type': (
+    lambda tmp_path: [
+      config_file(tmp_path, 'def get_config():\n  return {"seed": 1}')
+    ],
+    ['own.py', 'returns a dict', 'ConfigDict'],
+  ),
+  'config file with a placeholder': (
+    lambda tmp_path: [changed(tmp_path, 'seed = required_placeholder(int)')],
+    ['own.py', 'RequiredValueError'],
+  ),
+  'config file with a NumPy number': (
+    lambda tmp_path: [
+      changed(tmp_path, 'optimizer.learning_rate = np.float32(1)')
+    ],
+    ['config.optimizer.learning_rate', 'a number > 0'],
+  ),
+  'config file with another section': (
+    lambda tmp_path: [changed(tmp_path, 'extra = ConfigDict()')],
+    ['config.extra is not a field'],
+  ),
+  'config file that holds itself': (
+    lambda tmp_path: [changed(tmp_path, 'extra = config')],
+    ['own.py', 'RecursionError'],
+  ),
   'evaluate without workdir': (
     ['--mode=evaluate'],
     ['--workdir is missing'],
@@ -330,26 +436,66 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize('case', BAD_INPUT)
-def test_bad_input_is_one_line(launch: Launch, tmp_path, case):
+def test_bad_input_is_one_line(
+  case, tmp_path, monkeypatch, capfd, compilation_cache
+):
+  """In this process: `launch.main` is all that `python launch.py` calls."""
   flags, words = BAD_INPUT[case]
-  has_config = flags is not None
-  flags = flags(tmp_path) if callable(flags) else flags or []
+  given = flags(tmp_path) if callable(flags) else flags or []
+  argv = ['launch.py']
+  if flags is not None:
+    argv += [
+      f'--config={ROOT}/configs/fmnist96.py',
+      f'--config.train.compilation_cache={compilation_cache}',
+      *SMALL,
+    ]
+  monkeypatch.chdir(tmp_path)
   before = files_under(tmp_path)
-  done = launch(
-    *(SMALL if has_config else ()),
-    *flags,
-    config='configs/fmnist96.py' if has_config else '',
-  )
-  assert done.returncode == 2, done.stdout + done.stderr
-  assert done.stderr.startswith('error: ')
-  assert done.stderr.count('\n') == 1, done.stderr
+  exit_code = launch.main([*argv, *given])
+  stderr = capfd.readouterr().err
+  assert exit_code == 2, stderr
+  assert stderr.startswith('error: ')
+  assert stderr.count('\n') == 1, stderr
   for word in words:
-    assert word in done.stderr
+    assert word in stderr
   assert [f for f in files_under(tmp_path) if '__pycache__' not in f] == before
 
 
-def test_batch_that_does_not_divide_by_devices(launch, tmp_path):
-  done = launch(*SMALL, '--config.train.batch_size=66', devices=4)
+def test_a_loss_that_ends_a_longer_run_keeps_its_curve(launch_py, tmp_path):
+  """What was recorded before is the user's; result and parameters are not."""
+  done = launch_py(
+    *SMALL,
+    '--workdir=run',
+    '--config.logging.every_steps=1',
+    '--config.optimizer.learning_rate=1e30',
+    FINITE,
+  )
+  assert done.returncode == 2
+  assert done.stderr.count('\n') == 1
+  assert 'train/loss is nan at step 2' in done.stderr
+  files = files_under(tmp_path / 'run')
+  assert {'config.json', 'metrics.jsonl'} <= set(files)
+  assert 'result.json' not in files
+  assert 'checkpoints' not in files
+  (line,) = (tmp_path / 'run/metrics.jsonl').read_text().splitlines()
+  assert json.loads(line)['step'] == 1
+
+
+def test_evaluation_takes_overrides_of_the_runs_config(launch_py, tmp_path):
+  assert launch_py(*SMALL, '--workdir=run').returncode == 0
+  done = launch_py(
+    '--mode=evaluate',
+    '--workdir=run',
+    '--config.data.eval_split=train[50000:50300]',
+    config='',
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'train[50000:50300]: accuracy' in done.stdout
+  assert 'on 300 images' in done.stdout
+
+
+def test_batch_that_does_not_divide_by_devices(launch_py, tmp_path):
+  done = launch_py(*SMALL, '--config.train.batch_size=66', devices=4)
   assert done.returncode == 2
   assert 'config.train.batch_size=66' in done.stderr
   assert '4 devices' in done.stderr
@@ -370,7 +516,7 @@ def losses(workdir: pathlib.Path) -> np.ndarray:
   )
 
 
-def test_losses_do_not_depend_on_the_number_of_devices(launch, tmp_path):
+def test_losses_do_not_depend_on_the_number_of_devices(launch_py, tmp_path):
   """With augmentation: what happens to an image is not the device's choice."""
   flags = (
     *SMALL,
@@ -381,7 +527,7 @@ def test_losses_do_not_depend_on_the_number_of_devices(launch, tmp_path):
     '--config.optimizer.warmup_steps=5',
   )
   for devices in (1, 2, 4, 8):
-    done = launch(*flags, f'--workdir={devices}', devices=devices)
+    done = launch_py(*flags, f'--workdir={devices}', devices=devices)
     assert done.returncode == 0, done.stderr
     assert f'devices  {devices} x cpu' in done.stdout
   one = losses(tmp_path / '1')
@@ -391,10 +537,10 @@ def test_losses_do_not_depend_on_the_number_of_devices(launch, tmp_path):
     np.testing.assert_allclose(losses(tmp_path / f'{devices}'), one, rtol=2e-4)
 
 
-def test_same_seed_same_bits(launch, tmp_path):
+def test_same_seed_same_bits(launch_py, tmp_path):
   for name in ('a', 'b'):
-    assert launch(*SMALL, f'--workdir={name}').returncode == 0
-  assert launch(*SMALL, '--workdir=c', '--config.seed=1').returncode == 0
+    assert launch_py(*SMALL, f'--workdir={name}').returncode == 0
+  assert launch_py(*SMALL, '--workdir=c', '--config.seed=1').returncode == 0
   arrays = {}
   for name in 'abc':
     with np.load(tmp_path / name / 'checkpoints/step_000000006.npz') as file:
@@ -403,9 +549,11 @@ def test_same_seed_same_bits(launch, tmp_path):
   assert arrays['a'] != arrays['c']
 
 
-def test_streamed_data_gives_the_bits_of_data_on_the_device(launch, tmp_path):
+def test_streamed_data_gives_the_bits_of_resident_data(
+  launch_py, tmp_path
+):
   for name, size in (('device', 2048), ('host', 0)):
-    done = launch(
+    done = launch_py(
       *SMALL, f'--workdir={name}', f'--config.data.on_device_mb={size}'
     )
     assert done.returncode == 0, done.stderr
@@ -415,7 +563,7 @@ def test_streamed_data_gives_the_bits_of_data_on_the_device(launch, tmp_path):
   )
 
 
-def test_trains_on_a_tfds_set_and_scores_another_split(launch, tmp_path):
+def test_trains_on_a_tfds_set_and_scores_another_split(launch_py, tmp_path):
   prepare(FashionSubset, tmp_path / 'tfds')
   tfds_flags = (
     *SMALL,
@@ -425,11 +573,11 @@ def test_trains_on_a_tfds_set_and_scores_another_split(launch, tmp_path):
     '--config.data.eval_split=test',
     '--workdir=run',
   )
-  done = launch(*tfds_flags, '--config.data.train_split=train[:80%]')
+  done = launch_py(*tfds_flags, '--config.data.train_split=train[:80%]')
   assert done.returncode == 0, done.stderr
   assert 'fashion_subset (tfds): 240 train[:80%]' in done.stdout
   assert f'on {NUM_TEST} images after 6 steps' in done.stdout
-  done = launch(
+  done = launch_py(
     '--mode=evaluate', *tfds_flags, '--config.data.eval_split=train[80%:]'
   )
   assert done.returncode == 0, done.stderr
@@ -437,17 +585,37 @@ def test_trains_on_a_tfds_set_and_scores_another_split(launch, tmp_path):
   assert 'on 60 images' in done.stdout
 
 
-@pytest.mark.parametrize('damage', ['truncated', 'of another network'])
-def test_evaluating_a_checkpoint_that_does_not_fit(launch, tmp_path, damage):
-  assert launch(*SMALL, '--workdir=run').returncode == 0
-  (path,) = (tmp_path / 'run/checkpoints').iterdir()
-  flags = ['--mode=evaluate', '--workdir=run', *SMALL]
+DAMAGE = {
+  'truncated': ('checkpoints/step_000000006.npz', 'is damaged'),
+  'of another network': ('checkpoints/step_000000006.npz', 'another network'),
+  'not finite': ('checkpoints/step_000000006.npz', 'loss of these'),
+  'config damaged': ('config.json', 'is damaged'),
+  'config gone': ('config.json', 'holds no run'),
+  'checkpoint gone': ('checkpoints', 'holds no checkpoint'),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+def test_evaluating_a_damaged_run(launch_py, tmp_path, damage):
+  assert launch_py(*SMALL, '--workdir=run').returncode == 0
+  name, words = DAMAGE[damage]
+  path, flags = tmp_path / 'run' / name, []
   if damage == 'truncated':
     path.write_bytes(path.read_bytes()[:5000])
-  else:
+  elif damage == 'of another network':
     flags.append('--config.model.num_classes=12')
-  done = launch(*flags)
+  elif damage == 'not finite':
+    with np.load(path) as file:
+      arrays = dict(file)
+    arrays['params/logits/b'][0] = np.nan
+    np.savez(path, **arrays)
+  elif damage == 'config damaged':
+    path.write_bytes(b'\xff\xfe{}')
+  else:
+    path.rename(tmp_path / 'elsewhere')
+  done = launch_py('--mode=evaluate', '--workdir=run', *flags, config='')
   assert done.returncode == 2
+  assert done.stderr.startswith('error: ')
   assert done.stderr.count('\n') == 1, done.stderr
-  assert path.name in done.stderr
-  assert {'truncated': 'damaged'}.get(damage, damage) in done.stderr
+  assert words in done.stderr
+  assert 'run' in done.stderr
