@@ -13,8 +13,9 @@ def tune_allocator() -> bool:
 
   By default it returns each large buffer to the kernel when it is freed, and
   the next step pays again for the page faults of getting it back. Call this
-  before the first computation. It affects the whole process, and memory once
-  used is not returned to the system.
+  before JAX looks for its devices: threads keep the heap that they start with.
+  It affects the whole process, and memory once used is not returned to the
+  system.
 
   Returns:
     Whether the settings are in force: False where the C library has no mallopt

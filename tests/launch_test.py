@@ -549,9 +549,7 @@ def test_same_seed_same_bits(launch_py, tmp_path):
   assert arrays['a'] != arrays['c']
 
 
-def test_streamed_data_gives_the_bits_of_resident_data(
-  launch_py, tmp_path
-):
+def test_streamed_data_gives_the_bits_of_resident_data(launch_py, tmp_path):
   for name, size in (('device', 2048), ('host', 0)):
     done = launch_py(
       *SMALL, f'--workdir={name}', f'--config.data.on_device_mb={size}'

@@ -23,17 +23,20 @@ def train_accuracy(workdir: pathlib.Path) -> np.ndarray:
 
 @pytest.mark.parametrize('seed', range(5))
 def test_default_recipe_leaves_the_plateau_early(launch_py, tmp_path, seed):
-  """A plain network of this depth can sit at 10 % for epochs; 100 steps do."""
+  """A plain network of this depth can sit at 10 % for epochs; here 60 steps do.
+
+  Steps 41 to 60 are averaged.
+  """
   done = launch_py(
     f'--config.seed={seed}',
-    '--config.train.max_steps=100',
+    '--config.train.max_steps=60',
     '--config.logging.every_steps=20',
     '--config.data.eval_split=test[:500]',
     '--workdir=run',
     timeout=900,
   )
   assert done.returncode == 0, done.stderr
-  assert train_accuracy(tmp_path / 'run')[-1] > 0.5
+  assert train_accuracy(tmp_path / 'run')[-1] > 0.4
 
 
 def test_plain_network_does_not_depend_on_the_number_of_devices(
