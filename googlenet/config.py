@@ -221,6 +221,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def unknown_field(name: str) -> UserError:
   """Returns the error for a field that no config has."""
+  name = name if len(name) <= 60 else name[:60] + '...'
   return UserError(
     f'config.{name} is not a field{did_you_mean(name, FIELDS)} (all fields, '
     'with comments: configs/fmnist96.py)'
