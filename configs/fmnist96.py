@@ -62,7 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.eval = evaluation = ml_collections.ConfigDict()
   evaluation.every_epochs = 1  # and always at the end
-  evaluation.batch_size = 500  # images a step; rounded up to the devices
+  evaluation.batch_size = 250  # images a step; rounded up to the devices
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every_epochs = 1  # and always at the end; the last one is kept

@@ -239,11 +239,11 @@ def evaluate(
   Returns:
     `loss` (mean cross-entropy), `accuracy`, `top_5` and `count`.
   """
-  sums = []
+  sums, in_flight = [], metrics_lib.steps_in_flight()
   for batch in batches.eval_batches(feed, batch_size):
     sums.append(eval_step(params, network_state, batch))
-    if len(sums) > metrics_lib.IN_FLIGHT:
-      jax.block_until_ready(sums[-1 - metrics_lib.IN_FLIGHT])
+    if len(sums) > in_flight:
+      jax.block_until_ready(sums[-1 - in_flight])
   totals = {
     # float64: a float32 sum of counts is exact up to 2**24 examples only.
     key: float(np.sum([np.float64(part[key]) for part in jax.device_get(sums)]))

@@ -18,9 +18,14 @@ import tqdm
 
 from googlenet.errors import UserError
 
-# Steps given to the device ahead of the one it works on: enough that it never
-# waits for Python, few enough that what is shown is current.
-IN_FLIGHT = 2
+
+def steps_in_flight() -> int:
+  """Returns how many steps to give to the devices ahead of the running one.
+
+  A GPU or TPU should never wait for Python. A CPU does not gain by it, and
+  would hold the activations of each waiting step.
+  """
+  return 0 if jax.default_backend() == 'cpu' else 2
 
 
 class NonFiniteError(UserError):
@@ -51,21 +56,22 @@ def holds_a_run(workdir: pathlib.Path, name: str) -> str:
 class StepMetrics:
   """Metrics of training steps, on their way from the device."""
 
-  def __init__(self):
+  def __init__(self, in_flight: int):
+    self._in_flight = in_flight
     self._pending: list[tuple[int, dict[str, jax.Array]]] = []
     self._fetched: list[dict[str, float]] = []
 
   def push(self, step: int, metrics: dict[str, jax.Array]) -> int:
     """Takes the metrics of step `step` (1 is the first).
 
-    Waits, without a transfer, until only IN_FLIGHT steps are unfinished.
+    Waits, without a transfer, until only `in_flight` steps are unfinished.
 
     Returns:
       The number of the last finished step.
     """
     self._pending.append((step, metrics))
-    if len(self._pending) > IN_FLIGHT:
-      finished, oldest = self._pending[-1 - IN_FLIGHT]
+    if len(self._pending) > self._in_flight:
+      finished, oldest = self._pending[-1 - self._in_flight]
       jax.block_until_ready(oldest['loss'])
       return finished
     return step - len(self._pending)

@@ -8,7 +8,13 @@ import jax
 import ml_collections
 
 from googlenet.config import Durations
-from googlenet.metrics import Screen, StepMetrics, Writer, mean
+from googlenet.metrics import (
+  Screen,
+  StepMetrics,
+  Writer,
+  mean,
+  steps_in_flight,
+)
 
 
 class Recorder:
@@ -26,7 +32,7 @@ class Recorder:
     self._writer, self._screen = writer, screen
     self._started = started
     self._first_step_seconds = 0.0
-    self._steps = StepMetrics()
+    self._steps = StepMetrics(steps_in_flight())
     self._epoch_records: list[dict[str, float]] = []
     self._train: dict[str, float] = {}
     self._evaluated: dict[str, float] = {}

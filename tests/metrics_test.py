@@ -18,10 +18,14 @@ def step_metrics(loss):
   }
 
 
-def test_steps_are_fetched_in_order_and_once():
-  steps = metrics_lib.StepMetrics()
+@pytest.mark.parametrize(
+  ('in_flight', 'expected'),
+  [(0, [1, 2, 3, 4, 5, 6]), (2, [0, 0, 1, 2, 3, 4])],
+)
+def test_steps_are_fetched_in_order_and_once(in_flight, expected):
+  steps = metrics_lib.StepMetrics(in_flight)
   finished = [steps.push(step, step_metrics(step)) for step in range(1, 7)]
-  assert finished == [0, 0, 1, 2, 3, 4]
+  assert finished == expected
   assert steps.fetch(4)['loss'] == 4
   assert [r['loss'] for r in steps.take(6)] == [1, 2, 3, 4, 5, 6]
   assert steps.take(6) == []
@@ -29,7 +33,7 @@ def test_steps_are_fetched_in_order_and_once():
 
 @pytest.mark.parametrize('loss', [float('nan'), float('inf')])
 def test_a_loss_that_is_not_finite_names_its_step(loss):
-  steps = metrics_lib.StepMetrics()
+  steps = metrics_lib.StepMetrics(in_flight=2)
   for step, value in enumerate([1.0, 2.0, loss, loss], start=1):
     steps.push(step, step_metrics(value))
   with pytest.raises(
