@@ -218,6 +218,20 @@ def make_network(model_config: ml_collections.ConfigDict) -> Network:
   return Network(init, transformed.apply, architecture, kernels)
 
 
+def abstract_init(
+  network: Network, image_shape: tuple[int, int, int]
+) -> tuple[hk.Params, hk.State]:
+  """Returns shapes and dtypes of what `network.init` makes; computes nothing.
+
+  Args:
+    network: as made by `make_network`.
+    image_shape: (H, W, C) of the images that the network will see.
+  """
+  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return jax.eval_shape(network.init, key, image)
+
+
 def init_from_numpy(
   network: Network,
   model_config: ml_collections.ConfigDict,
@@ -238,9 +252,7 @@ def init_from_numpy(
   Returns:
     params and network_state, float32 NumPy arrays.
   """
-  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  params, network_state = jax.eval_shape(network.init, key, image)
+  params, network_state = abstract_init(network, image_shape)
   rng = np.random.default_rng(seed)
   scheme = INITIALIZERS[model_config.initializer]
 

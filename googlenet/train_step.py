@@ -93,6 +93,55 @@ def make_loss_fn(
   return loss_fn
 
 
+def make_gradient_fn(
+  loss_fn: Callable[..., tuple[jax.Array, tuple[hk.State, Metrics]]],
+  num_parts: int,
+) -> Callable[..., tuple[hk.State, tuple[hk.Params, Metrics]]]:
+  """Returns the gradient of a loss, averaged over parts of a batch.
+
+  Args:
+    loss_fn: made by `make_loss_fn`.
+    num_parts: microbatches, computed one after another to save memory.
+
+  Returns:
+    (params, network_state, batch, keys, dropout_key) -> (network_state,
+    (gradients, metrics)).
+  """
+  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def part(params, network_state, batch, keys, dropout_key):
+    (_, (network_state, metrics)), grads = grad_fn(
+      params, network_state, batch, keys, dropout_key
+    )
+    return network_state, (grads, metrics)
+
+  if num_parts == 1:
+    return part
+
+  def parts(params, network_state, batch, keys, dropout_key):
+    inputs = (
+      *jax.tree.map(
+        lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, keys)
+      ),
+      jax.random.split(dropout_key, num_parts),
+    )
+
+    def add(carry, inputs):
+      network_state, sums = carry
+      network_state, new = part(params, network_state, *inputs)
+      return (network_state, jax.tree.map(jnp.add, sums, new)), None
+
+    first = jax.tree.map(lambda x: x[0], inputs)
+    zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype),
+      jax.eval_shape(part, params, network_state, *first)[1],
+    )
+    (network_state, sums), _ = jax.lax.scan(add, (network_state, zeros), inputs)
+    return network_state, jax.tree.map(lambda x: x / num_parts, sums)
+
+  return parts
+
+
 def make_train_step(
   network: Network,
   optimizer: optax.GradientTransformation,
@@ -113,45 +162,9 @@ def make_train_step(
     uint32 []; metrics are float32 scalars, averaged over all devices of all
     processes. The state that goes in is used up (donated).
   """
-  grad_fn = jax.value_and_grad(make_loss_fn(network, config), has_aux=True)
-  num_parts = config.train.microbatches
-
-  def gradients(state: TrainState, batch: Batch, keys, dropout_key):
-    """Averages gradients and metrics over the microbatches."""
-
-    def part(network_state, inputs):
-      batch, keys, index = inputs
-      (_, (network_state, metrics)), grads = grad_fn(
-        state.params,
-        network_state,
-        batch,
-        keys,
-        jax.random.fold_in(dropout_key, index),
-      )
-      return network_state, (grads, metrics)
-
-    if num_parts == 1:
-      return part(state.network_state, (batch, keys, 0))
-
-    def add(carry, inputs):
-      network_state, sums = carry
-      network_state, new = part(network_state, inputs)
-      return (network_state, jax.tree.map(jnp.add, sums, new)), None
-
-    split = jax.tree.map(
-      lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, keys)
-    )
-    first = (*jax.tree.map(lambda x: x[0], split), jnp.uint32(0))
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype),
-      jax.eval_shape(part, state.network_state, first)[1],
-    )
-    (network_state, sums), _ = jax.lax.scan(
-      add,
-      (state.network_state, zeros),
-      (*split, jnp.arange(num_parts, dtype=jnp.uint32)),
-    )
-    return network_state, jax.tree.map(lambda x: x / num_parts, sums)
+  gradients = make_gradient_fn(
+    make_loss_fn(network, config), config.train.microbatches
+  )
 
   def train_step(state: TrainState, batch: Batch, seed: jax.Array):
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
@@ -164,7 +177,11 @@ def make_train_step(
     places = device * batch_size + jnp.arange(batch_size)
     example_keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, places)
     network_state, (grads, metrics) = gradients(
-      state, batch, example_keys, jax.random.fold_in(dropout_key, device)
+      state.params,
+      state.network_state,
+      batch,
+      example_keys,
+      jax.random.fold_in(dropout_key, device),
     )
     grads, network_state, metrics = jax.lax.pmean(
       (grads, network_state, metrics), PMAP_AXIS

@@ -27,8 +27,7 @@ def model_config(**changes) -> ml_collections.ConfigDict:
 def abstract_init(config, image_shape):
   network = network_lib.make_network(config)
   image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  return network, image, jax.eval_shape(network.init, key, image)
+  return network, image, network_lib.abstract_init(network, image_shape)
 
 
 @BOTH_KERNELS

@@ -3,7 +3,6 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from googlenet import checkpoint, loop
@@ -30,11 +29,9 @@ def run(
   dataset = loop.load_split(config, 'eval_split')
   network = network_lib.make_network(config.model)
   size = config.data.image_size
-  image = jax.ShapeDtypeStruct(
-    (1, size, size, dataset.image_shape[-1]), jnp.float32
+  params, network_state = network_lib.abstract_init(
+    network, (size, size, dataset.image_shape[-1])
   )
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  params, network_state = jax.eval_shape(network.init, key, image)
   restored = checkpoint.restore(path, params, network_state)
   scores = loop.evaluate(
     step_lib.make_eval_step(network, config),

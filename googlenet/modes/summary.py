@@ -46,8 +46,7 @@ def summarize(
   """
   network = network_lib.make_network(model_config)
   image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  params, network_state = jax.eval_shape(network.init, key, image)
+  params, network_state = network_lib.abstract_init(network, image_shape)
   outputs, _ = jax.eval_shape(
     lambda p, s, x: network.apply(p, s, None, x, False, with_end_points=True),
     params,
