@@ -22,8 +22,8 @@ from googlenet.errors import UserError
 def steps_in_flight() -> int:
   """Returns how many steps to give to the devices ahead of the running one.
 
-  A GPU or TPU should never wait for Python. A CPU does not gain by it, and
-  would hold the activations of each waiting step.
+  A GPU or TPU should never wait for Python. A CPU does not gain by it:
+  it computes on the threads that wait.
   """
   return 0 if jax.default_backend() == 'cpu' else 2
 
