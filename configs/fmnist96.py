@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
   model.variant = 'plain'  # a network of googlenet/architectures.py
   model.num_classes = 10  # labels are 0 to num_classes - 1
   model.initializer = 'he'  # convolutions: he (fan-in, normal) | xavier
-  model.kernels = 'auto'  # auto | xla (plain lax) | cpu (our fast forms)
+  model.kernels = 'auto'  # auto | xla (plain lax) | onednn, cpu (fast forms)
 
   config.data = data = ml_collections.ConfigDict()
   data.source = 'bundled'  # bundled (Fashion-MNIST) | tfds

@@ -1,24 +1,25 @@
-"""Primitive operations of the network: one meaning, two implementations.
+"""Primitive operations of the network: one meaning, three implementations.
 
-A network is written once, against `Kernels`, and runs on either of
+A network is written once, against `Kernels`, and runs on any of
 
 * 'xla': the plain forms of `jax.lax`. Best on GPUs and TPUs, and the definition
   of what each operation means.
-* 'cpu': the forms of `layers_cpu`, several times faster on CPUs because XLA
-  for CPUs runs the gradient of max pooling on one thread and convolution
-  gradients far below the speed of a matrix product.
+* 'onednn': the forms of `layers_onednn`, for CPUs where XLA can call oneDNN.
+* 'cpu': the forms of `layers_cpu`, for other CPUs: all is matrix products.
 
-Both agree in values and gradients up to rounding, for every float dtype.
+XLA for CPUs runs the gradient of max pooling on one thread, and convolution
+gradients far below the speed of a matrix product; the last two do neither.
+All agree in values and gradients up to rounding, for every float dtype.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from googlenet import layers_cpu
+from googlenet import layers_cpu, layers_onednn
 from googlenet.errors import UserError
 
 Array = jax.Array
@@ -34,30 +35,35 @@ class Kernels(NamedTuple):
   sums of products accumulate in float32 where that dtype is narrower.
 
   Attributes:
-    name: 'xla' or 'cpu'.
+    name: a key of `KERNELS`.
+    compiler_options: options of XLA, (name, value) each, for programs that use
+      these operations.
     enter: `enter(x)`: [B, H, W, C] to the internal layout.
     leave: `leave(x)`: the internal layout to [B, H, W, C].
     conv: `conv(x, w, stride=1)`: convolution without bias, for weights `w`
       [k, k, C_in, C_out], k odd.
-    conv_1x1s: `conv_1x1s(x, [w0, w1, ...])`: the list of the 1x1 convolutions
-      of one input with weights [1, 1, C_in, C_i].
     bias_relu: `bias_relu(x, b)`: relu(x + b), for `b` [C].
+    conv_bias_relu: `conv_bias_relu(x, w, b, stride=1)`.
+    conv_1x1s_bias_relu: `conv_1x1s_bias_relu(x, [w0, ...], [b0, ...])`: the
+      list of the 1x1 convolutions of one input with weights [1, 1, C_in, C_i].
     max_pool: `max_pool(x, window=3, stride=2)`. The gradient goes to the first
       of tied maxima, row by row.
+    conv_bias_relu_max_pool: `conv_bias_relu_max_pool(x, w, b, stride=1,
+      pool=(3, 2))` with the window and stride of the pooling.
     global_mean: `global_mean(x)`: mean over height and width, [B, C].
-    bias_relu_max_pool: `bias_relu_max_pool(x, b, window=3, stride=2)`:
-      max_pool(relu(x + b)).
   """
 
   name: str
+  compiler_options: tuple[tuple[str, Any], ...]
   enter: Callable[[Array], Array]
   leave: Callable[[Array], Array]
   conv: Callable[..., Array]
-  conv_1x1s: Callable[[Array, Sequence[Array]], list[Array]]
   bias_relu: Callable[[Array, Array], Array]
+  conv_bias_relu: Callable[..., Array]
+  conv_1x1s_bias_relu: Callable[..., list[Array]]
   max_pool: Callable[..., Array]
+  conv_bias_relu_max_pool: Callable[..., Array]
   global_mean: Callable[[Array], Array]
-  bias_relu_max_pool: Callable[..., Array]
 
 
 def _identity(x: Array) -> Array:
@@ -75,14 +81,21 @@ def conv(x: Array, w: Array, stride: int = 1) -> Array:
   )
 
 
-def conv_1x1s(x: Array, ws: Sequence[Array]) -> list[Array]:
-  """1x1 convolutions of one input, [B, H, W, C] -> [B, H, W, C_i] each."""
-  return [conv(x, w) for w in ws]
-
-
 def bias_relu(x: Array, b: Array) -> Array:
   """relu(x + b) for `b` [C]."""
   return jax.nn.relu(x + b.astype(x.dtype))
+
+
+def conv_bias_relu(x: Array, w: Array, b: Array, stride: int = 1) -> Array:
+  """relu(conv(x, w) + b)."""
+  return bias_relu(conv(x, w, stride), b)
+
+
+def conv_1x1s_bias_relu(
+  x: Array, ws: Sequence[Array], bs: Sequence[Array]
+) -> list[Array]:
+  """1x1 convolutions of one input, [B, H, W, C] -> [B, H, W, C_i] each."""
+  return [conv_bias_relu(x, w, b) for w, b in zip(ws, bs, strict=True)]
 
 
 def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
@@ -103,55 +116,83 @@ def global_mean(x: Array) -> Array:
   return jnp.mean(x, axis=(1, 2), dtype=wide).astype(x.dtype)
 
 
-def bias_relu_max_pool(
-  x: Array, b: Array, window: int = 3, stride: int = 2
+def conv_bias_relu_max_pool(
+  x: Array, w: Array, b: Array, stride: int = 1, pool: tuple[int, int] = (3, 2)
 ) -> Array:
-  """max_pool(relu(x + b)): the three commute, so pool first and save work."""
-  return bias_relu(max_pool(x, window, stride), b)
+  """max_pool(relu(conv(x, w) + b)): the three commute, so pool first."""
+  return bias_relu(max_pool(conv(x, w, stride), *pool), b)
 
 
 KERNELS = {
   'xla': Kernels(
     name='xla',
+    compiler_options=(),
     enter=_identity,
     leave=_identity,
     conv=conv,
-    conv_1x1s=conv_1x1s,
     bias_relu=bias_relu,
+    conv_bias_relu=conv_bias_relu,
+    conv_1x1s_bias_relu=conv_1x1s_bias_relu,
     max_pool=max_pool,
+    conv_bias_relu_max_pool=conv_bias_relu_max_pool,
     global_mean=global_mean,
-    bias_relu_max_pool=bias_relu_max_pool,
+  ),
+  'onednn': Kernels(
+    name='onednn',
+    compiler_options=layers_onednn.COMPILER_OPTIONS,
+    enter=_identity,
+    leave=_identity,
+    conv=layers_onednn.conv,
+    bias_relu=layers_onednn.bias_relu,
+    conv_bias_relu=layers_onednn.conv_bias_relu,
+    conv_1x1s_bias_relu=layers_onednn.conv_1x1s_bias_relu,
+    max_pool=layers_onednn.max_pool,
+    conv_bias_relu_max_pool=layers_onednn.conv_bias_relu_max_pool,
+    global_mean=layers_onednn.global_mean,
   ),
   'cpu': Kernels(
     name='cpu',
+    compiler_options=(),
     enter=layers_cpu.enter,
     leave=layers_cpu.leave,
     conv=layers_cpu.conv,
-    conv_1x1s=layers_cpu.conv_1x1s,
     bias_relu=layers_cpu.bias_relu,
+    conv_bias_relu=layers_cpu.conv_bias_relu,
+    conv_1x1s_bias_relu=layers_cpu.conv_1x1s_bias_relu,
     max_pool=layers_cpu.max_pool,
+    conv_bias_relu_max_pool=layers_cpu.conv_bias_relu_max_pool,
     global_mean=layers_cpu.global_mean,
-    bias_relu_max_pool=layers_cpu.bias_relu_max_pool,
   ),
 }
 
 
-def select_kernels(kernels: str, backend: str) -> Kernels:
+def select_kernels(kernels: str, backend: str, dtype: Any) -> Kernels:
   """The implementation that the config field `model.kernels` asks for.
 
   Args:
     kernels: 'auto', or a name in `KERNELS`.
     backend: the platform that 'auto' chooses for, `jax.default_backend()`.
+    dtype: what the network computes in.
 
   Raises:
-    UserError: `kernels` is something else.
+    UserError: `kernels` is something else, or cannot be had here.
   """
-  if kernels == 'auto':
-    kernels = 'cpu' if backend == 'cpu' else 'xla'
-  if kernels not in KERNELS:
+  if kernels not in ('auto', *KERNELS):
     allowed = ', '.join(['auto', *KERNELS])
     raise UserError(
       f'config.model.kernels={kernels!r} is not allowed: it takes one of '
       f'{allowed}'
     )
+  if kernels == 'auto' and backend != 'cpu':
+    kernels = 'xla'
+  elif kernels in ('auto', 'onednn'):
+    dtype = jnp.dtype(dtype)
+    available = backend == 'cpu' and layers_onednn.is_available(dtype)
+    if kernels == 'onednn' and not available:
+      raise UserError(
+        f"config.model.kernels='onednn': XLA computes nothing in {dtype} with "
+        f'oneDNN on this {backend} with JAX {jax.__version__}; allowed here is '
+        'one of auto, xla, cpu'
+      )
+    kernels = 'onednn' if available else 'cpu'
   return KERNELS[kernels]

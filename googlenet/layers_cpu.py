@@ -1,14 +1,12 @@
 """Fast forms of the primitive operations for CPUs.
 
-Three ideas make them several times faster than the plain forms of XLA:
+Two ideas make them several times faster than the plain forms of XLA, and
+`layers_pool` has the third:
 
 * Activations lie as [H, W, B, C]. A shift, a pad or a stride in space is then a
   copy of whole [B, C] slabs, and every convolution is a matrix product over
   rows of channels (im2col: Chellapilla et al. 2006).
 * Gradients are written by hand as further matrix products.
-* Max pooling runs one axis at a time and remembers, in one byte for each axis,
-  which element won. Its gradient is then a handful of selects on all threads,
-  where XLA's select-and-scatter runs on one.
 
 `optimization_barrier` keeps XLA from fusing the building of columns into its
 consumers, which would repeat that work for each of them.
@@ -21,6 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
+
+from googlenet import layers_pool
+from googlenet.layers_pool import same_padding
 
 Array = jax.Array
 
@@ -82,13 +83,6 @@ def _rows_dot(x: Array, y: Array) -> Array:
 # ---- Convolution.
 
 
-def _same_padding(size: int, window: int, stride: int) -> tuple[int, int, int]:
-  """Output size and padding before and after, for 'SAME'."""
-  out = -(-size // stride)
-  total = max((out - 1) * stride + window - size, 0)
-  return out, total // 2, total - total // 2
-
-
 def _shifts(x: Array, kernel: int, stride: int) -> list[Array]:
   """What lies under each tap of a kernel: k * k arrays [H', W', ...].
 
@@ -99,7 +93,7 @@ def _shifts(x: Array, kernel: int, stride: int) -> list[Array]:
     # 0.10: 2.15 s of CPU a training step of 128 images, so 1.92 s).
     x = lax.bitcast_convert_type(x, jnp.uint16)
   (out_h, *pad_h), (out_w, *pad_w) = (
-    _same_padding(size, kernel, stride) for size in x.shape[:2]
+    same_padding(size, kernel, stride) for size in x.shape[:2]
   )
   rest = [(0, 0, 0)] * (x.ndim - 2)
   zero = jnp.zeros((), x.dtype)
@@ -228,13 +222,6 @@ def conv(x: Array, w: Array, stride: int = 1) -> Array:
   return _conv(x, w, stride)
 
 
-def conv_1x1s(x: Array, ws: Sequence[Array]) -> list[Array]:
-  """1x1 convolutions of one input as one product: [H, W, B, C_i] each."""
-  ends = [sum(w.shape[-1] for w in ws[:i]) for i in range(1, len(ws))]
-  joined = jnp.concatenate([w[0, 0] for w in ws], axis=-1)
-  return jnp.split(_linear(x, joined), ends, axis=-1)
-
-
 # ---- Bias and rectifier.
 
 
@@ -263,98 +250,34 @@ def _bias_relu_backward(
 bias_relu.defvjp(_bias_relu_forward, _bias_relu_backward)
 
 
+def conv_bias_relu(x: Array, w: Array, b: Array, stride: int = 1) -> Array:
+  """relu(conv(x, w) + b)."""
+  return bias_relu(conv(x, w, stride), b)
+
+
+def conv_1x1s_bias_relu(
+  x: Array, ws: Sequence[Array], bs: Sequence[Array]
+) -> list[Array]:
+  """1x1 convolutions of one input as one product: [H, W, B, C_i] each."""
+  ends = [sum(w.shape[-1] for w in ws[:i]) for i in range(1, len(ws))]
+  joined = jnp.concatenate([w[0, 0] for w in ws], axis=-1)
+  ys = jnp.split(_linear(x, joined), ends, axis=-1)
+  return [bias_relu(y, b) for y, b in zip(ys, bs, strict=True)]
+
+
 # ---- Pooling.
-
-
-def _pool_axis(
-  x: Array, axis: int, window: int, stride: int
-) -> tuple[Array, Array]:
-  """Maximum along one axis, and the tap (uint8) that won; first wins a tie."""
-  out, low, high = _same_padding(x.shape[axis], window, stride)
-  config = [(0, 0, 0)] * x.ndim
-  config[axis] = (low, high, 0)
-  padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), config)
-  span = (out - 1) * stride + 1
-  taps = [
-    lax.slice_in_dim(padded, t, t + span, stride, axis) for t in range(window)
-  ]
-  y = functools.reduce(jnp.maximum, taps)
-  winner = jnp.full(y.shape, window - 1, jnp.uint8)
-  for t in reversed(range(window - 1)):
-    winner = jnp.where(taps[t] == y, jnp.uint8(t), winner)
-  return y, winner
-
-
-def _unpool_axis(
-  dy: Array, winner: Array, axis: int, size: int, window: int, stride: int
-) -> Array:
-  """Gradient of `_pool_axis` for an input of `size` along the axis."""
-  _, low, _ = _same_padding(size, window, stride)
-  # Row `stride * q + r` of the padded input is tap r of output q, tap
-  # r + stride of output q - 1, and so on.
-  count = -(-(low + size) // stride)
-  phases = []
-  for r in range(stride):
-    total = jnp.zeros((), dy.dtype)
-    for t in range(r, window, stride):
-      config = [(0, 0, 0)] * dy.ndim
-      before = t // stride
-      config[axis] = (before, count - before - dy.shape[axis], 0)
-      hit = jnp.where(winner == t, dy, jnp.zeros((), dy.dtype))
-      total += lax.pad(hit, jnp.zeros((), dy.dtype), config)
-    phases.append(total)
-  shape = list(dy.shape)
-  shape[axis] = count
-  stacked = jnp.stack(
-    [jnp.broadcast_to(phase, shape) for phase in phases], axis + 1
-  )
-  shape[axis] = count * stride
-  return lax.slice_in_dim(stacked.reshape(shape), low, low + size, 1, axis)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x: Array, width: int, window: int, stride: int) -> Array:
-  """`max_pool`; the gradient needs the width of x, but nothing else of x."""
-  return _max_pool_forward(x, width, window, stride)[0]
-
-
-def _max_pool_forward(
-  x: Array, width: int, window: int, stride: int
-) -> tuple[Array, tuple[Array, Array]]:
-  del width
-  # Along the width, then along the height: the first best row, and in it the
-  # first best column, is the first best element in row-major order.
-  y, column = lax.optimization_barrier(_pool_axis(x, 1, window, stride))
-  y, row = _pool_axis(y, 0, window, stride)
-  return y, (column, row)
-
-
-def _max_pool_backward(
-  width: int,
-  window: int,
-  stride: int,
-  residuals: tuple[Array, Array],
-  dy: Array,
-) -> tuple[Array]:
-  column, row = residuals
-  dy = _unpool_axis(dy, row, 0, column.shape[0], window, stride)
-  dy = lax.optimization_barrier(dy)
-  return (_unpool_axis(dy, column, 1, width, window, stride),)
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
   """[H, W, B, C] -> [H/stride, W/stride, B, C], maximum of square windows."""
-  return _max_pool(x, x.shape[1], window, stride)
+  return layers_pool.max_pool(x, (0, 1), window, stride)
 
 
-def bias_relu_max_pool(
-  x: Array, b: Array, window: int = 3, stride: int = 2
+def conv_bias_relu_max_pool(
+  x: Array, w: Array, b: Array, stride: int = 1, pool: tuple[int, int] = (3, 2)
 ) -> Array:
-  """max_pool(relu(x + b)): the three commute, so pool first and save work."""
-  return bias_relu(max_pool(x, window, stride), b)
+  """max_pool(relu(conv(x, w) + b)), pool first: the three commute."""
+  return bias_relu(max_pool(conv(x, w, stride), *pool), b)
 
 
 def global_mean(x: Array) -> Array:

@@ -12,6 +12,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jmp
 import ml_collections
 import numpy as np
 
@@ -90,6 +91,12 @@ def make_feed(config: Config, dataset: sources.Dataset) -> batches.Feed:
   )
 
 
+def make_network(config: Config) -> network_lib.Network:
+  """Returns the network of a config, on the kernels that suit its precision."""
+  policy = jmp.get_policy(config.train.precision)
+  return network_lib.make_network(config.model, policy.compute_dtype)
+
+
 def build(config: Config) -> Run:
   """Makes all parts of a run; compiles nothing of the network yet.
 
@@ -110,7 +117,7 @@ def build(config: Config) -> Run:
   train_feed = make_feed(config, train)
   eval_feed = make_feed(config, evaluation)
 
-  network = network_lib.make_network(config.model)
+  network = make_network(config)
   size, channels = config.data.image_size, train.image_shape[-1]
   params, network_state = network_lib.init_from_numpy(
     network, config.model, (size, size, channels), config.seed

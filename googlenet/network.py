@@ -111,10 +111,11 @@ class ConvLayer(hk.Module):
       w, b = Conv(conv.width, conv.kernel_size, self._w_init, conv.name)(
         x.shape[-1]
       )
-      x = self._kernels.conv(x, w, stride=conv.stride)
       if pool and conv is self._row.convs[-1]:
-        return self._kernels.bias_relu_max_pool(x, b, *pool)
-      x = self._kernels.bias_relu(x, b)
+        return self._kernels.conv_bias_relu_max_pool(
+          x, w, b, conv.stride, tuple(pool)
+        )
+      x = self._kernels.conv_bias_relu(x, w, b, conv.stride)
     return x
 
 
@@ -145,25 +146,31 @@ class Inception(hk.Module):
     w_5, b_5 = conv('conv_5x5', 5, row.conv_5x5_reduce)
     w_p, b_p = conv('pool_proj', 1, channels)
 
-    y_1, y_3r, y_5r = kernels.conv_1x1s(x, [w_1, w_3r, w_5r])
-    branch_1 = kernels.bias_relu(y_1, b_1)
-    branch_3 = kernels.bias_relu(y_3r, b_3r)
-    branch_3 = kernels.bias_relu(kernels.conv(branch_3, w_3), b_3)
-    branch_5 = kernels.bias_relu(y_5r, b_5r)
-    branch_5 = kernels.bias_relu(kernels.conv(branch_5, w_5), b_5)
-    branch_p = kernels.max_pool(x, window=3, stride=1)
-    branch_p = kernels.bias_relu(kernels.conv(branch_p, w_p), b_p)
+    branch_1, reduced_3, reduced_5 = kernels.conv_1x1s_bias_relu(
+      x, [w_1, w_3r, w_5r], [b_1, b_3r, b_5r]
+    )
+    branch_3 = kernels.conv_bias_relu(reduced_3, w_3, b_3)
+    branch_5 = kernels.conv_bias_relu(reduced_5, w_5, b_5)
+    pooled = kernels.max_pool(x, window=3, stride=1)
+    branch_p = kernels.conv_bias_relu(pooled, w_p, b_p)
     return jnp.concatenate([branch_1, branch_3, branch_5, branch_p], axis=-1)
 
 
-def make_network(model_config: ml_collections.ConfigDict) -> Network:
+def make_network(
+  model_config: ml_collections.ConfigDict, dtype: jnp.dtype = jnp.float32
+) -> Network:
   """Makes the network of the `model` section.
 
+  Args:
+    model_config: the section.
+    dtype: what the network will compute in, to choose its kernels.
+
   Raises:
-    UserError: `model.kernels` names no implementation.
+    UserError: `model.kernels` names no implementation, or one that cannot be
+      had here.
   """
   architecture = architectures.ARCHITECTURES[model_config.variant]
-  kernels = select_kernels(model_config.kernels, jax.default_backend())
+  kernels = select_kernels(model_config.kernels, jax.default_backend(), dtype)
   num_classes = model_config.num_classes
   conv_init = hk.initializers.VarianceScaling(
     *INITIALIZERS[model_config.initializer]

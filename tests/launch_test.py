@@ -241,7 +241,7 @@ BAD_INPUT = {
   ),
   'unknown kernels': (
     ['--config.model.kernels=gpu'],
-    ['config.model.kernels', 'auto, xla, cpu'],
+    ['config.model.kernels', 'auto, xla, onednn, cpu'],
   ),
   'unknown precision': (
     ['--config.train.precision=float31'],

@@ -1,13 +1,14 @@
-"""Tests of the primitive operations: both forms against NumPy and each other.
+"""Tests of the primitive operations: all forms against NumPy and each other.
 
 The chain of trust: plain NumPy loops check the 'xla' form on a few cases, and
-the 'xla' form in float32 checks the 'cpu' form on many.
+the 'xla' form in float32 checks the fast forms on many. Each is compiled with
+its own options, so that 'onednn' runs in oneDNN where there is one.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from googlenet import layers
+from googlenet import layers, layers_onednn
+from googlenet.compilation import compile_with, compiled_with
 from googlenet.errors import UserError
 from googlenet.layers import KERNELS, Kernels
 
@@ -23,9 +25,10 @@ from googlenet.layers import KERNELS, Kernels
 # their bounds are a few times the spacing of numbers of that type near 1.
 TOLERANCE = {'float32': 1e-5, 'bfloat16': 2e-2, 'float16': 3e-3}
 
-BOTH = pytest.mark.parametrize('kernels', KERNELS.values(), ids=KERNELS.keys())
+ALL = pytest.mark.parametrize('kernels', KERNELS.values(), ids=KERNELS.keys())
+FAST = [name for name in KERNELS if name != 'xla']
 EXAMPLES = hypothesis.settings(
-  max_examples=12, derandomize=True, deadline=None, database=None
+  max_examples=8, derandomize=True, deadline=None, database=None
 )
 DTYPES = st.sampled_from(sorted(TOLERANCE))
 SIZES = st.integers(1, 9)
@@ -48,6 +51,14 @@ def normal(seed: int, *shape: int) -> np.ndarray:
   return values.astype(jnp.bfloat16).astype(np.float32)
 
 
+def compiled(
+  kernels: Kernels, function: Callable[..., Any], *args: jax.Array
+) -> Callable[..., Any]:
+  """`function`, compiled as the kernels want it."""
+  lowered = jax.jit(function).lower(*args)
+  return compile_with(kernels.compiler_options, lowered)
+
+
 def value_and_gradients(
   kernels: Kernels,
   operation: Callable[..., jax.Array],
@@ -66,7 +77,8 @@ def value_and_gradients(
     y, vjp = jax.vjp(run, *args)
     return y, *vjp(jnp.asarray(normal(99, *y.shape), y.dtype))
 
-  results = jax.jit(both)(*(jnp.asarray(arg, dtype) for arg in args))
+  args = [jnp.asarray(arg, dtype) for arg in args]
+  results = compiled(kernels, both, *args)(*args)
   assert all(result.dtype == dtype for result in results)
   return results
 
@@ -74,9 +86,9 @@ def value_and_gradients(
 def assert_forms_agree(
   operation: Operation, args: tuple[np.ndarray, ...], dtype: str
 ) -> None:
-  """'cpu' and 'xla' in `dtype` equal 'xla' in float32, gradients included."""
+  """All in `dtype` equal 'xla' in float32, gradients included."""
   expected = value_and_gradients(KERNELS['xla'], operation, args)
-  forms = ['cpu'] if dtype == 'float32' else ['cpu', 'xla']
+  forms = FAST if dtype == 'float32' else KERNELS
   for form in forms:
     actual = value_and_gradients(KERNELS[form], operation, args, dtype)
     errors = [
@@ -129,7 +141,7 @@ def numpy_max_pool(
   return y, dx
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(
   ('shape', 'kernel', 'stride'),
   [
@@ -158,7 +170,7 @@ def test_conv_equals_numpy(
   np.testing.assert_allclose(np.vdot(dw, v), np.vdot(dy, slope_w) / 2, 1e-4)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(
   ('shape', 'window', 'stride'),
   [
@@ -180,7 +192,7 @@ def test_max_pool_equals_numpy_with_many_ties(
   np.testing.assert_allclose(dx, expected[1], rtol=1e-6, atol=1e-6)
 
 
-@BOTH
+@ALL
 def test_max_pool_gradient_equals_finite_differences(kernels: Kernels) -> None:
   # All numbers are at least 1 apart, so a small step changes no winner.
   shape, step = (2, 5, 6, 3), 1e-3
@@ -194,7 +206,7 @@ def test_max_pool_gradient_equals_finite_differences(kernels: Kernels) -> None:
   np.testing.assert_allclose(np.vdot(dx, u), slope, rtol=1e-5)
 
 
-@BOTH
+@ALL
 def test_elementwise_operations_equal_numpy(kernels: Kernels) -> None:
   x, b = normal(0, 2, 3, 4, 5), normal(1, 5)
   y, dx, db = value_and_gradients(
@@ -256,31 +268,80 @@ def test_max_pool_forms_agree_with_many_ties(
 @pytest.mark.parametrize('dtype', TOLERANCE)
 @pytest.mark.parametrize('rows', [(1, 1, 1), (3, 5, 2)], ids=['one', 'many'])
 def test_block_operations_agree(rows: tuple[int, ...], dtype: str) -> None:
+  widths = [4, 1, 7]
   args = (
     normal(0, *rows, 12),
-    *(normal(i, 1, 1, 12, width) for i, width in enumerate([4, 1, 7])),
-    normal(5, 12),
+    *(normal(i, 1, 1, 12, width) for i, width in enumerate(widths)),
+    *(normal(5 + i, width) for i, width in enumerate(widths)),
   )
 
   def block(k: Kernels, x: jax.Array, *rest: jax.Array) -> jax.Array:
-    *ws, b = rest
-    return k.bias_relu(jnp.concatenate(k.conv_1x1s(x, ws), axis=-1), b)
+    ys = k.conv_1x1s_bias_relu(x, rest[:3], rest[3:])
+    assert [y.shape[-1] for y in ys] == widths
+    return jnp.concatenate(ys, axis=-1)
 
   assert_forms_agree(block, args, dtype)
 
 
-def test_pooling_commutes_with_bias_and_relu() -> None:
-  args = (normal(0, 2, 5, 6, 4), normal(1, 4))
-  pooled = [
-    value_and_gradients(KERNELS['xla'], operation, args)
-    for operation in (
-      lambda k, x, b: k.bias_relu_max_pool(x, b, 3, 2),
-      lambda k, x, b: k.max_pool(k.bias_relu(x, b), 3, 2),
-    )
-  ]
-  chex.assert_trees_all_close(*pooled, rtol=1e-5, atol=1e-6)
-  assert_forms_agree(
-    lambda k, x, b: k.bias_relu_max_pool(x, b, 3, 2), args, 'float32'
+@EXAMPLES
+@hypothesis.given(
+  size=st.integers(3, 9),
+  channels=st.sampled_from([1, 3, 9]),
+  kernel=st.sampled_from([1, 3, 5, 7]),
+  stride=st.sampled_from([1, 2]),
+  pool=st.sampled_from([None, (3, 1), (3, 2), (2, 2)]),
+  dtype=DTYPES,
+)
+def test_convolution_with_all_that_follows_it_agrees(
+  size: int,
+  channels: int,
+  kernel: int,
+  stride: int,
+  pool: tuple[int, int] | None,
+  dtype: str,
+) -> None:
+  args = (
+    normal(0, 2, size, size + 1, channels),
+    normal(1, kernel, kernel, channels, 5),
+    normal(2, 5),
+  )
+
+  def fused(k: Kernels, x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+    if pool:
+      return k.conv_bias_relu_max_pool(x, w, b, stride, pool)
+    return k.conv_bias_relu(x, w, b, stride)
+
+  def apart(k: Kernels, x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+    y = k.bias_relu(k.conv(x, w, stride), b)
+    return k.max_pool(y, *pool) if pool else y
+
+  # In float32 alone: rounded to less, other elements of a window win.
+  expected = value_and_gradients(KERNELS['xla'], apart, args)
+  for kernels in KERNELS.values():
+    actual = value_and_gradients(kernels, fused, args)
+    for a, b in zip(actual, expected, strict=True):
+      assert relative_error(a, b) < 1e-5, kernels.name
+  for kernels in KERNELS.values():
+    y, *_ = value_and_gradients(kernels, fused, args, dtype)
+    assert relative_error(y, expected[0]) < TOLERANCE[dtype], kernels.name
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.parametrize('name', FAST)
+def test_max_pool_of_two_byte_floats_knows_all_of_them(
+  name: str, dtype: str
+) -> None:
+  special = [0.0, -0.0, -1.0, 2.0, -3.0, 6e-8, -6e-8, np.inf, -np.inf]
+  x = np.random.default_rng(0).choice(special, (4, 9, 9, 7))
+  x[0, 4, 4, 0] = np.nan
+  actual, expected = (
+    value_and_gradients(
+      KERNELS[form], lambda k, x: k.max_pool(x, 3, 2), (x,), dtype
+    )[0]
+    for form in (name, 'xla')
+  )
+  np.testing.assert_array_equal(
+    np.asarray(actual, np.float32), np.asarray(expected, np.float32)
   )
 
 
@@ -292,8 +353,10 @@ def small_network(
 ) -> jax.Array:
   """Every operation once: [B, H, W, 3] -> [B, C]."""
   x = kernels.enter(x)
-  x = kernels.bias_relu_max_pool(kernels.conv(x, stem, 2), b, 3, 2)
-  one, two = kernels.conv_1x1s(x, [w[:1, :1], w[1:2, :1]])
+  x = kernels.conv_bias_relu_max_pool(x, stem, b, 2)
+  one, two = kernels.conv_1x1s_bias_relu(
+    x, [w[:1, :1], w[1:2, :1]], [b, b[::-1]]
+  )
   x = jnp.concatenate([one, kernels.conv(two, w)], axis=-1)
   x = kernels.max_pool(x, 3, 1)
   return kernels.global_mean(x)
@@ -317,11 +380,12 @@ def network_gradients(kernels: Kernels, *args: jax.Array) -> Any:
   return jax.grad(loss, argnums=(0, 1, 2, 3))(*args)
 
 
-def test_gradients_of_a_network_agree_down_to_the_image() -> None:
-  args = network_args(2)
+@pytest.mark.parametrize('name', FAST)
+def test_gradients_of_a_network_agree_down_to_the_image(name: str) -> None:
+  args = [jnp.asarray(arg) for arg in network_args(2)]
   actual, expected = (
-    jax.jit(network_gradients, static_argnums=0)(KERNELS[name], *args)
-    for name in ('cpu', 'xla')
+    compiled(k, functools.partial(network_gradients, k), *args)(*args)
+    for k in (KERNELS[name], KERNELS['xla'])
   )
   assert np.linalg.norm(actual[0]) > 0
   for a, b in zip(actual, expected, strict=True):
@@ -329,27 +393,35 @@ def test_gradients_of_a_network_agree_down_to_the_image() -> None:
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_vmap_equals_a_loop(dtype: str) -> None:
+@pytest.mark.parametrize('name', FAST)
+def test_vmap_equals_a_loop(name: str, dtype: str) -> None:
   x, *rest = (jnp.asarray(arg, dtype) for arg in network_args(2, 1))
-  gradients = jax.jit(lambda x: network_gradients(KERNELS['cpu'], x, *rest)[:2])
-  mapped = jax.jit(jax.vmap(gradients))(x)
-  looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(gradients, x))
+  kernels = KERNELS[name]
+
+  def gradients(x: jax.Array) -> Any:
+    return network_gradients(kernels, x, *rest)[:2]
+
+  mapped = compiled(kernels, jax.vmap(gradients), x)(x)
+  single = compiled(kernels, gradients, x[0])
+  looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(single, x))
   for a, b in zip(mapped, looped, strict=True):
     assert relative_error(a, b) < TOLERANCE[dtype]
 
 
-def test_pmap_equals_jit() -> None:
+@pytest.mark.parametrize('name', FAST)
+def test_pmap_equals_jit(name: str) -> None:
   x, *rest = network_args(1, 2)
-  axes = (None, 0, None, None, None)
-  mapped = jax.pmap(
-    network_gradients, in_axes=axes, static_broadcasted_argnums=0
-  )(KERNELS['cpu'], x, *rest)
-  single = network_gradients(KERNELS['cpu'], x[0], *rest)
+  gradients = functools.partial(network_gradients, KERNELS[name])
+  mapped = compiled_with(
+    KERNELS[name].compiler_options,
+    jax.pmap(gradients, in_axes=(0, None, None, None)),
+  )(x, *rest)
+  single = gradients(x[0], *rest)
   for a, b in zip(mapped, single, strict=True):
     assert relative_error(a[0], b) < 1e-5
 
 
-@BOTH
+@ALL
 def test_shapes_and_layout(kernels: Kernels) -> None:
   x = normal(0, 2, 3, 4, 5)
   np.testing.assert_array_equal(kernels.leave(kernels.enter(jnp.array(x))), x)
@@ -364,11 +436,13 @@ def test_shapes_and_layout(kernels: Kernels) -> None:
 
 # ---- Selection.
 
+HAS_ONEDNN = layers_onednn.is_available(jnp.dtype('float32'))
+
 
 @pytest.mark.parametrize(
   ('kernels', 'backend', 'name'),
   [
-    ('auto', 'cpu', 'cpu'),
+    ('auto', 'cpu', 'onednn' if HAS_ONEDNN else 'cpu'),
     ('auto', 'gpu', 'xla'),
     ('auto', 'tpu', 'xla'),
     ('xla', 'cpu', 'xla'),
@@ -376,11 +450,27 @@ def test_shapes_and_layout(kernels: Kernels) -> None:
   ],
 )
 def test_select_kernels(kernels: str, backend: str, name: str) -> None:
-  assert layers.select_kernels(kernels, backend).name == name
+  assert layers.select_kernels(kernels, backend, jnp.float32).name == name
 
 
-def test_select_kernels_names_the_field_and_what_is_allowed() -> None:
-  with pytest.raises(
-    UserError, match=r"config\.model\.kernels='fast'.*auto, xla, cpu"
-  ):
-    layers.select_kernels('fast', 'cpu')
+def test_onednn_is_chosen_by_what_a_program_compiles_to() -> None:
+  assert not layers_onednn.is_available(jnp.dtype('int32'))
+  x = jnp.ones((8, 8, 8, 16))
+  program = compiled(
+    KERNELS['onednn'], KERNELS['onednn'].conv, x, jnp.ones((3, 3, 16, 16))
+  )
+  assert ('__onednn$' in program.as_text()) == HAS_ONEDNN
+
+
+@pytest.mark.parametrize(
+  ('kernels', 'backend', 'message'),
+  [
+    ('fast', 'cpu', r"config\.model\.kernels='fast'.*auto, xla, onednn, cpu"),
+    ('onednn', 'gpu', r"config\.model\.kernels='onednn'.*auto, xla, cpu"),
+  ],
+)
+def test_select_kernels_names_the_field_and_what_is_allowed(
+  kernels: str, backend: str, message: str
+) -> None:
+  with pytest.raises(UserError, match=message):
+    layers.select_kernels(kernels, backend, jnp.float32)

@@ -7,11 +7,11 @@ import ml_collections
 import numpy as np
 import pytest
 
-from googlenet import architectures
+from googlenet import architectures, layers
 from googlenet import network as network_lib
 from googlenet.modes import summary
 
-BOTH_KERNELS = pytest.mark.parametrize('kernels', ['xla', 'cpu'])
+ALL_KERNELS = pytest.mark.parametrize('kernels', list(layers.KERNELS))
 
 
 def model_config(**changes) -> ml_collections.ConfigDict:
@@ -30,7 +30,7 @@ def abstract_init(config, image_shape):
   return network, image, network_lib.abstract_init(network, image_shape)
 
 
-@BOTH_KERNELS
+@ALL_KERNELS
 def test_shapes_of_the_stages(kernels):
   network, image, (params, state) = abstract_init(
     model_config(kernels=kernels), (96, 96, 1)
@@ -150,10 +150,10 @@ def numpy_pool(x):
   return out
 
 
-@BOTH_KERNELS
+@ALL_KERNELS
 def test_inception_block_against_numpy_loops(kernels):
   row = architectures.Inception('inception_3a', 4, 3, 6, 2, 5, 3)
-  ops = network_lib.select_kernels(kernels, 'cpu')
+  ops = layers.KERNELS[kernels]
   init = hk.initializers.VarianceScaling(2.0)
 
   def forward(x):
@@ -183,7 +183,7 @@ def test_inception_block_against_numpy_loops(kernels):
   np.testing.assert_allclose(actual, np.stack(expected), rtol=1e-4, atol=1e-5)
 
 
-@BOTH_KERNELS
+@ALL_KERNELS
 def test_gradient_of_the_network_against_finite_differences(kernels):
   config = model_config(variant='tiny', kernels=kernels)
   network = network_lib.make_network(config)
@@ -226,7 +226,7 @@ def test_kernels_agree_on_the_whole_network():
   )
   images = np.random.default_rng(0).normal(size=(2, *image_shape))
   logits = []
-  for kernels in ('xla', 'cpu'):
+  for kernels in ('xla', layers.select_kernels('auto', 'cpu', 'float32').name):
     network = network_lib.make_network(model_config(kernels=kernels))
     apply = jax.jit(network.apply, static_argnums=4)
     outputs, _ = apply(params, state, None, images.astype(np.float32), False)

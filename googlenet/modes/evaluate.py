@@ -27,7 +27,7 @@ def run(
   del started
   path = checkpoint.latest(workdir)
   dataset = loop.load_split(config, 'eval_split')
-  network = network_lib.make_network(config.model)
+  network = loop.make_network(config)
   size = config.data.image_size
   params, network_state = network_lib.abstract_init(
     network, (size, size, dataset.image_shape[-1])

@@ -1,0 +1,46 @@
+"""Compiling with options of XLA."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+Options = tuple[tuple[str, Any], ...]
+
+
+def compile_with(options: Options, lowered: Any) -> Any:
+  """Compiles what `jax.jit(f).lower(...)` returns.
+
+  Raises:
+    jax.errors.JaxRuntimeError: XLA knows no such option.
+  """
+  with warnings.catch_warnings():
+    # XLA cannot write a program that calls oneDNN to the compilation cache, and
+    # nobody can mend that: such a program is compiled anew at each start.
+    warnings.filterwarnings(
+      'ignore', message='Error writing persistent compilation cache entry'
+    )
+    return lowered.compile(compiler_options=dict(options))
+
+
+def compiled_with(
+  options: Options, function: Callable[..., Any]
+) -> Callable[..., Any]:
+  """Returns a jitted or pmapped function, compiled with options of XLA.
+
+  As without them, that happens at the first call with new shapes; `jax.pmap`
+  takes no options itself.
+  """
+  if not options:
+    return function
+  programs = {}
+
+  def call(*args: Any) -> Any:
+    leaves, structure = jax.tree.flatten(args)
+    key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    if key not in programs:
+      programs[key] = compile_with(options, function.lower(*args))
+    return programs[key](*args)
+
+  return call
