@@ -30,14 +30,13 @@ import re  # noqa: E402
 import sys  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
-import jax  # noqa: E402
 import ml_collections  # noqa: E402
 from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from googlenet import config as config_lib  # noqa: E402
-from googlenet.allocator import tune_allocator  # noqa: E402
 from googlenet.errors import UserError, did_you_mean  # noqa: E402
+from googlenet.machine import tune_machine  # noqa: E402
 
 # A mode is the file googlenet/modes/<name>.py with a function `run`.
 MODES = ('train', 'evaluate', 'summary')
@@ -162,40 +161,6 @@ def _value_problem(argv: list[str], text: str) -> str:
         if f'={value}' in text or not equals:
           return str(config_lib.invalid(name, value))
   return text
-
-
-def tune_machine(compilation_cache: str) -> None:
-  """Sets what belongs to the process: compilation cache, allocator.
-
-  Args:
-    compilation_cache: folder of compiled programs, so that a second start
-      compiles nothing; '' for none.
-
-  Raises:
-    UserError: the folder cannot be made, or JAX finds no device.
-  """
-  if compilation_cache:
-    folder = os.path.expanduser(compilation_cache)
-    try:
-      os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-      raise UserError(
-        f'config.train.compilation_cache={compilation_cache!r} cannot be '
-        f"made ({error.strerror}): give another folder, or '' for none"
-      ) from error
-    jax.config.update('jax_compilation_cache_dir', folder)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  # Before JAX starts its threads, which keep the heap that they start with:
-  # 165 images/s instead of 123 (training in bfloat16, two CPU cores).
-  tune_allocator()
-  try:
-    jax.devices()
-  except (RuntimeError, AssertionError) as error:
-    platforms = os.environ.get('JAX_PLATFORMS', '')
-    raise UserError(
-      f'JAX finds no device (JAX_PLATFORMS={platforms!r}): unset it, or '
-      'install the JAX of that platform'
-    ) from error
 
 
 def main(argv: list[str]) -> int:
