@@ -34,6 +34,7 @@ RUN_FILES = (
   'checkpoints',
   'tensorboard',
   'result.json',
+  'benchmark.json',
 )
 
 

@@ -9,7 +9,9 @@ from conftest import ROOT, load_config
 
 from googlenet import config as config_lib
 from googlenet import loop, optimizer
+from googlenet.benchmark import contenders
 from googlenet.errors import UserError, did_you_mean
+from googlenet.modes import benchmark
 
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
 
@@ -48,6 +50,14 @@ def test_no_field_is_unread(config, tmp_path, monkeypatch):
   loop.train_and_evaluate(config, tmp_path / 'run')
   for schedule in optimizer.SCHEDULES.values():
     schedule(config.optimizer, 10, 100)(1)
+
+  def stop(contender):  # before the first process: it reads the fields itself
+    raise UserError(contender.name)
+
+  with pytest.raises(UserError, match='ours float32'):
+    benchmark.measure(config, stop)
+  # What the processes of torch are told.
+  contenders.torch_contenders(config, 1, 'python', 'cpu', tmp_path)
   source = (ROOT / 'launch.py').read_text()
   if 'tune_machine(arguments.config.train.compilation_cache)' in source:
     read.add('train.compilation_cache')
