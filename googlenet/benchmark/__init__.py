@@ -1,7 +1,10 @@
-"""`launch.py --mode=benchmark`: this machine, this network, and its peers.
+"""What `launch.py --mode=benchmark` is made of.
 
-runner    starts every contender as a process, in turn; medians and ratios
-ours      such a process: the training and evaluation step of this project
-torch_peer  such a process: the same network in PyTorch
-table     what is printed
+contenders    who is measured
+runner        starts each as a process, in turn
+ours          such a process: the training and evaluation step of this project
+clock, flops  what it times with, and what it compares with
+torch_peer    such a process: the same network in PyTorch
+results       medians and ratios
+table         what is printed
 """

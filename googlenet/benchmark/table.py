@@ -1,5 +1,6 @@
 """Results as text, at most 100 columns."""
 
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -48,8 +49,9 @@ def render(result: dict[str, Any]) -> str:
     _flops(result['efficiency'], network['flop_per_image']),
   ]
   if result['torch_left_out']:
-    parts.append(f'torch is left out: {result["torch_left_out"]}')
-  elif not machine['devices'].startswith('1 x'):
+    text = f'torch is left out: {result["torch_left_out"]}'
+    parts.append(textwrap.fill(text, 100))
+  elif machine['backend'] != 'cpu' and machine['devices'][:2] != '1 ':
     parts.append('torch uses one device, this project all of them')
   return '\n\n'.join(parts)
 
@@ -98,7 +100,7 @@ def _starts(starts: list[dict[str, Any]]) -> str:
       ]
     )
   failed = [
-    f'{row["contender"]} failed: {row["error"]}'
+    textwrap.fill(f'{row["contender"]} failed: {row["error"]}', 100)
     for row in starts
     if row['error']
   ]
