@@ -135,6 +135,8 @@ def make_parts(run: loop.Run) -> tuple[Callable, Callable]:
 
   def loss(params, network_state, batch):
     example_keys, dropout_key = keys(batch)
+    if num_parts == 1:
+      return loss_fn(params, network_state, batch, example_keys, dropout_key)[0]
     parts = jax.tree.map(
       lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, example_keys)
     )
