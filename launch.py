@@ -1,15 +1,17 @@
-"""GoogLeNet on JAX: train, evaluate and look at a network of a config file.
+"""GoogLeNet on JAX: train, evaluate, look at or time what a config file says.
 
   python launch.py --config=configs/fmnist96.py
   python launch.py --config=configs/fmnist96.py --config.train.epochs=2
   python launch.py --mode=evaluate --workdir=runs/...
   python launch.py --mode=summary --config=configs/fmnist96.py
+  python launch.py --mode=benchmark --config=configs/fmnist96.py
 
 Flags:
   --config    Config file. Any field of it is a flag: --config.seed=1.
               Without it, the config of the run in --workdir.
-  --mode      train (default), evaluate or summary.
-  --workdir   Folder of a run. Training's default: a fresh dated one in runs/.
+  --mode      train (default), evaluate, summary or benchmark.
+  --workdir   Folder of a run. Default of training and benchmark: a fresh dated
+              one in runs/.
 
 Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted.
 """
@@ -30,17 +32,18 @@ import re  # noqa: E402
 import sys  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
-import jax  # noqa: E402
 import ml_collections  # noqa: E402
 from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from googlenet import config as config_lib  # noqa: E402
-from googlenet.allocator import tune_allocator  # noqa: E402
 from googlenet.errors import UserError, did_you_mean  # noqa: E402
+from googlenet.machine import tune_machine  # noqa: E402
 
 # A mode is the file googlenet/modes/<name>.py with a function `run`.
-MODES = ('train', 'evaluate', 'summary')
+MODES = ('train', 'evaluate', 'summary', 'benchmark')
+# They write a run: a workdir with one in it is of no use to them.
+_WRITING = ('train', 'benchmark')
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 _HELP = {'-h', '--help', '-help', '--helpfull', '--helpshort'}
 
@@ -78,7 +81,7 @@ def parse(argv: list[str]) -> Arguments:
     raise UserError('--workdir is missing: --mode=evaluate scores a run')
   if ours.config:
     config = _load_config_file(ours.config)
-  elif ours.mode != 'train' and workdir:
+  elif ours.mode not in _WRITING and workdir:
     config = config_lib.load(pathlib.Path(workdir) / 'config.json')
   else:
     raise UserError(
@@ -164,40 +167,6 @@ def _value_problem(argv: list[str], text: str) -> str:
   return text
 
 
-def tune_machine(compilation_cache: str) -> None:
-  """Sets what belongs to the process: compilation cache, allocator.
-
-  Args:
-    compilation_cache: folder of compiled programs, so that a second start
-      compiles nothing; '' for none.
-
-  Raises:
-    UserError: the folder cannot be made, or JAX finds no device.
-  """
-  if compilation_cache:
-    folder = os.path.expanduser(compilation_cache)
-    try:
-      os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-      raise UserError(
-        f'config.train.compilation_cache={compilation_cache!r} cannot be '
-        f"made ({error.strerror}): give another folder, or '' for none"
-      ) from error
-    jax.config.update('jax_compilation_cache_dir', folder)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  # Before JAX starts its threads, which keep the heap that they start with:
-  # 165 images/s instead of 123 (training in bfloat16, two CPU cores).
-  tune_allocator()
-  try:
-    jax.devices()
-  except (RuntimeError, AssertionError) as error:
-    platforms = os.environ.get('JAX_PLATFORMS', '')
-    raise UserError(
-      f'JAX finds no device (JAX_PLATFORMS={platforms!r}): unset it, or '
-      'install the JAX of that platform'
-    ) from error
-
-
 def main(argv: list[str]) -> int:
   """Runs the mode of a command line and returns the exit code."""
   signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -206,7 +175,8 @@ def main(argv: list[str]) -> int:
     return EXIT_DONE
   try:
     arguments = parse(argv)
-    tune_machine(arguments.config.train.compilation_cache)
+    if arguments.mode != 'benchmark':  # its processes do so themselves
+      tune_machine(arguments.config.train.compilation_cache)
     mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
     mode.run(arguments.config, arguments.workdir, _STARTED)
   except (UserError, OSError) as error:

@@ -71,4 +71,15 @@ def get_config() -> ml_collections.ConfigDict:
   config.logging = logging = ml_collections.ConfigDict()
   logging.every_steps = 50  # a line in metrics.jsonl
   logging.tensorboard = True  # event files beside metrics.jsonl
+
+  config.benchmark = benchmark = ml_collections.ConfigDict()
+  benchmark.batch_sizes = (32, 128)  # images a step; train.batch_size is added
+  # Each is measured, whatever train.precision is.
+  benchmark.precisions = (
+    'float32',
+    'params=float32,compute=bfloat16,output=float32',
+  )
+  benchmark.steps = 5  # timed steps a round
+  benchmark.rounds = 3  # every contender once in each; the median counts
+  benchmark.torch_python = ''  # a Python with torch; '': this one | none
   return config.lock()

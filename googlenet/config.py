@@ -74,14 +74,14 @@ def _text(empty: bool = False) -> Field:
   )
 
 
-def _tuple_of(element: Field, words: str) -> Field:
+def _tuple_of(element: Field, words: str, example: str = '(0.5,)') -> Field:
   return Field(
     lambda v: (
       isinstance(v, (tuple, list))
       and len(v) > 0
       and all(element.is_valid(x) for x in v)
     ),
-    f'a tuple of {words}, like (0.5,)',
+    f'a tuple of {words}, like {example}',
   )
 
 
@@ -144,6 +144,17 @@ FIELDS: dict[str, Field] = {
   'checkpoint.every_epochs': _integer(1),
   'logging.every_steps': _integer(1),
   'logging.tensorboard': _boolean(),
+  'benchmark.batch_sizes': _tuple_of(
+    _integer(1), 'whole numbers from 1', '(32, 128)'
+  ),
+  'benchmark.precisions': _tuple_of(
+    _POLICY,
+    'jmp policies as train.precision takes them',
+    "('params=float32,compute=bfloat16,output=float32',)",
+  ),
+  'benchmark.steps': _integer(1, 100_000),
+  'benchmark.rounds': _integer(1, 1000),
+  'benchmark.torch_python': _text(empty=True),
 }
 
 
@@ -296,11 +307,13 @@ def to_json(config: ml_collections.ConfigDict) -> str:
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
 
 
-def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
-  """Reads a config.json; lists become tuples.
+def from_json(text: str) -> ml_collections.ConfigDict:
+  """Reads what `to_json` wrote; lists become tuples.
 
   Raises:
-    UserError: the file is missing or damaged.
+    UserError: a field is unknown or missing.
+    ValueError, TypeError, AttributeError, RecursionError: it is no JSON, or
+      none of a config.
   """
 
   def tuples(value: Any) -> Any:
@@ -308,17 +321,26 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
       return {key: tuples(v) for key, v in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
+  config = ml_collections.ConfigDict(tuples(json.loads(text)))
+  check_fields(config)
+  return config
+
+
+def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+  """Reads a config.json; lists become tuples.
+
+  Raises:
+    UserError: the file is missing or damaged.
+  """
   if not os.path.isfile(path):
     raise UserError(
       f'--workdir={os.path.dirname(path)} holds no run: there is no {path}'
     )
   try:
     with open(path, encoding='utf-8') as file:
-      config = ml_collections.ConfigDict(tuples(json.load(file)))
-    check_fields(config)
+      return from_json(file.read())
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
   # What parsing and ConfigDict raise on keys and nesting of any kind.
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path} is damaged: {type(error).__name__}') from error
-  return config

@@ -35,6 +35,7 @@ RUN_FILES = (
   'checkpoints',
   'tensorboard',
   'result.json',
+  'benchmark.json',
 )
 
 

@@ -9,7 +9,9 @@ from conftest import ROOT, load_config
 
 from googlenet import config as config_lib
 from googlenet import loop, optimizer
+from googlenet.benchmark import contenders
 from googlenet.errors import UserError, did_you_mean
+from googlenet.modes import benchmark
 
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
 
@@ -27,6 +29,7 @@ def test_every_config_file_loads_locked_and_valid(path):
 
 def test_no_field_is_unread(config, tmp_path, monkeypatch):
   """Runs the program with each way to use a field, and watches the reads."""
+  config.data.train_split = 'train[:192]'  # two epochs
   config = config_lib.resolve(config)
   sections = {id(config): ''}
   sections |= {
@@ -43,11 +46,29 @@ def test_no_field_is_unread(config, tmp_path, monkeypatch):
     read.add(sections.get(id(self), '?') + name)
     return original(self, name)
 
+  copy = ml_collections.ConfigDict.to_dict
+
+  def to_dict(self, *args):
+    """Copies every field, which is no use of any."""
+    before = set(read)
+    values = copy(self, *args)
+    read.intersection_update(before)
+    return values
+
+  monkeypatch.setattr(ml_collections.ConfigDict, 'to_dict', to_dict)
   monkeypatch.setattr(ml_collections.ConfigDict, '__getattr__', watch)
   monkeypatch.setattr(ml_collections.ConfigDict, '__getitem__', watch_item)
   loop.train_and_evaluate(config, tmp_path / 'run')
   for schedule in optimizer.SCHEDULES.values():
     schedule(config.optimizer, 10, 100)(1)
+
+  def stop(contender):  # before the first process: it reads the fields itself
+    raise UserError(contender.name)
+
+  with pytest.raises(UserError, match='ours float32'):
+    benchmark.measure(config, stop)
+  # What the processes of torch are told.
+  contenders.torch_contenders(config, 1, 'python', 'cpu', tmp_path)
   source = (ROOT / 'launch.py').read_text()
   if 'tune_machine(arguments.config.train.compilation_cache)' in source:
     read.add('train.compilation_cache')

@@ -179,6 +179,13 @@ def flag_file(tmp_path: pathlib.Path, text: str) -> str:
   return f'--flagfile={path}'
 
 
+def no_torch(tmp_path: pathlib.Path) -> pathlib.Path:
+  path = tmp_path / 'python'
+  path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+  path.chmod(0o755)
+  return path
+
+
 FINITE = '--config.optimizer.grad_clip_norm=0'
 
 # flags (or a function of tmp_path that makes them), what the line must say.
@@ -195,7 +202,7 @@ BAD_INPUT = {
   'unknown flag': (['--workdri=x'], ['--workdri', "'workdir'"]),
   'unknown mode': (
     ['--mode=trian'],
-    ['--mode=trian', "'train'", 'evaluate, summary'],
+    ['--mode=trian', "'train'", 'evaluate, summary, benchmark'],
   ),
   'a word without a flag': (['train'], ["'train'", '--flag=value']),
   'no config': (None, ['--config is missing', 'configs/fmnist96.py']),
@@ -423,6 +430,64 @@ BAD_INPUT = {
   'config file that holds itself': (
     lambda tmp_path: [changed(tmp_path, 'extra = config')],
     ['own.py', 'RecursionError'],
+  ),
+  'benchmark of no batch': (
+    ['--mode=benchmark', '--config.benchmark.batch_sizes=()'],
+    ['config.benchmark.batch_sizes=()', 'like (32, 128)'],
+  ),
+  'benchmark of a batch of nothing': (
+    ['--mode=benchmark', '--config.benchmark.batch_sizes=(8,0)'],
+    ['config.benchmark.batch_sizes=(8, 0)', 'whole numbers from 1'],
+  ),
+  'benchmark of an unknown precision': (
+    ['--mode=benchmark', '--config.benchmark.precisions=("float31",)'],
+    ["config.benchmark.precisions=('float31',)", 'jmp policies'],
+  ),
+  'benchmark of no step': (
+    ['--mode=benchmark', '--config.benchmark.steps=0'],
+    ['config.benchmark.steps=0', 'from 1'],
+  ),
+  'benchmark of no round': (
+    ['--mode=benchmark', '--config.benchmark.rounds=0'],
+    ['config.benchmark.rounds=0', 'from 1'],
+  ),
+  'benchmark of batches larger than the data': (
+    ['--mode=benchmark', '--config.benchmark.batch_sizes=(60001,)'],
+    ['config.benchmark.batch_sizes: 60001', '60000 images'],
+  ),
+  'benchmark of batches that do not divide': (
+    [
+      '--mode=benchmark',
+      '--config.benchmark.batch_sizes=(7,)',
+      '--config.train.microbatches=2',
+    ],
+    ['config.benchmark.batch_sizes: 7', 'microbatches=2'],
+  ),
+  'benchmark of data that is not there': (
+    ['--mode=benchmark', '--config.data.train_split=trian'],
+    ["config.data.train_split='trian'", "'train'"],
+  ),
+  'benchmark with a Python that is not there': (
+    ['--mode=benchmark', '--config.benchmark.torch_python=/nowhere/python'],
+    ["config.benchmark.torch_python='/nowhere/python'", 'no such program'],
+  ),
+  'benchmark with a Python that has no torch': (
+    lambda tmp_path: [
+      '--mode=benchmark',
+      f'--config.benchmark.torch_python={no_torch(tmp_path)}',
+    ],
+    ['config.benchmark.torch_python', "No module named 'torch'"],
+  ),
+  'benchmark with a Python that is no program': (
+    lambda tmp_path: [
+      '--mode=benchmark',
+      f'--config.benchmark.torch_python={tmp_path}',
+    ],
+    ['config.benchmark.torch_python', 'no such program'],
+  ),
+  'benchmark into a folder that nobody can make': (
+    ['--mode=benchmark', '--workdir=/proc/run'],
+    ['--workdir=/proc/run', 'cannot be made'],
   ),
   'evaluate without workdir': (
     ['--mode=evaluate'],

@@ -1,0 +1,198 @@
+"""Who is measured: this project and torch, each as a process to start."""
+
+import importlib.util
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+import jmp
+import ml_collections
+
+from googlenet import architectures
+from googlenet.errors import UserError
+
+Config = ml_collections.FrozenConfigDict
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+# What `allocator.tune_allocator` does for us, as glibc takes it from outside.
+_TORCH_ALLOCATOR = {
+  'MALLOC_MMAP_MAX_': '0',
+  'MALLOC_TRIM_THRESHOLD_': '16000000000',
+  'MALLOC_ARENA_MAX': '1',
+}
+# name: dtype, channels last, compiled.
+TORCH_FORMS = {
+  'torch fp32': ('float32', False, False),
+  'torch fp32 channels_last': ('float32', True, False),
+  'torch bf16 channels_last': ('bfloat16', True, False),
+  'torch bf16 channels_last compiled': ('bfloat16', True, True),
+}
+# How the names of ours begin.
+OURS = 'ours'
+REFERENCE = 'torch fp32 channels_last'
+
+
+class Contender(NamedTuple):
+  """A process to start; `job` is what it gets, but for `started`."""
+
+  name: str
+  command: list[str]
+  environment: dict[str, str]
+  job: dict[str, Any]
+
+
+def batch_sizes(config: Config) -> list[int]:
+  """Returns the batch sizes to measure, rising."""
+  return sorted({*config.benchmark.batch_sizes, config.train.batch_size})
+
+
+def check_batch_sizes(config: Config, num_examples: int) -> None:
+  """Checks what is known of the batch sizes before a device is.
+
+  Raises:
+    UserError: one does not divide into microbatches, or exceeds the data.
+  """
+  for size in batch_sizes(config):
+    if size % config.train.microbatches:
+      raise UserError(
+        f'config.benchmark.batch_sizes: {size} does not divide into '
+        f'config.train.microbatches={config.train.microbatches} parts: '
+        'choose multiples'
+      )
+    if size > num_examples:
+      raise UserError(
+        f'config.benchmark.batch_sizes: {size} is larger than the training '
+        f'data ({num_examples} images): choose at most {num_examples}'
+      )
+
+
+def find_torch(torch_python: str) -> tuple[str, str]:
+  """Returns the Python that runs torch, and where there is none, why not.
+
+  Args:
+    torch_python: `benchmark.torch_python`.
+
+  Raises:
+    UserError: the Python that it names cannot be run or has no torch.
+  """
+  if torch_python == 'none':
+    return '', 'config.benchmark.torch_python=none'
+  if not torch_python:
+    if importlib.util.find_spec('torch'):
+      return sys.executable, ''
+    return '', (
+      'this Python has no torch (pip install torch, or name a Python that has '
+      'it: --config.benchmark.torch_python=...)'
+    )
+  path = shutil.which(os.path.expanduser(torch_python))
+  problem = 'no such program'
+  if path:
+    try:
+      done = subprocess.run(
+        [path, '-c', 'import torch'], capture_output=True, text=True
+      )
+    except OSError as error:
+      problem = f'it cannot be run: {error.strerror}'
+    else:
+      if not done.returncode:
+        return path, ''
+      problem = f'it cannot import torch: {last_line(done.stderr)}'
+  raise UserError(
+    f'config.benchmark.torch_python={torch_python!r}: {problem}; give the path '
+    "of a Python that has torch, '' for this one, or none"
+  )
+
+
+def our_contenders(config: Config, folder: pathlib.Path) -> list[Contender]:
+  """Returns this project, once for each compute dtype.
+
+  Args:
+    config: resolved.
+    folder: an empty one, where compiled programs are kept between rounds.
+  """
+  contenders = {}
+  for precision in config.benchmark.precisions:
+    dtype = jmp.get_policy(precision).compute_dtype.__name__
+    job_config = config.to_dict()
+    job_config['train'] |= {
+      'precision': precision,
+      'compilation_cache': str(folder / f'ours-{dtype}'),
+    }
+    name = f'{OURS} {dtype}'
+    paths = [str(_ROOT), os.environ.get('PYTHONPATH', '')]
+    contenders[name] = Contender(
+      name,
+      [sys.executable, '-m', 'googlenet.benchmark.ours'],
+      {'PYTHONPATH': os.pathsep.join(filter(None, paths))},
+      {'config': job_config, 'batch_sizes': batch_sizes(config)},
+    )
+  return list(contenders.values())
+
+
+def torch_contenders(
+  config: Config,
+  channels: int,
+  python: str,
+  backend: str,
+  folder: pathlib.Path,
+) -> list[Contender]:
+  """Returns the same network in torch, in each of `TORCH_FORMS`.
+
+  Args:
+    config: resolved.
+    channels: of the images.
+    python: a Python that has torch.
+    backend: where ours runs: 'cpu' or 'gpu'; torch runs there too.
+    folder: an empty one, where compiled programs are kept between rounds.
+  """
+  size = config.data.image_size
+  job = {
+    'rows': torch_rows(architectures.ARCHITECTURES[config.model.variant]),
+    'image_shape': [size, size, channels],
+    'num_classes': config.model.num_classes,
+    'optimizer': {
+      name: config.optimizer[name]
+      for name in ('learning_rate', 'momentum', 'nesterov', 'weight_decay')
+    },
+    'batch_sizes': batch_sizes(config),
+    'steps': config.benchmark.steps,
+    'device': 'cuda' if backend == 'gpu' else backend,
+  }
+  environment = {
+    **_TORCH_ALLOCATOR,
+    'TORCHINDUCTOR_CACHE_DIR': str(folder / 'torch'),
+  }
+  return [
+    Contender(
+      name,
+      [python, str(_ROOT / 'googlenet/benchmark/torch_peer.py')],
+      environment,
+      {**job, 'dtype': dtype, 'channels_last': last, 'compile': compiled},
+    )
+    for name, (dtype, last, compiled) in TORCH_FORMS.items()
+  ]
+
+
+def torch_rows(architecture: architectures.Architecture) -> list[list[Any]]:
+  """Returns the rows of a network as `torch_peer.Network` takes them."""
+  rows = []
+  for row in (row for stage in architecture for row in stage.rows):
+    if isinstance(row, architectures.MaxPool):
+      rows.append(['', 'pool', *row])
+    elif isinstance(row, architectures.ConvLayer):
+      rows += [
+        [f'{row.name}/{c.name}', 'conv', c.width, c.kernel_size, c.stride]
+        for c in row.convs
+      ]
+    else:
+      rows.append([row.name, 'inception', *row[1:]])
+  return rows
+
+
+def last_line(text: str) -> str:
+  """Returns the last line that is not empty, or ''."""
+  lines = text.strip().splitlines()
+  return lines[-1] if lines else ''

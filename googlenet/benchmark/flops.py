@@ -1,0 +1,56 @@
+"""Operations of the network, and what the machine reaches at best."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from googlenet import architectures
+from googlenet import train_step as step_lib
+from googlenet.benchmark.clock import median_seconds
+from googlenet.modes import summary
+
+# Side of the matrices whose product is timed.
+_PRODUCT_SIZE = {'cpu': 2048}
+_PRODUCT_SIZE_ELSEWHERE = 8192
+
+
+def product_flop_per_s(dtype: jnp.dtype, count: int) -> float:
+  """Returns what all devices reach together on a product of matrices."""
+  n = _PRODUCT_SIZE.get(jax.default_backend(), _PRODUCT_SIZE_ELSEWHERE)
+  rng = np.random.default_rng(0)
+  a, b = step_lib.replicated(
+    [jnp.asarray(rng.standard_normal((n, n), np.float32), dtype)] * 2
+  )
+  product = jax.pmap(
+    lambda a, b, _: a @ b,
+    axis_name=step_lib.PMAP_AXIS,
+    in_axes=(None, None, 0),
+  )
+  num_devices = jax.local_device_count()
+  places = np.zeros(num_devices, np.float32)
+  return (
+    num_devices
+    * 2
+    * n**3
+    / median_seconds(lambda: product(a, b, places), count)
+  )
+
+
+def flop_per_image(
+  model_config: ml_collections.ConfigDict, image_shape: tuple[int, int, int]
+) -> dict[str, int]:
+  """Returns the operations of convolutions and classifier, by use.
+
+  Two for each multiply-add. Training makes three times as many, for the
+  gradients of inputs and weights; the images need no gradient.
+  """
+  total = summary.summarize(model_config, image_shape)[-1].multiply_adds
+  architecture = architectures.ARCHITECTURES[model_config.variant]
+  first = architecture[0].rows[0].convs[0]
+  height, width, channels = image_shape
+  places = math.ceil(height / first.stride) * math.ceil(width / first.stride)
+  image_gradient = places * first.kernel_size**2 * channels * first.width
+  return {'train': 2 * (3 * total - image_gradient), 'infer': 2 * total}

@@ -1,0 +1,244 @@
+"""A process that measures the same network in PyTorch: its peer.
+
+It needs torch and the standard library alone, so that any Python which has
+torch runs it by its path. A job comes as JSON on stdin (see `runner`), a report
+leaves as one line of JSON on stdout.
+
+It does a little less than ours: the images are resized and normalised already,
+one batch is used again and again, and gradients are not clipped.
+
+Padding is symmetric, the form that torch is fast in; ours is SAME. Where the
+two differ, they are mirror images: this network with mirrored kernels, on a
+mirrored image, gives the logits of ours.
+"""
+
+import collections
+import contextlib
+import json
+import resource
+import statistics
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
+# Steps given to a GPU ahead of the running one.
+_IN_FLIGHT = {'cpu': 0, 'cuda': 2}
+
+
+class ConvRelu(nn.Module):
+  """A convolution with bias and ReLU; as many outputs as SAME padding has."""
+
+  def __init__(self, channels, width, kernel_size, stride=1):
+    super().__init__()
+    self.conv = nn.Conv2d(
+      channels, width, kernel_size, stride, kernel_size // 2
+    )
+
+  def forward(self, x):
+    return F.relu(self.conv(x))
+
+
+class Inception(nn.Module):
+  """Four parallel branches joined on channels."""
+
+  def __init__(self, channels, w_1, w_3_reduce, w_3, w_5_reduce, w_5, w_pool):
+    super().__init__()
+    self.conv_1x1 = ConvRelu(channels, w_1, 1)
+    self.conv_3x3_reduce = ConvRelu(channels, w_3_reduce, 1)
+    self.conv_3x3 = ConvRelu(w_3_reduce, w_3, 3)
+    self.conv_5x5_reduce = ConvRelu(channels, w_5_reduce, 1)
+    self.conv_5x5 = ConvRelu(w_5_reduce, w_5, 5)
+    self.pool_proj = ConvRelu(channels, w_pool, 1)
+
+  def forward(self, x):
+    return torch.cat(
+      (
+        self.conv_1x1(x),
+        self.conv_3x3(self.conv_3x3_reduce(x)),
+        self.conv_5x5(self.conv_5x5_reduce(x)),
+        self.pool_proj(F.max_pool2d(x, 3, 1, 1)),
+      ),
+      1,
+    )
+
+
+class Network(nn.Module):
+  """The rows of a job, a global mean and the classifier.
+
+  Args:
+    rows: of [name, kind, *numbers]: `conv` with width, kernel size and stride;
+      `pool` with window and stride; `inception` with its six widths. `name` is
+      the path of its parameters in our network.
+    channels: of the images [B, C, H, W].
+    num_classes: logits.
+  """
+
+  def __init__(self, rows, channels, num_classes):
+    super().__init__()
+    self.names, layers = [], []
+    for name, kind, *numbers in rows:
+      if kind == 'conv':
+        layers.append(ConvRelu(channels, *numbers))
+        channels = numbers[0]
+      elif kind == 'pool':
+        window, stride = numbers
+        layers.append(nn.MaxPool2d(window, stride, window // 2))
+      elif kind == 'inception':
+        layers.append(Inception(channels, *numbers))
+        channels = numbers[0] + numbers[2] + numbers[4] + numbers[5]
+      else:
+        raise ValueError(f'{kind!r} is not a kind of row')
+      self.names.append(name)
+    self.features = nn.Sequential(*layers)
+    self.logits = nn.Linear(channels, num_classes)
+
+  def forward(self, x):
+    return self.logits(self.features(x).mean((2, 3)))
+
+
+def initialise(network):
+  """He initialisation, biases 0: numbers of the size that training sees."""
+  for module in network.modules():
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+      nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
+      nn.init.zeros_(module.bias)
+
+
+def make_optimizer(network, config):
+  """Returns SGD with the momentum and decay of the `optimizer` section."""
+  return torch.optim.SGD(
+    network.parameters(),
+    config['learning_rate'],
+    momentum=config['momentum'],
+    nesterov=config['nesterov'] and config['momentum'] > 0,
+    weight_decay=config['weight_decay'],
+  )
+
+
+def intervals(call, steps, device):
+  """Returns the seconds between the ends of `steps` calls, one before them.
+
+  On a GPU the host runs ahead of the device, as it does in training.
+  """
+  in_flight, pending, ends = _IN_FLIGHT[device], collections.deque(), []
+  for _ in range(1 + steps + in_flight):
+    call()
+    done = None
+    if device == 'cuda':
+      done = torch.cuda.Event()
+      done.record()
+    pending.append(done)
+    if len(pending) > in_flight:
+      done = pending.popleft()
+      if done is not None:
+        done.synchronize()
+      ends.append(time.perf_counter())
+  return [after - before for before, after in zip(ends, ends[1:])]  # noqa: B905
+
+
+def first_call(call, device):
+  """Returns the seconds of a first call, compilation included."""
+  start = time.perf_counter()
+  call()
+  if device == 'cuda':
+    torch.cuda.synchronize()
+  return time.perf_counter() - start
+
+
+def peak_bytes(device):
+  """Returns the most memory used so far: resident, or allocated on the GPU."""
+  if device == 'cuda':
+    return torch.cuda.max_memory_allocated()
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def make_calls(job, network, batch_size):
+  """Returns (train, infer): each makes one step on a fixed batch."""
+  device, dtype = job['device'], _DTYPES[job['dtype']]
+  layout = (
+    torch.channels_last if job['channels_last'] else torch.contiguous_format
+  )
+  network.to(device).to(memory_format=layout)
+  generator = torch.Generator().manual_seed(0)
+  height, width, channels = job['image_shape']
+  images = torch.randn(batch_size, channels, height, width, generator=generator)
+  images = images.to(device).to(memory_format=layout)
+  labels = torch.randint(
+    job['num_classes'], (batch_size,), generator=generator
+  ).to(device)
+  optimizer = make_optimizer(network, job['optimizer'])
+  # A graph for each batch size, not one for all.
+  model = torch.compile(network, dynamic=False) if job['compile'] else network
+
+  def cast():
+    if dtype is torch.float32:
+      return contextlib.nullcontext()
+    return torch.autocast(device, dtype=dtype)
+
+  def train():
+    optimizer.zero_grad()
+    with cast():
+      loss = F.cross_entropy(model(images), labels)
+    loss.backward()
+    optimizer.step()
+
+  def infer():
+    with torch.inference_mode(), cast():
+      model(images)
+
+  return train, infer
+
+
+def measure_size(job, network, batch_size):
+  """Returns what one batch size gives; `first_done` is a time of day."""
+  device, steps = job['device'], job['steps']
+  train, infer = make_calls(job, network, batch_size)
+  first_s = first_call(train, device)
+  first_done = time.time()
+  train_s = statistics.median(intervals(train, steps, device))
+  peak = peak_bytes(device)
+  first_call(infer, device)
+  infer_s = statistics.median(intervals(infer, steps, device))
+  return {
+    'train_images_per_s': batch_size / train_s,
+    'infer_images_per_s': batch_size / infer_s,
+    'compile_s': max(first_s - train_s, 0.0),
+    'peak_bytes': peak,
+    'first_done': first_done,
+  }
+
+
+def measure(job):
+  """Returns the report of a job; an error keeps what came before it."""
+  report = {'framework': f'torch {torch.__version__}', 'sizes': {}}
+  try:
+    if job['device'] == 'cuda' and not torch.cuda.is_available():
+      raise RuntimeError('this torch finds no CUDA device')
+    torch.manual_seed(0)
+    report['threads'] = torch.get_num_threads()
+    for batch_size in job['batch_sizes']:
+      network = Network(job['rows'], job['image_shape'][2], job['num_classes'])
+      initialise(network)
+      report['parameters'] = sum(p.numel() for p in network.parameters())
+      measured = measure_size(job, network, batch_size)
+      done = measured.pop('first_done')
+      report.setdefault('start_s', done - job['started'])
+      report['sizes'][str(batch_size)] = measured
+  except Exception as error:  # whatever torch and its compiler raise
+    lines = str(error).strip().splitlines() or ['']
+    report['error'] = f'{type(error).__name__}: {lines[0]}'
+  return report
+
+
+def main():
+  """Measures the job on stdin."""
+  print(json.dumps(measure(json.load(sys.stdin))), flush=True)
+
+
+if __name__ == '__main__':
+  main()
