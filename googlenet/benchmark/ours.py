@@ -23,6 +23,7 @@ from googlenet import network as network_lib
 from googlenet import train_step as step_lib
 from googlenet.benchmark.clock import intervals, median_seconds, seconds
 from googlenet.benchmark.flops import flop_per_image, product_flop_per_s
+from googlenet.compilation import compiled_with
 from googlenet.data import batches
 from googlenet.errors import UserError
 from googlenet.machine import tune_machine
@@ -149,7 +150,10 @@ def make_parts(run: loop.Run) -> tuple[Callable, Callable]:
     return grads
 
   return tuple(
-    jax.pmap(fn, axis_name=step_lib.PMAP_AXIS, in_axes=(None, None, 0))
+    compiled_with(
+      run.network.kernels.compiler_options,
+      jax.pmap(fn, axis_name=step_lib.PMAP_AXIS, in_axes=(None, None, 0)),
+    )
     for fn in (loss, gradient)
   )
 
