@@ -71,4 +71,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.logging = logging = ml_collections.ConfigDict()
   logging.every_steps = 50  # a line in metrics.jsonl
   logging.tensorboard = True  # event files beside metrics.jsonl
+  logging.profile_steps = 0  # steps to trace, from the third on; 0: none
   return config.lock()
