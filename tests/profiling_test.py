@@ -26,7 +26,7 @@ MIXED = (
     (
       ConvLayer('conv_1', (Conv('a', 6, 3, stride=2), Conv('b', 4, 1))),
       MaxPool(),
-      MaxPool(window=2),
+      MaxPool(stride=1),
       ConvLayer('conv_2', (Conv('a', 5, 3),)),
     ),
   ),
@@ -284,10 +284,10 @@ def test_rows_of_the_table_are_those_of_the_architecture(mixed):
   rows = layer_times.measure(network, 10, params, jnp.ones((2, 32, 32, 1)))
   assert [(row.name, row.shape) for row in rows] == [
     ('conv_1 + max_pool', (8, 8, 4)),
-    ('max_pool', (4, 4, 4)),
-    ('conv_2', (4, 4, 5)),
-    ('inception_2a', (4, 4, 10)),
-    ('max_pool', (2, 2, 10)),
+    ('max_pool', (8, 8, 4)),
+    ('conv_2', (8, 8, 5)),
+    ('inception_2a', (8, 8, 10)),
+    ('max_pool', (4, 4, 10)),
     ('logits', (10,)),
   ]
   counted = {
