@@ -71,6 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.logging = logging = ml_collections.ConfigDict()
   logging.every_steps = 50  # a line in metrics.jsonl
   logging.tensorboard = True  # event files beside metrics.jsonl
+  logging.profile_steps = 0  # steps to trace, from the third on; 0: none
 
   config.benchmark = benchmark = ml_collections.ConfigDict()
   benchmark.batch_sizes = (32, 128)  # images a step; train.batch_size is added

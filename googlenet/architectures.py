@@ -44,11 +44,14 @@ class MaxPool(NamedTuple):
   stride: int = 2
 
 
+Row = ConvLayer | Inception | MaxPool
+
+
 class Stage(NamedTuple):
   """Rows in sequence; the output of a stage is an end point of that name."""
 
   name: str
-  rows: tuple[ConvLayer | Inception | MaxPool, ...]
+  rows: tuple[Row, ...]
 
 
 # All convolutional stages; the global average pool and the classifier

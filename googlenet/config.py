@@ -144,6 +144,7 @@ FIELDS: dict[str, Field] = {
   'checkpoint.every_epochs': _integer(1),
   'logging.every_steps': _integer(1),
   'logging.tensorboard': _boolean(),
+  'logging.profile_steps': _integer(0, 1000),
   'benchmark.batch_sizes': _tuple_of(
     _integer(1), 'whole numbers from 1', '(32, 128)'
   ),

@@ -24,6 +24,7 @@ from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
 from googlenet.data import batches, sources
 from googlenet.errors import UserError
+from googlenet.profiling import Profiler, check_profile_steps
 from googlenet.recorder import Recorder
 
 Config = ml_collections.FrozenConfigDict
@@ -34,6 +35,7 @@ RUN_FILES = (
   'metrics.jsonl',
   'checkpoints',
   'tensorboard',
+  'profile',
   'result.json',
   'benchmark.json',
 )
@@ -115,6 +117,7 @@ def build(config: Config) -> Run:
   durations = config_lib.durations(
     config.train, train.num_examples, jax.device_count()
   )
+  check_profile_steps(config.logging.profile_steps, durations)
   train_feed = make_feed(config, train)
   eval_feed = make_feed(config, evaluation)
 
@@ -167,10 +170,21 @@ def train_and_evaluate(
   screen = metrics_lib.Screen(sys.stdout, run.durations.num_steps)
   for line in describe(run, workdir):
     screen.line(line)
+  recorder = Recorder(config, run.durations, writer, screen, started)
+  profiler = Profiler(
+    config,
+    run.network,
+    run.train_step,
+    run.train.dataset.image_shape[-1],
+    workdir,
+    recorder,
+    screen,
+  )
   try:
-    result = _train(run, workdir, writer, screen, started)
+    result = _train(run, workdir, recorder, profiler)
     writer.write_result(result)
   finally:
+    profiler.close()
     screen.close()
     writer.close()
   for line in _describe_result(result, workdir):
@@ -181,14 +195,12 @@ def train_and_evaluate(
 def _train(
   run: Run,
   workdir: str | os.PathLike[str],
-  writer: metrics_lib.Writer,
-  screen: metrics_lib.Screen,
-  started: float,
+  recorder: Recorder,
+  profiler: Profiler,
 ) -> dict[str, Any]:
   config, num_steps = run.config, run.durations.num_steps
   steps_per_epoch = run.durations.steps_per_epoch
   state = run.state
-  recorder = Recorder(config, run.durations, writer, screen, started)
   indices = batches.train_indices(
     config.seed,
     run.train.dataset.num_examples,
@@ -199,7 +211,7 @@ def _train(
   seed = step_lib.replicated(np.uint32(config.seed))
   train_batches = run.train.batches(indices)
   for step, batch in enumerate(train_batches, start=1):
-    state, metrics = run.train_step(state, batch, seed)
+    state, metrics = profiler.train_step(step, state, batch, seed)
     recorder.after_step(step, metrics)
     epoch, rest = divmod(step, steps_per_epoch)
     is_last = step == num_steps

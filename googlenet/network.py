@@ -15,8 +15,7 @@ Images and end points are [B, H, W, C]. Parameters are named after the paper,
 The names are stable: checkpoints and weight import rely on them.
 """
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import chex
@@ -156,6 +155,49 @@ class Inception(hk.Module):
     return jnp.concatenate([branch_1, branch_3, branch_5, branch_p], axis=-1)
 
 
+def pair_with_pools(
+  rows: Sequence[architectures.Row], join: bool
+) -> list[tuple[architectures.Row, architectures.MaxPool | None]]:
+  """Returns each row, and the pooling that is computed together with it.
+
+  Args:
+    rows: of a stage.
+    join: whether convolutions take the pooling that follows them: first that,
+      then bias and ReLU, which gives the same numbers for less work.
+  """
+  pairs = []
+  for row in rows:
+    is_pool = isinstance(row, architectures.MaxPool)
+    if join and is_pool and pairs:
+      before, pool = pairs[-1]
+      if isinstance(before, architectures.ConvLayer) and pool is None:
+        pairs[-1] = (before, row)
+        continue
+    pairs.append((row, None))
+  return pairs
+
+
+def apply_row(
+  row: architectures.Row,
+  pool: architectures.MaxPool | None,
+  x: jax.Array,
+  kernels: Kernels,
+  w_init: hk.initializers.Initializer,
+) -> jax.Array:
+  """Applies a row, and the pooling paired with it; both in `kernels` layout."""
+  if isinstance(row, architectures.MaxPool):
+    return kernels.max_pool(x, *row)
+  if isinstance(row, architectures.ConvLayer):
+    return ConvLayer(row, kernels, w_init)(x, pool)
+  return Inception(row, kernels, w_init)(x)
+
+
+def classify(features: jax.Array, num_classes: int) -> jax.Array:
+  """Returns the logits [B, num_classes] of features [B, C]."""
+  w_init = hk.initializers.VarianceScaling(*LOGITS_INITIALIZER)
+  return hk.Linear(num_classes, w_init=w_init, name='logits')(features)
+
+
 def make_network(
   model_config: ml_collections.ConfigDict, dtype: jnp.dtype = jnp.float32
 ) -> Network:
@@ -184,20 +226,9 @@ def make_network(
     end_points = {}
     x = kernels.enter(images)
     for stage in architecture:
-      pooled = False
-      for row, following in itertools.pairwise((*stage.rows, None)):
-        if isinstance(row, architectures.MaxPool):
-          x = x if pooled else kernels.max_pool(x, *row)
-        elif isinstance(row, architectures.ConvLayer):
-          # Pooling first, bias and ReLU after: the same numbers, less work.
-          # As an end point the larger map is asked for.
-          pooled = (
-            isinstance(following, architectures.MaxPool) and not with_end_points
-          )
-          layer = ConvLayer(row, kernels, conv_init)
-          x = layer(x, following if pooled else None)
-        else:
-          x = Inception(row, kernels, conv_init)(x)
+      # As an end point the larger map is asked for.
+      for row, pool in pair_with_pools(stage.rows, join=not with_end_points):
+        x = apply_row(row, pool, x, kernels, conv_init)
         if not isinstance(row, architectures.MaxPool):
           end_points[row.name] = x
       end_points[stage.name] = x
@@ -207,11 +238,7 @@ def make_network(
       end_points = {}
     features = kernels.global_mean(x)
     chex.assert_shape(features, (images.shape[0], None))
-    logits = hk.Linear(
-      num_classes,
-      w_init=hk.initializers.VarianceScaling(*LOGITS_INITIALIZER),
-      name='logits',
-    )(features)
+    logits = classify(features, num_classes)
     if with_end_points:
       # The last stage ends in the global average pool, as in Table 1.
       end_points |= {architecture[-1].name: features, 'logits': logits}

@@ -63,8 +63,16 @@ class Recorder:
     self._screen.line(
       f'start    first step after {self._first_step_seconds:.1f} s'
     )
-    self._clock = (1, time.perf_counter())
-    self._screen.start_clock(1)
+    self.leave_out(1)
+
+  def leave_out(self, step: int) -> None:
+    """Starts the clocks after a step whose time says nothing of the speed."""
+    self._clock = (step, time.perf_counter())
+    self._screen.start_clock(step)
+
+  def settle(self, step: int) -> None:
+    """Waits for all steps up to this one and checks that they are finite."""
+    self._steps.fetch(step)
 
   def _rate(self, step: int) -> float | None:
     """Images/s since the clock was set; None where it was just now."""

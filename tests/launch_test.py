@@ -266,6 +266,10 @@ BAD_INPUT = {
     ['--config.data.train_split=train[:50]'],
     ['config.train.batch_size=64', '50 images'],
   ),
+  'more steps traced than made': (
+    ['--config.logging.profile_steps=5'],
+    ['config.logging.profile_steps=5', 'has 6 steps', 'at most 4'],
+  ),
   'mean for other channels': (
     ['--config.data.mean=(0.1,0.2)'],
     ['config.data.mean', '1 channel'],

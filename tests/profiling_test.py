@@ -1,0 +1,383 @@
+"""The trace of a run and its table of layer times."""
+
+import contextlib
+import gzip
+import json
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from googlenet import architectures, layer_times, loop, profiling
+from googlenet import config as config_lib
+from googlenet import network as network_lib
+from googlenet.architectures import Conv, ConvLayer, Inception, MaxPool, Stage
+from googlenet.errors import UserError
+from googlenet.layer_times import LayerTime
+from googlenet.modes import summary
+
+# Pooling after a convolution, after a block, and in a row.
+MIXED = (
+  Stage(
+    'stage_1',
+    (
+      ConvLayer('conv_1', (Conv('a', 6, 3, stride=2), Conv('b', 4, 1))),
+      MaxPool(),
+      MaxPool(stride=1),
+      ConvLayer('conv_2', (Conv('a', 5, 3),)),
+    ),
+  ),
+  Stage('stage_2', (Inception('inception_2a', 2, 2, 3, 2, 4, 1), MaxPool())),
+)
+
+
+@pytest.fixture
+def mixed(config, monkeypatch):
+  """A config of that network."""
+  monkeypatch.setitem(architectures.ARCHITECTURES, 'mixed', MIXED)
+  config.model.variant = 'mixed'
+  config.data.image_size = 32
+  return config
+
+
+def make(config):
+  """Returns the network of a config and parameters of it."""
+  network = network_lib.make_network(config.model)
+  params, _ = network_lib.init_from_numpy(network, config.model, (32, 32, 1), 0)
+  return network, params
+
+
+def run(config, workdir):
+  """Trains, and returns the folder of the profile."""
+  loop.train_and_evaluate(config_lib.resolve(config), workdir)
+  return workdir / 'profile'
+
+
+def traced_steps(folder) -> list[int]:
+  """The numbers of the steps in the trace that Perfetto opens."""
+  (path,) = folder.glob('plugins/profile/*/perfetto_trace.json.gz')
+  with gzip.open(path) as file:
+    events = json.load(file)['traceEvents']
+  assert len(events) > 10
+  return [
+    int(e['args']['step_num']) for e in events if e.get('name') == 'train'
+  ]
+
+
+def tensorboard_steps(folder) -> int:
+  """The number of steps in the trace that TensorBoard opens."""
+  (path,) = folder.glob('plugins/profile/*/*.xplane.pb')
+  profile = jax.profiler.ProfileData.from_file(str(path))
+  names = [
+    event.name
+    for plane in profile.planes
+    for line in plane.lines
+    for event in line.events
+  ]
+  return names.count('train')
+
+
+def test_a_run_leaves_traces_and_the_table(config, tmp_path, capsys):
+  config.logging.profile_steps = 2
+  folder = run(config, tmp_path / 'run')
+  assert traced_steps(folder) == [3, 4]
+  assert tensorboard_steps(folder) == 2
+  table = (folder / 'layers.txt').read_text()
+  assert table in capsys.readouterr().out
+  lines = [line.split() for line in table.splitlines()]
+  assert [line[:4] for line in lines[2:4]] == [
+    # 2 * (14 * 14 * 49 * 8), and the six convolutions at 7 * 7 places.
+    ['conv_1', '+', 'max_pool', '7x7x8'],
+    ['inception_2a', '7x7x28', '0.14', lines[3][3]],
+  ]
+  assert lines[2][4] == '0.15'
+  assert [line[0] for line in lines[4:6]] == ['logits', 'sum']
+  assert 'whole step' in table
+  assert 'do not add up' in table
+
+
+def test_traced_steps_are_the_steps_of_the_run_but_for_speed(config, tmp_path):
+  config.logging.profile_steps = 2
+  run(config, tmp_path / 'traced')
+  config.logging.profile_steps = 0
+  run(config, tmp_path / 'plain')
+  records, arrays = {}, {}
+  for name in ('traced', 'plain'):
+    lines = (tmp_path / name / 'metrics.jsonl').read_text().splitlines()
+    records[name] = [json.loads(line) for line in lines]
+    with np.load(tmp_path / name / 'checkpoints/step_000000006.npz') as file:
+      arrays[name] = dict(file)
+  speed = 'train/images_per_second'
+  # Recorded every second step; the third and the fourth are traced.
+  assert [speed in r for r in records['traced'][:3]] == [True, False, True]
+  assert [speed in r for r in records['plain'][:3]] == [True, True, True]
+  for record in records['traced'] + records['plain']:
+    record.pop(speed, None)
+  assert records['traced'] == records['plain']
+  chex.assert_trees_all_equal(arrays['traced'], arrays['plain'])
+
+
+def test_without_profile_steps_nothing_is_traced(config, tmp_path, monkeypatch):
+  def refuse(*_, **__):
+    raise AssertionError('traced')
+
+  monkeypatch.setattr(jax.profiler, 'start_trace', refuse)
+  monkeypatch.setattr(layer_times, 'report', refuse)
+  assert config.logging.profile_steps == 0
+  assert not run(config, tmp_path / 'run').exists()
+
+
+def test_a_run_that_fails_closes_its_trace(config, tmp_path, monkeypatch):
+  build = loop.build
+
+  def broken(config):
+    parts = build(config)
+    calls = []
+
+    def train_step(*arguments):
+      calls.append(1)
+      if len(calls) == 4:
+        raise KeyboardInterrupt
+      return parts.train_step(*arguments)
+
+    return parts._replace(train_step=train_step)
+
+  monkeypatch.setattr(loop, 'build', broken)
+  config.logging.profile_steps = 3
+  with pytest.raises(KeyboardInterrupt):
+    run(config, tmp_path / 'run')
+  assert traced_steps(tmp_path / 'run/profile') == [3, 4]
+  jax.profiler.start_trace(tmp_path / 'next')
+  jax.profiler.stop_trace()
+
+
+def test_a_loss_that_is_not_finite_is_told_before_the_trace(config, tmp_path):
+  config.logging.profile_steps = 2
+  config.logging.every_steps = 50
+  config.optimizer.learning_rate = 1e30
+  config.optimizer.grad_clip_norm = 0
+  with pytest.raises(UserError, match='train/loss is nan at step 2'):
+    run(config, tmp_path / 'run')
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_a_profile_holds_a_run(tmp_path):
+  (tmp_path / 'profile').mkdir()
+  with pytest.raises(UserError, match='already holds a run .profile.'):
+    loop.check_workdir(tmp_path)
+
+
+class Log(list):
+  """What was called, in order; recorder, screen and metrics in one."""
+
+  def settle(self, step):
+    self.append(f'settle {step}')
+
+  def leave_out(self, step):
+    self.append(f'leave out {step}')
+
+  def line(self, text):
+    del text
+
+  def block_until_ready(self):
+    self.append('wait')
+
+
+@pytest.fixture
+def log(monkeypatch):
+  log = Log()
+
+  def put(text):
+    return lambda *_, **__: log.append(text)
+
+  @contextlib.contextmanager
+  def annotation(name, step_num):
+    log.append(f'{name} {step_num} {{')
+    yield
+    log.append('}')
+
+  monkeypatch.setattr(jax.profiler, 'start_trace', put('start'))
+  monkeypatch.setattr(jax.profiler, 'stop_trace', put('stop'))
+  monkeypatch.setattr(jax.profiler, 'StepTraceAnnotation', annotation)
+  monkeypatch.setattr(
+    layer_times, 'report', lambda *_: log.append('table') or ''
+  )
+  # What follows is of a GPU, where two steps wait behind the running one.
+  monkeypatch.setattr(profiling, 'steps_in_flight', lambda: 2)
+  return log
+
+
+def make_profiler(config, log, workdir):
+  config.logging.profile_steps = 2
+
+  def train_step(*_):
+    log.append('step')
+    return types.SimpleNamespace(params={}), {'loss': log}
+
+  return profiling.Profiler(config, None, train_step, 1, workdir, log, log)
+
+
+def test_a_trace_starts_and_ends_between_whole_steps(config, log, tmp_path):
+  profiler = make_profiler(config, log, tmp_path)
+  for step in range(1, 6):
+    profiler.train_step(step, None, None, None)
+  profiler.close()
+  assert log == [
+    *['step', 'step'],
+    *['settle 2', 'start'],
+    *['train 3 {', 'step', '}', 'leave out 3'],
+    *['train 4 {', 'step', 'wait', '}', 'stop', 'table', 'leave out 4'],
+    'step',
+  ]
+
+
+def test_only_process_0_traces(config, log, tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  profiler = make_profiler(config, log, tmp_path)
+  for step in range(1, 6):
+    profiler.train_step(step, None, None, None)
+  assert log == 5 * ['step']
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_runs_started_at_once_one_gets_the_folder(config, log, tmp_path):
+  profiler = make_profiler(config, log, tmp_path)
+  (tmp_path / 'profile').mkdir()
+  with pytest.raises(UserError, match='already holds a run .profile.'):
+    profiler.train_step(3, None, None, None)
+
+
+def test_a_trace_that_cannot_be_written_is_told(
+  config, log, tmp_path, monkeypatch
+):
+  def fail():
+    raise jax.errors.JaxRuntimeError('no space')
+
+  monkeypatch.setattr(jax.profiler, 'stop_trace', fail)
+  profiler = make_profiler(config, log, tmp_path)
+  profiler.train_step(3, None, None, None)
+  with pytest.raises(UserError, match='no trace in .*profile: no space'):
+    profiler.close()
+
+
+def test_the_first_epoch_has_to_hold_the_trace():
+  def check(profile_steps, steps_per_epoch, num_steps):
+    durations = config_lib.Durations(steps_per_epoch, 50, num_steps)
+    profiling.check_profile_steps(profile_steps, durations)
+
+  check(3, 5, 50)
+  check(3, 50, 5)
+  check(0, 1, 1)
+  with pytest.raises(UserError, match='profile_steps=4 .* at most 3'):
+    check(4, 5, 50)
+  with pytest.raises(UserError, match='profile_steps=4 .* at most 3'):
+    check(4, 50, 5)
+  with pytest.raises(UserError, match='profile_steps=1 .* choose 0'):
+    check(1, 2, 50)
+
+
+def test_rows_of_the_table_are_those_of_the_architecture(mixed):
+  network, params = make(mixed)
+  rows = layer_times.measure(network, 10, params, jnp.ones((2, 32, 32, 1)))
+  assert [(row.name, row.shape) for row in rows] == [
+    ('conv_1 + max_pool', (8, 8, 4)),
+    ('max_pool', (8, 8, 4)),
+    ('conv_2', (8, 8, 5)),
+    ('inception_2a', (8, 8, 10)),
+    ('max_pool', (4, 4, 10)),
+    ('logits', (10,)),
+  ]
+  counted = {
+    row.name: row.multiply_adds
+    for row in summary.summarize(mixed.model, (32, 32, 1))
+  }
+  for row in rows:
+    expected = counted.get(row.name.removesuffix(' + max_pool'), 0)
+    assert row.mflop == pytest.approx(2 * expected / 1e6)
+    assert row.forward_ms > 0
+    assert row.training_ms > 0
+  assert [row.passes for row in rows] == [2, 3, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize('kernels', ['xla', 'cpu'])
+def test_layers_after_one_another_are_the_network(mixed, kernels):
+  mixed.model.kernels = kernels
+  network, params = make(mixed)
+  images = np.random.default_rng(0).standard_normal((3, 32, 32, 1), np.float32)
+  x = network.kernels.enter(jnp.asarray(images))
+  for layer in layer_times.split(network, 10, params):
+    x = layer.apply(layer.params, x)
+  outputs, _ = network.apply(params, {}, None, images, is_training=False)
+  np.testing.assert_allclose(x, outputs.logits, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_timed_takes_gradients_of_inputs_and_parameters(
+  mixed, monkeypatch
+):
+  """All but that of the images; and outputs go on to the next layer."""
+  network, params = make(mixed)
+  timed = []
+
+  def call(function, *arguments):
+    timed.append((arguments, function(*arguments)))
+    return 1.0
+
+  monkeypatch.setattr(layer_times, '_milliseconds', call)
+  images = jnp.asarray(
+    np.random.default_rng(0).standard_normal((2, 32, 32, 1)), jnp.bfloat16
+  )
+  params = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), params)
+  layer_times.measure(network, 10, params, images)
+  x = network.kernels.enter(images)
+  for i, layer in enumerate(layer_times.split(network, 10, params)):
+    (own, given), y = timed[2 * i]
+    chex.assert_trees_all_equal(own, layer.params)
+    chex.assert_trees_all_equal(given, x)
+    (_, _, gradient), (y_again, gradients) = timed[2 * i + 1]
+    chex.assert_trees_all_equal_shapes_and_dtypes(y, y_again, gradient)
+    assert y.dtype == jnp.bfloat16
+    asked = (layer.params, x) if i else (layer.params,)
+    chex.assert_trees_all_equal_shapes_and_dtypes(gradients, asked)
+    x = y
+
+
+def test_the_table_is_of_one_devices_part_of_a_batch(mixed, monkeypatch):
+  mixed.train.microbatches = 2
+  mixed.train.precision = 'params=float32,compute=bfloat16,output=float32'
+  seen = {}
+
+  def measure(network, num_classes, params, images):
+    del network, num_classes
+    seen['images'] = images
+    seen['params'] = params
+    return [LayerTime('conv_1', (1,), 1.0, 2, 1.0, 3.0)]
+
+  monkeypatch.setattr(layer_times, 'measure', measure)
+  monkeypatch.setattr(jax, 'device_count', lambda: 4)
+  network, params = make(mixed)
+  text = layer_times.report(mixed, network, params, 1, 0.007)
+  assert seen['images'].shape == (64 // 4 // 2, 32, 32, 1)
+  dtypes = {leaf.dtype for leaf in jax.tree.leaves(seen)}
+  assert dtypes == {jnp.dtype(jnp.bfloat16)}
+  assert '8 images on one of 4 x cpu' in text
+  assert 'sum of the layers 3.0 ms, whole step 7.0 ms' in text
+  assert 'runs every layer 2 times' in text
+
+
+def test_the_table_as_text():
+  rows = [
+    LayerTime('conv_1', (8, 8, 4), 50.0, 2, 1.0, 4.0),
+    LayerTime('max_pool', (4, 4, 4), 0.0, 3, 2.0, 1.0),
+    LayerTime('logits', (10,), 1.0, 3, 1.0, 3.0),
+  ]
+  # 100 images: 2 * 5 GFLOP in 4 ms, 3 * 0.1 GFLOP in 3 ms.
+  assert layer_times.render(rows, 100).splitlines() == [
+    'layer     output  MFLOP/image  forward ms  backward ms  GFLOP/s   share',
+    'conv_1     8x8x4        50.00       1.000        3.000   2500.0   50.0%',
+    'max_pool   4x4x4         0.00       2.000        0.000        -   12.5%',
+    'logits        10         1.00       1.000        2.000    100.0   37.5%',
+    'sum                     51.00       4.000        4.000   1287.5  100.0%',
+  ]
