@@ -38,6 +38,8 @@ def compiled_with(
 
   def call(*args: Any) -> Any:
     leaves, structure = jax.tree.flatten(args)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+      return function(*args)  # part of a larger program, with its options
     key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     if key not in programs:
       programs[key] = compile_with(options, function.lower(*args))

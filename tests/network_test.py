@@ -7,11 +7,14 @@ import ml_collections
 import numpy as np
 import pytest
 
-from googlenet import architectures, layers
+from googlenet import architectures, layers_onednn
 from googlenet import network as network_lib
 from googlenet.modes import summary
 
-ALL_KERNELS = pytest.mark.parametrize('kernels', list(layers.KERNELS))
+HAS_ONEDNN = layers_onednn.is_available(jnp.dtype('float32'))
+ALL_KERNELS = pytest.mark.parametrize(
+  'kernels', ['xla', 'cpu', *['onednn'] * HAS_ONEDNN]
+)
 
 
 def model_config(**changes) -> ml_collections.ConfigDict:
@@ -153,7 +156,7 @@ def numpy_pool(x):
 @ALL_KERNELS
 def test_inception_block_against_numpy_loops(kernels):
   row = architectures.Inception('inception_3a', 4, 3, 6, 2, 5, 3)
-  ops = layers.KERNELS[kernels]
+  ops = network_lib.select_kernels(kernels, 'cpu', jnp.float32)
   init = hk.initializers.VarianceScaling(2.0)
 
   def forward(x):
@@ -226,7 +229,7 @@ def test_kernels_agree_on_the_whole_network():
   )
   images = np.random.default_rng(0).normal(size=(2, *image_shape))
   logits = []
-  for kernels in ('xla', layers.select_kernels('auto', 'cpu', 'float32').name):
+  for kernels in ('xla', 'auto'):
     network = network_lib.make_network(model_config(kernels=kernels))
     apply = jax.jit(network.apply, static_argnums=4)
     outputs, _ = apply(params, state, None, images.astype(np.float32), False)
