@@ -2,8 +2,8 @@
 
 A network is written once, against `Kernels`, and runs on any of
 
-* 'xla': the plain forms of `jax.lax`. Best on GPUs and TPUs, and the definition
-  of what each operation means.
+* 'xla': the plain forms of `layers_xla`. Best on GPUs and TPUs, and the
+  definition of what each operation means.
 * 'onednn': the forms of `layers_onednn`, for CPUs where XLA can call oneDNN.
 * 'cpu': the forms of `layers_cpu`, for other CPUs: all is matrix products.
 
@@ -12,14 +12,15 @@ gradients far below the speed of a matrix product; the last two do neither.
 All agree in values and gradients up to rounding, for every float dtype.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from googlenet import layers_cpu, layers_onednn
+from googlenet import layers_cpu, layers_onednn, layers_xla
+from googlenet.compilation import Options
 from googlenet.errors import UserError
 
 Array = jax.Array
@@ -54,7 +55,7 @@ class Kernels(NamedTuple):
   """
 
   name: str
-  compiler_options: tuple[tuple[str, Any], ...]
+  compiler_options: Options
   enter: Callable[[Array], Array]
   leave: Callable[[Array], Array]
   conv: Callable[..., Array]
@@ -66,103 +67,20 @@ class Kernels(NamedTuple):
   global_mean: Callable[[Array], Array]
 
 
-def _identity(x: Array) -> Array:
-  return x
-
-
-def conv(x: Array, w: Array, stride: int = 1) -> Array:
-  """[B, H, W, C_in] * [k, k, C_in, C_out] -> [B, H/stride, W/stride, C_out]."""
-  return lax.conv_general_dilated(
-    x,
-    w.astype(x.dtype),
-    window_strides=(stride, stride),
-    padding='SAME',
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
-
-
-def bias_relu(x: Array, b: Array) -> Array:
-  """relu(x + b) for `b` [C]."""
-  return jax.nn.relu(x + b.astype(x.dtype))
-
-
-def conv_bias_relu(x: Array, w: Array, b: Array, stride: int = 1) -> Array:
-  """relu(conv(x, w) + b)."""
-  return bias_relu(conv(x, w, stride), b)
-
-
-def conv_1x1s_bias_relu(
-  x: Array, ws: Sequence[Array], bs: Sequence[Array]
-) -> list[Array]:
-  """1x1 convolutions of one input, [B, H, W, C] -> [B, H, W, C_i] each."""
-  return [conv_bias_relu(x, w, b) for w, b in zip(ws, bs, strict=True)]
-
-
-def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
-  """[B, H, W, C] -> [B, H/stride, W/stride, C], maximum of square windows."""
-  return lax.reduce_window(
-    x,
-    -jnp.inf,
-    lax.max,
-    window_dimensions=(1, window, window, 1),
-    window_strides=(1, stride, stride, 1),
-    padding='SAME',
-  )
-
-
-def global_mean(x: Array) -> Array:
-  """[B, H, W, C] -> [B, C], summed in float32 or wider."""
-  wide = jnp.promote_types(x.dtype, jnp.float32)
-  return jnp.mean(x, axis=(1, 2), dtype=wide).astype(x.dtype)
-
-
-def conv_bias_relu_max_pool(
-  x: Array, w: Array, b: Array, stride: int = 1, pool: tuple[int, int] = (3, 2)
-) -> Array:
-  """max_pool(relu(conv(x, w) + b)): the three commute, so pool first."""
-  return bias_relu(max_pool(conv(x, w, stride), *pool), b)
+def _kernels(name: str, forms: ModuleType) -> Kernels:
+  """Returns the implementation that a file holds under the names of fields."""
+  operations = {
+    field: getattr(forms, field)
+    for field in Kernels._fields
+    if field not in ('name', 'compiler_options')
+  }
+  return Kernels(name, forms.COMPILER_OPTIONS, **operations)
 
 
 KERNELS = {
-  'xla': Kernels(
-    name='xla',
-    compiler_options=(),
-    enter=_identity,
-    leave=_identity,
-    conv=conv,
-    bias_relu=bias_relu,
-    conv_bias_relu=conv_bias_relu,
-    conv_1x1s_bias_relu=conv_1x1s_bias_relu,
-    max_pool=max_pool,
-    conv_bias_relu_max_pool=conv_bias_relu_max_pool,
-    global_mean=global_mean,
-  ),
-  'onednn': Kernels(
-    name='onednn',
-    compiler_options=layers_onednn.COMPILER_OPTIONS,
-    enter=_identity,
-    leave=_identity,
-    conv=layers_onednn.conv,
-    bias_relu=layers_onednn.bias_relu,
-    conv_bias_relu=layers_onednn.conv_bias_relu,
-    conv_1x1s_bias_relu=layers_onednn.conv_1x1s_bias_relu,
-    max_pool=layers_onednn.max_pool,
-    conv_bias_relu_max_pool=layers_onednn.conv_bias_relu_max_pool,
-    global_mean=layers_onednn.global_mean,
-  ),
-  'cpu': Kernels(
-    name='cpu',
-    compiler_options=(),
-    enter=layers_cpu.enter,
-    leave=layers_cpu.leave,
-    conv=layers_cpu.conv,
-    bias_relu=layers_cpu.bias_relu,
-    conv_bias_relu=layers_cpu.conv_bias_relu,
-    conv_1x1s_bias_relu=layers_cpu.conv_1x1s_bias_relu,
-    max_pool=layers_cpu.max_pool,
-    conv_bias_relu_max_pool=layers_cpu.conv_bias_relu_max_pool,
-    global_mean=layers_cpu.global_mean,
-  ),
+  'xla': _kernels('xla', layers_xla),
+  'onednn': _kernels('onednn', layers_onednn),
+  'cpu': _kernels('cpu', layers_cpu),
 }
 
 

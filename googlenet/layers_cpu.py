@@ -25,6 +25,8 @@ from googlenet.layers_pool import same_padding
 
 Array = jax.Array
 
+COMPILER_OPTIONS = ()
+
 # Below this many input channels, rows of channels are too short to copy fast;
 # columns are then built with the batch as the fastest axis.
 _FEW_CHANNELS = 8

@@ -27,6 +27,7 @@ from jax import lax
 from googlenet import layers_pool
 from googlenet.compilation import compile_with
 from googlenet.layers_pool import same_padding, tap
+from googlenet.layers_xla import enter, global_mean, leave  # noqa: F401
 
 Array = jax.Array
 
@@ -295,9 +296,3 @@ def _conv_bias_relu_max_pool_backward(stride, pool, saved, dy):
 conv_bias_relu_max_pool.defvjp(
   _conv_bias_relu_max_pool_forward, _conv_bias_relu_max_pool_backward
 )
-
-
-def global_mean(x: Array) -> Array:
-  """[B, H, W, C] -> [B, C], summed in float32 or wider."""
-  wide = jnp.promote_types(x.dtype, jnp.float32)
-  return jnp.mean(x, axis=_AXES, dtype=wide).astype(x.dtype)

@@ -13,7 +13,7 @@ def tune_machine(compilation_cache: str) -> None:
 
   Args:
     compilation_cache: folder of compiled programs, so that a second start
-      compiles nothing; '' for none.
+      compiles none of them (but see `compilation`); '' for none.
 
   Raises:
     UserError: the folder cannot be made, or JAX finds no device.

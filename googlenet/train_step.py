@@ -143,25 +143,14 @@ def make_gradient_fn(
   return parts
 
 
-def make_train_step(
-  network: Network,
-  optimizer: optax.GradientTransformation,
-  schedule: optax.Schedule,
-  config: ml_collections.ConfigDict,
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
-  """Makes the pmapped training step.
-
-  Args:
-    network: the network of `config.model`.
-    optimizer: the optimizer of `config.optimizer`.
-    schedule: its learning rate, to report it.
-    config: the `train`, `augment` and `data` sections are read.
+def make_gradient_step(
+  network: Network, config: ml_collections.ConfigDict
+) -> Callable[..., tuple[hk.Params, hk.State, Metrics]]:
+  """Makes the first half of a training step, pmapped.
 
   Returns:
-    (state, batch, seed) -> (state, metrics): batch holds `image` uint8
-    [D, B, H, W, C] and `label` int32 [D, B] with D local devices; seed is
-    uint32 []; metrics are float32 scalars, averaged over all devices of all
-    processes. The state that goes in is used up (donated).
+    (params, network_state, step, batch, seed) -> (gradients, network_state,
+    metrics): the metrics of each device, the rest averaged over all of them.
   """
   gradients = make_gradient_fn(
     make_loss_fn(network, config), config.train.microbatches
@@ -187,9 +176,29 @@ def make_train_step(
     grads, network_state = jax.lax.pmean((grads, network_state), PMAP_AXIS)
     return grads, network_state, metrics
 
+  pmapped = jax.pmap(
+    gradient_step,
+    axis_name=PMAP_AXIS,
+    in_axes=(None, None, None, 0, None),
+    out_axes=(None, None, 0),
+  )
+  return compiled_with(network.kernels.compiler_options, pmapped)
+
+
+def make_update_step(
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  loss_scale: float,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+  """Makes the second half of a training step, pmapped.
+
+  Returns:
+    (state, *what the gradient step returns) -> (state, metrics).
+  """
+
   def update_step(state: TrainState, grads, network_state, metrics):
     metrics = jax.lax.pmean(metrics, PMAP_AXIS)
-    grads = jax.tree.map(lambda g: g / config.train.loss_scale, grads)
+    grads = jax.tree.map(lambda g: g / loss_scale, grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics |= {
@@ -198,18 +207,7 @@ def make_train_step(
     }
     return TrainState(state.step + 1, params, network_state, opt_state), metrics
 
-  # Two programs: XLA keeps none in the compilation cache that calls oneDNN, and
-  # the update, with nothing of that sort, is half of the time to compile.
-  gradient_step = compiled_with(
-    network.kernels.compiler_options,
-    jax.pmap(
-      gradient_step,
-      axis_name=PMAP_AXIS,
-      in_axes=(None, None, None, 0, None),
-      out_axes=(None, None, 0),
-    ),
-  )
-  update_step = jax.pmap(
+  return jax.pmap(
     update_step,
     axis_name=PMAP_AXIS,
     in_axes=(None, None, None, 0),
@@ -217,15 +215,39 @@ def make_train_step(
     donate_argnums=0,
   )
 
+
+def make_train_step(
+  network: Network,
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  config: ml_collections.ConfigDict,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+  """Makes the pmapped training step.
+
+  Args:
+    network: the network of `config.model`.
+    optimizer: the optimizer of `config.optimizer`.
+    schedule: its learning rate, to report it.
+    config: the `train`, `augment` and `data` sections are read.
+
+  Returns:
+    (state, batch, seed) -> (state, metrics): batch holds `image` uint8
+    [D, B, H, W, C] and `label` int32 [D, B] with D local devices; seed is
+    uint32 []; metrics are float32 scalars, averaged over all devices of all
+    processes. The state that goes in is used up (donated).
+  """
+  # Two programs: XLA keeps none in the compilation cache that calls oneDNN, and
+  # the update, with nothing of that sort, is half of the time to compile.
+  gradient_step = make_gradient_step(network, config)
+  update_step = make_update_step(optimizer, schedule, config.train.loss_scale)
+
   def train_step(
     state: TrainState, batch: Batch, seed: jax.Array
   ) -> tuple[TrainState, Metrics]:
-    return update_step(
-      state,
-      *gradient_step(
-        state.params, state.network_state, state.step, batch, seed
-      ),
+    gradients = gradient_step(
+      state.params, state.network_state, state.step, batch, seed
     )
+    return update_step(state, *gradients)
 
   return train_step
 
