@@ -6,9 +6,9 @@ import jax
 import ml_collections
 
 from googlenet import checkpoint, loop
-from googlenet import network as network_lib
 from googlenet import train_step as step_lib
 from googlenet.errors import UserError
+from googlenet.initialization import abstract_init
 
 
 def run(
@@ -28,9 +28,8 @@ def run(
   path = checkpoint.latest(workdir)
   dataset = loop.load_split(config, 'eval_split')
   network = loop.make_network(config)
-  size = config.data.image_size
-  params, network_state = network_lib.abstract_init(
-    network, (size, size, dataset.image_shape[-1])
+  params, network_state = abstract_init(
+    network, loop.image_shape(config, dataset)
   )
   restored = checkpoint.restore(path, params, network_state)
   scores = loop.evaluate(

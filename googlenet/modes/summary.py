@@ -1,14 +1,13 @@
-"""--mode=summary: the layer table of a network."""
+"""--mode=summary: the layer table of a network, or a table of all networks."""
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from googlenet import architectures, loop
-from googlenet import network as network_lib
+from googlenet.architectures import analysis
+from googlenet.initialization import abstract_init, count_parameters
+from googlenet.network import make_network
 
 
 class Row(NamedTuple):
@@ -27,9 +26,9 @@ def run(
   """Prints output shape, parameters and multiply-adds of layers and stages."""
   del workdir, started
   dataset = loop.load_split(config, 'train_split')
-  size, channels = config.data.image_size, dataset.image_shape[-1]
-  rows = summarize(config.model, (size, size, channels))
-  print(f'{config.model.variant}, {size}x{size}x{channels}')
+  height, width, channels = image_shape = loop.image_shape(config, dataset)
+  rows = summarize(config.model, image_shape)
+  print(f'{config.model.variant}, {height}x{width}x{channels}')
   print(render(rows))
 
 
@@ -38,52 +37,53 @@ def summarize(
 ) -> list[Row]:
   """Returns the table of a network, its totals last.
 
-  Multiply-adds are those of convolutions and the classifier, as in Table 1.
+  Multiply-adds are those of convolutions and fully connected layers, as in
+  Table 1. Auxiliary heads stand below the layer that they follow, and count.
 
   Args:
     model_config: the `model` section.
     image_shape: (H, W, C).
   """
-  network = network_lib.make_network(model_config)
-  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  params, network_state = network_lib.abstract_init(network, image_shape)
-  outputs, _ = jax.eval_shape(
-    lambda p, s, x: network.apply(p, s, None, x, False, with_end_points=True),
-    params,
-    network_state,
-    image,
-  )
-  shapes = {name: y.shape for name, y in outputs.end_points.items()}
+  network = make_network(model_config)
+  architecture = network.architecture
+  params, _ = abstract_init(network, image_shape)
+  walk = analysis.walk(architecture, image_shape, network.num_classes)
 
   def layer(name: str) -> Row:
-    weights = [
-      leaf
-      for module, leaves in params.items()
-      if module.split('/')[0] == name
-      for leaf in leaves.values()
-    ]
-    # Each weight of a layer is used once at every place of its output.
-    places = int(np.prod(shapes[name][1:-1]))
     return Row(
       name,
-      shapes[name],
-      sum(int(np.prod(leaf.shape)) for leaf in weights),
-      places * sum(int(np.prod(w.shape)) for w in weights if w.ndim > 1),
+      walk.shapes[name],
+      count_parameters(
+        {k: v for k, v in params.items() if k.split('/')[0] == name}
+      ),
+      sum(
+        operation.multiply_adds
+        for operation in walk.operations
+        if operation.name.split('/')[0] == name
+      ),
       False,
     )
 
+  heads = {head.after: head.name for head in architecture.aux_heads}
   table = []
-  for stage in network.architecture:
-    layers = [
-      layer(row.name)
-      for row in stage.rows
-      if not isinstance(row, architectures.MaxPool)
-    ]
+  for stage in architecture.stages:
+    layers = []
+    for name in (getattr(row, 'name', None) for row in stage.rows):
+      if name:
+        layers.append(layer(name))
+      if name in heads:
+        layers.append(layer(heads[name]))
     table += layers
-    table.append(_sum(stage.name, shapes[stage.name], layers))
-  table.append(layer('logits'))
+    table.append(_sum(stage.name, walk.shapes[stage.name], layers))
+  table += [
+    layer(op.name)
+    for op in architecture.head
+    if isinstance(op, architectures.Dense)
+  ]
+  if architecture.has_logits:
+    table.append(layer('logits'))
   layers = [row for row in table if not row.is_stage]
-  return [*table, _sum('total', shapes['logits'], layers)]
+  return [*table, _sum('total', walk.shapes['logits'], layers)]
 
 
 def _sum(name: str, shape: tuple[int, ...], layers: list[Row]) -> Row:
@@ -100,11 +100,12 @@ def render(rows: list[Row]) -> str:
   """Returns the table as text; a stage stands below its layers."""
   lines = [('layer', 'output', 'parameters', 'multiply-adds')]
   for row in rows:
-    indent = '' if row.is_stage or row.name == 'logits' else '  '
+    is_inner = not row.is_stage and len(row.shape) > 1 or 'aux' in row.name
+    indent = '  ' if is_inner else ''
     lines.append(
       (
         indent + row.name,
-        'x'.join(str(side) for side in row.shape[1:]),
+        'x'.join(str(side) for side in row.shape),
         f'{row.parameters:,}',
         f'{row.multiply_adds:,}',
       )
