@@ -3,7 +3,7 @@
   python launch.py --config=configs/fmnist96.py
   python launch.py --config=configs/fmnist96.py --config.train.epochs=2
   python launch.py --mode=evaluate --workdir=runs/...
-  python launch.py --mode=summary --config=configs/fmnist96.py
+  python launch.py --mode=summary --config=configs/fmnist96.py [--compare]
   python launch.py --mode=benchmark --config=configs/fmnist96.py
 
 Flags:
@@ -12,6 +12,7 @@ Flags:
   --mode      train (default), evaluate, summary or benchmark.
   --workdir   Folder of a run. Default of training and benchmark: a fresh dated
               one in runs/.
+  --compare   With --mode=summary: a line for each network.
 
 Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted.
 """
@@ -54,6 +55,7 @@ class Arguments(NamedTuple):
   mode: str
   workdir: str
   config: ml_collections.FrozenConfigDict
+  options: dict[str, bool]  # of the mode alone
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -66,6 +68,7 @@ def parse(argv: list[str]) -> Arguments:
   flags.DEFINE_string('config', '', '', flag_values=ours)
   flags.DEFINE_string('mode', 'train', '', flag_values=ours)
   flags.DEFINE_string('workdir', '', '', flag_values=ours)
+  flags.DEFINE_bool('compare', False, '', flag_values=ours)
   try:
     argv = ours.read_flags_from_files(argv, force_gnu=False)
     rest = ours(argv, known_only=True)
@@ -76,6 +79,9 @@ def parse(argv: list[str]) -> Arguments:
       f'--mode={ours.mode} is not a mode{did_you_mean(ours.mode, MODES)}; '
       f'allowed is one of {", ".join(MODES)}'
     )
+  if ours.compare and ours.mode != 'summary':
+    raise UserError('--compare is a flag of --mode=summary alone')
+  options = {'compare': True} if ours.compare else {}
   workdir = os.path.expanduser(ours.workdir)
   if ours.mode == 'evaluate' and not workdir:
     raise UserError('--workdir is missing: --mode=evaluate scores a run')
@@ -93,7 +99,7 @@ def parse(argv: list[str]) -> Arguments:
     stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
     name = f'{pathlib.Path(ours.config).stem}-{stamp}-{os.getpid()}'
     workdir = os.path.join('runs', name)
-  return Arguments(ours.mode, workdir, config_lib.resolve(config))
+  return Arguments(ours.mode, workdir, config_lib.resolve(config), options)
 
 
 def _load_config_file(path: str) -> ml_collections.ConfigDict:
@@ -178,7 +184,7 @@ def main(argv: list[str]) -> int:
     if arguments.mode != 'benchmark':  # its processes do so themselves
       tune_machine(arguments.config.train.compilation_cache)
     mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
-    mode.run(arguments.config, arguments.workdir, _STARTED)
+    mode.run(arguments.config, arguments.workdir, _STARTED, **arguments.options)
   except (UserError, OSError) as error:
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
     return EXIT_BAD_INPUT
