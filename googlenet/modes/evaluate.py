@@ -9,6 +9,7 @@ from googlenet import checkpoint, loop
 from googlenet import network as network_lib
 from googlenet import train_step as step_lib
 from googlenet.errors import UserError
+from googlenet.evaluation import evaluate
 
 
 def run(
@@ -25,15 +26,19 @@ def run(
     UserError: no checkpoint, a damaged one, or one of another network.
   """
   del started
-  path = checkpoint.latest(workdir)
   dataset = loop.load_split(config, 'eval_split')
   network = loop.make_network(config)
   size = config.data.image_size
   params, network_state = network_lib.abstract_init(
     network, (size, size, dataset.image_shape[-1])
   )
-  restored = checkpoint.restore(path, params, network_state)
-  scores = loop.evaluate(
+  use_ema = bool(config.train.ema_decay)
+  path, restored = checkpoint.newest_whole(
+    workdir,
+    lambda path: checkpoint.restore(path, params, network_state, use_ema),
+    loop.warn,
+  )
+  scores = evaluate(
     step_lib.make_eval_step(network, config),
     step_lib.replicated(restored.params),
     step_lib.replicated(restored.network_state),
