@@ -184,7 +184,6 @@ def _override(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     match = re.match('--?(?:no)?config[.]([^=]*)', arg)
     if match and match[1] not in config_lib.FIELDS:
       raise config_lib.unknown_field(match[1])
-  _take_text(config, argv)
   fields = flags.FlagValues()
   try:
     config_flags.DEFINE_config_dict(
@@ -201,16 +200,6 @@ def _override(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     raise UserError(
       f'{positional[0]!r} is no flag: all input is given as --flag=value'
     )
-
-
-def _take_text(config: ml_collections.ConfigDict, argv: list[str]) -> None:
-  """Lets train.loss_scale=dynamic pass, where a flag of a number takes none."""
-  for arg, following in zip(argv[1:], (*argv[2:], ''), strict=True):
-    flag, equals, value = arg.partition('=')
-    if flag.lstrip('-') == 'config.train.loss_scale':
-      is_text = (value if equals else following) == 'dynamic'
-      with config.unlocked(), config.ignore_type():
-        config.train.loss_scale = 'dynamic' if is_text else 1.0
 
 
 def _value_problem(argv: list[str], text: str) -> str:

@@ -9,6 +9,7 @@ Any field is overridden by a flag: --config.train.epochs=2.
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -58,8 +59,8 @@ def get_config() -> ml_collections.ConfigDict:
   train.microbatches = 1  # of a batch, one after another, to save memory
   train.label_smoothing = 0.0  # part of a target spread over all classes
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
-  # Multiplies the loss of float16 gradients; dynamic: as large as it can be.
-  train.loss_scale = 1.0
+  # Multiplies the loss of float16 gradients: a number, or dynamic (adapted).
+  train.loss_scale = config_dict.FieldReference(1.0, field_type=object)
   train.on_nonfinite = 'stop'  # loss or gradient infinite or NaN: stop | skip
   train.max_nonfinite = 10  # skip: so many steps in a row end the run
   train.ema_decay = 0.0  # average of the parameters, evaluated; 0: none

@@ -78,8 +78,8 @@ class Training:
         start=start.step + 1,
       ):
         state, metrics = self._profiler.train_step(step, state, batch, seed)
-        self._recorder.after_step(step, metrics)
         self._stopper.can_save()
+        self._recorder.after_step(step, metrics)
         self._saver.poll()
         if step % self._run.durations.steps_per_epoch == 0 or step == num_steps:
           self._finish_epoch(step, state)
