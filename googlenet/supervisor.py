@@ -59,9 +59,9 @@ def is_one_of_several(
   runs may be started side by side by one.
   """
   given = {}
-  for arg, following in zip(argv, (*argv[1:], ''), strict=True):
+  for i, arg in enumerate(argv):
     name, equals, value = arg.partition('=')
-    given[name.lstrip('-')] = value if equals else following
+    given[name.lstrip('-')] = value if equals else ''.join(argv[i + 1 : i + 2])
   if 'num_processes' in given:
     return given['num_processes'] != '1'
   return 'coordinator_address' in given or in_cluster(environment)
