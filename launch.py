@@ -221,7 +221,8 @@ def main(argv: list[str]) -> int:
     print(__doc__)
     return EXIT_DONE
   try:
-    return _run(parse(argv))
+    is_alone = not supervisor.is_one_of_several(argv[1:], os.environ)
+    return _run(parse(argv), is_alone)
   except (UserError, OSError) as error:
     code = getattr(error, 'exit_code', EXIT_BAD_INPUT)
     prefix = '' if isinstance(error, Stopped) else 'error: '
@@ -235,13 +236,13 @@ def main(argv: list[str]) -> int:
   return code
 
 
-def _run(arguments: Arguments) -> int:
+def _run(arguments: Arguments, is_alone: bool) -> int:
   options = {}
   if arguments.mode == 'train':
     options['allow_config_change'] = arguments.allow_config_change
   else:  # nothing to continue
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-  if supervisor.is_one_of_several(sys.argv[1:], os.environ):
+  if not is_alone:
     distributed.initialize(
       arguments.address, arguments.heartbeat_timeout_seconds
     )

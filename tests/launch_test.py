@@ -340,7 +340,7 @@ BAD_INPUT = {
   'loss that is not finite': (
     ['--config.optimizer.learning_rate=1e30', FINITE],
     [
-      'train/loss is nan at step 2 (first the output of conv_1)',
+      'train/loss is nan at step 2 (first the output of inception_2a)',
       'config.optimizer.learning_rate',
     ],
   ),
