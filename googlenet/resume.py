@@ -103,7 +103,7 @@ def look(
   path, locks = pathlib.Path(workdir), []
 
   def at_process_0() -> tuple[bool, dict[str, Any] | None]:
-    if not (path / 'config.json').exists():
+    if not os.path.exists(path / 'config.json'):
       check_workdir(path)
       return False, None
     try:
