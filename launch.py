@@ -11,7 +11,8 @@ Flags:
               Without it, the config of the run in --workdir.
   --mode      train (default), evaluate, summary or benchmark.
   --workdir   Folder of a run. Default of training and benchmark: a fresh dated
-              one in runs/.
+              one in runs/. With --mode=evaluate also several, as a,b,c: their
+              predictions are averaged.
 
 Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted.
 """
@@ -24,13 +25,15 @@ import time
 _STARTED = time.time()
 if __name__ == '__main__':
   signal.signal(signal.SIGINT, signal.SIG_DFL)
+elif __name__ == '__mp_main__':  # a process that reads data: its parent ends it
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 import importlib.util  # noqa: E402
 import os  # noqa: E402
 import pathlib  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
-from typing import NamedTuple  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
 
 import ml_collections  # noqa: E402
 from absl import flags  # noqa: E402
@@ -54,6 +57,8 @@ class Arguments(NamedTuple):
   mode: str
   workdir: str
   config: ml_collections.FrozenConfigDict
+  # What a mode takes beside them; evaluate: further workdirs and their configs.
+  more: tuple[Any, ...] = ()
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -79,6 +84,10 @@ def parse(argv: list[str]) -> Arguments:
   workdir = os.path.expanduser(ours.workdir)
   if ours.mode == 'evaluate' and not workdir:
     raise UserError('--workdir is missing: --mode=evaluate scores a run')
+  if ours.mode == 'evaluate' and not os.path.isdir(workdir):
+    workdir, *others = map(os.path.expanduser, workdir.split(','))
+  else:
+    others = []
   if ours.config:
     config = _load_config_file(ours.config)
   elif ours.mode not in _WRITING and workdir:
@@ -93,7 +102,16 @@ def parse(argv: list[str]) -> Arguments:
     stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
     name = f'{pathlib.Path(ours.config).stem}-{stamp}-{os.getpid()}'
     workdir = os.path.join('runs', name)
-  return Arguments(ours.mode, workdir, config_lib.resolve(config))
+  resolved = config_lib.resolve(config)
+  if not others:
+    return Arguments(ours.mode, workdir, resolved)
+  runs = []
+  for other in others:
+    if not ours.config:
+      config = config_lib.load(pathlib.Path(other) / 'config.json')
+      _override(config, rest)
+    runs.append((other, config_lib.resolve(config)))
+  return Arguments(ours.mode, workdir, resolved, (tuple(runs),))
 
 
 def _load_config_file(path: str) -> ml_collections.ConfigDict:
@@ -178,7 +196,7 @@ def main(argv: list[str]) -> int:
     if arguments.mode != 'benchmark':  # its processes do so themselves
       tune_machine(arguments.config.train.compilation_cache)
     mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
-    mode.run(arguments.config, arguments.workdir, _STARTED)
+    mode.run(arguments.config, arguments.workdir, _STARTED, *arguments.more)
   except (UserError, OSError) as error:
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
     return EXIT_BAD_INPUT

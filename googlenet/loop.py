@@ -22,7 +22,7 @@ from googlenet import metrics as metrics_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
-from googlenet.data import batches, sources
+from googlenet.data import batches, images, sources
 from googlenet.errors import UserError
 from googlenet.profiling import Profiler, check_profile_steps
 from googlenet.recorder import Recorder
@@ -54,15 +54,27 @@ class Run(NamedTuple):
   eval_step: Any
 
 
-def load_split(config: Config, field: str) -> sources.Dataset:
+def load_split(
+  config: Config, field: str, squares: images.Squares | None = None
+) -> sources.Dataset:
   """Returns the data set of `data.train_split` or `data.eval_split`.
+
+  Args:
+    config: resolved.
+    field: 'train_split', which is augmented, or 'eval_split'.
+    squares: what to make of each image in place of what the config says.
 
   Raises:
     UserError: as `load_dataset`; and where classes or channels of the images
       do not fit the config.
   """
+  transform = images.make_transform(
+    config.data, config.augment, config.seed, field == 'train_split'
+  )
   try:
-    dataset = sources.load_dataset(config.data, config.data[field])
+    dataset = sources.load_dataset(
+      config.data, config.data[field], squares or transform
+    )
   except UserError as error:
     text = str(error).replace('split=', f'config.data.{field}=', 1)
     raise UserError(text) from error
@@ -89,6 +101,7 @@ def make_feed(config: Config, dataset: sources.Dataset) -> batches.Feed:
     dataset,
     config.model.num_classes,
     config.data.on_device_mb,
+    config.data.workers,
     step_lib.replicated,
     step_lib.PMAP_AXIS,
   )
@@ -201,7 +214,7 @@ def _train(
   config, num_steps = run.config, run.durations.num_steps
   steps_per_epoch = run.durations.steps_per_epoch
   state = run.state
-  indices = batches.train_indices(
+  indices = batches.TrainIndices(
     config.seed,
     run.train.dataset.num_examples,
     config.train.batch_size,
@@ -264,6 +277,11 @@ def evaluate(
     sums.append(eval_step(params, network_state, batch))
     if len(sums) > in_flight:
       jax.block_until_ready(sums[-1 - in_flight])
+  return mean_scores(sums)
+
+
+def mean_scores(sums: list[step_lib.Metrics]) -> dict[str, float]:
+  """Returns what `evaluate` does of the sums of each batch."""
   totals = {
     # float64: a float32 sum of counts is exact up to 2**24 examples only.
     key: float(np.sum([np.float64(part[key]) for part in jax.device_get(sums)]))
