@@ -88,3 +88,10 @@ def prepare(builder_cls: type, folder: pathlib.Path) -> pathlib.Path:
   builder = builder_cls(data_dir=folder, file_format='array_record')
   builder.download_and_prepare()
   return pathlib.Path(builder.data_dir)
+
+
+def decode(encoded: bytes) -> Image.Image:
+  """Opens a stored image, without any shortcut."""
+  image = Image.open(io.BytesIO(encoded))
+  image.load()
+  return image

@@ -210,8 +210,9 @@ def pixels(
   if shrink >= 2 and image.format == 'JPEG':
     full_width, full_height = image.size
     smallest = math.ceil(full_width / shrink), math.ceil(full_height / shrink)
-    _, (_, _, drafted_width, _) = image.draft(None, smallest)
-    scale = drafted_width / full_width
+    drafted = image.draft(None, smallest)
+    if drafted:  # not None: decoded already
+      scale = drafted[1][2] / full_width
   if image.mode != MODES[num_channels]:
     image = image.convert(MODES[num_channels])
   windows = [
