@@ -85,6 +85,7 @@ class DamagedPhotos(Photos):
 
 def prepare(builder_cls: type, folder: pathlib.Path) -> pathlib.Path:
   """Writes a data set below `folder` and returns its own folder."""
+  tfds.disable_progress_bar()
   builder = builder_cls(data_dir=folder, file_format='array_record')
   builder.download_and_prepare()
   return pathlib.Path(builder.data_dir)

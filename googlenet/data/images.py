@@ -143,12 +143,23 @@ def make_transform(
   """Returns what the config asks the host to do, or None."""
   size = data_config.image_size
   if augment_config.random_resized_crop and is_training:
-    area, aspect = augment_config.crop_area, augment_config.crop_aspect
-    return RandomResizedCrop(size, tuple(area), tuple(aspect), seed)
+    return random_resized_crop(size, augment_config, seed)
   if data_config.resize:
     return CenterCrop(size, data_config.resize)
   # One shape for training and evaluation.
   return Whole(size) if augment_config.random_resized_crop else None
+
+
+def random_resized_crop(
+  size: int, augment_config: ml_collections.ConfigDict, seed: int
+) -> RandomResizedCrop:
+  """Returns the crop of an `augment` section."""
+  return RandomResizedCrop(
+    size,
+    tuple(augment_config.crop_area),
+    tuple(augment_config.crop_aspect),
+    seed,
+  )
 
 
 def random_box(

@@ -103,8 +103,8 @@ def _restore(config: Config, path: str, channels: int) -> Member:
 def _check_same_images(
   config: Config, workdir: str, other_workdir: str, other: Config
 ) -> None:
-  # These may differ: each network has its own.
-  own = ('mean', 'std', 'train_split')
+  # These may differ: each network has its own, or they change no image.
+  own = ('mean', 'std', 'train_split', 'on_device_mb', 'workers')
   pairs = [
     (f'data.{name}', config.data[name], other.data[name])
     for name in config.data
