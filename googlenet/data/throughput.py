@@ -14,7 +14,7 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import ml_collections
 import numpy as np
@@ -131,11 +131,27 @@ def run(arguments: argparse.Namespace, data_dir: str) -> None:
   print(f'{"":20}  {"read by":13} images/s  core ms *')
   for name, transform in transforms.items():
     dataset = sources.load_dataset(config, arguments.split, transform)
+    if dataset.num_examples < _BATCH_SIZE:
+      raise UserError(
+        f'--split={arguments.split} has {dataset.num_examples} images: choose '
+        f'one of at least {_BATCH_SIZE}'
+      )
     for num_workers in arguments.workers:
       rate, core = measure(dataset, num_workers, arguments.images)
       who = f'{num_workers} process(es)' if num_workers else 'a thread'
       print(f'{name:20}  {who:13} {rate:8.0f} {1e3 * core:10.2f}', flush=True)
   print('* of this process, an image: a thread does all of the work')
+
+
+def _whole_number(low: int) -> Callable[[str], int]:
+  def parse(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < low:
+      raise argparse.ArgumentTypeError(
+        f'{text!r} is not a whole number from {low}'
+      )
+    return int(text)
+
+  return parse
 
 
 def main(argv: list[str]) -> int:
@@ -148,11 +164,13 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--name', default='', help='a prepared TFDS set')
   parser.add_argument('--data_dir', default='', help="its folder; '': TFDS's")
   parser.add_argument('--split', default='train')
-  parser.add_argument('--image_size', type=int, default=224)
-  parser.add_argument('--images', type=int, default=2048, help='to time')
+  parser.add_argument('--image_size', type=_whole_number(1), default=224)
+  parser.add_argument(
+    '--images', type=_whole_number(1), default=2048, help='to time'
+  )
   parser.add_argument(
     '--workers',
-    type=lambda text: [int(part) for part in text.split(',')],
+    type=lambda text: [_whole_number(0)(part) for part in text.split(',')],
     default=[0, 1, 2],
     help='numbers of processes, like 0,1,2; 0: a thread',
   )
