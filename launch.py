@@ -11,7 +11,9 @@ Flags:
               Without it, the config of the run in --workdir.
   --mode      train (default), evaluate, summary or benchmark.
   --workdir   Folder of a run. Default of training and benchmark: a fresh dated
-              one in runs/. A run that was cut off is continued.
+              one in runs/. A run that was cut off is continued. With
+              --mode=evaluate also several, as a,b,c: their predictions are
+              averaged.
   --compare   With --mode=summary: a line for each network.
   --allow_config_change
               Continue a run with another config (but not another network, data
@@ -42,12 +44,14 @@ if __name__ == '__main__':
   # Nothing is begun: the same command starts again.
   signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
   supervisor.supervise()
+elif __name__ == '__mp_main__':  # a process that reads data: its parent ends it
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 import importlib.util  # noqa: E402
 import pathlib  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
-from typing import NamedTuple  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
 
 import jax  # noqa: E402
 import ml_collections  # noqa: E402
@@ -72,8 +76,7 @@ class Arguments(NamedTuple):
   mode: str
   workdir: str
   config: ml_collections.FrozenConfigDict
-  compare: bool
-  allow_config_change: bool
+  options: dict[str, Any]  # of the mode alone
   address: distributed.Address
   heartbeat_timeout_seconds: int
 
@@ -124,6 +127,10 @@ def parse(argv: list[str]) -> Arguments:
     ours.coordinator_address, ours.num_processes, ours.process_id
   )
   distributed.check_address(address)
+  if ours.mode == 'evaluate' and not os.path.isdir(workdir):
+    workdir, *others = map(os.path.expanduser, workdir.split(','))
+  else:
+    others = []
   if ours.config:
     config = _load_config_file(ours.config)
   elif ours.mode != 'benchmark' and workdir:
@@ -138,15 +145,34 @@ def parse(argv: list[str]) -> Arguments:
     stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
     name = f'{pathlib.Path(ours.config).stem}-{stamp}-{os.getpid()}'
     workdir = os.path.join('runs', name)
+  resolved = config_lib.resolve(config)
+  options = {}
+  if ours.mode == 'train':
+    options['allow_config_change'] = ours.allow_config_change
+  elif ours.mode == 'summary':
+    options['compare'] = ours.compare
+  elif others:
+    options['others'] = tuple(
+      (other, _config_of(other, config, ours.config, rest)) for other in others
+    )
   return Arguments(
     ours.mode,
     workdir,
-    config_lib.resolve(config),
-    ours.compare,
-    ours.allow_config_change,
+    resolved,
+    options,
     address,
     ours.heartbeat_timeout_seconds,
   )
+
+
+def _config_of(
+  workdir: str, config: ml_collections.ConfigDict, file: str, rest: list[str]
+) -> ml_collections.FrozenConfigDict:
+  """The config of a further workdir, unless a config file was given for all."""
+  if not file:
+    config = config_lib.load(pathlib.Path(workdir) / 'config.json')
+    _override(config, rest)
+  return config_lib.resolve(config)
 
 
 def _load_config_file(path: str) -> ml_collections.ConfigDict:
@@ -243,12 +269,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(arguments: Arguments, is_alone: bool) -> int:
-  options = {}
-  if arguments.mode == 'train':
-    options['allow_config_change'] = arguments.allow_config_change
-  elif arguments.mode == 'summary':
-    options['compare'] = arguments.compare
-  else:  # nothing to continue
+  if arguments.mode != 'train':  # nothing to continue
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
   if not is_alone:
     distributed.initialize(
@@ -258,7 +279,7 @@ def _run(arguments: Arguments, is_alone: bool) -> int:
     tune_machine(arguments.config.train.compilation_cache)
   mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
   try:
-    mode.run(arguments.config, arguments.workdir, _STARTED, **options)
+    mode.run(arguments.config, arguments.workdir, _STARTED, **arguments.options)
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise
