@@ -10,7 +10,6 @@ from PIL import Image
 
 from googlenet import config as config_lib
 from googlenet import loop, multi_crop
-from googlenet import network as network_lib
 from googlenet import train_step as step_lib
 from googlenet.modes import evaluate
 
@@ -33,11 +32,9 @@ def photos_config(config, tmp_path):
 def member(config, seed):
   config = config_lib.resolve(config)
   network = loop.make_network(config)
-  params, state = network_lib.init_from_numpy(
-    network, config.model, (SIZE, SIZE, 3), seed
-  )
+  params, state = init_from_numpy(network, (SIZE, SIZE, 3), seed)
   params = jax.tree.map(lambda w: 2 * w, params)  # less alike predictions
-  return evaluate.Member(config, network, 0, params, state)
+  return evaluate.Member('', config, network, 0, params, state)
 
 
 def reference_crops(image, crops):
