@@ -3,7 +3,7 @@
   python launch.py --config=configs/fmnist96.py
   python launch.py --config=configs/fmnist96.py --config.train.epochs=2
   python launch.py --mode=evaluate --workdir=runs/...
-  python launch.py --mode=summary --config=configs/fmnist96.py
+  python launch.py --mode=summary --config=configs/fmnist96.py [--compare]
   python launch.py --mode=benchmark --config=configs/fmnist96.py
 
 Flags:
@@ -21,6 +21,7 @@ Flags:
               Kubernetes and on Cloud TPUs they are found without these.
   --heartbeat_timeout_seconds
               A process that is silent for so long ends the others (30).
+  --compare   With --mode=summary: a line for each network.
 
 Exit codes: 0 done, 2 bad input (one line on stderr), 74 what the run makes
 cannot be written, 75 ended on request or because another process did: the same
@@ -71,7 +72,7 @@ class Arguments(NamedTuple):
   mode: str
   workdir: str
   config: ml_collections.FrozenConfigDict
-  allow_config_change: bool
+  options: dict[str, bool]  # of the mode alone
   address: distributed.Address
   heartbeat_timeout_seconds: int
 
@@ -86,6 +87,7 @@ def parse(argv: list[str]) -> Arguments:
   flags.DEFINE_string('config', '', '', flag_values=ours)
   flags.DEFINE_string('mode', 'train', '', flag_values=ours)
   flags.DEFINE_string('workdir', '', '', flag_values=ours)
+  flags.DEFINE_bool('compare', False, '', flag_values=ours)
   flags.DEFINE_bool('allow_config_change', False, '', flag_values=ours)
   flags.DEFINE_string('coordinator_address', None, '', flag_values=ours)
   flags.DEFINE_integer('num_processes', None, '', flag_values=ours)
@@ -108,13 +110,18 @@ def parse(argv: list[str]) -> Arguments:
       f'--mode={ours.mode} is not a mode{did_you_mean(ours.mode, MODES)}; '
       f'allowed is one of {", ".join(MODES)}'
     )
+  if ours.compare and ours.mode != 'summary':
+    raise UserError('--compare is a flag of --mode=summary alone')
+  if ours.allow_config_change and ours.mode != 'train':
+    raise UserError('--allow_config_change is a flag of --mode=train alone')
+  options = {
+    name: True
+    for name in ('compare', 'allow_config_change')
+    if getattr(ours, name)
+  }
   workdir = os.path.expanduser(ours.workdir)
   if ours.mode == 'evaluate' and not workdir:
     raise UserError('--workdir is missing: --mode=evaluate scores a run')
-  if ours.allow_config_change and ours.mode != 'train':
-    raise UserError(
-      f'--allow_config_change is of --mode=train, not of --mode={ours.mode}'
-    )
   address = distributed.Address(
     ours.coordinator_address, ours.num_processes, ours.process_id
   )
@@ -137,7 +144,7 @@ def parse(argv: list[str]) -> Arguments:
     ours.mode,
     workdir,
     config_lib.resolve(config),
-    ours.allow_config_change,
+    options,
     address,
     ours.heartbeat_timeout_seconds,
   )
@@ -237,10 +244,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(arguments: Arguments, is_alone: bool) -> int:
-  options = {}
-  if arguments.mode == 'train':
-    options['allow_config_change'] = arguments.allow_config_change
-  else:  # nothing to continue
+  if arguments.mode != 'train':  # nothing to continue
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
   if not is_alone:
     distributed.initialize(
@@ -250,7 +254,7 @@ def _run(arguments: Arguments, is_alone: bool) -> int:
     tune_machine(arguments.config.train.compilation_cache)
   mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
   try:
-    mode.run(arguments.config, arguments.workdir, _STARTED, **options)
+    mode.run(arguments.config, arguments.workdir, _STARTED, **arguments.options)
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise

@@ -19,9 +19,16 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   config.model = model = ml_collections.ConfigDict()
-  model.variant = 'plain'  # a network of googlenet/architectures.py
+  model.variant = 'plain'  # a network of googlenet/architectures
   model.num_classes = 10  # labels are 0 to num_classes - 1
-  model.initializer = 'he'  # convolutions: he (fan-in, normal) | xavier
+  model.width_multiplier = 1.0  # of all layers but the classifiers
+  # 'auto' and None below: as the network is defined.
+  model.normalization = 'auto'  # auto | none | lrn | batch
+  model.batch_norm_decay = 0.9  # of the running statistics, a step
+  model.activation = 'relu'  # a name in googlenet/modules.py
+  model.dropout = config_dict.placeholder(float)  # rate before the classifier
+  model.aux_heads = 'auto'  # auto | on | off: auxiliary classifiers
+  model.initializer = 'auto'  # auto | he | xavier | caffe (bias 0.2)
   model.kernels = 'auto'  # auto | xla (plain lax) | onednn, cpu (fast forms)
 
   config.data = data = ml_collections.ConfigDict()
@@ -31,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.train_split = 'train'  # may be sliced: train[:50000], train[:90%]
   data.eval_split = 'test'  # likewise
   data.image_size = 96  # pixels; images are resized on the device
+  data.channels = 0  # 1 | 3: grey made colour or colour grey; 0: as stored
   data.mean = (0.2860,)  # of pixels in 0..1; one number, or one a channel
   data.std = (0.3530,)  # likewise
   data.on_device_mb = 2048  # MiB; a larger set is streamed from the host
@@ -58,6 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.batch_size = 128  # images a step, over all devices
   train.microbatches = 1  # of a batch, one after another, to save memory
   train.label_smoothing = 0.0  # part of a target spread over all classes
+  train.aux_loss_weight = 0.3  # of the loss of each auxiliary head
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
   # Multiplies the loss of float16 gradients: a number, or dynamic (adapted).
   train.loss_scale = config_dict.FieldReference(1.0, field_type=object)

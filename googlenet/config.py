@@ -14,7 +14,14 @@ import jax.numpy as jnp
 import jmp
 import ml_collections
 
-from googlenet import architectures, layers, network, optimizer
+from googlenet import (
+  architectures,
+  initializers,
+  layers,
+  modules,
+  optimizer,
+)
+from googlenet.architectures import analysis
 from googlenet.errors import UserError, did_you_mean
 
 
@@ -47,8 +54,9 @@ def _number(low: float, high: float = math.inf) -> Field:
   )
 
 
-def _positive() -> Field:
-  return Field(lambda v: _is_number(v) and v > 0, 'a number > 0')
+def _positive(high: float = math.inf) -> Field:
+  words = f'a number > 0 and <= {high:g}' if high < math.inf else 'a number > 0'
+  return Field(lambda v: _is_number(v) and 0 < v <= high, words)
 
 
 def _fraction() -> Field:
@@ -63,6 +71,12 @@ def _choice(*names: str) -> Field:
   )
 
 
+def _optional(field: Field) -> Field:
+  return Field(
+    lambda v: v is None or field.is_valid(v), f'{field.allowed}, or None'
+  )
+
+
 def _boolean() -> Field:
   return Field(lambda v: isinstance(v, bool), 'true or false')
 
@@ -72,6 +86,10 @@ def _text(empty: bool = False) -> Field:
     lambda v: isinstance(v, str) and (empty or v != ''),
     'a text' + ('' if empty else ' that is not empty'),
   )
+
+
+def _channels() -> Field:
+  return Field(lambda v: type(v) is int and v in (0, 1, 3), '0, 1 or 3')
 
 
 def _tuple_of(element: Field, words: str, example: str = '(0.5,)') -> Field:
@@ -109,7 +127,13 @@ FIELDS: dict[str, Field] = {
   'seed': _integer(0),
   'model.variant': _choice(*architectures.ARCHITECTURES),
   'model.num_classes': _integer(1, 100_000),
-  'model.initializer': _choice(*network.INITIALIZERS),
+  'model.width_multiplier': _positive(100),
+  'model.normalization': _choice('auto', *architectures.NORMALIZATIONS),
+  'model.batch_norm_decay': _fraction(),
+  'model.activation': _choice(*modules.ACTIVATIONS),
+  'model.dropout': _optional(_fraction()),
+  'model.aux_heads': _choice('auto', 'on', 'off'),
+  'model.initializer': _choice('auto', *initializers.INITIALIZERS),
   'model.kernels': _choice('auto', *layers.KERNELS),
   'data.source': _choice('bundled', 'tfds'),
   'data.name': _text(),
@@ -117,6 +141,7 @@ FIELDS: dict[str, Field] = {
   'data.train_split': _text(),
   'data.eval_split': _text(),
   'data.image_size': _integer(1, 4096),
+  'data.channels': _channels(),
   'data.mean': _tuple_of(_number(-math.inf), 'numbers'),
   'data.std': _tuple_of(_positive(), 'numbers > 0'),
   'data.on_device_mb': _integer(0),
@@ -138,6 +163,7 @@ FIELDS: dict[str, Field] = {
   'train.batch_size': _integer(1),
   'train.microbatches': _integer(1),
   'train.label_smoothing': _fraction(),
+  'train.aux_loss_weight': _number(0),
   'train.precision': _POLICY,
   'train.loss_scale': Field(
     lambda v: v == 'dynamic' if isinstance(v, str) else _positive().is_valid(v),
@@ -229,12 +255,14 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
 
 def _check_combinations(config: ml_collections.ConfigDict) -> None:
   size = config.data.image_size
-  architecture = architectures.ARCHITECTURES[config.model.variant]
-  smallest = architectures.smallest_image(architecture)
+  architecture = architectures.resolve(config.model)
+  smallest = analysis.smallest_image(architecture)
   if size < smallest:
+    heads = ' with auxiliary heads' if architecture.uses_aux_heads else ''
     raise UserError(
       f'config.data.image_size={size} is too small for the network '
-      f'{config.model.variant!r}: the smallest size that works is {smallest}'
+      f'{config.model.variant!r}{heads}: the smallest size that works is '
+      f'{smallest}'
     )
   epochs = config.optimizer.step_epochs
   if list(epochs) != sorted(epochs):

@@ -4,6 +4,8 @@ A trace does not tell: on CPUs the calls into oneDNN leave no events there, and
 everywhere the compiler joins operations of several layers.
 """
 
+import functools
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -16,8 +18,9 @@ import jmp
 import ml_collections
 import numpy as np
 
-from googlenet import architectures
+from googlenet import modules
 from googlenet import network as network_lib
+from googlenet.architectures import analysis, rows
 from googlenet.compilation import compile_with
 from googlenet.network import Network
 
@@ -40,15 +43,16 @@ class Layer(NamedTuple):
 
   Attributes:
     name: of its row, or of both where pooling is computed with it.
-    apply: (params, x) -> y, in the layout of the network's kernels.
-    weighted: the same up to its last weights, so without that pooling.
+    apply: (params, x) -> y, as in training, in the layout of the network's
+      kernels.
     params: its own.
+    is_side: an auxiliary head, whose output no other layer takes.
   """
 
   name: str
   apply: Callable[[hk.Params, jax.Array], jax.Array]
-  weighted: Callable[[hk.Params, jax.Array], jax.Array]
   params: hk.Params
+  is_side: bool = False
 
 
 class LayerTime(NamedTuple):
@@ -62,67 +66,95 @@ class LayerTime(NamedTuple):
   training_ms: float  # forward and backward
 
 
-def split(network: Network, num_classes: int, params: hk.Params) -> list[Layer]:
+def split(
+  network: Network, params: hk.Params, network_state: hk.State, keys: jax.Array
+) -> list[Layer]:
   """Returns the layers of a network, in order; the classifier is the last.
 
   They are split as `network.apply` computes them: pooling after a convolution
   is a part of that convolution.
+
+  Args:
+    network: as made by `make_network`.
+    params: of it.
+    network_state: of it.
+    keys: [B] random keys, one an image.
   """
-  kernels = network.kernels
+  setting = network.setting._replace(is_training=True, keys=keys)
+  architecture, num_classes = network.architecture, network.num_classes
 
-  def pure(function: Callable[[jax.Array], jax.Array]):
-    transformed = hk.without_apply_rng(hk.transform(function))
-    return transformed.apply
-
-  def own(name: str) -> hk.Params:
-    return {k: v for k, v in params.items() if k.split('/')[0] == name}
-
-  def of_row(
-    row: architectures.Row, pool: architectures.MaxPool | None
+  def layer(
+    name: str, parts: set[str], function: Callable, is_side: bool = False
   ) -> Layer:
-    def apply(pool: architectures.MaxPool | None):
-      # Parameters are given, so the initializer is never called.
-      return pure(
-        lambda x: network_lib.apply_row(row, pool, x, kernels, jnp.zeros)
-      )
+    transformed = hk.transform_with_state(function)
 
-    name = getattr(row, 'name', 'max_pool')
-    joined = f'{name} + max_pool' if pool else name
-    return Layer(joined, apply(pool), apply(None), own(name))
+    def own(tree):
+      return {k: v for k, v in tree.items() if k.split('/')[0] in parts}
 
-  layers = [
-    of_row(row, pool)
-    for stage in network.architecture
-    for row, pool in network_lib.pair_with_pools(stage.rows, join=True)
-  ]
-  classify = pure(
-    lambda x: network_lib.classify(kernels.global_mean(x), num_classes)
-  )
-  return [*layers, Layer('logits', classify, classify, own('logits'))]
+    def apply(params: hk.Params, x: jax.Array) -> jax.Array:
+      return transformed.apply(params, own(network_state), None, x)[0]
+
+    return Layer(name, apply, own(params), is_side)
+
+  def head(x: jax.Array) -> jax.Array:
+    features, _ = modules.apply_head(architecture.head, x, 0, setting)
+    if not architecture.has_logits:
+      return features
+    return modules.dense('logits', num_classes, features)
+
+  heads = {
+    head.after: (place, head)
+    for place, head in enumerate(architecture.aux_heads, start=1)
+  }
+  layers = []
+  for stage in architecture.stages:
+    for row, pool in network_lib.pair_with_pools(stage.rows, setting.is_fused):
+      kind = re.sub('(?<!^)(?=[A-Z])', '_', type(row).__name__).lower()
+      name = getattr(row, 'name', kind)
+      joined = f'{name} + max_pool' if pool else name
+      apply = functools.partial(modules.apply_row, row, pool, setting=setting)
+      layers.append(layer(joined, {name}, apply))
+      if name in heads:
+        place, aux = heads[name]
+
+        def side(x: jax.Array, aux=aux, place=place) -> jax.Array:
+          return modules.AuxHead(aux, place, setting)(x, num_classes)
+
+        layers.append(layer(aux.name, {aux.name}, side, is_side=True))
+  names = [op.name for op in architecture.head if isinstance(op, rows.Dense)]
+  names += ['logits'] if architecture.has_logits else []
+  return [*layers, layer(' + '.join(names) or 'head', set(names), head)]
 
 
 def measure(
-  network: Network, num_classes: int, params: hk.Params, images: jax.Array
+  network: Network,
+  params: hk.Params,
+  network_state: hk.State,
+  images: jax.Array,
 ) -> list[LayerTime]:
   """Times every layer, each on the output of the one before.
 
   Args:
     network: as made by `make_network`.
-    num_classes: that it was made with.
     params: of it, in the dtype of computation.
+    network_state: of it.
     images: [B, H, W, C] in the same dtype.
   """
   kernels = network.kernels
+  walk = analysis.walk(
+    network.architecture, images.shape[1:], network.num_classes
+  )
+  keys = jax.random.split(jax.random.key(0), images.shape[0])
 
   def compiled(function: Callable[..., Any], *arguments: Any):
     lowered = jax.jit(function).lower(*arguments)
     return compile_with(kernels.compiler_options, lowered)
 
   x = jax.jit(kernels.enter)(images)
-  rows = []
-  for layer in split(network, num_classes, params):
+  times = []
+  for layer in split(network, params, network_state, keys):
     # Images have no gradient: the first layer is spared that of its input.
-    is_first = not rows
+    is_first = not times
     forward = compiled(layer.apply, layer.params, x)
     y = forward(layer.params, x)
 
@@ -134,18 +166,24 @@ def measure(
       return y, pull_back(gradient)
 
     arguments = (layer.params, x, jnp.ones_like(y))
-    rows.append(
+    parts = {name.split('/')[0] for name in layer.params}
+    multiply_adds = sum(
+      operation.multiply_adds
+      for operation in walk.operations
+      if operation.name.split('/')[0] in parts
+    )
+    times.append(
       LayerTime(
         layer.name,
         _image_shape(kernels, y),
-        _mflop(kernels, layer, x),
+        2 * multiply_adds / 1e6,
         2 if is_first else 3,
         _milliseconds(forward, *arguments[:2]),
         _milliseconds(compiled(train, *arguments), *arguments),
       )
     )
-    x = y
-  return rows
+    x = x if layer.is_side else y
+  return times
 
 
 def _image_shape(kernels: Any, y: Any) -> tuple[int, ...]:
@@ -153,15 +191,6 @@ def _image_shape(kernels: Any, y: Any) -> tuple[int, ...]:
   if y.ndim == 4:
     y = jax.eval_shape(kernels.leave, y)
   return y.shape[1:]
-
-
-def _mflop(kernels: Any, layer: Layer, x: jax.Array) -> float:
-  """Two for each multiply-add of convolutions and the classifier."""
-  y = jax.eval_shape(layer.weighted, layer.params, x)
-  # Each weight of a layer is used once at every place of its output.
-  places = int(np.prod(_image_shape(kernels, y)[:-1]))
-  weights = [w for w in jax.tree.leaves(layer.params) if w.ndim > 1]
-  return 2 * places * sum(int(np.prod(w.shape)) for w in weights) / 1e6
 
 
 def _milliseconds(function: Callable[..., Any], *arguments: Any) -> float:
@@ -180,14 +209,14 @@ def _milliseconds(function: Callable[..., Any], *arguments: Any) -> float:
   return 1e3 * statistics.median(times)
 
 
-def render(rows: list[LayerTime], batch_size: int) -> str:
+def render(times: list[LayerTime], batch_size: int) -> str:
   """Returns the table as text, the sum of all layers last.
 
   Args:
-    rows: as measured.
+    times: as measured.
     batch_size: images that they were measured on.
   """
-  total = sum(row.training_ms for row in rows)
+  total = sum(row.training_ms for row in times)
 
   def line(row: LayerTime, gflop: float) -> tuple[str, ...]:
     return (
@@ -201,18 +230,18 @@ def render(rows: list[LayerTime], batch_size: int) -> str:
       f'{row.training_ms / total:.1%}',
     )
 
-  gflops = [batch_size * row.passes * row.mflop / 1e3 for row in rows]
+  gflops = [batch_size * row.passes * row.mflop / 1e3 for row in times]
   summed = LayerTime(
     'sum',
     (),
-    sum(row.mflop for row in rows),
+    sum(row.mflop for row in times),
     0,
-    sum(row.forward_ms for row in rows),
+    sum(row.forward_ms for row in times),
     total,
   )
   lines = [
     _COLUMNS,
-    *map(line, rows, gflops),
+    *map(line, times, gflops),
     line(summed, sum(gflops)),
   ]
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -229,6 +258,7 @@ def report(
   config: ml_collections.FrozenConfigDict,
   network: Network,
   params: hk.Params,
+  network_state: hk.State,
   channels: int,
   step_seconds: float,
 ) -> str:
@@ -238,6 +268,7 @@ def report(
     config: the `model`, `data` and `train` sections are read.
     network: of `config.model`.
     params: of it, NumPy arrays.
+    network_state: of it, likewise.
     channels: of the images.
     step_seconds: of the whole training step, for comparison.
   """
@@ -247,19 +278,18 @@ def report(
   size = config.data.image_size
   rng = np.random.default_rng(config.seed)
   images = rng.standard_normal((batch_size, size, size, channels), np.float32)
-  rows = measure(
-    network,
-    config.model.num_classes,
-    *policy.cast_to_compute((jax.device_put(params), jnp.asarray(images))),
+  params, images = policy.cast_to_compute(
+    (jax.device_put(params), jnp.asarray(images))
   )
-  total = sum(row.training_ms for row in rows)
+  times = measure(network, params, network_state, images)
+  total = sum(row.training_ms for row in times)
   runs = f', which runs every layer {parts} times' if parts > 1 else ''
   return '\n'.join(
     [
       f'{config.model.variant}, {size}x{size}x{channels}, {batch_size} images '
       f'on one of {devices} x {jax.devices()[0].device_kind}, '
       f'kernels {network.kernels.name}, {config.train.precision}',
-      render(rows, batch_size),
+      render(times, batch_size),
       f'sum of the layers {total:.1f} ms, whole step {step_seconds * 1e3:.1f} '
       f'ms (mean of the traced ones{runs})',
       'Layers timed alone do not add up to the step exactly: it also prepares '

@@ -32,8 +32,9 @@ class Kernels(NamedTuple):
   Activations between `enter` and `leave` are in the implementation's own
   layout: rank 4, channels last, the other axes in any order. So joining
   channels with `jnp.concatenate(..., axis=-1)` is right for all of them.
-  Padding is 'SAME'. Operations return the dtype of their first argument, and
-  sums of products accumulate in float32 where that dtype is narrower.
+  `padding` is one of `padding.placement`, 'SAME' unless it is given. Operations
+  return the dtype of their first argument, and sums of products accumulate in
+  float32 where that dtype is narrower.
 
   Attributes:
     name: a key of `KERNELS`.
@@ -41,16 +42,22 @@ class Kernels(NamedTuple):
       these operations.
     enter: `enter(x)`: [B, H, W, C] to the internal layout.
     leave: `leave(x)`: the internal layout to [B, H, W, C].
-    conv: `conv(x, w, stride=1)`: convolution without bias, for weights `w`
-      [k, k, C_in, C_out], k odd.
+    conv: `conv(x, w, stride=1, padding)`: convolution without bias, for weights
+      `w` [kh, kw, C_in, C_out].
     bias_relu: `bias_relu(x, b)`: relu(x + b), for `b` [C].
-    conv_bias_relu: `conv_bias_relu(x, w, b, stride=1)`.
-    conv_1x1s_bias_relu: `conv_1x1s_bias_relu(x, [w0, ...], [b0, ...])`: the
-      list of the 1x1 convolutions of one input with weights [1, 1, C_in, C_i].
-    max_pool: `max_pool(x, window=3, stride=2)`. The gradient goes to the first
-      of tied maxima, row by row.
+    conv_bias_relu: `conv_bias_relu(x, w, b, stride=1, padding)`.
+    conv_1x1s: `conv_1x1s(x, [w0, ...])`: the list of the 1x1 convolutions of
+      one input with weights [1, 1, C_in, C_i].
+    conv_1x1s_bias_relu: `conv_1x1s_bias_relu(x, [w0, ...], [b0, ...])`.
+    max_pool: `max_pool(x, window=3, stride=2, padding)`. The gradient goes to
+      the first of tied maxima, row by row.
     conv_bias_relu_max_pool: `conv_bias_relu_max_pool(x, w, b, stride=1,
-      pool=(3, 2))` with the window and stride of the pooling.
+      padding, pool=(3, 2, 'SAME'))` with window, stride and padding of the
+      pooling.
+    avg_pool: `avg_pool(x, window, stride, padding, count_padding=False)`: the
+      mean over the pixels of a window, with the padding's zeros on request.
+    lrn: `lrn(x, size=5, alpha=1e-4, beta=0.75, k=1)`: local response
+      normalisation, Krizhevsky et al. 2012.
     global_mean: `global_mean(x)`: mean over height and width, [B, C].
   """
 
@@ -61,9 +68,12 @@ class Kernels(NamedTuple):
   conv: Callable[..., Array]
   bias_relu: Callable[[Array, Array], Array]
   conv_bias_relu: Callable[..., Array]
+  conv_1x1s: Callable[..., list[Array]]
   conv_1x1s_bias_relu: Callable[..., list[Array]]
   max_pool: Callable[..., Array]
   conv_bias_relu_max_pool: Callable[..., Array]
+  avg_pool: Callable[..., Array]
+  lrn: Callable[..., Array]
   global_mean: Callable[[Array], Array]
 
 

@@ -20,10 +20,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from googlenet import layers_pool
-from googlenet.layers_pool import same_padding
+from googlenet import layers_pool, layers_xla
+from googlenet.layers_xla import lrn  # noqa: F401
+from googlenet.padding import Padding, pads
 
 Array = jax.Array
+Pads = list[tuple[int, int]]  # (before, after) of height and width
 
 COMPILER_OPTIONS = ()
 
@@ -85,8 +87,10 @@ def _rows_dot(x: Array, y: Array) -> Array:
 # ---- Convolution.
 
 
-def _shifts(x: Array, kernel: int, stride: int) -> list[Array]:
-  """What lies under each tap of a kernel: k * k arrays [H', W', ...].
+def _shifts(
+  x: Array, kernel: tuple[int, int], stride: int, padded: Pads
+) -> list[Array]:
+  """What lies under each tap of a kernel: kh * kw arrays [H', W', ...].
 
   Two-byte floats come as uint16, to be turned back once they are in place.
   """
@@ -94,47 +98,49 @@ def _shifts(x: Array, kernel: int, stride: int) -> list[Array]:
     # Move two-byte floats as integers: XLA may widen bfloat16 to copy it (JAX
     # 0.10: 2.15 s of CPU a training step of 128 images, so 1.92 s).
     x = lax.bitcast_convert_type(x, jnp.uint16)
-  (out_h, *pad_h), (out_w, *pad_w) = (
-    same_padding(size, kernel, stride) for size in x.shape[:2]
-  )
   rest = [(0, 0, 0)] * (x.ndim - 2)
   zero = jnp.zeros((), x.dtype)
-  x = lax.optimization_barrier(
-    lax.pad(x, zero, [(*pad_h, 0), (*pad_w, 0), *rest])
+  config = [(low, high, 0) for low, high in padded] + rest
+  x = lax.optimization_barrier(lax.pad(x, zero, config))
+  # Where the first tap of the last window lies, and one more.
+  span_h, span_w = (
+    (size - taps) // stride * stride + 1
+    for size, taps in zip(x.shape[:2], kernel, strict=True)
   )
-  span_h, span_w = (out_h - 1) * stride + 1, (out_w - 1) * stride + 1
   return [
     x[i : i + span_h : stride, j : j + span_w : stride]
-    for i in range(kernel)
-    for j in range(kernel)
+    for i in range(kernel[0])
+    for j in range(kernel[1])
   ]
 
 
-def _columns(x: Array, kernel: int, stride: int = 1) -> Array:
-  """im2col: [H, W, B, C] -> [H', W', B, k * k * C]."""
-  shifts = _shifts(x, kernel, stride)
+def _columns(
+  x: Array, kernel: tuple[int, int], stride: int, padded: Pads
+) -> Array:
+  """im2col: [H, W, B, C] -> [H', W', B, kh * kw * C]."""
+  shifts = _shifts(x, kernel, stride, padded)
   columns = lax.optimization_barrier(jnp.concatenate(shifts, axis=-1))
   return lax.bitcast_convert_type(columns, x.dtype)
 
 
 def _few_columns(
-  x: Array, kernel: int, stride: int
+  x: Array, kernel: tuple[int, int], stride: int, padded: Pads
 ) -> tuple[Array, tuple[int, int, int]]:
-  """im2col for few channels: matrix [k * k * C, H' * W' * B], (H', W', B)."""
-  shifts = _shifts(x.transpose(0, 1, 3, 2), kernel, stride)
+  """im2col for few channels: matrix [kh * kw * C, H' * W' * B], (H', W', B)."""
+  shifts = _shifts(x.transpose(0, 1, 3, 2), kernel, stride, padded)
   columns = jnp.stack(shifts).transpose(0, 3, 1, 2, 4)
   shape = columns.shape[2:]
-  columns = columns.reshape(kernel * kernel * x.shape[-1], -1)
+  columns = columns.reshape(len(shifts) * x.shape[-1], -1)
   columns = lax.optimization_barrier(columns)
   return lax.bitcast_convert_type(columns, x.dtype), shape
 
 
-def _plain_conv(x: Array, w: Array, stride: int) -> Array:
+def _plain_conv(x: Array, w: Array, stride: int, padded: Pads) -> Array:
   return lax.conv_general_dilated(
     x,
     w.astype(x.dtype),
     window_strides=(stride, stride),
-    padding='SAME',
+    padding=padded,
     dimension_numbers=('HWNC', 'HWIO', 'HWNC'),
   )
 
@@ -144,51 +150,60 @@ def _flipped(w: Array) -> Array:
   return w[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: Array, w: Array, stride: int) -> Array:
-  return _conv_forward(x, w, stride)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
+  return _conv_forward(x, w, stride, padding)[0]
 
 
 def _conv_forward(
-  x: Array, w: Array, stride: int
+  x: Array, w: Array, stride: int, padding: Padding
 ) -> tuple[Array, tuple[Array, Array]]:
-  kernel, _, c_in, c_out = w.shape
+  kernel, c_in, c_out = w.shape[:2], *w.shape[2:]
+  padded = pads(x.shape[:2], kernel, stride, padding)
   matrix = w.reshape(-1, c_out).astype(x.dtype)
   if c_in <= _FEW_CHANNELS:
-    columns, shape = _few_columns(x, kernel, stride)
+    columns, shape = _few_columns(x, kernel, stride, padded)
     y = _left_transposed_dot(columns, matrix).reshape(*shape, c_out)
   elif x.dtype == jnp.float32:
     # XLA's own convolution is fast in float32, forward and for dx.
-    y = _plain_conv(x, w, stride)
+    y = _plain_conv(x, w, stride, padded)
   else:
-    y = _dot(_columns(x, kernel, stride), matrix, 3, 0)
+    y = _dot(_columns(x, kernel, stride, padded), matrix, 3, 0)
   return y.astype(x.dtype), (x, w)
 
 
 def _conv_backward(
-  stride: int, residuals: tuple[Array, Array], dy: Array
+  stride: int, padding: Padding, residuals: tuple[Array, Array], dy: Array
 ) -> tuple[Array, Array]:
   x, w = residuals
-  kernel, _, c_in, c_out = w.shape
+  kernel, c_in, c_out = w.shape[:2], *w.shape[2:]
+  padded = pads(x.shape[:2], kernel, stride, padding)
+  # For the gradient of x at stride 1: as far from the edge as the forward pass
+  # leaves of the kernel.
+  rest = [
+    (k - 1 - low, k - 1 - high)
+    for k, (low, high) in zip(kernel, padded, strict=True)
+  ]
   if stride > 1 or c_in <= _FEW_CHANNELS:
-    # The stem. Training never asks for its input gradient and XLA then drops
-    # it; what does, saliency for one, gets XLA's own form.
-    (dx,) = jax.linear_transpose(lambda x: _plain_conv(x, w, stride), x)(dy)
+    # The stem, whose input gradient training never asks for, and reductions:
+    # XLA's own form.
+    plain = functools.partial(_plain_conv, w=w, stride=stride, padded=padded)
+    (dx,) = jax.linear_transpose(plain, x)(dy)
     if c_in <= _FEW_CHANNELS:
-      columns, _ = _few_columns(x, kernel, stride)
+      columns, _ = _few_columns(x, kernel, stride, padded)
       dw = _dot(columns, _rows(dy), 1, 0)
     else:
-      dw = _rows_dot(_columns(x, kernel, stride), dy)
+      dw = _rows_dot(_columns(x, kernel, stride, padded), dy)
     dw = dw.reshape(w.shape)
   elif x.dtype == jnp.float32:
-    dx = _plain_conv(dy, _flipped(w), 1)
-    dw = _rows_dot(_columns(x, kernel), dy).reshape(w.shape)
+    dx = _plain_conv(dy, _flipped(w), 1, rest)
+    dw = _rows_dot(_columns(x, kernel, 1, padded), dy).reshape(w.shape)
   else:
     # One im2col of dy serves both gradients.
-    columns = _columns(dy, kernel)
+    columns = _columns(dy, kernel, 1, rest)
     matrix = _flipped(w).reshape(-1, c_in).astype(x.dtype)
     dx = _dot(columns, matrix, 3, 0)
-    dw = _rows_dot(x, columns).reshape(c_in, kernel, kernel, c_out)
+    dw = _rows_dot(x, columns).reshape(c_in, *kernel, c_out)
     dw = dw[:, ::-1, ::-1].transpose(1, 2, 0, 3)
   return dx.astype(x.dtype), dw.astype(w.dtype)
 
@@ -217,11 +232,14 @@ def _linear_backward(
 _linear.defvjp(_linear_forward, _linear_backward)
 
 
-def conv(x: Array, w: Array, stride: int = 1) -> Array:
-  """[H, W, B, C_in] * [k, k, C_in, C_out] -> [H/stride, W/stride, B, C_out]."""
-  if w.shape[0] == 1:
+def conv(
+  x: Array, w: Array, stride: int = 1, padding: Padding = 'SAME'
+) -> Array:
+  """[H, W, B, C_in] * [kh, kw, C_in, C_out] -> [H', W', B, C_out]."""
+  padded = pads(x.shape[:2], w.shape[:2], stride, padding)
+  if w.shape[:2] == (1, 1) and padded == [(0, 0), (0, 0)]:
     return _linear(x[::stride, ::stride], w[0, 0])
-  return _conv(x, w, stride)
+  return _conv(x, w, stride, padding)
 
 
 # ---- Bias and rectifier.
@@ -252,34 +270,50 @@ def _bias_relu_backward(
 bias_relu.defvjp(_bias_relu_forward, _bias_relu_backward)
 
 
-def conv_bias_relu(x: Array, w: Array, b: Array, stride: int = 1) -> Array:
+def conv_bias_relu(
+  x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = 'SAME'
+) -> Array:
   """relu(conv(x, w) + b)."""
-  return bias_relu(conv(x, w, stride), b)
+  return bias_relu(conv(x, w, stride, padding), b)
+
+
+def conv_1x1s(x: Array, ws: Sequence[Array]) -> list[Array]:
+  """1x1 convolutions of one input as one product: [H, W, B, C_i] each."""
+  ends = [sum(w.shape[-1] for w in ws[:i]) for i in range(1, len(ws))]
+  joined = jnp.concatenate([w[0, 0] for w in ws], axis=-1)
+  return jnp.split(_linear(x, joined), ends, axis=-1)
 
 
 def conv_1x1s_bias_relu(
   x: Array, ws: Sequence[Array], bs: Sequence[Array]
 ) -> list[Array]:
-  """1x1 convolutions of one input as one product: [H, W, B, C_i] each."""
-  ends = [sum(w.shape[-1] for w in ws[:i]) for i in range(1, len(ws))]
-  joined = jnp.concatenate([w[0, 0] for w in ws], axis=-1)
-  ys = jnp.split(_linear(x, joined), ends, axis=-1)
-  return [bias_relu(y, b) for y, b in zip(ys, bs, strict=True)]
+  """The same with bias and ReLU."""
+  return [bias_relu(y, b) for y, b in zip(conv_1x1s(x, ws), bs, strict=True)]
 
 
 # ---- Pooling.
 
 
-def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
-  """[H, W, B, C] -> [H/stride, W/stride, B, C], maximum of square windows."""
-  return layers_pool.max_pool(x, (0, 1), window, stride)
+def max_pool(
+  x: Array, window: int = 3, stride: int = 2, padding: Padding = 'SAME'
+) -> Array:
+  """[H, W, B, C] -> [H', W', B, C], maximum of square windows."""
+  return layers_pool.max_pool(x, (0, 1), window, stride, padding)
 
 
 def conv_bias_relu_max_pool(
-  x: Array, w: Array, b: Array, stride: int = 1, pool: tuple[int, int] = (3, 2)
+  x: Array,
+  w: Array,
+  b: Array,
+  stride: int = 1,
+  padding: Padding = 'SAME',
+  pool: tuple[int, int, Padding] = (3, 2, 'SAME'),
 ) -> Array:
   """max_pool(relu(conv(x, w) + b)), pool first: the three commute."""
-  return bias_relu(max_pool(conv(x, w, stride), *pool), b)
+  return bias_relu(max_pool(conv(x, w, stride, padding), *pool), b)
+
+
+avg_pool = functools.partial(layers_xla.avg_pool, axes=(0, 1))
 
 
 def global_mean(x: Array) -> Array:

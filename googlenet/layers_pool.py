@@ -14,16 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from googlenet.padding import Padding, placement
+
 Array = jax.Array
 # The winning tap along the width, then along the height; uint8.
 Winners = tuple[Array, Array]
-
-
-def same_padding(size: int, window: int, stride: int) -> tuple[int, int, int]:
-  """Output size and padding before and after, for 'SAME'."""
-  out = -(-size // stride)
-  total = max((out - 1) * stride + window - size, 0)
-  return out, total // 2, total - total // 2
 
 
 def tap(
@@ -43,8 +38,8 @@ def tap(
   starts, limits, steps = [0] * x.ndim, list(x.shape), [1] * x.ndim
   padding = [(0, 0, 0)] * x.ndim
   for axis, (first, out) in places.items():
-    before = max(-(first // stride), 0)
-    start = min(first + before * stride, x.shape[axis])
+    before = min(max(-(first // stride), 0), out)
+    start = min(max(first + before * stride, 0), x.shape[axis])
     count = min(out - before, max(-((start - x.shape[axis]) // stride), 0))
     starts[axis], steps[axis] = start, stride
     limits[axis] = start + max((count - 1) * stride + 1, 0)
@@ -77,10 +72,10 @@ def _unordered(order: Array, dtype: jnp.dtype) -> Array:
 
 
 def _pool_axis(
-  x: Array, axis: int, window: int, stride: int
+  x: Array, axis: int, window: int, stride: int, padding: Padding
 ) -> tuple[Array, Array]:
   """Maximum along one axis, and the tap (uint8) that won; first wins a tie."""
-  out, low, _ = same_padding(x.shape[axis], window, stride)
+  out, low, _ = placement(x.shape[axis], window, stride, padding)
   is_float = jnp.issubdtype(x.dtype, jnp.floating)
   lowest = -jnp.inf if is_float else jnp.iinfo(x.dtype).min
   taps = [tap(x, {axis: (t - low, out)}, stride, lowest) for t in range(window)]
@@ -92,10 +87,16 @@ def _pool_axis(
 
 
 def _unpool_axis(
-  dy: Array, winner: Array, axis: int, size: int, window: int, stride: int
+  dy: Array,
+  winner: Array,
+  axis: int,
+  size: int,
+  window: int,
+  stride: int,
+  padding: Padding,
 ) -> Array:
   """Gradient of `_pool_axis` for an input of `size` along the axis."""
-  _, low, _ = same_padding(size, window, stride)
+  _, low, _ = placement(size, window, stride, padding)
   wide = jnp.promote_types(dy.dtype, jnp.float32)
   # Row `stride * q + r` of the padded input is tap r of output q, tap
   # r + stride of output q - 1, and so on.
@@ -117,16 +118,22 @@ def _unpool_axis(
 
 
 def pool(
-  x: Array, axes: tuple[int, int], window: int, stride: int
+  x: Array,
+  axes: tuple[int, int],
+  window: int,
+  stride: int,
+  padding: Padding = 'SAME',
 ) -> tuple[Array, Winners]:
   """Maximum of square windows over the axes (height, width), and who won."""
   height, width = axes
   # Along the width, then along the height: the first best row, and in it the
   # first best column, is the first best element in row-major order.
   y, column = lax.optimization_barrier(
-    _pool_axis(_ordered(x), width, window, stride)
+    _pool_axis(_ordered(x), width, window, stride, padding)
   )
-  y, row = lax.optimization_barrier(_pool_axis(y, height, window, stride))
+  y, row = lax.optimization_barrier(
+    _pool_axis(y, height, window, stride, padding)
+  )
   return _unordered(y, x.dtype), (column, row)
 
 
@@ -137,38 +144,46 @@ def unpool(
   width: int,
   window: int,
   stride: int,
+  padding: Padding = 'SAME',
 ) -> Array:
   """Gradient of `pool` for an input of this width."""
   column, row = winners
   height = column.shape[axes[0]]
-  dy = _unpool_axis(dy, row, axes[0], height, window, stride)
+  dy = _unpool_axis(dy, row, axes[0], height, window, stride, padding)
   dy = lax.optimization_barrier(dy)
-  return _unpool_axis(dy, column, axes[1], width, window, stride)
+  return _unpool_axis(dy, column, axes[1], width, window, stride, padding)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(
-  x: Array, axes: tuple[int, int], width: int, window: int, stride: int
+  x: Array,
+  axes: tuple[int, int],
+  width: int,
+  windows: tuple[int, int, Padding],
 ) -> Array:
   """`max_pool`; the gradient needs the width of x, but nothing else of x."""
   del width
-  return pool(x, axes, window, stride)[0]
+  return pool(x, axes, *windows)[0]
 
 
-def _forward(x, axes, width, window, stride):
+def _forward(x, axes, width, windows):
   del width
-  return pool(x, axes, window, stride)
+  return pool(x, axes, *windows)
 
 
-def _backward(axes, width, window, stride, winners, dy):
-  return (unpool(dy, winners, axes, width, window, stride),)
+def _backward(axes, width, windows, winners, dy):
+  return (unpool(dy, winners, axes, width, *windows),)
 
 
 _max_pool.defvjp(_forward, _backward)
 
 
 def max_pool(
-  x: Array, axes: tuple[int, int], window: int, stride: int
+  x: Array,
+  axes: tuple[int, int],
+  window: int,
+  stride: int,
+  padding: Padding = 'SAME',
 ) -> Array:
-  """Maximum of square windows over the axes (height, width), 'SAME'."""
-  return _max_pool(x, axes, x.shape[axes[1]], window, stride)
+  """Maximum of square windows over the axes (height, width)."""
+  return _max_pool(x, axes, x.shape[axes[1]], (window, stride, padding))

@@ -21,6 +21,8 @@ from googlenet import resume, stopping
 from googlenet import train_step as step_lib
 from googlenet.data import batches, sources
 from googlenet.errors import UserError
+from googlenet.initialization import count_parameters, init_from_numpy
+from googlenet.preprocess import num_channels
 from googlenet.profiling import Profiler, check_profile_steps
 from googlenet.recorder import Recorder
 from googlenet.saver import Saver, WriteError
@@ -61,7 +63,13 @@ def load_split(config: Config, field: str) -> sources.Dataset:
       f'has {dataset.num_classes} classes; allowed is at least '
       f'{dataset.num_classes}'
     )
-  channels = dataset.image_shape[-1]
+  stored = dataset.image_shape[-1]
+  channels = num_channels(config.data, stored)
+  if channels != stored and (channels, stored) not in ((1, 3), (3, 1)):
+    raise UserError(
+      f'config.data.channels={channels}: {dataset.name} has images of {stored} '
+      f'channels, which can be turned into nothing else; give 0'
+    )
   for name in ('mean', 'std'):
     value = tuple(config.data[name])
     if len(value) not in (1, channels):
@@ -81,6 +89,14 @@ def make_feed(config: Config, dataset: sources.Dataset) -> batches.Feed:
     step_lib.replicated,
     step_lib.PMAP_AXIS,
   )
+
+
+def image_shape(
+  config: Config, dataset: sources.Dataset
+) -> tuple[int, int, int]:
+  """Returns (H, W, C) of what the network sees of a data set."""
+  channels = num_channels(config.data, dataset.image_shape[-1])
+  return (config.data.image_size, config.data.image_size, channels)
 
 
 def make_network(config: Config) -> network_lib.Network:
@@ -111,9 +127,8 @@ def build(config: Config) -> Run:
   eval_feed = make_feed(config, evaluation)
 
   network = make_network(config)
-  size, channels = config.data.image_size, train.image_shape[-1]
-  params, network_state = network_lib.init_from_numpy(
-    network, config.model, (size, size, channels), config.seed
+  params, network_state = init_from_numpy(
+    network, image_shape(config, train), config.seed
   )
   schedule = optimizer_lib.make_schedule(
     config.optimizer, durations.steps_per_epoch, durations.total_steps
@@ -197,7 +212,7 @@ def _train(
     config,
     run.network,
     run.train_step,
-    run.train.dataset.image_shape[-1],
+    image_shape(config, run.train.dataset)[-1],
     workdir,
     recorder,
     screen,
@@ -213,7 +228,7 @@ def _train(
     result = {
       **recorder.result(run.durations.num_steps),
       **training.best_result(),
-      'parameters': network_lib.count_parameters(state.params),
+      'parameters': count_parameters(state.params),
       'kernels': run.network.kernels.name,
     }
     writer.write_result(result)
@@ -242,7 +257,8 @@ def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
   config, durations = run.config, run.durations
   train, evaluation = run.train.dataset, run.evaluation.dataset
   shape = 'x'.join(str(side) for side in train.image_shape)
-  size, optimizer = config.data.image_size, config.optimizer
+  size, _, channels = image_shape(config, train)
+  optimizer = config.optimizer
   devices = jax.local_devices()
   where = 'on the device' if run.train.on_device else 'streamed'
   stops = (
@@ -251,9 +267,9 @@ def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
     else ''
   )
   return [
-    f'network  {config.model.variant}, {size}x{size}x{train.image_shape[-1]} '
+    f'network  {config.model.variant}, {size}x{size}x{channels} '
     f'-> {config.model.num_classes} classes, '
-    f'{network_lib.count_parameters(run.state.params):,} parameters',
+    f'{count_parameters(run.state.params):,} parameters',
     f'devices  {jax.device_count()} x {devices[0].device_kind} '
     f'({jax.default_backend()}), {jax.process_count()} process(es), '
     f'kernels {run.network.kernels.name}, {config.train.precision}',

@@ -130,7 +130,7 @@ class Profiler:
     text = layer_times.report(
       self._config,
       self._network,
-      jax.device_get(state.params),
+      *jax.device_get((state.params, state.network_state)),
       self._channels,
       step_seconds,
     )

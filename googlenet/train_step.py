@@ -96,18 +96,35 @@ def make_loss_fn(
   """Returns the loss of one part of a batch, and what comes with it."""
   policy = jmp.get_policy(config.train.precision)
 
-  def loss_fn(params, network_state, batch, keys, dropout_key):
-    images = augment(batch['image'], keys, config.augment)
+  def loss_fn(params, network_state, batch, keys):
+    augment_keys, dropout_keys = keys
+    images = augment(batch['image'], augment_keys, config.augment)
     images = preprocess(images, config.data)
     params, images = policy.cast_to_compute((params, images))
     outputs, network_state = network.apply(
-      params, network_state, dropout_key, images, is_training=True
+      params,
+      network_state,
+      dropout_keys,
+      images,
+      is_training=True,
+      axis_name=PMAP_AXIS,
     )
-    logits = policy.cast_to_output(outputs.logits)
-    losses = cross_entropy(logits, batch['label'], config.train.label_smoothing)
-    hits = jnp.argmax(logits, -1) == batch['label']
-    metrics = {'loss': losses.mean(), 'accuracy': hits.mean()}
-    return losses.mean(), (network_state, metrics)
+
+    def mean_loss(logits):
+      return cross_entropy(
+        policy.cast_to_output(logits),
+        batch['label'],
+        config.train.label_smoothing,
+      ).mean()
+
+    loss = mean_loss(outputs.logits)
+    hits = jnp.argmax(outputs.logits, -1) == batch['label']
+    metrics = {'loss': loss, 'accuracy': hits.mean()}
+    # Szegedy et al., 2014, section 5: each head adds 0.3 of its loss.
+    for name, logits in outputs.aux_logits.items():
+      metrics[f'{name}_loss'] = aux_loss = mean_loss(logits)
+      loss += config.train.aux_loss_weight * aux_loss
+    return loss, (network_state, metrics)
 
   return loss_fn
 
@@ -123,26 +140,23 @@ def make_gradient_fn(
     num_parts: microbatches, computed one after another to save memory.
 
   Returns:
-    (params, network_state, batch, keys, dropout_key) -> (network_state,
-    (gradients, metrics)).
+    (params, network_state, batch, keys) -> (network_state, (gradients,
+    metrics)).
   """
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
-  def part(params, network_state, batch, keys, dropout_key):
+  def part(params, network_state, batch, keys):
     (_, (network_state, metrics)), grads = grad_fn(
-      params, network_state, batch, keys, dropout_key
+      params, network_state, batch, keys
     )
     return network_state, (grads, metrics)
 
   if num_parts == 1:
     return part
 
-  def parts(params, network_state, batch, keys, dropout_key):
-    inputs = (
-      *jax.tree.map(
-        lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, keys)
-      ),
-      jax.random.split(dropout_key, num_parts),
+  def parts(params, network_state, batch, keys):
+    inputs = jax.tree.map(
+      lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, keys)
     )
 
     def add(carry, inputs):
@@ -187,13 +201,12 @@ def make_gradient_step(
     # A key for each example by its place in the global batch: what happens to
     # an image does not depend on the number of devices.
     places = device * batch_size + jnp.arange(batch_size)
-    example_keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, places)
+    keys = tuple(
+      jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+      for key in (augment_key, dropout_key)
+    )
     network_state, (grads, metrics) = gradients(
-      params,
-      network_state,
-      batch,
-      example_keys,
-      jax.random.fold_in(dropout_key, device),
+      params, network_state, batch, keys
     )
     grads, network_state = jax.lax.pmean((grads, network_state), PMAP_AXIS)
     return grads, network_state, metrics
@@ -325,6 +338,10 @@ def make_train_step(
       seed,
       state.guard.loss_scale,
     )
+    if jax.default_backend() == 'cpu':
+      # Started before the gradients are there, the update makes XLA keep all
+      # activations until it ends, and the next step finds no place but another.
+      jax.block_until_ready(gradients)
     return update_step(state, *gradients)
 
   return train_step

@@ -9,6 +9,7 @@ import numpy as np
 from googlenet import checkpoint, diagnosis
 from googlenet import metrics as metrics_lib
 from googlenet import train_step as step_lib
+from googlenet.allocator import release_free_memory
 from googlenet.data import batches
 from googlenet.evaluation import evaluate
 from googlenet.profiling import Profiler
@@ -80,6 +81,10 @@ class Training:
         state, metrics = self._profiler.train_step(step, state, batch, seed)
         self._stopper.can_save()
         self._recorder.after_step(step, metrics)
+        if step == start.step + 1:
+          # What the first step leaves in pieces would make the second take as
+          # much memory again.
+          release_free_memory()
         self._saver.poll()
         if step % self._run.durations.steps_per_epoch == 0 or step == num_steps:
           self._finish_epoch(step, state)

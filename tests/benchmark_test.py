@@ -14,6 +14,7 @@ from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet.benchmark import contenders, flops, ours, results, runner, table
 from googlenet.errors import UserError
+from googlenet.initialization import count_parameters, init_from_numpy
 from googlenet.modes import benchmark
 
 FAST = (
@@ -309,9 +310,7 @@ def test_torch_has_the_same_network(config, variant, size, channels):
 
   config.model.variant = variant
   network = network_lib.make_network(config.model)
-  params, state = network_lib.init_from_numpy(
-    network, config.model, (size, size, channels), 0
-  )
+  params, state = init_from_numpy(network, (size, size, channels), 0)
   rng = np.random.default_rng(1)
   for leaves in params.values():
     leaves['b'] = rng.standard_normal(leaves['b'].shape, np.float32)
@@ -320,10 +319,10 @@ def test_torch_has_the_same_network(config, variant, size, channels):
     params, state, None, images, False
   )
 
-  rows = contenders.torch_rows(architectures.ARCHITECTURES[variant])
+  rows = contenders.torch_rows(architectures.resolve(config.model))
   peer = torch_peer.Network(rows, channels, config.model.num_classes)
   count = sum(p.numel() for p in peer.parameters())
-  assert count == network_lib.count_parameters(params)
+  assert count == count_parameters(params)
   with torch.no_grad():
     for name, layer in zip(peer.names, peer.features, strict=True):
       convs = {

@@ -237,6 +237,58 @@ BAD_INPUT = {
     ['--config.model.variant=plian'],
     ['config.model.variant', "'plian'", "'plain'"],
   ),
+  'a comparison of runs': (
+    ['--mode=train', '--compare'],
+    ['--compare', '--mode=summary'],
+  ),
+  'no place for LRN': (
+    ['--config.model.variant=vgg16', '--config.model.normalization=lrn'],
+    ["config.model.normalization='lrn'", 'vgg16', 'auto, none, batch'],
+  ),
+  'unknown normalization': (
+    ['--config.model.normalization=bn'],
+    ["config.model.normalization='bn'", 'auto, none, lrn, batch'],
+  ),
+  'no auxiliary heads': (
+    ['--config.model.variant=nin', '--config.model.aux_heads=on'],
+    ["config.model.aux_heads='on'", 'nin', 'auto, off'],
+  ),
+  'heads switched by a boolean': (
+    ['--config.model.aux_heads=true'],
+    ["config.model.aux_heads='true'", 'auto, on, off'],
+  ),
+  'image too small for heads': (
+    [
+      '--config.model.variant=plain',
+      '--config.model.aux_heads=on',
+      '--config.data.image_size=64',
+    ],
+    ['config.data.image_size=64', 'auxiliary heads', 'that works is 65'],
+  ),
+  'unknown activation': (
+    ['--config.model.activation=rellu'],
+    ["config.model.activation='rellu'", "did you mean 'relu'"],
+  ),
+  'dropout of everything': (
+    ['--config.model.dropout=1'],
+    ['config.model.dropout=1', 'below 1'],
+  ),
+  'no width': (
+    ['--config.model.width_multiplier=0'],
+    ['config.model.width_multiplier=0', 'a number > 0'],
+  ),
+  'no decay of statistics': (
+    ['--config.model.batch_norm_decay=1'],
+    ['config.model.batch_norm_decay=1', 'below 1'],
+  ),
+  'negative loss of heads': (
+    ['--config.train.aux_loss_weight=-0.3'],
+    ['config.train.aux_loss_weight=-0.3', '>= 0'],
+  ),
+  'two channels': (
+    ['--config.data.channels=2'],
+    ['config.data.channels=2', '0, 1 or 3'],
+  ),
   'unknown optimizer': (
     ['--config.optimizer.name=adamm'],
     ['config.optimizer.name', "did you mean 'adam'"],
@@ -439,7 +491,7 @@ BAD_INPUT = {
   ),
   'loss scale of nothing': (
     ['--config.train.loss_scale=0'],
-    ['config.train.loss_scale=0.0', 'a number > 0 or dynamic'],
+    ['config.train.loss_scale=0 ', 'a number > 0 or dynamic'],
   ),
   'unknown policy for what is not finite': (
     ['--config.train.on_nonfinite=ignore'],
@@ -475,7 +527,7 @@ BAD_INPUT = {
   ),
   'change of config in another mode': (
     ['--mode=summary', '--allow_config_change'],
-    ['--allow_config_change', '--mode=train', '--mode=summary'],
+    ['--allow_config_change', '--mode=train'],
   ),
   'no address of the coordinator': (
     ['--num_processes=2', '--process_id=0'],
@@ -651,25 +703,43 @@ def losses(workdir: pathlib.Path) -> np.ndarray:
   )
 
 
-def test_losses_do_not_depend_on_the_number_of_devices(launch_py, tmp_path):
+@pytest.mark.parametrize(
+  ('devices', 'flags'),
+  [
+    ((1, 2, 4, 8), ()),
+    (
+      (1, 4),
+      (
+        '--config.model.normalization=batch',
+        '--config.model.aux_heads=on',
+        '--config.model.dropout=0.4',
+      ),
+    ),
+  ],
+  ids=['plain', 'batch norm, heads, dropout'],
+)
+def test_losses_do_not_depend_on_the_number_of_devices(
+  launch_py, tmp_path, devices, flags
+):
   """With augmentation: what happens to an image is not the device's choice."""
   flags = (
     *SMALL,
+    *flags,
     '--config.train.max_steps=20',
     '--config.logging.every_steps=1',
     '--config.augment.flip=true',
     '--config.augment.crop_padding=2',
     '--config.optimizer.warmup_steps=5',
   )
-  for devices in (1, 2, 4, 8):
-    done = launch_py(*flags, f'--workdir={devices}', devices=devices)
+  for count in devices:
+    done = launch_py(*flags, f'--workdir={count}', devices=count)
     assert done.returncode == 0, done.stderr
-    assert f'devices  {devices} x cpu' in done.stdout
+    assert f'devices  {count} x cpu' in done.stdout
   one = losses(tmp_path / '1')
   assert one.shape == (20, 2)
   assert one[-1, 0] < one[0, 0]
-  for devices in (2, 4, 8):
-    np.testing.assert_allclose(losses(tmp_path / f'{devices}'), one, rtol=2e-4)
+  for count in devices[1:]:
+    np.testing.assert_allclose(losses(tmp_path / f'{count}'), one, rtol=2e-4)
 
 
 def test_same_seed_same_bits(launch_py, tmp_path):

@@ -100,36 +100,51 @@ def assert_forms_agree(
 # ---- NumPy loops: what the operations mean.
 
 
-def windows(size: int, window: int, stride: int) -> list[tuple[int, int]]:
-  """(start in the unpadded input, index of the output) for 'SAME' padding."""
-  out = -(-size // stride)
-  before = max((out - 1) * stride + window - size, 0) // 2
-  return [(o * stride - before, o) for o in range(out)]
+def windows(
+  size: int, window: int, stride: int, padding: Any = 'SAME'
+) -> list[tuple[int, int]]:
+  """(start in the unpadded input, index of the output) of every window."""
+  if padding == 'SAME':
+    out = -(-size // stride)
+    before = max((out - 1) * stride + window - size, 0) // 2
+    starts = [o * stride - before for o in range(out)]
+  elif padding == 'CEIL':  # up to the first window that sees the last pixel
+    starts = list(range(0, max(size - window + stride, 1), stride))
+  else:
+    pad = 0 if padding == 'VALID' else padding
+    starts = list(range(-pad, size + pad - window + 1, stride))
+  return [(start, o) for o, start in enumerate(starts)]
 
 
-def numpy_conv(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
+def numpy_conv(
+  x: np.ndarray, w: np.ndarray, stride: int, padding: Any = 'SAME'
+) -> np.ndarray:
   batch, height, width, _ = x.shape
-  kernel = w.shape[0]
-  shape = (batch, -(-height // stride), -(-width // stride), w.shape[-1])
-  y = np.zeros(shape)
-  for top, p in windows(height, kernel, stride):
-    for left, q in windows(width, kernel, stride):
-      for i in range(kernel):
-        for j in range(kernel):
+  rows = windows(height, w.shape[0], stride, padding)
+  columns = windows(width, w.shape[1], stride, padding)
+  y = np.zeros((batch, len(rows), len(columns), w.shape[-1]))
+  for top, p in rows:
+    for left, q in columns:
+      for i in range(w.shape[0]):
+        for j in range(w.shape[1]):
           if 0 <= top + i < height and 0 <= left + j < width:
             y[:, p, q] += x[:, top + i, left + j] @ w[i, j]
   return y
 
 
 def numpy_max_pool(
-  x: np.ndarray, dy: np.ndarray, window: int, stride: int
+  x: np.ndarray,
+  dy: np.ndarray,
+  window: int,
+  stride: int,
+  padding: Any = 'SAME',
 ) -> tuple[np.ndarray, np.ndarray]:
   """Maxima, and the gradient, which goes to the first maximum of a window."""
   batch, height, width, channels = x.shape
   y, dx = np.zeros_like(dy), np.zeros_like(x)
   for n, c in np.ndindex(batch, channels):
-    for top, p in windows(height, window, stride):
-      for left, q in windows(width, window, stride):
+    for top, p in windows(height, window, stride, padding):
+      for left, q in windows(width, window, stride, padding):
         places = [
           (i, j)
           for i in range(max(top, 0), min(top + window, height))
@@ -143,51 +158,73 @@ def numpy_max_pool(
 
 @ALL
 @pytest.mark.parametrize(
-  ('shape', 'kernel', 'stride'),
+  ('shape', 'kernel', 'stride', 'padding'),
   [
-    ((2, 5, 4, 1), 7, 2),
-    ((2, 6, 7, 3), 7, 2),
-    ((1, 5, 6, 10), 3, 1),
-    ((1, 4, 5, 9), 5, 2),
+    ((2, 5, 4, 1), (7, 7), 2, 'SAME'),
+    ((2, 6, 7, 3), (7, 7), 2, 3),
+    ((1, 5, 6, 10), (3, 3), 1, 'SAME'),
+    ((1, 5, 6, 10), (3, 3), 1, 'VALID'),
+    ((1, 4, 5, 9), (5, 5), 2, 'SAME'),
+    ((1, 8, 6, 9), (3, 3), 2, 'VALID'),
+    ((1, 6, 8, 9), (1, 7), 1, 'SAME'),
+    ((1, 6, 7, 9), (3, 1), 1, 1),
+    ((1, 6, 5, 9), (1, 1), 2, 'VALID'),
+    ((1, 4, 5, 9), (1, 1), 1, 1),
   ],
 )
 def test_conv_equals_numpy(
-  kernels: Kernels, shape: tuple[int, ...], kernel: int, stride: int
+  kernels: Kernels,
+  shape: tuple[int, ...],
+  kernel: tuple[int, int],
+  stride: int,
+  padding: Any,
 ) -> None:
-  x, w = normal(0, *shape), normal(1, kernel, kernel, shape[-1], 4)
+  x, w = normal(0, *shape), normal(1, *kernel, shape[-1], 4)
   y, dx, dw = value_and_gradients(
-    kernels, lambda k, x, w: k.conv(x, w, stride), (x, w)
+    kernels, lambda k, x, w: k.conv(x, w, stride, padding), (x, w)
   )
-  assert relative_error(y, numpy_conv(x, w, stride)) < 1e-5
+  assert relative_error(y, numpy_conv(x, w, stride, padding)) < 1e-5
 
   # The derivative of <y, dy> along a random direction, by central differences
   # in float64. Convolution is linear in each argument, so they are exact.
   dy = normal(99, *y.shape).astype(np.float64)
   u, v = normal(2, *x.shape), normal(3, *w.shape)
-  slope_x = numpy_conv(x + u, w, stride) - numpy_conv(x - u, w, stride)
-  slope_w = numpy_conv(x, w + v, stride) - numpy_conv(x, w - v, stride)
+  conv = functools.partial(numpy_conv, stride=stride, padding=padding)
+  slope_x = conv(x + u, w) - conv(x - u, w)
+  slope_w = conv(x, w + v) - conv(x, w - v)
   np.testing.assert_allclose(np.vdot(dx, u), np.vdot(dy, slope_x) / 2, 1e-4)
   np.testing.assert_allclose(np.vdot(dw, v), np.vdot(dy, slope_w) / 2, 1e-4)
 
 
 @ALL
 @pytest.mark.parametrize(
-  ('shape', 'window', 'stride'),
+  ('shape', 'window', 'stride', 'padding'),
   [
-    ((2, 6, 7, 2), 3, 2),
-    ((2, 7, 6, 2), 3, 1),
-    ((1, 5, 5, 2), 2, 2),
-    ((1, 4, 5, 2), 1, 2),
+    ((2, 6, 7, 2), 3, 2, 'SAME'),
+    ((2, 7, 6, 2), 3, 1, 'SAME'),
+    ((1, 5, 5, 2), 2, 2, 'SAME'),
+    ((1, 4, 5, 2), 1, 2, 'SAME'),
+    ((1, 6, 7, 2), 3, 2, 'CEIL'),
+    ((1, 5, 6, 2), 2, 2, 'CEIL'),
+    ((1, 6, 7, 2), 3, 2, 'VALID'),
+    ((1, 5, 6, 2), 3, 1, 1),
   ],
 )
 def test_max_pool_equals_numpy_with_many_ties(
-  kernels: Kernels, shape: tuple[int, ...], window: int, stride: int
+  kernels: Kernels,
+  shape: tuple[int, ...],
+  window: int,
+  stride: int,
+  padding: Any,
 ) -> None:
   x = np.random.default_rng(0).integers(-1, 2, shape).astype(np.float32)
   y, dx = value_and_gradients(
-    kernels, lambda k, x: k.max_pool(x, window, stride), (x,)
+    kernels, lambda k, x: k.max_pool(x, window, stride, padding), (x,)
   )
-  expected = numpy_max_pool(x, normal(99, *y.shape), window, stride)
+  assert y.shape[1:3] == tuple(
+    len(windows(size, window, stride, padding)) for size in shape[1:3]
+  )
+  expected = numpy_max_pool(x, normal(99, *y.shape), window, stride, padding)
   np.testing.assert_array_equal(y, expected[0])
   np.testing.assert_allclose(dx, expected[1], rtol=1e-6, atol=1e-6)
 
@@ -220,7 +257,65 @@ def test_elementwise_operations_equal_numpy(kernels: Kernels) -> None:
   np.testing.assert_allclose(mean, x.mean((1, 2)), rtol=1e-5, atol=1e-6)
 
 
-# ---- The two forms against each other.
+@ALL
+@pytest.mark.parametrize(
+  ('window', 'stride', 'padding', 'count_padding'),
+  [
+    (3, 1, 'SAME', False),
+    (3, 1, 'SAME', True),
+    (5, 3, 'VALID', False),
+    (3, 2, 'CEIL', False),
+  ],
+)
+def test_avg_pool_equals_numpy(
+  kernels: Kernels, window: int, stride: int, padding: Any, count_padding: bool
+) -> None:
+  x = normal(0, 2, 6, 7, 3)
+  y, dx = value_and_gradients(
+    kernels,
+    lambda k, x: k.avg_pool(x, window, stride, padding, count_padding),
+    (x,),
+  )
+  dy, expected, expected_dx = normal(99, *y.shape), np.zeros(y.shape), x * 0
+  for top, p in windows(6, window, stride, padding):
+    for left, q in windows(7, window, stride, padding):
+      seen = np.s_[
+        :,
+        max(top, 0) : max(top + window, 0),
+        max(left, 0) : max(left + window, 0),
+      ]
+      count = window**2 if count_padding else x[seen][0, ..., 0].size
+      expected[:, p, q] = x[seen].sum((1, 2)) / count
+      expected_dx[seen] += dy[:, p, q][:, None, None] / count
+  np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(dx, expected_dx, rtol=1e-5, atol=1e-6)
+
+
+@ALL
+@pytest.mark.parametrize('size', [5, 4])
+def test_lrn_equals_numpy(kernels: Kernels, size: int) -> None:
+  """Krizhevsky et al. 2012, section 3.3; constants that show in the result."""
+  alpha, beta, k = 0.7, 0.75, 1.5
+  x = normal(0, 2, 3, 2, 7)
+
+  def numpy_lrn(x: np.ndarray) -> np.ndarray:
+    y = np.zeros_like(x, np.float64)
+    for c in range(7):
+      near = x[..., max(c - size // 2, 0) : c - size // 2 + size]
+      total = np.square(near, dtype=np.float64).sum(-1)
+      y[..., c] = x[..., c] / (k + alpha / size * total) ** beta
+    return y
+
+  y, dx = value_and_gradients(
+    kernels, lambda kernels, x: kernels.lrn(x, size, alpha, beta, k), (x,)
+  )
+  np.testing.assert_allclose(y, numpy_lrn(x), rtol=1e-5)
+  u, dy = normal(1, *x.shape).astype(np.float64), normal(99, *y.shape)
+  slope = np.vdot(dy, numpy_lrn(x + 1e-5 * u) - numpy_lrn(x - 1e-5 * u)) / 2e-5
+  np.testing.assert_allclose(np.vdot(dx, u), slope, rtol=1e-4)
+
+
+# ---- The forms against each other.
 
 
 @EXAMPLES
@@ -230,8 +325,9 @@ def test_elementwise_operations_equal_numpy(kernels: Kernels) -> None:
   width=SIZES,
   channels=st.sampled_from([1, 3, 8, 9, 16]),
   features=st.integers(1, 12),
-  kernel=st.sampled_from([1, 3, 5, 7]),
+  kernel=st.sampled_from([(1, 1), (3, 3), (5, 5), (7, 7), (1, 3), (7, 1)]),
   stride=st.sampled_from([1, 2]),
+  padding=st.sampled_from(['SAME', 'SAME', 'VALID', 1, 2]),
   dtype=DTYPES,
 )
 def test_conv_forms_agree(
@@ -240,13 +336,21 @@ def test_conv_forms_agree(
   width: int,
   channels: int,
   features: int,
-  kernel: int,
+  kernel: tuple[int, int],
   stride: int,
+  padding: Any,
   dtype: str,
 ) -> None:
+  if not all(
+    windows(size, taps, stride, padding)
+    for size, taps in zip((height, width), kernel, strict=True)
+  ):
+    padding = 'SAME'
   x = normal(0, batch, height, width, channels)
-  w = normal(1, kernel, kernel, channels, features)
-  assert_forms_agree(lambda k, x, w: k.conv(x, w, stride), (x, w), dtype)
+  w = normal(1, *kernel, channels, features)
+  assert_forms_agree(
+    lambda k, x, w: k.conv(x, w, stride, padding), (x, w), dtype
+  )
 
 
 @EXAMPLES
@@ -278,14 +382,15 @@ def test_block_operations_agree(rows: tuple[int, ...], dtype: str) -> None:
   def block(k: Kernels, x: jax.Array, *rest: jax.Array) -> jax.Array:
     ys = k.conv_1x1s_bias_relu(x, rest[:3], rest[3:])
     assert [y.shape[-1] for y in ys] == widths
-    return jnp.concatenate(ys, axis=-1)
+    plain = k.conv_1x1s(x, rest[:3])
+    return jnp.concatenate([*ys, *plain], axis=-1)
 
   assert_forms_agree(block, args, dtype)
 
 
 @EXAMPLES
 @hypothesis.given(
-  size=st.integers(3, 9),
+  size=st.integers(5, 9),
   channels=st.sampled_from([1, 3, 9]),
   kernel=st.sampled_from([1, 3, 5, 7]),
   stride=st.sampled_from([1, 2]),
@@ -308,12 +413,12 @@ def test_convolution_with_all_that_follows_it_agrees(
 
   def fused(k: Kernels, x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
     if pool:
-      return k.conv_bias_relu_max_pool(x, w, b, stride, pool)
+      return k.conv_bias_relu_max_pool(x, w, b, stride, 'SAME', (*pool, 'CEIL'))
     return k.conv_bias_relu(x, w, b, stride)
 
   def apart(k: Kernels, x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
     y = k.bias_relu(k.conv(x, w, stride), b)
-    return k.max_pool(y, *pool) if pool else y
+    return k.max_pool(y, *pool, 'CEIL') if pool else y
 
   # In float32 alone: rounded to less, other elements of a window win.
   expected = value_and_gradients(KERNELS['xla'], apart, args)

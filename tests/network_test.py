@@ -6,9 +6,16 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from conftest import ROOT, load_config
 
-from googlenet import architectures, layers_onednn
+from googlenet import architectures, layers_onednn, modules
 from googlenet import network as network_lib
+from googlenet.architectures import analysis, blocks
+from googlenet.initialization import (
+  abstract_init,
+  count_parameters,
+  init_from_numpy,
+)
 from googlenet.modes import summary
 
 HAS_ONEDNN = layers_onednn.is_available(jnp.dtype('float32'))
@@ -18,24 +25,20 @@ ALL_KERNELS = pytest.mark.parametrize(
 
 
 def model_config(**changes) -> ml_collections.ConfigDict:
-  fields = {
-    'variant': 'plain',
-    'num_classes': 10,
-    'initializer': 'he',
-    'kernels': 'xla',
-  }
-  return ml_collections.ConfigDict({**fields, **changes})
+  config = load_config(ROOT / 'configs/fmnist96.py').model.unlock()
+  config.update({'kernels': 'xla', **changes})
+  return config
 
 
-def abstract_init(config, image_shape):
+def abstract(config, image_shape):
   network = network_lib.make_network(config)
   image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  return network, image, network_lib.abstract_init(network, image_shape)
+  return network, image, abstract_init(network, image_shape)
 
 
 @ALL_KERNELS
 def test_shapes_of_the_stages(kernels):
-  network, image, (params, state) = abstract_init(
+  network, image, (params, state) = abstract(
     model_config(kernels=kernels), (96, 96, 1)
   )
   outputs, _ = jax.eval_shape(
@@ -63,15 +66,15 @@ def test_shapes_of_the_stages(kernels):
   [((96, 96, 1), 10, 5_977_530), ((224, 224, 3), 1000, 6_998_552)],
 )
 def test_number_of_parameters(image_shape, num_classes, count):
-  _, _, (params, state) = abstract_init(
+  _, _, (params, state) = abstract(
     model_config(num_classes=num_classes), image_shape
   )
-  assert network_lib.count_parameters(params) == count
+  assert count_parameters(params) == count
   assert jax.tree.leaves(state) == []
 
 
 def test_depth_is_22_weighted_layers():
-  assert architectures.depth(architectures.PLAIN) == 22
+  assert analysis.depth(architectures.resolve(model_config())) == 22
 
 
 def test_parameter_names_are_stable():
@@ -89,7 +92,7 @@ def test_parameter_names_are_stable():
   names += [
     f'inception_{block}/{name}' for block in blocks for name in branches
   ]
-  _, _, (params, _) = abstract_init(model_config(), (96, 96, 1))
+  _, _, (params, _) = abstract(model_config(), (96, 96, 1))
   assert sorted(params) == sorted([*names, 'logits'])
   assert {tuple(sorted(leaves)) for leaves in params.values()} == {('b', 'w')}
   assert params['inception_3a/conv_3x3_reduce']['w'].shape == (1, 1, 192, 96)
@@ -99,7 +102,7 @@ def test_parameter_names_are_stable():
 
 def test_names_do_not_depend_on_the_kernels():
   trees = [
-    abstract_init(model_config(kernels=kernels), (96, 96, 1))[2]
+    abstract(model_config(kernels=kernels), (96, 96, 1))[2]
     for kernels in ('xla', 'cpu')
   ]
   assert trees[0] == trees[1]
@@ -107,8 +110,8 @@ def test_names_do_not_depend_on_the_kernels():
 
 def test_smallest_image():
   """Each of five halvings gets at least 2 pixels: 17, 9, 5, 3, 2."""
-  assert architectures.smallest_image(architectures.PLAIN) == 17
-  assert architectures.strides(architectures.PLAIN) == [2] * 5
+  plain = architectures.resolve(model_config())
+  assert analysis.smallest_image(plain) == 17
 
 
 def test_summary_adds_up():
@@ -155,12 +158,12 @@ def numpy_pool(x):
 
 @ALL_KERNELS
 def test_inception_block_against_numpy_loops(kernels):
-  row = architectures.Inception('inception_3a', 4, 3, 6, 2, 5, 3)
+  row = blocks.inception('inception_3a', 4, 3, 6, 2, 5, 3)
   ops = network_lib.select_kernels(kernels, 'cpu', jnp.float32)
-  init = hk.initializers.VarianceScaling(2.0)
+  setting = modules.Setting(ops, 'none', 'relu')
 
   def forward(x):
-    return ops.leave(network_lib.Inception(row, ops, init)(ops.enter(x)))
+    return ops.leave(modules.Block(row, setting)(ops.enter(x)))
 
   block = hk.without_apply_rng(hk.transform(forward))
   x = np.random.default_rng(0).normal(size=(2, 5, 7, 8)).astype(np.float32)
@@ -191,7 +194,7 @@ def test_gradient_of_the_network_against_finite_differences(kernels):
   config = model_config(variant='tiny', kernels=kernels)
   network = network_lib.make_network(config)
   with jax.enable_x64(True):
-    params, state = network_lib.init_from_numpy(network, config, (12, 12, 1), 0)
+    params, state = init_from_numpy(network, (12, 12, 1), 0)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
       lambda p: p.astype(np.float64) + rng.normal(0, 0.01, p.shape), params
@@ -224,8 +227,8 @@ def test_gradient_of_the_network_against_finite_differences(kernels):
 def test_kernels_agree_on_the_whole_network():
   config = model_config()
   image_shape = (33, 33, 1)
-  params, state = network_lib.init_from_numpy(
-    network_lib.make_network(config), config, image_shape, 0
+  params, state = init_from_numpy(
+    network_lib.make_network(config), image_shape, 0
   )
   images = np.random.default_rng(0).normal(size=(2, *image_shape))
   logits = []
@@ -240,7 +243,7 @@ def test_kernels_agree_on_the_whole_network():
 def test_end_points_change_nothing():
   config = model_config(variant='tiny', kernels='cpu')
   network = network_lib.make_network(config)
-  params, state = network_lib.init_from_numpy(network, config, (20, 20, 3), 0)
+  params, state = init_from_numpy(network, (20, 20, 3), 0)
   images = np.random.default_rng(0).normal(size=(2, 20, 20, 3))
   images = images.astype(np.float32)
   plain, _ = network.apply(params, state, None, images, False)
@@ -250,13 +253,13 @@ def test_end_points_change_nothing():
   np.testing.assert_array_equal(named.end_points['logits'], named.logits)
 
 
-@pytest.mark.parametrize('initializer', network_lib.INITIALIZERS)
+@pytest.mark.parametrize('initializer', ['he', 'xavier', 'caffe'])
 def test_numpy_initialiser_draws_from_haikus_distributions(initializer):
   """Deviation and bounds of every leaf; He, fan-in: sqrt(2 / fan_in)."""
   config = model_config(variant='tiny', initializer=initializer)
   network = network_lib.make_network(config)
   image = jnp.zeros((1, 28, 28, 3))
-  drawn, _ = network_lib.init_from_numpy(network, config, (28, 28, 3), 0)
+  drawn, _ = init_from_numpy(network, (28, 28, 3), 0)
   haikus, _ = jax.jit(network.init)(jax.random.key(0), image)
   assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, haikus)
   w, other = drawn['conv_1/conv_7x7']['w'], haikus['conv_1/conv_7x7']['w']
@@ -265,23 +268,22 @@ def test_numpy_initialiser_draws_from_haikus_distributions(initializer):
   deviation = {
     'he': np.sqrt(2 / fan_in),
     'xavier': np.sqrt(2 / (fan_in + fan_out)),
+    'caffe': np.sqrt(1 / fan_in),
   }[initializer]
-  bound = {'he': 2 / 0.8796, 'xavier': np.sqrt(3)}[initializer] * deviation
+  bound = (2 / 0.8796 if initializer == 'he' else np.sqrt(3)) * deviation
   for leaf in (w, other):
     np.testing.assert_allclose(np.std(leaf), deviation, rtol=0.06)
     assert 0.95 * bound < np.abs(leaf).max() <= bound * 1.001
   for leaves in (drawn['conv_1/conv_7x7'], haikus['conv_1/conv_7x7']):
-    assert not np.any(leaves['b'])
+    bias = 0.2 if initializer == 'caffe' else 0.0
+    np.testing.assert_array_equal(leaves['b'], np.float32(bias))
   assert abs(w.mean()) < deviation / 10
 
 
 def test_numpy_initialiser_is_a_function_of_the_seed():
   config = model_config(variant='tiny')
   network = network_lib.make_network(config)
-  trees = [
-    network_lib.init_from_numpy(network, config, (28, 28, 1), seed)[0]
-    for seed in (0, 0, 1)
-  ]
+  trees = [init_from_numpy(network, (28, 28, 1), seed)[0] for seed in (0, 0, 1)]
   leaves = [jax.tree.leaves(tree) for tree in trees]
   assert all(np.array_equal(a, b) for a, b in zip(*leaves[:2], strict=True))
   assert not np.array_equal(leaves[0][1], leaves[2][1])

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from PIL import Image
 
 from googlenet.preprocess import augment, preprocess
 
 
-def data_config(size, mean=(0.25,), std=(0.5,)):
+def data_config(size, mean=(0.25,), std=(0.5,), channels=0):
   return ml_collections.ConfigDict(
-    {'image_size': size, 'mean': mean, 'std': std}
+    {'image_size': size, 'mean': mean, 'std': std, 'channels': channels}
   )
 
 
@@ -123,3 +124,20 @@ def test_an_image_depends_on_its_key_only():
   np.testing.assert_array_equal(whole[:2], parts[0])
   np.testing.assert_array_equal(whole[6:], parts[1])
   assert not np.array_equal(whole, augment(images, keys(8, seed=1), config))
+
+
+def test_grey_becomes_colour_and_colour_grey():
+  """Grey by the weights of ITU-R 601-2, as Pillow's convert('L')."""
+  grey = random_images(2, 5, 5, 1)
+  config = data_config(5, (0.1, 0.2, 0.3), (1.0, 1.0, 2.0), channels=3)
+  expected = (grey / 255 - [0.1, 0.2, 0.3]) / [1, 1, 2]
+  np.testing.assert_allclose(preprocess(grey, config), expected, rtol=1e-5)
+
+  colour = random_images(2, 5, 5, 3)
+  actual = preprocess(colour, data_config(5, (0.0,), (1.0,), channels=1))
+  pillows = [
+    np.asarray(Image.fromarray(image).convert('L'))[..., None]
+    for image in colour
+  ]
+  # Pillow rounds to whole grey levels.
+  np.testing.assert_allclose(actual * 255, np.stack(pillows), rtol=0, atol=0.51)

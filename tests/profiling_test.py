@@ -14,14 +14,24 @@ import pytest
 from googlenet import architectures, layer_times, loop, profiling
 from googlenet import config as config_lib
 from googlenet import network as network_lib
-from googlenet.architectures import Conv, ConvLayer, Inception, MaxPool, Stage
+from googlenet.architectures import blocks
+from googlenet.architectures.rows import (
+  Architecture,
+  AuxHead,
+  Conv,
+  ConvLayer,
+  Flatten,
+  MaxPool,
+  Stage,
+)
 from googlenet.errors import UserError
+from googlenet.initialization import init_from_numpy
 from googlenet.layer_times import LayerTime
 from googlenet.modes import summary
 from googlenet.workdir import check_workdir
 
-# Pooling after a convolution, after a block, and in a row.
-MIXED = (
+# Pooling after a convolution, after a block, and in a row; a head.
+MIXED_STAGES = (
   Stage(
     'stage_1',
     (
@@ -31,7 +41,15 @@ MIXED = (
       ConvLayer('conv_2', (Conv('a', 5, 3),)),
     ),
   ),
-  Stage('stage_2', (Inception('inception_2a', 2, 2, 3, 2, 4, 1), MaxPool())),
+  Stage(
+    'stage_2',
+    (blocks.inception('inception_2a', 2, 2, 3, 2, 4, 1), MaxPool()),
+  ),
+)
+MIXED = Architecture(
+  MIXED_STAGES,
+  aux_heads=(AuxHead('aux_1', 'inception_2a', (MaxPool(), Flatten())),),
+  uses_aux_heads=True,
 )
 
 
@@ -45,10 +63,13 @@ def mixed(config, monkeypatch):
 
 
 def make(config):
-  """Returns the network of a config and parameters of it."""
+  """Returns the network of a config, its parameters and state."""
   network = network_lib.make_network(config.model)
-  params, _ = network_lib.init_from_numpy(network, config.model, (32, 32, 1), 0)
-  return network, params
+  return network, *init_from_numpy(network, (32, 32, 1), 0)
+
+
+def keys(count):
+  return jax.random.split(jax.random.key(0), count)
 
 
 def run(config, workdir):
@@ -220,7 +241,8 @@ def make_profiler(config, log, workdir):
 
   def train_step(*_):
     log.append('step')
-    return types.SimpleNamespace(params={}), {'loss': log}
+    state = types.SimpleNamespace(params={}, network_state={})
+    return state, {'loss': log}
 
   return profiling.Profiler(config, None, train_step, 1, workdir, log, log)
 
@@ -278,13 +300,14 @@ def test_the_first_epoch_has_to_hold_the_trace():
 
 
 def test_rows_of_the_table_are_those_of_the_architecture(mixed):
-  network, params = make(mixed)
-  rows = layer_times.measure(network, 10, params, jnp.ones((2, 32, 32, 1)))
+  network, params, state = make(mixed)
+  rows = layer_times.measure(network, params, state, jnp.ones((2, 32, 32, 1)))
   assert [(row.name, row.shape) for row in rows] == [
     ('conv_1 + max_pool', (8, 8, 4)),
     ('max_pool', (8, 8, 4)),
     ('conv_2', (8, 8, 5)),
     ('inception_2a', (8, 8, 10)),
+    ('aux_1', (10,)),
     ('max_pool', (4, 4, 10)),
     ('logits', (10,)),
   ]
@@ -297,26 +320,37 @@ def test_rows_of_the_table_are_those_of_the_architecture(mixed):
     assert row.mflop == pytest.approx(2 * expected / 1e6)
     assert row.forward_ms > 0
     assert row.training_ms > 0
-  assert [row.passes for row in rows] == [2, 3, 3, 3, 3, 3]
+  assert [row.passes for row in rows] == [2, 3, 3, 3, 3, 3, 3]
 
 
+@pytest.mark.parametrize('normalization', ['none', 'batch'])
 @pytest.mark.parametrize('kernels', ['xla', 'cpu'])
-def test_layers_after_one_another_are_the_network(mixed, kernels):
+def test_layers_after_one_another_are_the_network(
+  mixed, kernels, normalization
+):
   mixed.model.kernels = kernels
-  network, params = make(mixed)
+  mixed.model.normalization = normalization
+  mixed.model.dropout = 0.5
+  network, params, state = make(mixed)
   images = np.random.default_rng(0).standard_normal((3, 32, 32, 1), np.float32)
   x = network.kernels.enter(jnp.asarray(images))
-  for layer in layer_times.split(network, 10, params):
-    x = layer.apply(layer.params, x)
-  outputs, _ = network.apply(params, {}, None, images, is_training=False)
+  side = {}
+  for layer in layer_times.split(network, params, state, keys(3)):
+    y = layer.apply(layer.params, x)
+    if layer.is_side:
+      side[layer.name] = y
+    else:
+      x = y
+  outputs, _ = network.apply(params, state, keys(3), images, is_training=True)
   np.testing.assert_allclose(x, outputs.logits, rtol=1e-5, atol=1e-6)
+  chex.assert_trees_all_close(side, outputs.aux_logits, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_timed_takes_gradients_of_inputs_and_parameters(
   mixed, monkeypatch
 ):
   """All but that of the images; and outputs go on to the next layer."""
-  network, params = make(mixed)
+  network, params, state = make(mixed)
   timed = []
 
   def call(function, *arguments):
@@ -328,9 +362,10 @@ def test_what_is_timed_takes_gradients_of_inputs_and_parameters(
     np.random.default_rng(0).standard_normal((2, 32, 32, 1)), jnp.bfloat16
   )
   params = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), params)
-  layer_times.measure(network, 10, params, images)
+  layer_times.measure(network, params, state, images)
   x = network.kernels.enter(images)
-  for i, layer in enumerate(layer_times.split(network, 10, params)):
+  layers = layer_times.split(network, params, state, keys(2))
+  for i, layer in enumerate(layers):
     (own, given), y = timed[2 * i]
     chex.assert_trees_all_equal(own, layer.params)
     chex.assert_trees_all_equal(given, x)
@@ -339,7 +374,7 @@ def test_what_is_timed_takes_gradients_of_inputs_and_parameters(
     assert y.dtype == jnp.bfloat16
     asked = (layer.params, x) if i else (layer.params,)
     chex.assert_trees_all_equal_shapes_and_dtypes(gradients, asked)
-    x = y
+    x = x if layer.is_side else y
 
 
 def test_the_table_is_of_one_devices_part_of_a_batch(mixed, monkeypatch):
@@ -347,16 +382,16 @@ def test_the_table_is_of_one_devices_part_of_a_batch(mixed, monkeypatch):
   mixed.train.precision = 'params=float32,compute=bfloat16,output=float32'
   seen = {}
 
-  def measure(network, num_classes, params, images):
-    del network, num_classes
+  def measure(network, params, state, images):
+    del network, state
     seen['images'] = images
     seen['params'] = params
     return [LayerTime('conv_1', (1,), 1.0, 2, 1.0, 3.0)]
 
   monkeypatch.setattr(layer_times, 'measure', measure)
   monkeypatch.setattr(jax, 'device_count', lambda: 4)
-  network, params = make(mixed)
-  text = layer_times.report(mixed, network, params, 1, 0.007)
+  network, params, state = make(mixed)
+  text = layer_times.report(mixed, network, params, state, 1, 0.007)
   assert seen['images'].shape == (64 // 4 // 2, 32, 32, 1)
   dtypes = {leaf.dtype for leaf in jax.tree.leaves(seen)}
   assert dtypes == {jnp.dtype(jnp.bfloat16)}

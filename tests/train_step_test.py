@@ -13,6 +13,7 @@ from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
 from googlenet.evaluation import evaluate
+from googlenet.initialization import init_from_numpy
 
 
 def make(config):
@@ -20,9 +21,7 @@ def make(config):
   config = config_lib.resolve(config)
   network = network_lib.make_network(config.model)
   size = config.data.image_size
-  params, network_state = network_lib.init_from_numpy(
-    network, config.model, (size, size, 1), config.seed
-  )
+  params, network_state = init_from_numpy(network, (size, size, 1), config.seed)
   schedule = optimizer_lib.make_schedule(config.optimizer, 10, 100)
   optimizer = optimizer_lib.make_optimizer(config.optimizer, schedule)
   return (

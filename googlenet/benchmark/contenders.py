@@ -12,6 +12,7 @@ import jmp
 import ml_collections
 
 from googlenet import architectures
+from googlenet.architectures import rows
 from googlenet.errors import UserError
 
 Config = ml_collections.FrozenConfigDict
@@ -150,7 +151,7 @@ def torch_contenders(
   """
   size = config.data.image_size
   job = {
-    'rows': torch_rows(architectures.ARCHITECTURES[config.model.variant]),
+    'rows': torch_rows(architectures.resolve(config.model)),
     'image_shape': [size, size, channels],
     'num_classes': config.model.num_classes,
     'optimizer': {
@@ -176,20 +177,41 @@ def torch_contenders(
   ]
 
 
+def has_torch_peer(model_config: ml_collections.ConfigDict) -> bool:
+  """Whether `torch_peer` has the network of a `model` section."""
+  architecture = architectures.resolve(model_config)
+  own = architectures.ARCHITECTURES[model_config.variant]
+  return (
+    own in (architectures.PLAIN, architectures.TINY)
+    and architecture.normalization == 'none'
+    and model_config.activation == 'relu'
+    and not architecture.dropout
+    and not architecture.aux_heads
+  )
+
+
 def torch_rows(architecture: architectures.Architecture) -> list[list[Any]]:
   """Returns the rows of a network as `torch_peer.Network` takes them."""
-  rows = []
-  for row in (row for stage in architecture for row in stage.rows):
-    if isinstance(row, architectures.MaxPool):
-      rows.append(['', 'pool', *row])
-    elif isinstance(row, architectures.ConvLayer):
-      rows += [
+  torch_rows = []
+  for row in (row for stage in architecture.stages for row in stage.rows):
+    if isinstance(row, rows.LocalResponseNorm):
+      continue
+    if isinstance(row, rows.MaxPool):
+      torch_rows.append(['', 'pool', row.window, row.stride])
+    elif isinstance(row, rows.ConvLayer):
+      torch_rows += [
         [f'{row.name}/{c.name}', 'conv', c.width, c.kernel_size, c.stride]
         for c in row.convs
       ]
     else:
-      rows.append([row.name, 'inception', *row[1:]])
-  return rows
+      widths = [
+        op.width
+        for branch in row.branches
+        for op in branch
+        if isinstance(op, rows.Conv)
+      ]
+      torch_rows.append([row.name, 'inception', *widths])
+  return torch_rows
 
 
 def last_line(text: str) -> str:

@@ -1,7 +1,5 @@
 """Operations of the network, and what the machine reaches at best."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -9,8 +7,8 @@ import numpy as np
 
 from googlenet import architectures
 from googlenet import train_step as step_lib
+from googlenet.architectures import analysis
 from googlenet.benchmark.clock import median_seconds
-from googlenet.modes import summary
 
 # Side of the matrices whose product is timed.
 _PRODUCT_SIZE = {'cpu': 2048}
@@ -47,10 +45,15 @@ def flop_per_image(
   Two for each multiply-add. Training makes three times as many, for the
   gradients of inputs and weights; the images need no gradient.
   """
-  total = summary.summarize(model_config, image_shape)[-1].multiply_adds
-  architecture = architectures.ARCHITECTURES[model_config.variant]
-  first = architecture[0].rows[0].convs[0]
-  height, width, channels = image_shape
-  places = math.ceil(height / first.stride) * math.ceil(width / first.stride)
-  image_gradient = places * first.kernel_size**2 * channels * first.width
-  return {'train': 2 * (3 * total - image_gradient), 'infer': 2 * total}
+  architecture = architectures.resolve(model_config)
+  num_classes = model_config.num_classes
+  infer, train = (
+    analysis.walk(network, image_shape, num_classes).operations
+    for network in (architecture._replace(aux_heads=()), architecture)
+  )
+  total = sum(operation.multiply_adds for operation in train)
+  image_gradient = train[0].multiply_adds
+  return {
+    'train': 2 * (3 * total - image_gradient),
+    'infer': 2 * sum(operation.multiply_adds for operation in infer),
+  }

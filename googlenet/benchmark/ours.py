@@ -19,13 +19,14 @@ import numpy as np
 
 from googlenet import config as config_lib
 from googlenet import loop
-from googlenet import network as network_lib
 from googlenet import train_step as step_lib
+from googlenet.allocator import release_free_memory
 from googlenet.benchmark.clock import intervals, median_seconds, seconds
 from googlenet.benchmark.flops import flop_per_image, product_flop_per_s
 from googlenet.compilation import compiled_with
 from googlenet.data import batches
 from googlenet.errors import UserError
+from googlenet.initialization import count_parameters
 from googlenet.machine import tune_machine
 from googlenet.metrics import steps_in_flight
 
@@ -104,6 +105,7 @@ def measure_size(training: Training) -> dict[str, float]:
   count, in_flight = config.benchmark.steps, steps_in_flight()
   first_s = seconds(lambda: next(training.steps(1)))
   first_done = time.time()
+  release_free_memory()  # as `loop` does
   calls = 1 + count + in_flight
   train_s = statistics.median(intervals(training.steps(calls), in_flight))
   peak = peak_bytes()
@@ -131,22 +133,21 @@ def make_parts(run: loop.Run) -> tuple[Callable, Callable]:
   gradient_fn = step_lib.make_gradient_fn(loss_fn, num_parts)
 
   def keys(batch):
-    dropout_key, key = jax.random.split(jax.random.key(config.seed))
-    return jax.random.split(key, batch['label'].shape[0]), dropout_key
+    size = batch['label'].shape[0]
+    return tuple(jax.random.split(jax.random.key(config.seed), (2, size)))
 
   def loss(params, network_state, batch):
-    example_keys, dropout_key = keys(batch)
     if num_parts == 1:
-      return loss_fn(params, network_state, batch, example_keys, dropout_key)[0]
+      return loss_fn(params, network_state, batch, keys(batch))[0]
     parts = jax.tree.map(
-      lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, example_keys)
+      lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, keys(batch))
     )
     return jax.lax.map(
-      lambda part: loss_fn(params, network_state, *part, dropout_key)[0], parts
+      lambda part: loss_fn(params, network_state, *part)[0], parts
     )
 
   def gradient(params, network_state, batch):
-    _, (grads, _) = gradient_fn(params, network_state, batch, *keys(batch))
+    _, (grads, _) = gradient_fn(params, network_state, batch, keys(batch))
     return grads
 
   return tuple(
@@ -250,14 +251,13 @@ def measure(config: Config, batch_sizes: list[int], started: float) -> dict:
 def describe(training: Training) -> dict[str, Any]:
   """Returns what network runs on what devices."""
   run, devices = training.run, jax.devices()
-  size = run.config.data.image_size
-  image_shape = (size, size, run.train.dataset.image_shape[-1])
+  image_shape = loop.image_shape(run.config, run.train.dataset)
   return {
     'framework': f'jax {jax.__version__}',
     'backend': jax.default_backend(),
     'devices': f'{len(devices)} x {devices[0].device_kind}',
     'kernels': run.network.kernels.name,
-    'parameters': network_lib.count_parameters(training.state.params),
+    'parameters': count_parameters(training.state.params),
     'flop_per_image': flop_per_image(run.config.model, image_shape),
   }
 

@@ -59,9 +59,11 @@ def measure(
   loop.load_split(config, 'eval_split')
   contenders.check_batch_sizes(config, dataset.num_examples)
   python, why_not = contenders.find_torch(config.benchmark.torch_python)
+  if python and not contenders.has_torch_peer(config.model):
+    python, why_not = '', 'it has the plain networks alone, as they are defined'
   if why_not:
     print(f'torch is left out: {why_not}', flush=True)
-  channels = dataset.image_shape[-1]
+  channels = loop.image_shape(config, dataset)[-1]
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
 

@@ -6,10 +6,10 @@ import jax
 import ml_collections
 
 from googlenet import checkpoint, loop
-from googlenet import network as network_lib
 from googlenet import train_step as step_lib
 from googlenet.errors import UserError
 from googlenet.evaluation import evaluate
+from googlenet.initialization import abstract_init
 
 
 def run(
@@ -28,9 +28,8 @@ def run(
   del started
   dataset = loop.load_split(config, 'eval_split')
   network = loop.make_network(config)
-  size = config.data.image_size
-  params, network_state = network_lib.abstract_init(
-    network, (size, size, dataset.image_shape[-1])
+  params, network_state = abstract_init(
+    network, loop.image_shape(config, dataset)
   )
   use_ema = bool(config.train.ema_decay)
   path, restored = checkpoint.newest_whole(

@@ -1,14 +1,14 @@
-"""--mode=summary: the layer table of a network."""
+"""--mode=summary: the layer table of a network, or a table of all networks."""
 
+import math
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from googlenet import architectures, loop
-from googlenet import network as network_lib
+from googlenet.architectures import analysis
+from googlenet.initialization import abstract_init, count_parameters
+from googlenet.network import make_network
 
 
 class Row(NamedTuple):
@@ -21,16 +21,41 @@ class Row(NamedTuple):
   is_stage: bool  # a sum over the layers above it
 
 
+class Size(NamedTuple):
+  """One network in the comparison; None where the image is too small."""
+
+  variant: str
+  smallest_image: int  # pixels a side
+  depth: int | None = None
+  parameters: int | None = None
+  multiply_adds: int | None = None
+  activations: int | None = None  # numbers that layers put out, for one image
+
+
 def run(
-  config: ml_collections.FrozenConfigDict, workdir: str, started: float
+  config: ml_collections.FrozenConfigDict,
+  workdir: str,
+  started: float,
+  compare: bool = False,
 ) -> None:
-  """Prints output shape, parameters and multiply-adds of layers and stages."""
+  """Prints what a network consists of.
+
+  Args:
+    config: resolved.
+    workdir: unused.
+    started: unused.
+    compare: a line for each network, in place of the layers of one.
+  """
   del workdir, started
   dataset = loop.load_split(config, 'train_split')
-  size, channels = config.data.image_size, dataset.image_shape[-1]
-  rows = summarize(config.model, (size, size, channels))
-  print(f'{config.model.variant}, {size}x{size}x{channels}')
-  print(render(rows))
+  height, width, channels = image_shape = loop.image_shape(config, dataset)
+  size = f'{height}x{width}x{channels}'
+  if compare:
+    print(f'{size}, {config.model.num_classes} classes')
+    print(render_sizes(compare_sizes(config.model, image_shape)))
+    return
+  print(f'{config.model.variant}, {size}')
+  print(render(summarize(config.model, image_shape)))
 
 
 def summarize(
@@ -38,52 +63,53 @@ def summarize(
 ) -> list[Row]:
   """Returns the table of a network, its totals last.
 
-  Multiply-adds are those of convolutions and the classifier, as in Table 1.
+  Multiply-adds are those of convolutions and fully connected layers, as in
+  Table 1. Auxiliary heads stand below the layer that they follow, and count.
 
   Args:
     model_config: the `model` section.
     image_shape: (H, W, C).
   """
-  network = network_lib.make_network(model_config)
-  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  params, network_state = network_lib.abstract_init(network, image_shape)
-  outputs, _ = jax.eval_shape(
-    lambda p, s, x: network.apply(p, s, None, x, False, with_end_points=True),
-    params,
-    network_state,
-    image,
-  )
-  shapes = {name: y.shape for name, y in outputs.end_points.items()}
+  network = make_network(model_config)
+  architecture = network.architecture
+  params, _ = abstract_init(network, image_shape)
+  walk = analysis.walk(architecture, image_shape, network.num_classes)
 
   def layer(name: str) -> Row:
-    weights = [
-      leaf
-      for module, leaves in params.items()
-      if module.split('/')[0] == name
-      for leaf in leaves.values()
-    ]
-    # Each weight of a layer is used once at every place of its output.
-    places = int(np.prod(shapes[name][1:-1]))
     return Row(
       name,
-      shapes[name],
-      sum(int(np.prod(leaf.shape)) for leaf in weights),
-      places * sum(int(np.prod(w.shape)) for w in weights if w.ndim > 1),
+      walk.shapes[name],
+      count_parameters(
+        {k: v for k, v in params.items() if k.split('/')[0] == name}
+      ),
+      sum(
+        operation.multiply_adds
+        for operation in walk.operations
+        if operation.name.split('/')[0] == name
+      ),
       False,
     )
 
+  heads = {head.after: head.name for head in architecture.aux_heads}
   table = []
-  for stage in network.architecture:
-    layers = [
-      layer(row.name)
-      for row in stage.rows
-      if not isinstance(row, architectures.MaxPool)
-    ]
+  for stage in architecture.stages:
+    layers = []
+    for name in (getattr(row, 'name', None) for row in stage.rows):
+      if name:
+        layers.append(layer(name))
+      if name in heads:
+        layers.append(layer(heads[name]))
     table += layers
-    table.append(_sum(stage.name, shapes[stage.name], layers))
-  table.append(layer('logits'))
+    table.append(_sum(stage.name, walk.shapes[stage.name], layers))
+  table += [
+    layer(op.name)
+    for op in architecture.head
+    if isinstance(op, architectures.Dense)
+  ]
+  if architecture.has_logits:
+    table.append(layer('logits'))
   layers = [row for row in table if not row.is_stage]
-  return [*table, _sum('total', shapes['logits'], layers)]
+  return [*table, _sum('total', walk.shapes['logits'], layers)]
 
 
 def _sum(name: str, shape: tuple[int, ...], layers: list[Row]) -> Row:
@@ -96,21 +122,91 @@ def _sum(name: str, shape: tuple[int, ...], layers: list[Row]) -> Row:
   )
 
 
+def compare_sizes(
+  model_config: ml_collections.ConfigDict, image_shape: tuple[int, int, int]
+) -> list[Size]:
+  """Returns the size of every network, without auxiliary heads.
+
+  Args:
+    model_config: the `model` section; of it num_classes and width_multiplier
+      are used.
+    image_shape: (H, W, C).
+  """
+  sizes = []
+  for variant in architectures.ARCHITECTURES:
+    own = ml_collections.ConfigDict(model_config.to_dict())
+    own.update(
+      variant=variant, aux_heads='off', normalization='auto', kernels='xla'
+    )
+    network = make_network(own)
+    smallest = analysis.smallest_image(network.architecture)
+    if min(image_shape[:2]) < smallest:
+      sizes.append(Size(variant, smallest))
+      continue
+    params, _ = abstract_init(network, image_shape)
+    walk = analysis.walk(network.architecture, image_shape, network.num_classes)
+    sizes.append(
+      Size(
+        variant,
+        smallest,
+        walk.depth,
+        count_parameters(params),
+        sum(operation.multiply_adds for operation in walk.operations),
+        sum(math.prod(operation.shape) for operation in walk.operations),
+      )
+    )
+  return sizes
+
+
+def render_sizes(sizes: list[Size]) -> str:
+  """Returns the comparison as text."""
+  lines = [
+    (
+      'network',
+      'depth',
+      'parameters',
+      'multiply-adds',
+      'activations, MiB/image',
+      'smallest image',
+    )
+  ]
+  for size in sizes:
+    counts = (size.depth, size.parameters, size.multiply_adds)
+    cells = ['-' if count is None else f'{count:,}' for count in counts]
+    if size.activations is None:
+      cells.append('-')
+    else:
+      cells.append(f'{4 * size.activations / 2**20:.2f}')
+    lines.append((size.variant, *cells, str(size.smallest_image)))
+  return _align(lines) + (
+    '\nactivations: what layers put out, in float32; without auxiliary '
+    'heads; -: the image is too small for it'
+  )
+
+
+def _align(lines: list[tuple[str, ...]]) -> str:
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      cell.rjust(width) if i else cell.ljust(width)
+      for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+    )
+    for line in lines
+  )
+
+
 def render(rows: list[Row]) -> str:
   """Returns the table as text; a stage stands below its layers."""
   lines = [('layer', 'output', 'parameters', 'multiply-adds')]
   for row in rows:
-    indent = '' if row.is_stage or row.name == 'logits' else '  '
+    is_inner = not row.is_stage and len(row.shape) > 1 or 'aux' in row.name
+    indent = '  ' if is_inner else ''
     lines.append(
       (
         indent + row.name,
-        'x'.join(str(side) for side in row.shape[1:]),
+        'x'.join(str(side) for side in row.shape),
         f'{row.parameters:,}',
         f'{row.multiply_adds:,}',
       )
     )
-  widths = [max(len(line[i]) for line in lines) for i in range(4)]
-  return '\n'.join(
-    f'{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}'
-    for a, b, c, d in lines
-  )
+  return _align(lines)

@@ -1,0 +1,233 @@
+"""Kinds of Inception blocks: from six widths to branches.
+
+All take the columns of Table 1 (Szegedy et al., 2014), so that any kind can
+stand in any row: the widths of the 1x1, of the branch with one convolution in
+space (reduction, output), of the branch with more (likewise), and of the
+projection after pooling. All put out the same number of channels.
+"""
+
+from googlenet.architectures.rows import (
+  AvgPool,
+  Block,
+  Branch,
+  Conv,
+  Fork,
+  MaxPool,
+  Residual,
+)
+
+
+def _ends(
+  one: int, pool: int, pooling: MaxPool | AvgPool
+) -> tuple[Branch, ...]:
+  """The first and the last branch, the same in all kinds."""
+  return (
+    (Conv('conv_1x1', one, 1),),
+    (pooling, Conv('pool_proj', pool, 1)),
+  )
+
+
+def inception(
+  name: str,
+  conv_1x1: int,
+  conv_3x3_reduce: int,
+  conv_3x3: int,
+  conv_5x5_reduce: int,
+  conv_5x5: int,
+  pool_proj: int,
+) -> Block:
+  """Figure 2b of Szegedy et al., 2014."""
+  first, last = _ends(conv_1x1, pool_proj, MaxPool(3, 1))
+  three = (
+    Conv('conv_3x3_reduce', conv_3x3_reduce, 1),
+    Conv('conv_3x3', conv_3x3, 3),
+  )
+  five = (
+    Conv('conv_5x5_reduce', conv_5x5_reduce, 1),
+    Conv('conv_5x5', conv_5x5, 5),
+  )
+  return Block(name, (first, three, five, last))
+
+
+def inception_3x3(
+  name: str,
+  one: int,
+  reduce_1: int,
+  out_1: int,
+  reduce_2: int,
+  out_2: int,
+  pool: int,
+) -> Block:
+  """As TF-slim and torchvision have it: 3x3 in place of the 5x5."""
+  first, last = _ends(one, pool, MaxPool(3, 1))
+  return Block(
+    name,
+    (
+      first,
+      (Conv('conv_3x3_reduce', reduce_1, 1), Conv('conv_3x3', out_1, 3)),
+      (Conv('conv_3x3_b_reduce', reduce_2, 1), Conv('conv_3x3_b', out_2, 3)),
+      last,
+    ),
+  )
+
+
+def _double_3x3(reduce: int, out: int, stride: int = 1) -> Branch:
+  """Two 3x3 see what one 5x5 sees, for 18/25 of the work."""
+  return (
+    Conv('conv_double_3x3_reduce', reduce, 1),
+    Conv('conv_double_3x3_1', out, 3),
+    Conv('conv_double_3x3_2', out, 3, stride),
+  )
+
+
+def inception_v2(
+  name: str,
+  one: int,
+  reduce_1: int,
+  out_1: int,
+  reduce_2: int,
+  out_2: int,
+  pool: int,
+) -> Block:
+  """Two 3x3 in place of the 5x5: Ioffe and Szegedy, 2015, figure 5."""
+  first, last = _ends(one, pool, MaxPool(3, 1))
+  return Block(
+    name,
+    (
+      first,
+      (Conv('conv_3x3_reduce', reduce_1, 1), Conv('conv_3x3', out_1, 3)),
+      _double_3x3(reduce_2, out_2),
+      last,
+    ),
+  )
+
+
+def inception_a(
+  name: str,
+  one: int,
+  reduce_1: int,
+  out_1: int,
+  reduce_2: int,
+  out_2: int,
+  pool: int,
+) -> Block:
+  """Figure 5 of Szegedy et al., 2015: as `inception_v2`, average pooling."""
+  block = inception_v2(name, one, reduce_1, out_1, reduce_2, out_2, pool)
+  last = (AvgPool(), *block.branches[-1][1:])
+  return block._replace(branches=(*block.branches[:-1], last))
+
+
+def inception_b(
+  name: str,
+  one: int,
+  reduce_1: int,
+  out_1: int,
+  reduce_2: int,
+  out_2: int,
+  pool: int,
+) -> Block:
+  """Figure 6 of Szegedy et al., 2015: n x n as 1 x n and n x 1, here n = 5.
+
+  The paper has n = 7 on maps of 17x17; the fourth stage here has 14x14 at 224
+  pixels and 6x6 at 96.
+  """
+  first, last = _ends(one, pool, AvgPool())
+  return Block(
+    name,
+    (
+      first,
+      (
+        Conv('conv_5x5_reduce', reduce_1, 1),
+        Conv('conv_1x5', reduce_1, (1, 5)),
+        Conv('conv_5x1', out_1, (5, 1)),
+      ),
+      (
+        Conv('conv_double_5x5_reduce', reduce_2, 1),
+        Conv('conv_double_5x1_1', reduce_2, (5, 1)),
+        Conv('conv_double_1x5_1', reduce_2, (1, 5)),
+        Conv('conv_double_5x1_2', reduce_2, (5, 1)),
+        Conv('conv_double_1x5_2', out_2, (1, 5)),
+      ),
+      last,
+    ),
+  )
+
+
+def inception_c(
+  name: str,
+  one: int,
+  reduce_1: int,
+  out_1: int,
+  reduce_2: int,
+  out_2: int,
+  pool: int,
+) -> Block:
+  """Figure 7 of Szegedy et al., 2015: 1x3 and 3x1 side by side."""
+  first, last = _ends(one, pool, AvgPool())
+
+  def fork(prefix: str, width: int) -> Fork:
+    return Fork(
+      (
+        (Conv(f'{prefix}_1x3', width // 2, (1, 3)),),
+        (Conv(f'{prefix}_3x1', width - width // 2, (3, 1)),),
+      )
+    )
+
+  return Block(
+    name,
+    (
+      first,
+      (Conv('conv_3x3_reduce', reduce_1, 1), fork('conv', out_1)),
+      (
+        Conv('conv_double_3x3_reduce', reduce_2, 1),
+        Conv('conv_double_3x3', out_2, 3),
+        fork('conv_double', out_2),
+      ),
+      last,
+    ),
+  )
+
+
+def grid_reduction(
+  name: str, reduce_1: int, out_1: int, reduce_2: int, out_2: int
+) -> Block:
+  """Figure 10 of Szegedy et al., 2015: halves the map, keeps all it knew.
+
+  Its output has out_1 + out_2 channels more than its input.
+  """
+  return Block(
+    name,
+    (
+      (
+        Conv('conv_3x3_reduce', reduce_1, 1),
+        Conv('conv_3x3', out_1, 3, stride=2),
+      ),
+      _double_3x3(reduce_2, out_2, stride=2),
+      (MaxPool(),),
+    ),
+  )
+
+
+def inception_residual(
+  name: str,
+  one: int,
+  reduce_1: int,
+  out_1: int,
+  reduce_2: int,
+  out_2: int,
+  pool: int,
+) -> Block:
+  """Figure 10 of arXiv 1602.07261: three branches, added to the input.
+
+  Scaled by 0.2, within the 0.1 to 0.3 of its section 3.3.
+  """
+  width = one + out_1 + out_2 + pool
+  return Block(
+    name,
+    (
+      (Conv('conv_1x1', one, 1),),
+      (Conv('conv_3x3_reduce', reduce_1, 1), Conv('conv_3x3', out_1, 3)),
+      _double_3x3(reduce_2, out_2),
+    ),
+    Residual(width, 0.2),
+  )
