@@ -119,10 +119,6 @@ def parse(argv: list[str]) -> Arguments:
   workdir = os.path.expanduser(ours.workdir)
   if ours.mode == 'evaluate' and not workdir:
     raise UserError('--workdir is missing: --mode=evaluate scores a run')
-  if ours.allow_config_change and ours.mode != 'train':
-    raise UserError(
-      f'--allow_config_change is of --mode=train, not of --mode={ours.mode}'
-    )
   address = distributed.Address(
     ours.coordinator_address, ours.num_processes, ours.process_id
   )

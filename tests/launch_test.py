@@ -567,7 +567,7 @@ BAD_INPUT = {
   ),
   'loss scale of nothing': (
     ['--config.train.loss_scale=0'],
-    ['config.train.loss_scale=0.0', 'a number > 0 or dynamic'],
+    ['config.train.loss_scale=0 ', 'a number > 0 or dynamic'],
   ),
   'unknown policy for what is not finite': (
     ['--config.train.on_nonfinite=ignore'],
@@ -603,7 +603,7 @@ BAD_INPUT = {
   ),
   'change of config in another mode': (
     ['--mode=summary', '--allow_config_change'],
-    ['--allow_config_change', '--mode=train', '--mode=summary'],
+    ['--allow_config_change', '--mode=train'],
   ),
   'no address of the coordinator': (
     ['--num_processes=2', '--process_id=0'],

@@ -11,6 +11,7 @@ from PIL import Image
 from googlenet import config as config_lib
 from googlenet import loop, multi_crop
 from googlenet import train_step as step_lib
+from googlenet.initialization import init_from_numpy
 from googlenet.modes import evaluate
 
 SIZE, NUM_IMAGES = 28, 11
