@@ -15,7 +15,6 @@ from googlenet.preprocess import preprocess
 
 def layer_names(architecture: architectures.Architecture) -> list[str]:
   """Returns the layers of a network in its order, the classifier last."""
-<<<<<<< HEAD
   heads = {head.after: head.name for head in architecture.aux_heads}
   names = []
   for row in (row for stage in architecture.stages for row in stage.rows):
@@ -24,10 +23,6 @@ def layer_names(architecture: architectures.Architecture) -> list[str]:
     names += [heads[name]] if name in heads else []
   dense = [op.name for op in architecture.head if isinstance(op, Dense)]
   return [*names, *dense, 'logits']
-=======
-  rows = [row for stage in architecture.stages for row in stage.rows]
-  return [row.name for row in rows if hasattr(row, 'name')] + ['logits']
->>>>>>> five
 
 
 def first_bad(order: list[str], bad: set[str]) -> str:
@@ -101,20 +96,13 @@ def _outputs_and_gradients(
     keys = keys, keys  # of augmentation and of dropout, for each example
 
     def loss(params):
-<<<<<<< HEAD
-      value, _ = loss_fn(params, network_state, batch, (keys, keys))
-=======
       value, _ = loss_fn(params, network_state, batch, keys)
->>>>>>> five
       return value * loss_scale
 
     grads = jax.grad(loss)(params)
     images = preprocess(batch['image'], config.data)
     params, images = policy.cast_to_compute((params, images))
     outputs, _ = run.network.apply(
-<<<<<<< HEAD
-      params, network_state, keys, images, True, True, step_lib.PMAP_AXIS
-=======
       params,
       network_state,
       keys[1],
@@ -122,7 +110,6 @@ def _outputs_and_gradients(
       is_training=True,
       axis_name=step_lib.PMAP_AXIS,
       with_end_points=True,
->>>>>>> five
     )
     return {
       **outputs.end_points,

@@ -19,11 +19,7 @@ from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import resume, stopping
 from googlenet import train_step as step_lib
-<<<<<<< HEAD
 from googlenet.data import batches, images, sources
-=======
-from googlenet.data import batches, sources
->>>>>>> five
 from googlenet.errors import UserError
 from googlenet.initialization import count_parameters, init_from_numpy
 from googlenet.preprocess import num_channels
