@@ -5,13 +5,17 @@
   python launch.py --mode=evaluate --workdir=runs/...
   python launch.py --mode=summary --config=configs/fmnist96.py
   python launch.py --mode=benchmark --config=configs/fmnist96.py
+  python launch.py --mode=import_weights --weights=googlenet.pth ...
+  python launch.py --mode=export_weights --workdir=runs/... --weights=out.pth
 
 Flags:
   --config    Config file. Any field of it is a flag: --config.seed=1.
               Without it, the config of the run in --workdir.
-  --mode      train (default), evaluate, summary or benchmark.
-  --workdir   Folder of a run. Default of training and benchmark: a fresh dated
-              one in runs/.
+  --mode      train (default), evaluate, summary, benchmark, import_weights or
+              export_weights.
+  --workdir   Folder of a run. Default of training, benchmark and import: a
+              fresh dated one in runs/.
+  --weights   File of another framework that is imported or written.
 
 Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted.
 """
@@ -41,9 +45,22 @@ from googlenet.errors import UserError, did_you_mean  # noqa: E402
 from googlenet.machine import tune_machine  # noqa: E402
 
 # A mode is the file googlenet/modes/<name>.py with a function `run`.
-MODES = ('train', 'evaluate', 'summary', 'benchmark')
+MODES = (
+  'train',
+  'evaluate',
+  'summary',
+  'benchmark',
+  'import_weights',
+  'export_weights',
+)
 # They write a run: a workdir with one in it is of no use to them.
-_WRITING = ('train', 'benchmark')
+_WRITING = ('train', 'benchmark', 'import_weights')
+# They read one.
+_READING = {
+  'evaluate': '--mode=evaluate scores a run',
+  'export_weights': '--mode=export_weights writes the weights of a run',
+}
+_WITH_WEIGHTS = ('import_weights', 'export_weights')
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 _HELP = {'-h', '--help', '-help', '--helpfull', '--helpshort'}
 
@@ -54,6 +71,7 @@ class Arguments(NamedTuple):
   mode: str
   workdir: str
   config: ml_collections.FrozenConfigDict
+  weights: str = ''
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -66,6 +84,7 @@ def parse(argv: list[str]) -> Arguments:
   flags.DEFINE_string('config', '', '', flag_values=ours)
   flags.DEFINE_string('mode', 'train', '', flag_values=ours)
   flags.DEFINE_string('workdir', '', '', flag_values=ours)
+  flags.DEFINE_string('weights', '', '', flag_values=ours)
   try:
     argv = ours.read_flags_from_files(argv, force_gnu=False)
     rest = ours(argv, known_only=True)
@@ -77,8 +96,13 @@ def parse(argv: list[str]) -> Arguments:
       f'allowed is one of {", ".join(MODES)}'
     )
   workdir = os.path.expanduser(ours.workdir)
-  if ours.mode == 'evaluate' and not workdir:
-    raise UserError('--workdir is missing: --mode=evaluate scores a run')
+  if ours.mode in _READING and not workdir:
+    raise UserError(f'--workdir is missing: {_READING[ours.mode]}')
+  if ours.weights and ours.mode not in _WITH_WEIGHTS:
+    raise UserError(
+      f'--weights={ours.weights} is for --mode={" and ".join(_WITH_WEIGHTS)}, '
+      f'not for --mode={ours.mode}'
+    )
   if ours.config:
     config = _load_config_file(ours.config)
   elif ours.mode not in _WRITING and workdir:
@@ -93,7 +117,8 @@ def parse(argv: list[str]) -> Arguments:
     stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
     name = f'{pathlib.Path(ours.config).stem}-{stamp}-{os.getpid()}'
     workdir = os.path.join('runs', name)
-  return Arguments(ours.mode, workdir, config_lib.resolve(config))
+  weights = os.path.expanduser(ours.weights)
+  return Arguments(ours.mode, workdir, config_lib.resolve(config), weights)
 
 
 def _load_config_file(path: str) -> ml_collections.ConfigDict:
@@ -144,7 +169,9 @@ def _override(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     )
     positional = fields(argv)[1:]
   except flags.UnrecognizedFlagError as error:
-    near = did_you_mean(error.flagname, ('config', 'workdir', 'mode'))
+    near = did_you_mean(
+      error.flagname, ('config', 'workdir', 'mode', 'weights')
+    )
     raise UserError(f'--{error.flagname} is not a flag{near}') from error
   # Beside its own errors absl lets some of Python's through.
   except (flags.Error, ValueError, TypeError, AttributeError) as error:
@@ -178,7 +205,10 @@ def main(argv: list[str]) -> int:
     if arguments.mode != 'benchmark':  # its processes do so themselves
       tune_machine(arguments.config.train.compilation_cache)
     mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
-    mode.run(arguments.config, arguments.workdir, _STARTED)
+    options = {}
+    if arguments.mode in _WITH_WEIGHTS:
+      options['weights'] = arguments.weights
+    mode.run(arguments.config, arguments.workdir, _STARTED, **options)
   except (UserError, OSError) as error:
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
     return EXIT_BAD_INPUT
