@@ -47,8 +47,8 @@ def run(
   arrays = convert.to_theirs(scheme, entries, saved._asdict(), saved.step)
   files.write(weights, arrays)
   print(
-    f'weights  {weights}: {scheme.network} of {scheme.framework}, {len(arrays)} '
-    f'arrays, {count_parameters(saved.params):,} parameters, '
+    f'weights  {weights}: {scheme.network} of {scheme.framework}, '
+    f'{len(arrays)} arrays, {count_parameters(saved.params):,} parameters, '
     f'{config.model.num_classes} classes'
     + (', with auxiliary heads' if architecture.aux_heads else '')
   )
