@@ -103,6 +103,26 @@ def _tuple_of(element: Field, words: str, example: str = '(0.5,)') -> Field:
   )
 
 
+def _parts() -> Field:
+  return Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and all(isinstance(part, str) and part for part in v)
+      and len(set(v)) == len(v)
+    ),
+    "a tuple of different parts of the network, like ('conv_1', "
+    "'inception_3a'), or ()",
+  )
+
+
+def _are_rates(value: Any) -> bool:
+  try:
+    optimizer.parse_rates(value)
+  except (ValueError, TypeError, AttributeError):
+    return False
+  return isinstance(value, (tuple, list))
+
+
 def _is_policy(value: Any) -> bool:
   try:
     policy = jmp.get_policy(value)
@@ -156,6 +176,13 @@ FIELDS: dict[str, Field] = {
   'optimizer.step_epochs': _tuple_of(_positive(), 'numbers > 0'),
   'optimizer.step_factor': _positive(),
   'optimizer.poly_power': _positive(),
+  'finetune.from_workdir': _text(empty=True),
+  'finetune.frozen': _parts(),
+  'finetune.learning_rates': Field(
+    _are_rates,
+    'a tuple of part=factor, each factor > 0, no part twice, like '
+    "('logits=10', 'conv_1=0.1'), or ()",
+  ),
   'train.epochs': _integer(1),
   'train.max_steps': _integer(0),
   'train.batch_size': _integer(1),
