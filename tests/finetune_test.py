@@ -70,7 +70,7 @@ def test_other_classes_channels_and_heads(config, tmp_path):
   np.testing.assert_allclose(
     params[first]['w'],
     other.params[first]['w'].sum(2, keepdims=True),
-    rtol=1e-6,
+    atol=1e-6,
   )
   text = '\n'.join(lines)
   assert 'new      logits: newly initialised' in text
