@@ -143,9 +143,9 @@ def test_numbers_that_are_not_finite_are_refused(config, tmp_path):
 # ---- The optimizer.
 
 PARAMS = {
-  'conv_1/conv_7x7': {'w': np.ones(3), 'b': np.ones(2)},
-  'conv_1/conv_7x7_b': {'w': np.ones(2)},
-  'logits': {'w': np.ones(4)},
+  'conv_1/conv_7x7': {'w': np.ones(3, np.float32), 'b': np.ones(2, np.float32)},
+  'conv_1/conv_7x7_b': {'w': np.ones(2, np.float32)},
+  'logits': {'w': np.ones(4, np.float32)},
 }
 
 
@@ -154,7 +154,9 @@ def test_rates_multiply_the_step_of_every_optimizer(config, name):
   """Two steps: the same as another learning rate for the part alone."""
   config.optimizer.update(name=name, grad_clip_norm=0.0)
   rng = np.random.default_rng(0)
-  grads = jax.tree.map(lambda p: rng.normal(size=p.shape), PARAMS)
+  grads = jax.tree.map(
+    lambda p: rng.normal(size=p.shape).astype(p.dtype), PARAMS
+  )
 
   def updates(rates, rate):
     rule = optimizer.make_optimizer(
