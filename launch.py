@@ -3,7 +3,7 @@
   python launch.py --config=configs/fmnist96.py
   python launch.py --config=configs/fmnist96.py --config.train.epochs=2
   python launch.py --mode=evaluate --workdir=runs/...
-  python launch.py --mode=summary --config=configs/fmnist96.py
+  python launch.py --mode=summary --config=configs/fmnist96.py [--compare]
   python launch.py --mode=benchmark --config=configs/fmnist96.py
   python launch.py --mode=import_weights --weights=googlenet.pth ...
   python launch.py --mode=export_weights --workdir=runs/... --weights=out.pth
@@ -15,6 +15,7 @@ Flags:
               export_weights.
   --workdir   Folder of a run. Default of training, benchmark and import: a
               fresh dated one in runs/.
+  --compare   With --mode=summary: a line for each network.
   --weights   File of another framework that is imported or written.
 
 Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted.
@@ -71,7 +72,7 @@ class Arguments(NamedTuple):
   mode: str
   workdir: str
   config: ml_collections.FrozenConfigDict
-  weights: str = ''
+  options: dict[str, bool | str]  # of the mode alone
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -85,6 +86,7 @@ def parse(argv: list[str]) -> Arguments:
   flags.DEFINE_string('mode', 'train', '', flag_values=ours)
   flags.DEFINE_string('workdir', '', '', flag_values=ours)
   flags.DEFINE_string('weights', '', '', flag_values=ours)
+  flags.DEFINE_bool('compare', False, '', flag_values=ours)
   try:
     argv = ours.read_flags_from_files(argv, force_gnu=False)
     rest = ours(argv, known_only=True)
@@ -95,14 +97,19 @@ def parse(argv: list[str]) -> Arguments:
       f'--mode={ours.mode} is not a mode{did_you_mean(ours.mode, MODES)}; '
       f'allowed is one of {", ".join(MODES)}'
     )
-  workdir = os.path.expanduser(ours.workdir)
-  if ours.mode in _READING and not workdir:
-    raise UserError(f'--workdir is missing: {_READING[ours.mode]}')
-  if ours.weights and ours.mode not in _WITH_WEIGHTS:
+  if ours.compare and ours.mode != 'summary':
+    raise UserError('--compare is a flag of --mode=summary alone')
+  options = {'compare': True} if ours.compare else {}
+  if ours.mode in _WITH_WEIGHTS:
+    options['weights'] = os.path.expanduser(ours.weights)
+  elif ours.weights:
     raise UserError(
       f'--weights={ours.weights} is for --mode={" and ".join(_WITH_WEIGHTS)}, '
       f'not for --mode={ours.mode}'
     )
+  workdir = os.path.expanduser(ours.workdir)
+  if ours.mode in _READING and not workdir:
+    raise UserError(f'--workdir is missing: {_READING[ours.mode]}')
   if ours.config:
     config = _load_config_file(ours.config)
   elif ours.mode not in _WRITING and workdir:
@@ -117,8 +124,7 @@ def parse(argv: list[str]) -> Arguments:
     stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
     name = f'{pathlib.Path(ours.config).stem}-{stamp}-{os.getpid()}'
     workdir = os.path.join('runs', name)
-  weights = os.path.expanduser(ours.weights)
-  return Arguments(ours.mode, workdir, config_lib.resolve(config), weights)
+  return Arguments(ours.mode, workdir, config_lib.resolve(config), options)
 
 
 def _load_config_file(path: str) -> ml_collections.ConfigDict:
@@ -170,7 +176,7 @@ def _override(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     positional = fields(argv)[1:]
   except flags.UnrecognizedFlagError as error:
     near = did_you_mean(
-      error.flagname, ('config', 'workdir', 'mode', 'weights')
+      error.flagname, ('config', 'workdir', 'mode', 'weights', 'compare')
     )
     raise UserError(f'--{error.flagname} is not a flag{near}') from error
   # Beside its own errors absl lets some of Python's through.
@@ -205,10 +211,7 @@ def main(argv: list[str]) -> int:
     if arguments.mode != 'benchmark':  # its processes do so themselves
       tune_machine(arguments.config.train.compilation_cache)
     mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
-    options = {}
-    if arguments.mode in _WITH_WEIGHTS:
-      options['weights'] = arguments.weights
-    mode.run(arguments.config, arguments.workdir, _STARTED, **options)
+    mode.run(arguments.config, arguments.workdir, _STARTED, **arguments.options)
   except (UserError, OSError) as error:
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
     return EXIT_BAD_INPUT

@@ -1,4 +1,4 @@
-"""Settings of the C library's memory allocator that training on a CPU needs."""
+"""The C library's memory allocator, as training on a CPU needs it."""
 
 import ctypes
 
@@ -14,8 +14,8 @@ def tune_allocator() -> bool:
   By default it returns each large buffer to the kernel when it is freed, and
   the next step pays again for the page faults of getting it back. Call this
   before JAX looks for its devices: threads keep the heap that they start with.
-  It affects the whole process, and memory once used is not returned to the
-  system.
+  It affects the whole process, and memory once used is returned to the system
+  by `release_free_memory` only.
 
   Returns:
     Whether the settings are in force: False where the C library has no mallopt
@@ -32,3 +32,16 @@ def tune_allocator() -> bool:
   )
   results = [mallopt(name, value) for name, value in settings]
   return results == [1] * len(settings)  # mallopt returns 1 for success.
+
+
+def release_free_memory() -> bool:
+  """Gives the memory that is free now back to the system.
+
+  Returns:
+    Whether there was any: False also where the C library has no malloc_trim.
+  """
+  try:
+    malloc_trim = ctypes.CDLL(None).malloc_trim
+  except (AttributeError, OSError, TypeError):
+    return False
+  return malloc_trim(0) == 1

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from googlenet.allocator import release_free_memory
+
 Options = tuple[tuple[str, Any], ...]
 
 
@@ -21,7 +23,10 @@ def compile_with(options: Options, lowered: Any) -> Any:
     warnings.filterwarnings(
       'ignore', message='Error writing persistent compilation cache entry'
     )
-    return lowered.compile(compiler_options=dict(options))
+    compiled = lowered.compile(compiler_options=dict(options))
+  # The compiler leaves hundreds of MiB in pieces that a step has no use for.
+  release_free_memory()
+  return compiled
 
 
 def compiled_with(

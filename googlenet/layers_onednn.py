@@ -38,10 +38,13 @@ from googlenet.padding import Padding, pads, placement
 
 Array = jax.Array
 
-# XLA's other library of kernels (YNNPACK) goes first unless it is left out.
 COMPILER_OPTIONS = (
   ('xla_cpu_experimental_onednn_custom_call', True),
+  # XLA's other library of kernels (YNNPACK) goes first unless it is left out.
   ('xla_cpu_experimental_ynn_fusion_type', ''),
+  # The default order of operations is for many cores: it builds the columns of
+  # all layers early and keeps them until their gradients come.
+  ('xla_cpu_scheduler_type', 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'),
 )
 # Height and width of [B, H, W, C].
 _AXES = (1, 2)

@@ -22,6 +22,7 @@ from googlenet import metrics as metrics_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
+from googlenet.allocator import release_free_memory
 from googlenet.data import batches, sources
 from googlenet.errors import UserError
 from googlenet.initialization import count_parameters, init_from_numpy
@@ -235,6 +236,10 @@ def _train(
   for step, batch in enumerate(train_batches, start=1):
     state, metrics = profiler.train_step(step, state, batch, seed)
     recorder.after_step(step, metrics)
+    if step == 1:
+      # What the first step leaves in pieces would make the second take as much
+      # memory again.
+      release_free_memory()
     epoch, rest = divmod(step, steps_per_epoch)
     is_last = step == num_steps
     if rest and not is_last:

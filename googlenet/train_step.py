@@ -260,6 +260,10 @@ def make_train_step(
     gradients = gradient_step(
       state.params, state.network_state, state.step, batch, seed
     )
+    if jax.default_backend() == 'cpu':
+      # Started before the gradients are there, the update makes XLA keep all
+      # activations until it ends, and the next step finds no place but another.
+      jax.block_until_ready(gradients)
     return update_step(state, *gradients)
 
   return train_step

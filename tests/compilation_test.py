@@ -46,7 +46,8 @@ def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
 ):
   run = loop.build(config_lib.resolve(config))
   kernels = run.network.kernels._replace(compiler_options=UNKNOWN)
-  network = run.network._replace(kernels=kernels)
+  setting = run.network.setting._replace(kernels=kernels)
+  network = run.network._replace(setting=setting)
   order = batches.train_indices(0, 1000, config.train.batch_size, 0, 1)
   batch = next(iter(run.train.batches(order)))
   seed = step_lib.replicated(np.uint32(0))

@@ -472,3 +472,28 @@ def test_names_of_a_paper_checkpoint_are_stable():
     f'aux_{i}/{part}' for i in (1, 2) for part in ('conv_1x1', 'fc', 'logits')
   }
   assert count_parameters(params['aux_1/fc']) == (128 * 1 * 1 + 1) * 1024
+
+
+def test_comparison_of_all_networks(launch_py):
+  """At 28 pixels only some fit; at 224, with 1000 classes, published sizes."""
+  done = launch_py('--mode=summary', '--compare', '--config.data.image_size=28')
+  assert done.returncode == 0, done.stderr
+  lines = [line.split() for line in done.stdout.splitlines()]
+  assert lines[0] == ['28x28x1,', '10', 'classes']
+  table = {line[0]: line[1:] for line in lines[2:-1]}
+  assert list(table) == list(architectures.ARCHITECTURES)
+  assert table['alexnet'] == ['-'] * 4 + ['63']
+  assert table['fmnist28'][:3] == ['22', '5,982,250', '134,612,480']
+
+  config = model_config(num_classes=1000)
+  sizes = {
+    size.variant: size for size in summary.compare_sizes(config, (224, 224, 3))
+  }
+  assert sizes['paper'].parameters == 6_998_552
+  assert sizes['inception_v3'].parameters == 23_834_568
+  assert sizes['vgg16'].depth == 16
+  # 13 convolutions, 5 poolings, 3 fully connected layers of VGG-16.
+  sides = [(224, 64, 2), (112, 128, 2), (56, 256, 3), (28, 512, 3)]
+  sides.append((14, 512, 3))
+  expected = sum(s * s * c * n + (s // 2) ** 2 * c for s, c, n in sides)
+  assert sizes['vgg16'].activations == expected + 4096 + 4096 + 1000

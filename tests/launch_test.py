@@ -242,6 +242,10 @@ BAD_INPUT = {
     ['--config.model.variant=plian'],
     ['config.model.variant', "'plian'", "'plain'"],
   ),
+  'a comparison of runs': (
+    ['--mode=train', '--compare'],
+    ['--compare', '--mode=summary'],
+  ),
   'no place for LRN': (
     ['--config.model.variant=vgg16', '--config.model.normalization=lrn'],
     ["config.model.normalization='lrn'", 'vgg16', 'auto, none, batch'],

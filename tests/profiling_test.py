@@ -236,7 +236,8 @@ def make_profiler(config, log, workdir):
 
   def train_step(*_):
     log.append('step')
-    return types.SimpleNamespace(params={}), {'loss': log}
+    state = types.SimpleNamespace(params={}, network_state={})
+    return state, {'loss': log}
 
   return profiling.Profiler(config, None, train_step, 1, workdir, log, log)
 

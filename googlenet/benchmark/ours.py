@@ -20,6 +20,7 @@ import numpy as np
 from googlenet import config as config_lib
 from googlenet import loop
 from googlenet import train_step as step_lib
+from googlenet.allocator import release_free_memory
 from googlenet.benchmark.clock import intervals, median_seconds, seconds
 from googlenet.benchmark.flops import flop_per_image, product_flop_per_s
 from googlenet.compilation import compiled_with
@@ -104,6 +105,7 @@ def measure_size(training: Training) -> dict[str, float]:
   count, in_flight = config.benchmark.steps, steps_in_flight()
   first_s = seconds(lambda: next(training.steps(1)))
   first_done = time.time()
+  release_free_memory()  # as `loop` does
   calls = 1 + count + in_flight
   train_s = statistics.median(intervals(training.steps(calls), in_flight))
   peak = peak_bytes()

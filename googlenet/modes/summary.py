@@ -1,5 +1,6 @@
 """--mode=summary: the layer table of a network, or a table of all networks."""
 
+import math
 from typing import NamedTuple
 
 import ml_collections
@@ -20,16 +21,41 @@ class Row(NamedTuple):
   is_stage: bool  # a sum over the layers above it
 
 
+class Size(NamedTuple):
+  """One network in the comparison; None where the image is too small."""
+
+  variant: str
+  smallest_image: int  # pixels a side
+  depth: int | None = None
+  parameters: int | None = None
+  multiply_adds: int | None = None
+  activations: int | None = None  # numbers that layers put out, for one image
+
+
 def run(
-  config: ml_collections.FrozenConfigDict, workdir: str, started: float
+  config: ml_collections.FrozenConfigDict,
+  workdir: str,
+  started: float,
+  compare: bool = False,
 ) -> None:
-  """Prints output shape, parameters and multiply-adds of layers and stages."""
+  """Prints what a network consists of.
+
+  Args:
+    config: resolved.
+    workdir: unused.
+    started: unused.
+    compare: a line for each network, in place of the layers of one.
+  """
   del workdir, started
   dataset = loop.load_split(config, 'train_split')
   height, width, channels = image_shape = loop.image_shape(config, dataset)
-  rows = summarize(config.model, image_shape)
-  print(f'{config.model.variant}, {height}x{width}x{channels}')
-  print(render(rows))
+  size = f'{height}x{width}x{channels}'
+  if compare:
+    print(f'{size}, {config.model.num_classes} classes')
+    print(render_sizes(compare_sizes(config.model, image_shape)))
+    return
+  print(f'{config.model.variant}, {size}')
+  print(render(summarize(config.model, image_shape)))
 
 
 def summarize(
@@ -96,6 +122,79 @@ def _sum(name: str, shape: tuple[int, ...], layers: list[Row]) -> Row:
   )
 
 
+def compare_sizes(
+  model_config: ml_collections.ConfigDict, image_shape: tuple[int, int, int]
+) -> list[Size]:
+  """Returns the size of every network, without auxiliary heads.
+
+  Args:
+    model_config: the `model` section; of it num_classes and width_multiplier
+      are used.
+    image_shape: (H, W, C).
+  """
+  sizes = []
+  for variant in architectures.ARCHITECTURES:
+    own = ml_collections.ConfigDict(model_config.to_dict())
+    own.update(
+      variant=variant, aux_heads='off', normalization='auto', kernels='xla'
+    )
+    network = make_network(own)
+    smallest = analysis.smallest_image(network.architecture)
+    if min(image_shape[:2]) < smallest:
+      sizes.append(Size(variant, smallest))
+      continue
+    params, _ = abstract_init(network, image_shape)
+    walk = analysis.walk(network.architecture, image_shape, network.num_classes)
+    sizes.append(
+      Size(
+        variant,
+        smallest,
+        walk.depth,
+        count_parameters(params),
+        sum(operation.multiply_adds for operation in walk.operations),
+        sum(math.prod(operation.shape) for operation in walk.operations),
+      )
+    )
+  return sizes
+
+
+def render_sizes(sizes: list[Size]) -> str:
+  """Returns the comparison as text."""
+  lines = [
+    (
+      'network',
+      'depth',
+      'parameters',
+      'multiply-adds',
+      'activations, MiB/image',
+      'smallest image',
+    )
+  ]
+  for size in sizes:
+    counts = (size.depth, size.parameters, size.multiply_adds)
+    cells = ['-' if count is None else f'{count:,}' for count in counts]
+    if size.activations is None:
+      cells.append('-')
+    else:
+      cells.append(f'{4 * size.activations / 2**20:.2f}')
+    lines.append((size.variant, *cells, str(size.smallest_image)))
+  return _align(lines) + (
+    '\nactivations: what layers put out, in float32; without auxiliary '
+    'heads; -: the image is too small for it'
+  )
+
+
+def _align(lines: list[tuple[str, ...]]) -> str:
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      cell.rjust(width) if i else cell.ljust(width)
+      for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+    )
+    for line in lines
+  )
+
+
 def render(rows: list[Row]) -> str:
   """Returns the table as text; a stage stands below its layers."""
   lines = [('layer', 'output', 'parameters', 'multiply-adds')]
@@ -110,8 +209,4 @@ def render(rows: list[Row]) -> str:
         f'{row.multiply_adds:,}',
       )
     )
-  widths = [max(len(line[i]) for line in lines) for i in range(4)]
-  return '\n'.join(
-    f'{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}'
-    for a, b, c, d in lines
-  )
+  return _align(lines)
