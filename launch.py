@@ -14,36 +14,55 @@ Flags:
   --mode      train (default), evaluate, summary, benchmark, import_weights or
               export_weights.
   --workdir   Folder of a run. Default of training, benchmark and import: a
-              fresh dated one in runs/.
-  --compare   With --mode=summary: a line for each network.
+              fresh dated one in runs/. A run that was cut off is continued.
   --weights   File of another framework that is imported or written.
+  --compare   With --mode=summary: a line for each network.
+  --allow_config_change
+              Continue a run with another config (but not another network, data
+              or seed).
+  --coordinator_address, --num_processes, --process_id
+              One run of several processes: host:port of process 0, how many
+              there are, which one this is (from 0). Under SLURM, Open MPI,
+              Kubernetes and on Cloud TPUs they are found without these.
+  --heartbeat_timeout_seconds
+              A process that is silent for so long ends the others (30).
 
-Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted.
+Exit codes: 0 done, 2 bad input (one line on stderr), 74 what the run makes
+cannot be written, 75 ended on request or because another process did: the same
+command with that --workdir goes on, 130 interrupted.
 """
 
+import os
 import signal
 import time
+
+from googlenet import supervisor
 
 # The imports below take seconds: they count as part of the start, and Ctrl-C
 # in the midst of them ends the program without a page of traceback.
 _STARTED = time.time()
 if __name__ == '__main__':
   signal.signal(signal.SIGINT, signal.SIG_DFL)
+  # Nothing is begun: the same command starts again.
+  signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+  supervisor.supervise()
 
 import importlib.util  # noqa: E402
-import os  # noqa: E402
 import pathlib  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
+import jax  # noqa: E402
 import ml_collections  # noqa: E402
 from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from googlenet import config as config_lib  # noqa: E402
+from googlenet import distributed  # noqa: E402
 from googlenet.errors import UserError, did_you_mean  # noqa: E402
 from googlenet.machine import tune_machine  # noqa: E402
+from googlenet.stopping import Stopped  # noqa: E402
 
 # A mode is the file googlenet/modes/<name>.py with a function `run`.
 MODES = (
@@ -54,8 +73,8 @@ MODES = (
   'import_weights',
   'export_weights',
 )
-# They write a run: a workdir with one in it is of no use to them.
-_WRITING = ('train', 'benchmark', 'import_weights')
+# They write a run anew.
+_WRITING = ('benchmark', 'import_weights')
 # They read one.
 _READING = {
   'evaluate': '--mode=evaluate scores a run',
@@ -72,7 +91,11 @@ class Arguments(NamedTuple):
   mode: str
   workdir: str
   config: ml_collections.FrozenConfigDict
-  options: dict[str, bool | str]  # of the mode alone
+  compare: bool
+  weights: str
+  allow_config_change: bool
+  address: distributed.Address
+  heartbeat_timeout_seconds: int
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -87,6 +110,18 @@ def parse(argv: list[str]) -> Arguments:
   flags.DEFINE_string('workdir', '', '', flag_values=ours)
   flags.DEFINE_string('weights', '', '', flag_values=ours)
   flags.DEFINE_bool('compare', False, '', flag_values=ours)
+  flags.DEFINE_bool('allow_config_change', False, '', flag_values=ours)
+  flags.DEFINE_string('coordinator_address', None, '', flag_values=ours)
+  flags.DEFINE_integer('num_processes', None, '', flag_values=ours)
+  flags.DEFINE_integer('process_id', None, '', flag_values=ours)
+  flags.DEFINE_integer(
+    'heartbeat_timeout_seconds',
+    distributed.HEARTBEAT_TIMEOUT_SECONDS,
+    '',
+    lower_bound=1,
+    upper_bound=3600,
+    flag_values=ours,
+  )
   try:
     argv = ours.read_flags_from_files(argv, force_gnu=False)
     rest = ours(argv, known_only=True)
@@ -99,17 +134,22 @@ def parse(argv: list[str]) -> Arguments:
     )
   if ours.compare and ours.mode != 'summary':
     raise UserError('--compare is a flag of --mode=summary alone')
-  options = {'compare': True} if ours.compare else {}
-  if ours.mode in _WITH_WEIGHTS:
-    options['weights'] = os.path.expanduser(ours.weights)
-  elif ours.weights:
+  workdir = os.path.expanduser(ours.workdir)
+  if ours.mode in _READING and not workdir:
+    raise UserError(f'--workdir is missing: {_READING[ours.mode]}')
+  if ours.weights and ours.mode not in _WITH_WEIGHTS:
     raise UserError(
       f'--weights={ours.weights} is for --mode={" and ".join(_WITH_WEIGHTS)}, '
       f'not for --mode={ours.mode}'
     )
-  workdir = os.path.expanduser(ours.workdir)
-  if ours.mode in _READING and not workdir:
-    raise UserError(f'--workdir is missing: {_READING[ours.mode]}')
+  if ours.allow_config_change and ours.mode != 'train':
+    raise UserError(
+      f'--allow_config_change is of --mode=train, not of --mode={ours.mode}'
+    )
+  address = distributed.Address(
+    ours.coordinator_address, ours.num_processes, ours.process_id
+  )
+  distributed.check_address(address)
   if ours.config:
     config = _load_config_file(ours.config)
   elif ours.mode not in _WRITING and workdir:
@@ -124,7 +164,16 @@ def parse(argv: list[str]) -> Arguments:
     stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
     name = f'{pathlib.Path(ours.config).stem}-{stamp}-{os.getpid()}'
     workdir = os.path.join('runs', name)
-  return Arguments(ours.mode, workdir, config_lib.resolve(config), options)
+  return Arguments(
+    ours.mode,
+    workdir,
+    config_lib.resolve(config),
+    ours.compare,
+    os.path.expanduser(ours.weights),
+    ours.allow_config_change,
+    address,
+    ours.heartbeat_timeout_seconds,
+  )
 
 
 def _load_config_file(path: str) -> ml_collections.ConfigDict:
@@ -207,17 +256,44 @@ def main(argv: list[str]) -> int:
     print(__doc__)
     return EXIT_DONE
   try:
-    arguments = parse(argv)
-    if arguments.mode != 'benchmark':  # its processes do so themselves
-      tune_machine(arguments.config.train.compilation_cache)
-    mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
-    mode.run(arguments.config, arguments.workdir, _STARTED, **arguments.options)
+    is_alone = not supervisor.is_one_of_several(argv[1:], os.environ)
+    return _run(parse(argv), is_alone)
   except (UserError, OSError) as error:
-    print('error:', ' '.join(str(error).split()), file=sys.stderr)
-    return EXIT_BAD_INPUT
+    code = getattr(error, 'exit_code', EXIT_BAD_INPUT)
+    prefix = '' if isinstance(error, Stopped) else 'error: '
+    text = ' '.join(str(error).split())
+    print(f'{prefix}{text}', file=sys.stderr, flush=True)
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
-    return EXIT_INTERRUPTED
+    code = EXIT_INTERRUPTED
+  if jax.distributed.is_initialized():
+    distributed.end_process(code)
+  return code
+
+
+def _run(arguments: Arguments, is_alone: bool) -> int:
+  options = {}
+  if arguments.mode == 'train':
+    options['allow_config_change'] = arguments.allow_config_change
+  elif arguments.mode == 'summary':
+    options['compare'] = arguments.compare
+  elif arguments.mode in _WITH_WEIGHTS:
+    options['weights'] = arguments.weights
+  if arguments.mode != 'train':  # nothing to continue
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  if not is_alone:
+    distributed.initialize(
+      arguments.address, arguments.heartbeat_timeout_seconds
+    )
+  if arguments.mode != 'benchmark':  # its processes do so themselves
+    tune_machine(arguments.config.train.compilation_cache)
+  mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
+  try:
+    mode.run(arguments.config, arguments.workdir, _STARTED, **options)
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    raise distributed.PeerError(error) from error
   return EXIT_DONE
 
 

@@ -74,7 +74,11 @@ def get_config() -> ml_collections.ConfigDict:
   train.label_smoothing = 0.0  # part of a target spread over all classes
   train.aux_loss_weight = 0.3  # of the loss of each auxiliary head
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
-  train.loss_scale = 1.0  # multiplies the loss of float16 gradients
+  # Multiplies the loss of float16 gradients: a number, or dynamic (adapted).
+  train.loss_scale = config_dict.FieldReference(1.0, field_type=object)
+  train.on_nonfinite = 'stop'  # loss or gradient infinite or NaN: stop | skip
+  train.max_nonfinite = 10  # skip: so many steps in a row end the run
+  train.ema_decay = 0.0  # average of the parameters, evaluated; 0: none
   train.compilation_cache = '~/.cache/googlenet-haiku'  # '': compile anew
 
   config.eval = evaluation = ml_collections.ConfigDict()
@@ -82,7 +86,12 @@ def get_config() -> ml_collections.ConfigDict:
   evaluation.batch_size = 250  # images a step; rounded up to the devices
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
-  checkpoint.every_epochs = 1  # and always at the end; the last one is kept
+  checkpoint.every_epochs = 1  # 0: not by epochs; always at the end
+  checkpoint.every_steps = 0  # likewise
+  checkpoint.every_seconds = 0.0  # likewise; checked between steps
+  checkpoint.keep = 2  # the last ones; a damaged one needs another before it
+  # eval/accuracy | eval/top_5 | eval/loss: the best is kept too; '': none is.
+  checkpoint.best_metric = ''
 
   config.logging = logging = ml_collections.ConfigDict()
   logging.every_steps = 50  # a line in metrics.jsonl

@@ -134,6 +134,8 @@ def _is_policy(value: Any) -> bool:
   )
 
 
+_METRICS = ('eval/accuracy', 'eval/top_5', 'eval/loss')
+
 _POLICY = Field(
   _is_policy,
   'float32, or a jmp policy with float32 parameters and output and compute '
@@ -190,11 +192,24 @@ FIELDS: dict[str, Field] = {
   'train.label_smoothing': _fraction(),
   'train.aux_loss_weight': _number(0),
   'train.precision': _POLICY,
-  'train.loss_scale': _positive(),
+  'train.loss_scale': Field(
+    lambda v: v == 'dynamic' if isinstance(v, str) else _positive().is_valid(v),
+    'a number > 0 or dynamic',
+  ),
+  'train.on_nonfinite': _choice('stop', 'skip'),
+  'train.max_nonfinite': _integer(1),
+  'train.ema_decay': _fraction(),
   'train.compilation_cache': _text(empty=True),
   'eval.every_epochs': _integer(1),
   'eval.batch_size': _integer(1),
-  'checkpoint.every_epochs': _integer(1),
+  'checkpoint.every_epochs': _integer(0),
+  'checkpoint.every_steps': _integer(0),
+  'checkpoint.every_seconds': _number(0),
+  'checkpoint.keep': _integer(1),
+  'checkpoint.best_metric': Field(
+    lambda v: isinstance(v, str) and v in ('', *_METRICS),
+    "'' or one of " + ', '.join(_METRICS),
+  ),
   'logging.every_steps': _integer(1),
   'logging.tensorboard': _boolean(),
   'logging.profile_steps': _integer(0, 1000),
@@ -209,6 +224,21 @@ FIELDS: dict[str, Field] = {
   'benchmark.steps': _integer(1, 100_000),
   'benchmark.rounds': _integer(1, 1000),
   'benchmark.torch_python': _text(empty=True),
+}
+
+# Values of fields that are younger than some config.json, with which a run
+# goes on as it did before there was the field.
+ADDED = {
+  'finetune.from_workdir': '',
+  'finetune.frozen': (),
+  'finetune.learning_rates': (),
+  'train.on_nonfinite': 'stop',
+  'train.max_nonfinite': 10,
+  'train.ema_decay': 0.0,
+  'checkpoint.every_steps': 0,
+  'checkpoint.every_seconds': 0.0,
+  'checkpoint.keep': 2,
+  'checkpoint.best_metric': '',
 }
 
 
@@ -364,7 +394,8 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-  """Reads what `to_json` wrote; lists become tuples.
+  """Reads what `to_json` wrote, also before a field of `ADDED`; lists become
+  tuples.
 
   Raises:
     UserError: a field is unknown or missing.
@@ -377,7 +408,12 @@ def from_json(text: str) -> ml_collections.ConfigDict:
       return {key: tuples(v) for key, v in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
-  config = ml_collections.ConfigDict(tuples(json.loads(text)))
+  values = tuples(json.loads(text))
+  for name, value in ADDED.items():
+    section, _, field = name.partition('.')
+    if isinstance(values, dict) and isinstance(values.get(section), dict):
+      values[section].setdefault(field, value)
+  config = ml_collections.ConfigDict(values)
   check_fields(config)
   return config
 

@@ -4,9 +4,7 @@ Everything that can be wrong with the input is found by `build`, before
 anything is compiled or written.
 """
 
-import errno
 import os
-import pathlib
 import sys
 import time
 from typing import Any, NamedTuple
@@ -14,34 +12,24 @@ from typing import Any, NamedTuple
 import jax
 import jmp
 import ml_collections
-import numpy as np
 
-from googlenet import checkpoint, finetune
 from googlenet import config as config_lib
+from googlenet import finetune, resume, stopping
 from googlenet import metrics as metrics_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
-from googlenet.allocator import release_free_memory
 from googlenet.data import batches, sources
 from googlenet.errors import UserError
 from googlenet.initialization import count_parameters, init_from_numpy
 from googlenet.preprocess import num_channels
 from googlenet.profiling import Profiler, check_profile_steps
 from googlenet.recorder import Recorder
+from googlenet.saver import Saver, WriteError
+from googlenet.training import Training
+from googlenet.writer import Writer
 
 Config = ml_collections.FrozenConfigDict
-
-# A workdir with one of these holds a run.
-RUN_FILES = (
-  'config.json',
-  'metrics.jsonl',
-  'checkpoints',
-  'tensorboard',
-  'profile',
-  'result.json',
-  'benchmark.json',
-)
 
 
 class Run(NamedTuple):
@@ -158,7 +146,7 @@ def build(config: Config) -> Run:
     train_feed,
     eval_feed,
     network,
-    step_lib.make_train_state(params, network_state, optimizer),
+    step_lib.make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
     step_lib.make_eval_step(network, config),
     lines,
@@ -169,31 +157,64 @@ def train_and_evaluate(
   config: Config,
   workdir: str | os.PathLike[str],
   started: float | None = None,
+  allow_config_change: bool = False,
 ) -> dict[str, Any]:
   """Trains the network of a config and scores it.
 
   Args:
     config: resolved.
-    workdir: a folder that holds no run yet; made by the first record.
+    workdir: a folder without a run, made by the first record; or with one,
+      which is continued.
     started: `time.time()` at the start of the program, to tell how long the
       first step took from there.
+    allow_config_change: whether a run may be continued with another config.
 
   Returns:
     What result.json holds.
 
   Raises:
     UserError: bad input (nothing was written), or a loss that is not finite.
+    Stopped: a signal asked for the end; the run can be continued.
+    WriteError: what it makes cannot be written; it can be continued.
   """
-  check_workdir(workdir)
   started = time.time() if started is None else started
+  with stopping.Stopper() as stopper:
+    found = resume.look(workdir, config, allow_config_change)
+    if found.result is not None:
+      if found.lock is not None:
+        found.lock.release()
+        print(_finished(found.result, workdir), flush=True)
+      return found.result
+    try:
+      return _train(config, workdir, started, found, stopper)
+    finally:
+      if found.lock is not None:
+        found.lock.release()
+
+
+def _train(
+  config: Config,
+  workdir: str | os.PathLike[str],
+  started: float,
+  found: resume.Found,
+  stopper: stopping.Stopper,
+) -> dict[str, Any]:
   run = build(config)
-  writer = metrics_lib.Writer(
+  writer = Writer(
     workdir, config_lib.to_json(config), config.logging.tensorboard
   )
   screen = metrics_lib.Screen(sys.stdout, run.durations.num_steps)
+  start = resume.first_start(run.state)
+  if found.is_run:
+    start = resume.restore(
+      workdir, config, resume.describe_data(run.train.dataset), run.state, warn
+    )
+    run = run._replace(state=start.state)
   for line in describe(run, workdir):
     screen.line(line)
   recorder = Recorder(config, run.durations, writer, screen, started)
+  if start.about is not None:
+    recorder.restore(start.step, start.about['course'], start.progress)
   profiler = Profiler(
     config,
     run.network,
@@ -203,147 +224,39 @@ def train_and_evaluate(
     recorder,
     screen,
   )
+  saver = Saver(workdir, config.checkpoint.keep, warn)
+  training = Training(run, writer, recorder, profiler, saver, stopper)
   try:
-    result = _train(run, workdir, recorder, profiler)
+    if found.is_run:
+      screen.line(_resumed(start))
+      if found.lock is not None:
+        writer.resume(found.lock, start.metrics_bytes)
+    state = training.train(start)
+    result = {
+      **recorder.result(run.durations.num_steps),
+      **training.best_result(),
+      'parameters': count_parameters(state.params),
+      'kernels': run.network.kernels.name,
+    }
     writer.write_result(result)
+  except OSError as error:
+    raise WriteError(
+      f'{" ".join(str(error).split())}: training stopped; the same command '
+      f'with --workdir={workdir} goes on from the last checkpoint'
+    ) from error
   finally:
     profiler.close()
     screen.close()
+    saver.poll(wait=True)
     writer.close()
   for line in _describe_result(result, workdir):
     screen.line(line)
   return result
 
 
-def _train(
-  run: Run,
-  workdir: str | os.PathLike[str],
-  recorder: Recorder,
-  profiler: Profiler,
-) -> dict[str, Any]:
-  config, num_steps = run.config, run.durations.num_steps
-  steps_per_epoch = run.durations.steps_per_epoch
-  state = run.state
-  indices = batches.train_indices(
-    config.seed,
-    run.train.dataset.num_examples,
-    config.train.batch_size,
-    0,
-    num_steps,
-  )
-  seed = step_lib.replicated(np.uint32(config.seed))
-  train_batches = run.train.batches(indices)
-  for step, batch in enumerate(train_batches, start=1):
-    state, metrics = profiler.train_step(step, state, batch, seed)
-    recorder.after_step(step, metrics)
-    if step == 1:
-      # What the first step leaves in pieces would make the second take as much
-      # memory again.
-      release_free_memory()
-    epoch, rest = divmod(step, steps_per_epoch)
-    is_last = step == num_steps
-    if rest and not is_last:
-      continue
-    recorder.record(step)
-    if is_last or epoch % config.eval.every_epochs == 0:
-      evaluated = evaluate(
-        run.eval_step,
-        state.params,
-        state.network_state,
-        run.evaluation,
-        config.eval.batch_size,
-      )
-      # The loss of the last step was that before its update.
-      metrics_lib.check_finite(step, 'eval/loss', evaluated['loss'])
-      recorder.after_evaluation(step, evaluated)
-    recorder.after_epoch(step)
-    if is_last or epoch % config.checkpoint.every_epochs == 0:
-      save(workdir, step, state)
-    recorder.restart_clock()
-  return {
-    **recorder.result(num_steps),
-    'parameters': count_parameters(state.params),
-    'kernels': run.network.kernels.name,
-  }
-
-
-def evaluate(
-  eval_step: Any,
-  params: Any,
-  network_state: Any,
-  feed: batches.Feed,
-  batch_size: int,
-) -> dict[str, float]:
-  """Scores parameters on every example of a feed, each counted once.
-
-  Args:
-    eval_step: made by `train_step.make_eval_step`.
-    params: on every local device, as `train_step.replicated` puts them.
-    network_state: likewise.
-    feed: the examples.
-    batch_size: images a step, over all devices.
-
-  Returns:
-    `loss` (mean cross-entropy), `accuracy`, `top_5` and `count`.
-  """
-  sums, in_flight = [], metrics_lib.steps_in_flight()
-  for batch in batches.eval_batches(feed, batch_size):
-    sums.append(eval_step(params, network_state, batch))
-    if len(sums) > in_flight:
-      jax.block_until_ready(sums[-1 - in_flight])
-  totals = {
-    # float64: a float32 sum of counts is exact up to 2**24 examples only.
-    key: float(np.sum([np.float64(part[key]) for part in jax.device_get(sums)]))
-    for key in sums[0]
-  }
-  count = totals['count']
-  return {
-    'loss': totals['loss'] / count,
-    'accuracy': totals['top_1'] / count,
-    'top_5': totals['top_5'] / count,
-    'count': int(count),
-  }
-
-
-def save(
-  workdir: str | os.PathLike[str], step: int, state: step_lib.TrainState
-) -> None:
-  """Writes the parameters of a state; process 0 alone does.
-
-  Raises:
-    NonFiniteError: a parameter is; what was saved before is kept.
-  """
-  params, network_state = jax.device_get((state.params, state.network_state))
-  for module, leaves in params.items():
-    for name, leaf in leaves.items():
-      if not np.isfinite(leaf).all():
-        raise metrics_lib.NonFiniteError(step, f'{module}/{name}', np.nan)
-  if jax.process_index() == 0:
-    checkpoint.save(workdir, step, params, network_state)
-
-
-def check_workdir(workdir: str | os.PathLike[str]) -> None:
-  """Checks that a run can be written there, and leaves nothing behind.
-
-  Raises:
-    UserError: it holds a run already, or cannot be made.
-  """
-  path = pathlib.Path(workdir)
-  try:
-    made = [p for p in (path, *path.parents) if not p.exists()]
-    for name in RUN_FILES:
-      if (path / name).exists():
-        raise UserError(metrics_lib.holds_a_run(path, name))
-    path.mkdir(parents=True, exist_ok=True)
-    for folder in made:
-      folder.rmdir()
-    if not made and not os.access(path, os.W_OK | os.X_OK):
-      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-  except OSError as error:
-    raise UserError(
-      f'--workdir={workdir} cannot be made or written to '
-      f'({error.strerror}): give another folder'
-    ) from error
+def warn(text: str) -> None:
+  """Prints a line of what went wrong without ending the run."""
+  print(f'warning: {text}', file=sys.stderr, flush=True)
 
 
 def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
@@ -376,6 +289,23 @@ def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
     *run.lines,
     f'workdir  {workdir}',
   ]
+
+
+def _resumed(start: resume.Start) -> str:
+  if start.about is None:
+    return (
+      'resumed  from the beginning: the run was cut off before it was saved'
+    )
+  return f'resumed  after step {start.step:,}, from {start.path}'
+
+
+def _finished(result: dict[str, Any], workdir: str | os.PathLike[str]) -> str:
+  return (
+    f'--workdir={workdir} holds a finished run of {result.get("step", "?")} '
+    f'steps, eval accuracy {result.get("eval/accuracy", "?")}: nothing is left '
+    'to do (give --config.train.epochs or --config.train.max_steps with '
+    '--allow_config_change to train further, or another folder)'
+  )
 
 
 def _describe_result(

@@ -1,19 +1,11 @@
-"""What a run tells: fetched from the device late, written in one place.
+"""What a run tells: metrics fetched from the device late, and the screen."""
 
-A workdir is made by the first record, not before: a run that fails on its
-input, or whose loss is never finite, leaves nothing behind.
-"""
-
-import json
 import math
-import os
-import pathlib
 import time
-from typing import Any, TextIO
+from typing import TextIO
 
 import jax
 import numpy as np
-import tensorboardX
 import tqdm
 
 from googlenet.errors import UserError
@@ -31,12 +23,13 @@ def steps_in_flight() -> int:
 class NonFiniteError(UserError):
   """A loss, a gradient or a parameter is infinite or not a number."""
 
-  def __init__(self, step: int, name: str, value: float):
+  def __init__(self, step: int, name: str, value: float, where: str = ''):
     super().__init__(
-      f'{name} is {value} at step {step}: training stopped. Lower '
+      f'{name} is {value} at step {step}{where}: training stopped. Lower '
       'config.optimizer.learning_rate, lengthen '
       'config.optimizer.warmup_steps or set config.optimizer.grad_clip_norm'
     )
+    self.step, self.name, self.value = step, name, value
 
 
 def check_finite(step: int, name: str, value: float) -> None:
@@ -45,21 +38,28 @@ def check_finite(step: int, name: str, value: float) -> None:
     raise NonFiniteError(step, name, value)
 
 
-def holds_a_run(workdir: pathlib.Path, name: str) -> str:
-  """Returns the refusal of a workdir in which a file of a run was found."""
-  return (
-    f'--workdir={workdir} already holds a run ({name}), which is never '
-    'overwritten: give another folder, or none for a fresh one'
-  )
-
-
 class StepMetrics:
   """Metrics of training steps, on their way from the device."""
 
-  def __init__(self, in_flight: int):
-    self._in_flight = in_flight
+  def __init__(self, in_flight: int, max_in_row: int = 1):
+    """Takes nothing yet.
+
+    Args:
+      in_flight: steps that may be unfinished.
+      max_in_row: steps that are not finite, one after another, that end a run.
+    """
+    self._in_flight, self._max_in_row = in_flight, max_in_row
     self._pending: list[tuple[int, dict[str, jax.Array]]] = []
     self._fetched: list[dict[str, float]] = []
+
+  @property
+  def fetched(self) -> list[dict[str, float]]:
+    """The metrics of the steps that were fetched and not yet taken."""
+    return self._fetched
+
+  def restore(self, fetched: list[dict[str, float]]) -> None:
+    """Puts back what was fetched by an earlier process."""
+    self._fetched = fetched
 
   def push(self, step: int, metrics: dict[str, jax.Array]) -> int:
     """Takes the metrics of step `step` (1 is the first).
@@ -80,15 +80,21 @@ class StepMetrics:
     """Fetches all steps up to `finished` and returns the last of them.
 
     Raises:
-      NonFiniteError: at the first step whose loss or gradient is not finite.
+      NonFiniteError: at a step whose loss or gradient is not finite, if it is
+        one too many.
     """
     ready = [item for item in self._pending if item[0] <= finished]
     self._pending = self._pending[len(ready) :]
     values = jax.device_get([metrics for _, metrics in ready])
     for (step, _), metrics in zip(ready, values, strict=True):
-      for name in ('loss', 'grad_norm'):
-        check_finite(step, f'train/{name}', float(metrics[name]))
-      self._fetched.append({k: float(v) for k, v in metrics.items()})
+      metrics = {k: float(v) for k, v in metrics.items()}
+      in_row = metrics.pop('nonfinite_in_row', None)
+      if in_row is None or in_row >= self._max_in_row:
+        for name in ('loss', 'grad_norm'):
+          check_finite(step, f'train/{name}', metrics[name])
+        if in_row:
+          raise NonFiniteError(step, 'a running statistic', math.nan)
+      self._fetched.append(metrics)
     return self._fetched[-1] if self._fetched else {}
 
   def take(self, finished: int) -> list[dict[str, float]]:
@@ -98,78 +104,25 @@ class StepMetrics:
     return taken
 
 
+# The curve shows what the last step used, or has counted.
+_NOT_AVERAGED = ('learning_rate', 'skipped_steps', 'loss_scale')
+
+
 def mean(records: list[dict[str, float]]) -> dict[str, float]:
-  """Returns the mean of each key over the records of steps."""
-  means = {
-    key: float(np.mean([record[key] for record in records]))
-    for key in records[0]
-  }
-  # A rate is not averaged: the curve shows what the last step used.
-  return means | {'learning_rate': records[-1]['learning_rate']}
+  """Returns the mean of each key over the records of steps.
 
-
-class Writer:
-  """Writes a workdir: config.json, metrics.jsonl, TensorBoard, result.json.
-
-  Only process 0 writes; elsewhere every call does nothing.
+  Steps that were left out for not being finite do not count; a key of which
+  nothing is left is not there.
   """
-
-  def __init__(
-    self,
-    workdir: str | os.PathLike[str],
-    config_json: str,
-    tensorboard: bool,
-  ):
-    self._workdir = pathlib.Path(workdir)
-    self._config_json = config_json
-    self._with_tensorboard = tensorboard
-    self._is_writer = jax.process_index() == 0
-    self._jsonl: TextIO | None = None
-    self._tensorboard: tensorboardX.SummaryWriter | None = None
-
-  def _open(self) -> None:
-    self._workdir.mkdir(parents=True, exist_ok=True)
-    try:  # 'x': of two runs that were started at once one gets the folder
-      self._jsonl = open(self._workdir / 'metrics.jsonl', 'x')  # noqa: SIM115
-    except FileExistsError as error:
-      raise UserError(holds_a_run(self._workdir, 'metrics.jsonl')) from error
-    (self._workdir / 'config.json').write_text(self._config_json)
-    if self._with_tensorboard:
-      self._tensorboard = tensorboardX.SummaryWriter(
-        str(self._workdir / 'tensorboard')
-      )
-
-  def write(self, step: int, epoch: float, scalars: dict[str, float]) -> None:
-    """Appends one line to metrics.jsonl, and the scalars to TensorBoard.
-
-    Args:
-      step: steps made.
-      epoch: epochs made, with a fraction.
-      scalars: by name, such as `train/loss` and `eval/accuracy`.
-    """
-    if not self._is_writer:
-      return
-    if self._jsonl is None:
-      self._open()
-    record = {'step': step, 'epoch': round(epoch, 4), **scalars}
-    self._jsonl.write(json.dumps(record, allow_nan=False) + '\n')
-    self._jsonl.flush()
-    if self._tensorboard is not None:
-      for name, value in scalars.items():
-        self._tensorboard.add_scalar(name, value, step)
-
-  def write_result(self, result: dict[str, Any]) -> None:
-    """Writes result.json: a run that has one is finished."""
-    if self._is_writer:
-      text = json.dumps(result, indent=2) + '\n'
-      (self._workdir / 'result.json').write_text(text)
-
-  def close(self) -> None:
-    """Closes the files."""
-    if self._jsonl is not None:
-      self._jsonl.close()
-    if self._tensorboard is not None:
-      self._tensorboard.close()
+  means = {}
+  for key, last in records[-1].items():
+    if key in _NOT_AVERAGED:
+      means[key] = last
+      continue
+    values = [r[key] for r in records if all(map(math.isfinite, r.values()))]
+    if values:
+      means[key] = float(np.mean(values))
+  return means
 
 
 class Screen:
@@ -211,9 +164,12 @@ class Screen:
       return
     rate = '?' if images_per_second is None else f'{images_per_second:.0f}'
     text = (
-      f'loss {metrics["loss"]:.3f}  accuracy {metrics["accuracy"]:.3f}  '
+      f'loss {metrics.get("loss", math.nan):.3f}  '
+      f'accuracy {metrics.get("accuracy", math.nan):.3f}  '
       f'{rate} images/s  {self._left(step)} left'
     )
+    if metrics.get('skipped_steps'):
+      text += f'  {metrics["skipped_steps"]:.0f} step(s) skipped'
     if not self.is_terminal:
       self.line(f'step {step}/{self._total}  epoch {epoch:.2f}  {text}')
       return

@@ -2,59 +2,77 @@
 
 import os
 import pathlib
+import sys
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from googlenet import checkpoint
+from googlenet import checkpoint, workdir
 from googlenet import config as config_lib
+from googlenet.archive import DamagedError
 from googlenet.errors import UserError
 from googlenet.weights import files
 
 Tree = dict[str, dict[str, Any]]
 
 
-def stored_shapes(path: pathlib.Path) -> tuple[Tree, Tree]:
-  """Returns params and network_state of a checkpoint as shapes and dtypes.
+def _warn(text: str) -> None:
+  print(f'warning: {text}', file=sys.stderr, flush=True)
+
+
+def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
+  """Returns the trees of parameters and state in a checkpoint.
+
+  Returns:
+    'params', 'network_state' and 'ema_params', the last two empty where there
+    are none, with shapes and dtypes in place of arrays.
 
   Raises:
-    UserError: it is damaged.
+    DamagedError: it is not whole.
   """
-  trees: dict[str, Tree] = {'params': {}, 'network_state': {}}
+  trees: dict[str, Tree] = {'params': {}, 'network_state': {}, 'ema_params': {}}
   try:
     stored = files.read(path)
   except UserError as error:
-    raise UserError(
-      f'checkpoint {path} is damaged: train again, or restore it from a copy'
-    ) from error
+    raise DamagedError(path, 'it cannot be read') from error
   for name, array in stored.items():
     tree, _, rest = name.partition('/')
     module, _, leaf = rest.rpartition('/')
     if tree in trees:
       shape = jax.ShapeDtypeStruct(array.shape, np.dtype(array.dtype))
       trees[tree].setdefault(module, {})[leaf] = shape
-  return trees['params'], trees['network_state']
+  return trees
 
 
 def read_run(
-  workdir: str | os.PathLike[str],
+  folder: str | os.PathLike[str],
 ) -> tuple[pathlib.Path, checkpoint.Checkpoint]:
   """Reads the newest checkpoint of a run, whatever network it is of.
 
+  Args:
+    folder: workdir of the run.
+
   Returns:
-    The path of the file, and its parameters and state.
+    The path of the file, and its parameters and state: the averaged parameters
+    where the run has them, as `--mode=evaluate` takes them.
 
   Raises:
-    UserError: there is none, or it is damaged.
+    UserError: there is none, or none that is whole.
   """
-  path = checkpoint.latest(workdir)
-  return path, checkpoint.restore(path, *stored_shapes(path))
+
+  def read(path: pathlib.Path) -> checkpoint.Checkpoint:
+    trees = stored_shapes(path)
+    use_ema = bool(trees['ema_params'])
+    params = trees['ema_params'] or trees['params']
+    return checkpoint.restore(path, params, trees['network_state'], use_ema)
+
+  return checkpoint.newest_whole(folder, read, _warn)
 
 
 def write_run(
-  workdir: str | os.PathLike[str],
+  folder: str | os.PathLike[str],
   config: ml_collections.FrozenConfigDict,
   params: Tree,
   network_state: Tree,
@@ -62,7 +80,7 @@ def write_run(
   """Writes a run of no steps: config.json and a checkpoint.
 
   Args:
-    workdir: a folder that holds no run.
+    folder: a workdir that holds no run.
     config: of the network.
     params: tree of arrays.
     network_state: likewise.
@@ -70,7 +88,15 @@ def write_run(
   Returns:
     The path of the checkpoint.
   """
-  path = checkpoint.save(workdir, 0, params, network_state)
-  text = config_lib.to_json(config)
-  (pathlib.Path(workdir) / 'config.json').write_text(text)
+  state = {
+    'params': params,
+    'network_state': network_state,
+    # What evaluation looks for where the config has an average.
+    'ema_params': params if config.train.ema_decay else {},
+  }
+  checkpoint.folder_of(folder).mkdir(parents=True)
+  snapshot = checkpoint.Snapshot(0, state, {}, np.zeros((0, 0)))
+  path = checkpoint.save(folder, snapshot)
+  config_path = pathlib.Path(folder) / 'config.json'
+  workdir.write_text(config_path, config_lib.to_json(config))
   return path

@@ -11,7 +11,7 @@ import ml_collections
 from googlenet import layer_times
 from googlenet.config import Durations
 from googlenet.errors import UserError
-from googlenet.metrics import Screen, holds_a_run, steps_in_flight
+from googlenet.metrics import Screen, steps_in_flight
 from googlenet.network import Network
 from googlenet.recorder import Recorder
 from googlenet.train_step import Batch, Metrics, TrainState
@@ -104,10 +104,8 @@ class Profiler:
     return self._workdir / 'profile'
 
   def _start(self) -> None:
-    try:
-      self._folder.mkdir(parents=True)
-    except FileExistsError as error:
-      raise UserError(holds_a_run(self._workdir, 'profile')) from error
+    self._recorder.open()  # from here on the workdir is that of this run
+    self._folder.mkdir(parents=True, exist_ok=True)
     jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
     self._is_tracing = True
     self._started = time.perf_counter()

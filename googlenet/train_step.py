@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from googlenet import guard as guard_lib
 from googlenet.compilation import compiled_with
 from googlenet.network import Network
 from googlenet.preprocess import augment, preprocess
@@ -37,6 +38,14 @@ class TrainState(NamedTuple):
   params: hk.Params  # float32
   network_state: hk.State
   opt_state: optax.OptState
+  guard: guard_lib.Guard
+  # Average of params over the steps; empty unless `train.ema_decay` is set.
+  ema_params: hk.Params
+
+  @property
+  def eval_params(self) -> hk.Params:
+    """What evaluation uses: the average where there is one."""
+    return self.ema_params or self.params
 
 
 def replicated(tree: Any) -> Any:
@@ -53,11 +62,20 @@ def make_train_state(
   params: hk.Params,
   network_state: hk.State,
   optimizer: optax.GradientTransformation,
+  train_config: ml_collections.ConfigDict,
 ) -> TrainState:
   """Returns the state before the first step, on every local device."""
   # One compilation for all of it; eagerly it would be one for each shape.
   opt_state = jax.jit(optimizer.init)(params)
-  state = TrainState(np.zeros((), np.int32), params, network_state, opt_state)
+  state = TrainState(
+    np.zeros((), np.int32),
+    params,
+    network_state,
+    opt_state,
+    guard_lib.make_guard(train_config.loss_scale),
+    # A copy: buffers that are donated must differ.
+    jax.tree.map(np.array, params) if train_config.ema_decay else {},
+  )
   return replicated(state)
 
 
@@ -106,7 +124,7 @@ def make_loss_fn(
     for name, logits in outputs.aux_logits.items():
       metrics[f'{name}_loss'] = aux_loss = mean_loss(logits)
       loss += config.train.aux_loss_weight * aux_loss
-    return loss * config.train.loss_scale, (network_state, metrics)
+    return loss, (network_state, metrics)
 
   return loss_fn
 
@@ -163,14 +181,18 @@ def make_gradient_step(
   """Makes the first half of a training step, pmapped.
 
   Returns:
-    (params, network_state, step, batch, seed) -> (gradients, network_state,
-    metrics): the metrics of each device, the rest averaged over all of them.
+    (params, network_state, step, batch, seed, loss_scale) -> (gradients times
+    loss_scale, network_state, metrics): the metrics of each device, the rest
+    averaged over all of them.
   """
-  gradients = make_gradient_fn(
-    make_loss_fn(network, config), config.train.microbatches
-  )
+  loss_fn = make_loss_fn(network, config)
 
-  def gradient_step(params, network_state, step, batch, seed):
+  def gradient_step(params, network_state, step, batch, seed, loss_scale):
+    def scaled_loss_fn(*args):
+      loss, auxiliary = loss_fn(*args)
+      return loss * loss_scale, auxiliary
+
+    gradients = make_gradient_fn(scaled_loss_fn, config.train.microbatches)
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
     batch_size = batch['label'].shape[0]
     step_key = jax.random.fold_in(jax.random.key(seed), step)
@@ -192,33 +214,82 @@ def make_gradient_step(
   pmapped = jax.pmap(
     gradient_step,
     axis_name=PMAP_AXIS,
-    in_axes=(None, None, None, 0, None),
+    in_axes=(None, None, None, 0, None, None),
     out_axes=(None, None, 0),
   )
   return compiled_with(network.kernels.compiler_options, pmapped)
 
 
+def update_ema(
+  ema_params: hk.Params, params: hk.Params, num_updates: Any, decay: float
+) -> hk.Params:
+  """Moves an average of parameters towards new ones.
+
+  Args:
+    ema_params: the average, or {} where none is kept.
+    params: after the update.
+    num_updates: int32 [], made before this one. The first ones count more, so
+      that the average soon forgets the initial parameters (as TensorFlow's
+      ExponentialMovingAverage does).
+    decay: of a long run.
+  """
+  decay = jnp.minimum(decay, (1.0 + num_updates) / (10.0 + num_updates))
+  return (
+    jax.tree.map(lambda e, p: e * decay + p * (1 - decay), ema_params, params)
+    if ema_params
+    else ema_params
+  )
+
+
 def make_update_step(
   optimizer: optax.GradientTransformation,
   schedule: optax.Schedule,
-  loss_scale: float,
+  train_config: ml_collections.ConfigDict,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
   """Makes the second half of a training step, pmapped.
 
   Returns:
     (state, *what the gradient step returns) -> (state, metrics).
   """
+  policy = guard_lib.make_policy(train_config)
 
   def update_step(state: TrainState, grads, network_state, metrics):
     metrics = jax.lax.pmean(metrics, PMAP_AXIS)
-    grads = jax.tree.map(lambda g: g / loss_scale, grads)
+    grads = jax.tree.map(lambda g: g / state.guard.loss_scale, grads)
+    grad_norm = optax.global_norm(grads)
+    is_loss_finite = jnp.isfinite(metrics['loss']) & guard_lib.all_finite(
+      network_state
+    )
+    guard, is_applied, is_stopped = guard_lib.judge(
+      state.guard, policy, is_loss_finite, jnp.isfinite(grad_norm)
+    )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    # An update that is left out is none for the schedule either.
+    num_updates = state.step - state.guard.skipped
+    new = params, network_state, opt_state
+    old = state.params, state.network_state, state.opt_state
+    params, network_state, opt_state = guard_lib.choose(is_applied, new, old)
     metrics |= {
-      'learning_rate': jnp.asarray(schedule(state.step), jnp.float32),
-      'grad_norm': optax.global_norm(grads),
+      'learning_rate': jnp.asarray(schedule(num_updates), jnp.float32),
+      'grad_norm': grad_norm,
+      'nonfinite_in_row': guard.nonfinite_in_row,
     }
-    return TrainState(state.step + 1, params, network_state, opt_state), metrics
+    if not policy.is_default:
+      metrics['skipped_steps'] = guard.skipped
+    if policy.is_adaptive:
+      metrics['loss_scale'] = state.guard.loss_scale
+    ema_params = update_ema(
+      state.ema_params, params, num_updates, train_config.ema_decay
+    )
+    return TrainState(
+      state.step + jnp.where(is_stopped, 0, 1),
+      params,
+      network_state,
+      opt_state,
+      guard,
+      guard_lib.choose(is_applied, ema_params, state.ema_params),
+    ), metrics
 
   return jax.pmap(
     update_step,
@@ -247,18 +318,25 @@ def make_train_step(
     (state, batch, seed) -> (state, metrics): batch holds `image` uint8
     [D, B, H, W, C] and `label` int32 [D, B] with D local devices; seed is
     uint32 []; metrics are float32 scalars, averaged over all devices of all
-    processes. The state that goes in is used up (donated).
+    processes. The state that goes in is used up (donated). With
+    `train.on_nonfinite` 'skip' or a dynamic `train.loss_scale` they tell
+    `skipped_steps` too.
   """
   # Two programs: XLA keeps none in the compilation cache that calls oneDNN, and
   # the update, with nothing of that sort, is half of the time to compile.
   gradient_step = make_gradient_step(network, config)
-  update_step = make_update_step(optimizer, schedule, config.train.loss_scale)
+  update_step = make_update_step(optimizer, schedule, config.train)
 
   def train_step(
     state: TrainState, batch: Batch, seed: jax.Array
   ) -> tuple[TrainState, Metrics]:
     gradients = gradient_step(
-      state.params, state.network_state, state.step, batch, seed
+      state.params,
+      state.network_state,
+      state.step,
+      batch,
+      seed,
+      state.guard.loss_scale,
     )
     if jax.default_backend() == 'cpu':
       # Started before the gradients are there, the update makes XLA keep all

@@ -37,7 +37,9 @@ def make(config, channels=1, seed=0, **model):
 
 
 def stored(folder, case, step=5):
-  checkpoint.save(folder, step, case.params, case.network_state)
+  state = {'params': case.params, 'network_state': case.network_state}
+  snapshot = checkpoint.Snapshot(step, state, {}, np.zeros((0, 0)))
+  checkpoint.save(folder, snapshot)
   return str(folder)
 
 

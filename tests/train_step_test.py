@@ -12,6 +12,7 @@ from googlenet import loop
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
+from googlenet.evaluation import evaluate
 from googlenet.initialization import init_from_numpy
 
 
@@ -25,7 +26,7 @@ def make(config):
   optimizer = optimizer_lib.make_optimizer(config.optimizer, schedule)
   return (
     network,
-    step_lib.make_train_state(params, network_state, optimizer),
+    step_lib.make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
     step_lib.make_eval_step(network, config),
   )
@@ -201,7 +202,7 @@ def test_evaluation_masks_padding(config):
 def test_evaluate_counts_every_example_once(config, on_device_mb, batch_size):
   config.data.on_device_mb = on_device_mb
   run = loop.build(config_lib.resolve(config))
-  scores = loop.evaluate(
+  scores = evaluate(
     run.eval_step,
     run.state.params,
     run.state.network_state,
@@ -210,7 +211,7 @@ def test_evaluate_counts_every_example_once(config, on_device_mb, batch_size):
   )
   assert scores['count'] == 1000
   assert 0 <= scores['accuracy'] <= scores['top_5'] <= 1
-  reference = loop.evaluate(
+  reference = evaluate(
     run.eval_step,
     run.state.params,
     run.state.network_state,

@@ -16,6 +16,7 @@ import ml_collections
 
 from googlenet import loop
 from googlenet.benchmark import contenders, results, runner, table
+from googlenet.workdir import check_workdir
 
 Config = ml_collections.FrozenConfigDict
 
@@ -32,7 +33,7 @@ def run(config: Config, workdir: str, started: float) -> None:
     UserError: bad input, or our own measurement fails; nothing is written.
   """
   del started
-  loop.check_workdir(workdir)
+  check_workdir(workdir)
   result = measure(config)
   path = pathlib.Path(workdir) / 'benchmark.json'
   path.parent.mkdir(parents=True, exist_ok=True)

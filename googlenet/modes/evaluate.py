@@ -8,6 +8,7 @@ import ml_collections
 from googlenet import checkpoint, loop
 from googlenet import train_step as step_lib
 from googlenet.errors import UserError
+from googlenet.evaluation import evaluate
 from googlenet.initialization import abstract_init
 
 
@@ -25,14 +26,18 @@ def run(
     UserError: no checkpoint, a damaged one, or one of another network.
   """
   del started
-  path = checkpoint.latest(workdir)
   dataset = loop.load_split(config, 'eval_split')
   network = loop.make_network(config)
   params, network_state = abstract_init(
     network, loop.image_shape(config, dataset)
   )
-  restored = checkpoint.restore(path, params, network_state)
-  scores = loop.evaluate(
+  use_ema = bool(config.train.ema_decay)
+  path, restored = checkpoint.newest_whole(
+    workdir,
+    lambda path: checkpoint.restore(path, params, network_state, use_ema),
+    loop.warn,
+  )
+  scores = evaluate(
     step_lib.make_eval_step(network, config),
     step_lib.replicated(restored.params),
     step_lib.replicated(restored.network_state),

@@ -2,10 +2,11 @@
 
 import os
 import pathlib
+from typing import Any
 
 import ml_collections
 
-from googlenet import architectures, checkpoint, pretrained
+from googlenet import architectures, pretrained
 from googlenet import network as network_lib
 from googlenet.architectures import analysis
 from googlenet.architectures.rows import AvgPool
@@ -35,14 +36,14 @@ def run(
   del started
   scheme = names.scheme_of(config.model)
   check_target(weights, scheme)
-  path = checkpoint.latest(workdir)
+  path, saved = pretrained.read_run(workdir)
   architecture = architectures.resolve(config.model)
-  channels = stored_channels(path, architecture)
+  channels = stored_channels(path, saved.params, architecture)
   check_heads(config, architecture, scheme, channels)
   network = network_lib.make_network(config.model)
   size = config.data.image_size
   shapes = abstract_init(network, (size, size, channels))
-  saved = checkpoint.restore(path, *shapes)
+  check_shapes(path, (saved.params, saved.network_state), shapes)
   entries = names.make_entries(scheme, architecture, *shapes)
   arrays = convert.to_theirs(scheme, entries, saved._asdict(), saved.step)
   files.write(weights, arrays)
@@ -64,14 +65,15 @@ def run(
 
 
 def stored_channels(
-  path: pathlib.Path, architecture: architectures.Architecture
+  path: pathlib.Path,
+  params: pretrained.Tree,
+  architecture: architectures.Architecture,
 ) -> int:
   """Returns the input channels of the network in a checkpoint.
 
   Raises:
-    UserError: it is damaged or of another network.
+    UserError: it is of another network.
   """
-  params, _ = pretrained.stored_shapes(path)
   first = names.first_convolution(architecture)
   try:
     return params[first]['w'].shape[2]
@@ -80,6 +82,36 @@ def stored_channels(
       f'checkpoint {path} is of another network than config.model: it has no '
       f'convolution {first}/w'
     ) from error
+
+
+def check_shapes(path: pathlib.Path, trees: Any, shapes: Any) -> None:
+  """Checks that a checkpoint is of the network.
+
+  Args:
+    path: of the checkpoint, for messages.
+    trees: its parameters and state.
+    shapes: those of the network.
+
+  Raises:
+    UserError: an array is missing, unknown or of another shape.
+  """
+
+  def kinds(trees: Any) -> dict[str, tuple[int, ...]]:
+    return {
+      f'{module}/{leaf}': tuple(array.shape)
+      for tree in trees
+      for module, leaves in tree.items()
+      for leaf, array in leaves.items()
+    }
+
+  have, want = kinds(trees), kinds(shapes)
+  for name in sorted(have.keys() | want.keys()):
+    if have.get(name) != want.get(name):
+      raise UserError(
+        f'checkpoint {path} is of another network than config.model: at {name} '
+        f'it holds {have.get(name, "nothing")}, the config asks for '
+        f'{want.get(name, "nothing")}'
+      )
 
 
 def check_target(weights: str, scheme: names.Scheme) -> None:

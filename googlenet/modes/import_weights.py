@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import ml_collections
 
-from googlenet import architectures, loop, pretrained
+from googlenet import architectures, pretrained
 from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet.errors import UserError
 from googlenet.initialization import abstract_init, count_parameters
 from googlenet.weights import convert, files, names
 from googlenet.weights.files import Stored
+from googlenet.workdir import check_workdir
 
 Config = ml_collections.FrozenConfigDict
 
@@ -52,7 +53,7 @@ def run(
       '--weights is missing: --mode=import_weights reads the .safetensors, '
       '.pth or .npz file that it names'
     )
-  loop.check_workdir(workdir)
+  check_workdir(workdir)
   scheme = names.scheme_of(config.model)
   stored = files.read(weights)
   plan = make_plan(config, scheme, stored)

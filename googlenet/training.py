@@ -1,0 +1,212 @@
+"""The steps of a run: epochs, evaluations, checkpoints, an early end."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from googlenet import checkpoint, diagnosis
+from googlenet import metrics as metrics_lib
+from googlenet import train_step as step_lib
+from googlenet.allocator import release_free_memory
+from googlenet.data import batches
+from googlenet.evaluation import evaluate
+from googlenet.profiling import Profiler
+from googlenet.recorder import Recorder
+from googlenet.resume import Start, describe_data
+from googlenet.saver import Saver
+from googlenet.stopping import Stopped, Stopper
+from googlenet.writer import Writer
+
+
+class Training:
+  """Makes the steps of a run, from any of them to the last."""
+
+  def __init__(
+    self,
+    run: Any,
+    writer: Writer,
+    recorder: Recorder,
+    profiler: Profiler,
+    saver: Saver,
+    stopper: Stopper,
+  ):
+    """Makes none yet.
+
+    Args:
+      run: a `loop.Run`.
+      writer: of the files of the run.
+      recorder: of its metrics.
+      profiler: makes single steps.
+      saver: of its checkpoints.
+      stopper: says when to end before the last step.
+    """
+    self._run, self._config = run, run.config
+    self._writer, self._recorder, self._profiler = writer, recorder, profiler
+    self._saver, self._stopper = saver, stopper
+    self._best: dict[str, Any] | None = None
+    self._saved_step, self._saved_time = -1, time.monotonic()
+
+  def best_result(self) -> dict[str, Any]:
+    """Returns what result.json says of the best checkpoint."""
+    metric = self._config.checkpoint.best_metric
+    if not metric or self._best is None:
+      return {}
+    return {
+      'best/step': self._best['step'],
+      f'best/{metric}': self._best['value'],
+    }
+
+  def train(self, start: Start) -> step_lib.TrainState:
+    """Makes all steps that are left and returns the last state.
+
+    Raises:
+      Stopped: the stopper says so; the state is saved.
+      NonFiniteError: a loss, a gradient or a parameter is not finite.
+      WriteError: the last state cannot be saved.
+    """
+    config, num_steps = self._config, self._run.durations.num_steps
+    state = start.state
+    if start.about is not None:
+      self._best, self._saved_step = start.about['best'], start.step
+    seed = step_lib.replicated(np.uint32(config.seed))
+    try:
+      if start.about is not None and start.about['is_epoch_pending']:
+        self._finish_epoch(start.step, state)
+      for step, batch in enumerate(
+        self._run.train.batches(self._indices(start.step, num_steps)),
+        start=start.step + 1,
+      ):
+        state, metrics = self._profiler.train_step(step, state, batch, seed)
+        self._stopper.can_save()
+        self._recorder.after_step(step, metrics)
+        if step == start.step + 1:
+          # What the first step leaves in pieces would make the second take as
+          # much memory again.
+          release_free_memory()
+        self._saver.poll()
+        if step % self._run.durations.steps_per_epoch == 0 or step == num_steps:
+          self._finish_epoch(step, state)
+        elif self._is_due(step):
+          self._save(step, state)
+        if self._stopper.poll() and step < num_steps:
+          self._stop(step, state)
+    except metrics_lib.NonFiniteError as error:
+      where = diagnosis.find(
+        self._run, state, error.step, self._indices(error.step - 1, error.step)
+      )
+      if not where:
+        raise
+      raise metrics_lib.NonFiniteError(
+        error.step, error.name, error.value, f' ({where})'
+      ) from error
+    self._saver.finish()
+    return state
+
+  def _indices(self, start: int, stop: int):
+    return batches.train_indices(
+      self._config.seed,
+      self._run.train.dataset.num_examples,
+      self._config.train.batch_size,
+      start,
+      stop,
+    )
+
+  def _is_due(self, step: int) -> bool:
+    """Whether steps or seconds ask for a checkpoint."""
+    every = self._config.checkpoint
+    if every.every_steps and step % every.every_steps == 0:
+      return True
+    # Clocks differ between processes; saving is the business of one of them.
+    return (
+      bool(every.every_seconds)
+      and jax.process_index() == 0
+      and (time.monotonic() - self._saved_time >= every.every_seconds)
+    )
+
+  def _finish_epoch(self, step: int, state: step_lib.TrainState) -> None:
+    config = self._config
+    epoch = step // self._run.durations.steps_per_epoch
+    is_last = step == self._run.durations.num_steps
+    self._recorder.record(step)
+    is_best = False
+    if is_last or epoch % config.eval.every_epochs == 0:
+      evaluated = evaluate(
+        self._run.eval_step,
+        state.eval_params,
+        state.network_state,
+        self._run.evaluation,
+        config.eval.batch_size,
+        self._stopper.poll,
+      )
+      if evaluated is None:  # asked to end: it is made again
+        self._stop(step, state, is_epoch_pending=True)
+      # The loss of the last step was that before its update.
+      metrics_lib.check_finite(step, 'eval/loss', evaluated['loss'])
+      self._recorder.after_evaluation(step, evaluated)
+      is_best = self._is_best(step, evaluated)
+    self._recorder.after_epoch(step)
+    self._recorder.restart_clock()
+    every = config.checkpoint.every_epochs
+    by_epoch = bool(every) and epoch % every == 0
+    if is_last or is_best or by_epoch or self._is_due(step):
+      self._save(step, state)
+
+  def _is_best(self, step: int, evaluated: dict[str, float]) -> bool:
+    metric = self._config.checkpoint.best_metric
+    if not metric:
+      return False
+    value = evaluated[metric.removeprefix('eval/')]
+    if self._best is not None:
+      before = self._best['value']
+      if not (value < before if metric == 'eval/loss' else value > before):
+        return False
+    self._best = {'step': step, 'value': value}
+    return True
+
+  def _stop(
+    self, step: int, state: step_lib.TrainState, is_epoch_pending: bool = False
+  ) -> None:
+    if self._saved_step != step or is_epoch_pending:
+      self._save(step, state, is_epoch_pending)
+    self._saver.finish()
+    name = self._stopper.signal_name or 'a signal to another process'
+    raise Stopped(
+      f'ended on {name} after step {step:,}, which is saved: the same command '
+      'with this --workdir goes on'
+    )
+
+  def _save(
+    self,
+    step: int,
+    state: step_lib.TrainState,
+    is_epoch_pending: bool = False,
+  ) -> None:
+    """Copies the state and has it written; process 0 alone does.
+
+    Raises:
+      NonFiniteError: a parameter is; what was saved before is kept.
+    """
+    course, progress = self._recorder.snapshot(step)
+    state = checkpoint.to_host(state)
+    for module, leaves in state.params.items():
+      for name, leaf in leaves.items():
+        if not np.isfinite(leaf).all():
+          raise metrics_lib.NonFiniteError(step, f'{module}/{name}', np.nan)
+    self._saved_step, self._saved_time = step, time.monotonic()
+    if jax.process_index():
+      return
+    self._writer.open()
+    about = {
+      'config': self._config.to_dict(),
+      'data': describe_data(self._run.train.dataset),
+      'course': course,
+      'best': self._best,
+      'is_epoch_pending': is_epoch_pending,
+      'metrics_bytes': self._writer.size(),
+    }
+    self._saver.save(
+      checkpoint.Snapshot(step, state, about, progress),
+      self._best and self._best['step'],
+    )

@@ -1,0 +1,112 @@
+"""The folder of a run: what it holds, who owns it."""
+
+import errno
+import fcntl
+import os
+import pathlib
+import socket
+from typing import TextIO
+
+from googlenet.archive import sync_folder
+from googlenet.errors import UserError
+
+# A workdir with one of these holds a run.
+RUN_FILES = (
+  'config.json',
+  'metrics.jsonl',
+  'checkpoints',
+  'tensorboard',
+  'profile',
+  'result.json',
+  'benchmark.json',
+)
+# Where the file system knows no locks a run goes on without one.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+
+
+def holds_a_run(workdir: pathlib.Path, name: str) -> str:
+  """Returns the refusal of a workdir in which a file of a run was found."""
+  return (
+    f'--workdir={workdir} already holds a run ({name}), which is never '
+    'overwritten: give another folder, or none for a fresh one'
+  )
+
+
+def check_workdir(workdir: str | os.PathLike[str]) -> None:
+  """Checks that a run can be written there, and leaves nothing behind.
+
+  Raises:
+    UserError: it holds a run already, or cannot be made.
+  """
+  path = pathlib.Path(workdir)
+  try:
+    made = [p for p in (path, *path.parents) if not p.exists()]
+    for name in RUN_FILES:
+      if (path / name).exists():
+        raise UserError(holds_a_run(path, name))
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in made:
+      folder.rmdir()
+    check_writable(path if not made else made[-1].parent)
+  except OSError as error:
+    raise UserError(
+      f'--workdir={workdir} cannot be made or written to '
+      f'({error.strerror}): give another folder'
+    ) from error
+
+
+def check_writable(folder: pathlib.Path) -> None:
+  """Raises PermissionError where no file can be made."""
+  if not os.access(folder, os.W_OK | os.X_OK):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a file that is there whole, or as it was before."""
+  aside = path.with_name(path.name + '.tmp')
+  with open(aside, 'w', encoding='utf-8') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(aside, path)
+  sync_folder(path.parent)
+
+
+class Lock:
+  """The ownership of a workdir, by one process at a time.
+
+  The system gives it back when the process ends, however it does; the file
+  `lock` stays, and says nothing by being there.
+  """
+
+  def __init__(self, workdir: str | os.PathLike[str]):
+    """Takes the lock.
+
+    Raises:
+      UserError: another process has it.
+      OSError: the file cannot be made.
+    """
+    self._file: TextIO = open(  # noqa: SIM115
+      pathlib.Path(workdir) / 'lock', 'a+', encoding='utf-8'
+    )
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      self._file.seek(0)
+      owner = ' '.join(self._file.read(200).split()) or 'unknown'
+      self._file.close()
+      raise UserError(
+        f'--workdir={workdir} is in use by another process ({owner}): wait '
+        'until that has ended, or give another folder'
+      ) from error
+    except OSError as error:
+      if error.errno not in _NO_LOCKS:
+        self._file.close()
+        raise
+    self._file.truncate(0)
+    self._file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    self._file.flush()
+
+  def release(self) -> None:
+    """Lets another process own the workdir."""
+    self._file.close()

@@ -1,0 +1,136 @@
+"""The files of a run beside its checkpoints, each step in them once.
+
+A workdir is made by the first record, not before: a run that fails on its
+input, or whose loss is never finite, leaves nothing behind.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import jax
+
+from googlenet import events
+from googlenet.errors import UserError
+from googlenet.workdir import RUN_FILES, Lock, holds_a_run, write_text
+
+
+class Writer:
+  """Writes a workdir: config.json, metrics.jsonl, TensorBoard, result.json.
+
+  Only process 0 writes; elsewhere every call does nothing.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike[str],
+    config_json: str,
+    tensorboard: bool,
+  ):
+    self._workdir = pathlib.Path(workdir)
+    self._config_json = config_json
+    self._with_tensorboard = tensorboard
+    self._is_writer = jax.process_index() == 0
+    self._lock: Lock | None = None
+    self._jsonl: BinaryIO | None = None
+    self._events: events.EventFile | None = None
+
+  def open(self) -> None:
+    """Makes the workdir, if that has not happened yet.
+
+    Raises:
+      UserError: another process was faster.
+      OSError: it cannot be made.
+    """
+    if not self._is_writer or self._jsonl is not None:
+      return
+    self._workdir.mkdir(parents=True, exist_ok=True)
+    self._lock = Lock(self._workdir)
+    for name in RUN_FILES:
+      if name != 'profile' and (self._workdir / name).exists():
+        raise UserError(holds_a_run(self._workdir, name))
+    # First: a folder with it holds a run, which can be continued.
+    write_text(self._workdir / 'config.json', self._config_json)
+    (self._workdir / 'checkpoints').mkdir()
+    self._open_files()
+
+  def resume(self, lock: Lock, num_bytes: int) -> None:
+    """Continues the files of a run that was cut off.
+
+    Args:
+      lock: of the workdir.
+      num_bytes: how much of metrics.jsonl is older than the checkpoint; what
+        follows is of steps that are made again.
+    """
+    self._lock = lock
+    path = self._workdir / 'metrics.jsonl'
+    if path.exists() and path.stat().st_size > num_bytes:
+      os.truncate(path, num_bytes)
+    write_text(self._workdir / 'config.json', self._config_json)
+    (self._workdir / 'checkpoints').mkdir(exist_ok=True)
+    (self._workdir / 'result.json').unlink(missing_ok=True)
+    self._open_files()
+
+  def _open_files(self) -> None:
+    path = self._workdir / 'metrics.jsonl'
+    self._jsonl = open(path, 'ab')  # noqa: SIM115
+    if self._with_tensorboard:
+      self._events = events.rewrite(
+        self._workdir / 'tensorboard', read_records(path)
+      )
+
+  def write(self, step: int, epoch: float, scalars: dict[str, float]) -> None:
+    """Appends one line to metrics.jsonl, and the scalars to TensorBoard.
+
+    Args:
+      step: steps made.
+      epoch: epochs made, with a fraction.
+      scalars: by name, such as `train/loss` and `eval/accuracy`.
+    """
+    if not self._is_writer:
+      return
+    self.open()
+    record = {'step': step, 'epoch': round(epoch, 4), **scalars}
+    line = json.dumps(record, allow_nan=False) + '\n'
+    self._jsonl.write(line.encode())
+    self._jsonl.flush()
+    if self._events is not None:
+      self._events.write(step, scalars)
+
+  def size(self) -> int:
+    """Returns the bytes of metrics.jsonl, all of them on the disk."""
+    if self._jsonl is None:
+      return 0
+    os.fsync(self._jsonl.fileno())
+    return self._jsonl.tell()
+
+  def write_result(self, result: dict[str, Any]) -> None:
+    """Writes result.json: a run that has one is finished."""
+    if self._is_writer:
+      text = json.dumps(result, indent=2) + '\n'
+      write_text(self._workdir / 'result.json', text)
+
+  def close(self) -> None:
+    """Closes the files."""
+    if self._jsonl is not None:
+      self._jsonl.close()
+    if self._events is not None:
+      self._events.close()
+    if self._lock is not None:
+      self._lock.release()
+
+
+def read_records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  """Yields the records of a metrics.jsonl, but for lines that are none."""
+  if not path.exists():
+    return
+  with open(path, encoding='utf-8', errors='replace') as file:
+    for line in file:
+      try:
+        record = json.loads(line)
+      except (ValueError, RecursionError):
+        continue
+      if isinstance(record, dict) and isinstance(record.get('step'), int):
+        yield record

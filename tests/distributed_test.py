@@ -1,0 +1,251 @@
+"""Several processes as one run: real ones, on this machine."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from run_files import records
+
+from googlenet import checkpoint, supervisor
+from googlenet.distributed import Address, complete
+
+FLAGS = (
+  f'--config={ROOT}/configs/fmnist96.py',
+  '--config.model.variant=tiny',
+  '--config.model.kernels=cpu',
+  '--config.data.image_size=28',
+  '--config.data.eval_split=test[:1000]',
+  '--config.train.batch_size=64',
+  '--config.logging.every_steps=1',
+  '--config.augment.flip=true',
+)
+
+
+def free_port() -> int:
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    return s.getsockname()[1]
+
+
+class Processes:
+  """Processes of one run, each with the same number of devices."""
+
+  def __init__(self, folder, cache, count, devices, *flags, environments=None):
+    port, self.all, self.folder = free_port(), [], folder
+    for i in range(count):
+      distributed = (
+        f'--coordinator_address=127.0.0.1:{port}',
+        f'--num_processes={count}',
+        f'--process_id={i}',
+      )
+      self.all.append(
+        subprocess.Popen(
+          [
+            sys.executable,
+            str(ROOT / 'launch.py'),
+            *FLAGS,
+            f'--config.train.compilation_cache={cache}',
+            *(distributed if count > 1 else ()),
+            *flags,
+          ],
+          cwd=folder,
+          env={
+            **os.environ,
+            'JAX_PLATFORMS': 'cpu',
+            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+          },
+          stdout=subprocess.PIPE,
+          stderr=subprocess.PIPE,
+          text=True,
+        )
+      )
+
+  def wait(self, code: int = 0) -> list[tuple[str, str]]:
+    """Returns what each has printed; all have to end with a code."""
+    ends = [process.communicate() for process in self.all]
+    for process, (_, err) in zip(self.all, ends, strict=True):
+      assert process.returncode == code, err
+    return ends
+
+  def wait_for(self, text: str) -> None:
+    """Waits until the first process, which shows the run, prints a text."""
+    for line in self.all[0].stdout:
+      if text in line:
+        return
+    pytest.fail(self.all[0].communicate()[1])
+
+
+@pytest.fixture
+def start(tmp_path, compilation_cache):
+  started = []
+
+  def start(*args, **options):
+    processes = Processes(tmp_path, compilation_cache, *args, **options)
+    started.extend(processes.all)
+    return processes
+
+  yield start
+  for process in started:
+    if process.poll() is None:
+      process.kill()
+    process.communicate()
+
+
+def losses(workdir: pathlib.Path) -> np.ndarray:
+  return np.array(
+    [
+      (r['train/loss'], r['train/grad_norm'])
+      for r in records(workdir)
+      if 'train/loss' in r
+    ]
+  )
+
+
+# No process is silent here; machines that run tests may be.
+PATIENT = '--heartbeat_timeout_seconds=600'
+
+
+def test_two_processes_are_one_run_over_a_restart_on_another_layout(
+  start, tmp_path
+):
+  steps = '--config.train.max_steps=20'
+  start(1, 1, steps, '--workdir=one').wait()
+  ends = start(2, 2, steps, PATIENT, '--workdir=two').wait()
+  assert '4 x cpu (cpu), 2 process(es)' in ends[0][0]
+  assert 'step 20/20' not in ends[1][0]
+  # Ten steps by one process, the rest by two with more devices.
+  start(1, 4, '--config.train.max_steps=10', '--workdir=mixed').wait()
+  out, _ = start(
+    2, 2, steps, '--allow_config_change', PATIENT, '--workdir=mixed'
+  ).wait()[0]
+  assert 'resumed  after step 10' in out
+  one = losses(tmp_path / 'one')
+  assert one.shape == (20, 2)
+  for name in ('two', 'mixed'):
+    np.testing.assert_allclose(losses(tmp_path / name), one, rtol=2e-4)
+    with (
+      np.load(tmp_path / name / 'checkpoints/step_000000020.npz') as file,
+      np.load(tmp_path / 'one/checkpoints/step_000000020.npz') as expected,
+    ):
+      for key in set(file.files) - {'about', 'progress'}:
+        np.testing.assert_allclose(
+          file[key], expected[key], rtol=1e-3, atol=1e-5
+        )
+
+
+LONG = (
+  '--config.train.max_steps=100000',
+  '--config.train.epochs=1000',
+  '--config.logging.every_steps=10',
+  '--config.checkpoint.every_steps=5',
+  '--workdir=run',
+)
+
+
+@pytest.mark.parametrize('dies', [0, 1])
+def test_when_one_dies_the_other_ends_with_a_line(start, tmp_path, dies):
+  processes = start(2, 2, *LONG, '--heartbeat_timeout_seconds=10')
+  processes.wait_for('step 10/')
+  processes.all[dies].kill()
+  killed = time.monotonic()
+  survivor = processes.all[1 - dies]
+  _, err = survivor.communicate()
+  print(f'ended after {time.monotonic() - killed:.1f} s')
+  assert survivor.returncode == 75, err
+  last = err.splitlines()[-1]
+  assert last.startswith('error: this process')
+  assert 'the run goes on from its last checkpoint' in last
+  assert 'Traceback' not in err
+  assert checkpoint.paths(tmp_path / 'run')
+  again = start(1, 1, *LONG)
+  again.wait_for('resumed  after step')
+
+
+def test_a_signal_to_one_ends_all_at_the_same_step(start, tmp_path):
+  processes = start(2, 2, *LONG, PATIENT)
+  processes.wait_for('step 10/')
+  processes.all[1].send_signal(signal.SIGTERM)
+  ends = processes.wait(75)
+  lines = [err.splitlines()[-1] for _, err in ends]
+  assert 'a signal to another process after step' in lines[0]
+  assert 'ended on SIGTERM after step' in lines[1]
+  assert lines[0].partition('after')[2] == lines[1].partition('after')[2]
+
+
+@pytest.mark.slow
+def test_other_layouts_and_back(start, tmp_path):
+  steps, half = (f'--config.train.max_steps={n}' for n in (20, 10))
+  change = '--allow_config_change'
+  start(1, 1, steps, '--workdir=one').wait()
+  start(1, 4, steps, '--workdir=four').wait()
+  start(2, 2, half, PATIENT, '--workdir=to_one').wait()
+  start(1, 1, steps, change, '--workdir=to_one').wait()
+  start(4, 1, half, PATIENT, '--workdir=to_two').wait()
+  start(2, 2, steps, change, PATIENT, '--workdir=to_two').wait()
+  one = losses(tmp_path / 'one')
+  for name in ('four', 'to_one', 'to_two'):
+    np.testing.assert_allclose(losses(tmp_path / name), one, rtol=2e-4)
+
+
+def test_bad_input_is_told_by_all_and_hangs_none(start, tmp_path):
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run/metrics.jsonl').touch()
+  ends = start(2, 2, '--workdir=run', PATIENT).wait(2)
+  for _, err in ends:
+    assert err.splitlines()[-1].startswith('error: --workdir=run already holds')
+
+
+SLURM = {
+  'SLURM_JOB_ID': '7',
+  'SLURM_STEP_NODELIST': 'node[1-4]',
+  'SLURM_NTASKS': '4',
+  'SLURM_PROCID': '3',
+  'SLURM_LOCALID': '0',
+}
+OMPI = {'OMPI_COMM_WORLD_SIZE': '2', 'OMPI_COMM_WORLD_RANK': '1'}
+
+
+@pytest.mark.parametrize(
+  ('argv', 'environment', 'expected'),
+  [
+    ([], {}, False),
+    ([], SLURM, True),
+    ([], {**SLURM, 'SLURM_NTASKS': '1'}, False),
+    (['--num_processes=1'], SLURM, False),
+    # A batch script, outside of srun.
+    ([], {k: v for k, v in SLURM.items() if 'STEP' not in k}, False),
+    ([], OMPI, True),
+    ([], {**OMPI, 'OMPI_COMM_WORLD_SIZE': '1'}, False),
+    ([], {'TPU_WORKER_ID': '0', 'TPU_WORKER_HOSTNAMES': 'a,b'}, True),
+    ([], {'TPU_WORKER_ID': '0', 'TPU_WORKER_HOSTNAMES': 'localhost'}, False),
+    ([], {'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, False),
+    (['--coordinator_address=a:1'], {}, True),
+    (['--num_processes', '2'], {}, True),
+    (['--config.seed=1', '--mode=train'], {}, False),
+  ],
+)
+def test_launchers_are_found(argv, environment, expected):
+  assert supervisor.is_one_of_several(argv, environment) is expected
+
+
+def test_number_and_place_come_from_the_launcher():
+  address = complete(Address('node1:1', None, None), OMPI)
+  assert address == ('node1:1', 2, 1)
+  assert complete(Address('node1:1', None, None), SLURM) == ('node1:1', 4, 3)
+  assert complete(Address('node1:1', 3, 0), OMPI) == ('node1:1', 3, 0)
+  assert complete(Address(None, None, None), OMPI) == (None, None, None)
+
+
+def test_how_a_child_ended(capfd):
+  assert supervisor.exit_code(2) == 2
+  assert supervisor.exit_code(-signal.SIGABRT) == 75
+  assert 'another process of the run has died' in capfd.readouterr().err
+  assert supervisor.exit_code(-signal.SIGKILL) == 75
+  assert 'SIGKILL: it was killed' in capfd.readouterr().err

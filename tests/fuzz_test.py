@@ -1,0 +1,220 @@
+"""Any input is used or refused in one line: flags, and files from outside.
+
+python -m pytest -m slow tests/fuzz_test.py     # 10,000 flags, 2,000 files
+"""
+
+import gzip
+import hashlib
+import os
+import pathlib
+import tracemalloc
+
+import hypothesis
+import numpy as np
+import pytest
+from checkpoint_test import save, tree
+from conftest import ROOT, load_config
+from hypothesis import strategies as st
+
+import launch
+from googlenet import archive, checkpoint
+from googlenet import config as config_lib
+from googlenet.data.idx import idx_header, read_idx
+from googlenet.errors import UserError
+
+CONFIG = ROOT / 'configs/fmnist96.py'
+# The largest that a file of some kilobytes may cost to be refused.
+MEMORY = 8e6
+
+
+def many(count):
+  return hypothesis.settings(
+    max_examples=count,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+  )
+
+
+def one_line(error: UserError) -> str:
+  text = ' '.join(str(error).split())
+  assert text
+  assert len(text) < 5000
+  return text
+
+
+names = st.one_of(
+  st.sampled_from(sorted(config_lib.FIELDS)),
+  st.sampled_from(
+    ['train', 'model', 'train.epoch', 'a.b.c', '', '.', 'seed.x']
+  ),
+  st.text(max_size=20),
+)
+values = st.one_of(
+  st.integers().map(str),
+  st.floats().map(str),
+  st.booleans().map(str),
+  st.text(max_size=30),
+  st.lists(st.one_of(st.integers(), st.floats(), st.text(max_size=5))).map(
+    lambda v: str(tuple(v))
+  ),
+  st.sampled_from(
+    ['', '()', '(', '[' * 200, '0', '-1', '1e999', 'nan', 'None', '{}', '1_0']
+    + ['train[:0]', 'train[5', 'params=float32,compute=int8', 'dynamic', '\0']
+    + ['sgd', 'adamw', 'plain', 'tiny', 'he', '9' * 400, '../../etc', 'stop']
+  ),
+)
+flags = st.lists(
+  st.one_of(
+    st.builds('--config.{}={}'.format, names, values),
+    st.builds('--noconfig.{}'.format, names),
+    st.builds('--{}={}'.format, st.sampled_from(['mode', 'workdir']), values),
+    st.builds(
+      '--{}={}'.format,
+      st.sampled_from(
+        ['num_processes', 'process_id', 'coordinator_address']
+        + ['heartbeat_timeout_seconds', 'allow_config_change']
+      ),
+      values,
+    ),
+  ),
+  min_size=1,
+  max_size=4,
+)
+
+
+def check_flags(given):
+  """Never a traceback; what is accepted is a config that can be written."""
+  try:
+    arguments = launch.parse(['launch.py', f'--config={CONFIG}', *given])
+  except UserError as error:
+    one_line(error)
+    return
+  text = config_lib.to_json(arguments.config)
+  again = config_lib.resolve(config_lib.from_json(text))
+  assert config_lib.to_json(again) == text
+
+
+def check_bytes(folder, data, read, told='step_000000001.npz'):
+  """Refused in a line, at a cost in memory that the file's size bounds."""
+  path = folder / 'step_000000001.npz'
+  path.write_bytes(data)
+  before = sorted(os.listdir(folder))
+  tracemalloc.start()
+  text = told
+  try:
+    read(path)
+  except UserError as error:
+    text = one_line(error)
+  assert told in text
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < MEMORY
+  assert sorted(os.listdir(folder)) == before
+
+
+def mutate(draw, data: bytes) -> bytes:
+  data = bytearray(data)
+  for _ in range(draw(st.integers(1, 4))):
+    kind = draw(st.sampled_from(['flip', 'set', 'cut', 'insert', 'remove']))
+    place = draw(st.integers(0, max(len(data) - 1, 0)))
+    if kind == 'flip' and data:
+      data[place] ^= 1 << draw(st.integers(0, 7))
+    elif kind == 'set':
+      new = draw(st.binary(min_size=1, max_size=8))
+      data[place : place + len(new)] = new
+    elif kind == 'cut':
+      del data[place:]
+    elif kind == 'insert':
+      data[place:place] = draw(st.binary(max_size=40))
+    else:
+      del data[place : place + draw(st.integers(1, 40))]
+  return bytes(data)
+
+
+def reseal(data: bytes) -> bytes:
+  """Gives changed bytes a checksum that is right: the parser meets them."""
+  return data[:-64] + hashlib.sha256(data[:-64]).hexdigest().encode()
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('fuzz')
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+  return save(tmp_path_factory.mktemp('saved')).read_bytes()
+
+
+def restore(path):
+  restored = checkpoint.restore(path, tree(), {})
+  assert restored.params.keys() == tree().keys()
+  checkpoint.restore_state(path, {'params': tree(), 'network_state': {}})
+
+
+IMAGES = gzip.compress(
+  idx_header((5, 4, 4)) + np.arange(80, dtype=np.uint8).tobytes()
+)
+JSON = config_lib.to_json(load_config(CONFIG)).encode()
+COUNTS = [
+  pytest.param(200),
+  pytest.param(10_000, marks=pytest.mark.slow),
+]
+FILES = [pytest.param(60), pytest.param(700, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize('count', COUNTS)
+def test_flags(count, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  many(count)(hypothesis.given(flags)(check_flags))()
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('count', FILES)
+@pytest.mark.parametrize('is_resealed', [False, True])
+def test_checkpoints(count, is_resealed, folder, saved):
+  @many(count)
+  @hypothesis.given(st.data())
+  def check(data):
+    changed = mutate(data.draw, saved)
+    check_bytes(folder, reseal(changed) if is_resealed else changed, restore)
+
+  check()
+
+
+@pytest.mark.parametrize('count', FILES)
+@pytest.mark.parametrize('is_inside', [False, True])
+def test_images(count, is_inside, folder):
+  @many(count)
+  @hypothesis.given(st.data())
+  def check(data):
+    if is_inside:
+      changed = gzip.compress(mutate(data.draw, gzip.decompress(IMAGES)))
+    else:
+      changed = mutate(data.draw, IMAGES)
+    check_bytes(folder, changed, read_idx)
+
+  check()
+
+
+@pytest.mark.parametrize('count', FILES)
+def test_stored_configs(count, folder):
+  def read(path: pathlib.Path):
+    config_lib.resolve(config_lib.load(path))
+
+  @many(count)
+  @hypothesis.given(st.data())
+  def check(data):
+    # A value that no field allows is told by the field, not by the file.
+    check_bytes(folder, mutate(data.draw, JSON), read, told='')
+
+  check()
+
+
+def test_a_file_that_is_no_file(folder):
+  with pytest.raises(archive.DamagedError, match='no such file'):
+    restore(folder / 'nothing.npz')
+  with pytest.raises(archive.DamagedError):
+    restore(folder)

@@ -1,0 +1,67 @@
+"""Reading what a run has written, and comparing two runs bit for bit."""
+
+import json
+import pathlib
+
+import numpy as np
+from tensorboardX.proto import event_pb2
+
+from googlenet import checkpoint
+
+SPEED = 'train/images_per_second'
+
+
+def records(workdir: pathlib.Path) -> list[dict]:
+  """Returns the lines of metrics.jsonl, but for what a clock says."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  found = [json.loads(line) for line in lines]
+  for record in found:
+    record.pop(SPEED, None)
+  return found
+
+
+def events(workdir: pathlib.Path) -> list[tuple[int, str, float]]:
+  """Returns (step, name, value) of the event files, in their order."""
+  found = []
+  for path in sorted((workdir / 'tensorboard').glob('*tfevents*')):
+    data = path.read_bytes()
+    while data:
+      length = int.from_bytes(data[:8], 'little')
+      event = event_pb2.Event.FromString(data[12 : 12 + length])
+      found += [
+        (event.step, v.tag, v.simple_value)
+        for v in event.summary.value
+        if v.tag != SPEED
+      ]
+      data = data[16 + length :]
+  return found
+
+
+def arrays(path: pathlib.Path) -> dict[str, bytes]:
+  """Returns the arrays of a checkpoint; `about` tells times."""
+  with np.load(path, allow_pickle=False) as file:
+    return {k: file[k].tobytes() for k in file.files if k != 'about'}
+
+
+def result(workdir: pathlib.Path) -> dict:
+  """Returns result.json, but for what a clock says."""
+  found = json.loads((workdir / 'result.json').read_text())
+  return {k: v for k, v in found.items() if 'seconds' not in k and k != SPEED}
+
+
+def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
+  """Compares two finished runs bit for bit: all that is no time."""
+  assert records(one) == records(other)
+  steps = [(r['step'], 'eval/loss' in r) for r in records(one)]
+  assert len(set(steps)) == len(steps), 'a step stands there twice'
+  assert events(one) == events(other)
+  assert events(one) == [
+    (r['step'], name, float(np.float32(value)))
+    for r in records(one)
+    for name, value in r.items()
+    if name not in ('step', 'epoch')
+  ]
+  assert result(one) == result(other)
+  newest = checkpoint.paths(one)[0], checkpoint.paths(other)[0]
+  assert newest[0].name == newest[1].name
+  assert arrays(newest[0]) == arrays(newest[1])
