@@ -5,16 +5,20 @@
   python launch.py --mode=evaluate --workdir=runs/...
   python launch.py --mode=summary --config=configs/fmnist96.py [--compare]
   python launch.py --mode=benchmark --config=configs/fmnist96.py
+  python launch.py --mode=import_weights --weights=googlenet.pth ...
+  python launch.py --mode=export_weights --workdir=runs/... --weights=out.pth
 
 Flags:
   --config    Config file. Any field of it is a flag: --config.seed=1.
               Without it, the config of the run in --workdir.
-  --mode      train (default), evaluate, summary or benchmark.
-  --workdir   Folder of a run. Default of training and benchmark: a fresh dated
-              one in runs/. A run that was cut off is continued. With
-              --mode=evaluate also several, as a,b,c: their predictions are
-              averaged.
+  --mode      train (default), evaluate, summary, benchmark, import_weights or
+              export_weights.
+  --workdir   Folder of a run. Default of training, benchmark and import: a
+              fresh dated one in runs/. A run that was cut off is continued.
+              With --mode=evaluate also several, as a,b,c: their predictions
+              are averaged.
   --compare   With --mode=summary: a line for each network.
+  --weights   File of another framework that is imported or written.
   --allow_config_change
               Continue a run with another config (but not another network, data
               or seed).
@@ -65,7 +69,27 @@ from googlenet.machine import tune_machine  # noqa: E402
 from googlenet.stopping import Stopped  # noqa: E402
 
 # A mode is the file googlenet/modes/<name>.py with a function `run`.
-MODES = ('train', 'evaluate', 'summary', 'benchmark')
+MODES = (
+  'train',
+  'evaluate',
+  'summary',
+  'benchmark',
+  'import_weights',
+  'export_weights',
+)
+# They make a run anew: a workdir has nothing to tell them.
+_FRESH = ('benchmark', 'import_weights')
+# They read one.
+_READING = {
+  'evaluate': '--mode=evaluate scores a run',
+  'export_weights': '--mode=export_weights writes the weights of a run',
+}
+# Flags that are of some modes alone.
+_FLAG_MODES = {
+  'compare': ('summary',),
+  'allow_config_change': ('train',),
+  'weights': ('import_weights', 'export_weights'),
+}
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 _HELP = {'-h', '--help', '-help', '--helpfull', '--helpshort'}
 
@@ -91,6 +115,7 @@ def parse(argv: list[str]) -> Arguments:
   flags.DEFINE_string('config', '', '', flag_values=ours)
   flags.DEFINE_string('mode', 'train', '', flag_values=ours)
   flags.DEFINE_string('workdir', '', '', flag_values=ours)
+  flags.DEFINE_string('weights', '', '', flag_values=ours)
   flags.DEFINE_bool('compare', False, '', flag_values=ours)
   flags.DEFINE_bool('allow_config_change', False, '', flag_values=ours)
   flags.DEFINE_string('coordinator_address', None, '', flag_values=ours)
@@ -114,11 +139,20 @@ def parse(argv: list[str]) -> Arguments:
       f'--mode={ours.mode} is not a mode{did_you_mean(ours.mode, MODES)}; '
       f'allowed is one of {", ".join(MODES)}'
     )
-  if ours.compare and ours.mode != 'summary':
-    raise UserError('--compare is a flag of --mode=summary alone')
+  options = {}
+  for name, modes in _FLAG_MODES.items():
+    if ours.mode in modes:
+      options[name] = ours[name].value
+    elif ours[name].value:
+      raise UserError(
+        f'--{name} is a flag of --mode={" and ".join(modes)}, not of '
+        f'--mode={ours.mode}'
+      )
+  if 'weights' in options:
+    options['weights'] = os.path.expanduser(ours.weights)
   workdir = os.path.expanduser(ours.workdir)
-  if ours.mode == 'evaluate' and not workdir:
-    raise UserError('--workdir is missing: --mode=evaluate scores a run')
+  if ours.mode in _READING and not workdir:
+    raise UserError(f'--workdir is missing: {_READING[ours.mode]}')
   address = distributed.Address(
     ours.coordinator_address, ours.num_processes, ours.process_id
   )
@@ -129,7 +163,7 @@ def parse(argv: list[str]) -> Arguments:
     others = []
   if ours.config:
     config = _load_config_file(ours.config)
-  elif ours.mode != 'benchmark' and workdir:
+  elif ours.mode not in _FRESH and workdir:
     config = config_lib.load(pathlib.Path(workdir) / 'config.json')
   else:
     raise UserError(
@@ -142,12 +176,7 @@ def parse(argv: list[str]) -> Arguments:
     name = f'{pathlib.Path(ours.config).stem}-{stamp}-{os.getpid()}'
     workdir = os.path.join('runs', name)
   resolved = config_lib.resolve(config)
-  options = {}
-  if ours.mode == 'train':
-    options['allow_config_change'] = ours.allow_config_change
-  elif ours.mode == 'summary':
-    options['compare'] = ours.compare
-  elif others:
+  if others:
     options['others'] = tuple(
       (other, _config_of(other, config, ours.config, rest)) for other in others
     )
@@ -219,7 +248,9 @@ def _override(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     )
     positional = fields(argv)[1:]
   except flags.UnrecognizedFlagError as error:
-    near = did_you_mean(error.flagname, ('config', 'workdir', 'mode'))
+    near = did_you_mean(
+      error.flagname, ('config', 'workdir', 'mode', 'weights', 'compare')
+    )
     raise UserError(f'--{error.flagname} is not a flag{near}') from error
   # Beside its own errors absl lets some of Python's through.
   except (flags.Error, ValueError, TypeError, AttributeError) as error:

@@ -65,6 +65,12 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.step_factor = 0.1  # ... and by what
   optimizer.poly_power = 0.5  # poly: (1 - progress) ** power
 
+  # Parts are names of parameters up to any /: inception_3a/conv_1x1.
+  config.finetune = finetune = ml_collections.ConfigDict()
+  finetune.from_workdir = ''  # a run whose parameters to start from; '': none
+  finetune.frozen = ()  # parts that stay as they are: ('conv_1', 'conv_2')
+  finetune.learning_rates = ()  # factors of it: ('logits=10', 'conv_1=0.1')
+
   config.train = train = ml_collections.ConfigDict()
   train.epochs = 10  # the schedule ends here
   train.max_steps = 0  # stop early, for trials; 0: no limit

@@ -115,6 +115,26 @@ def _range(element: Field, words: str, example: str) -> Field:
   )
 
 
+def _parts() -> Field:
+  return Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and all(isinstance(part, str) and part for part in v)
+      and len(set(v)) == len(v)
+    ),
+    "a tuple of different parts of the network, like ('conv_1', "
+    "'inception_3a'), or ()",
+  )
+
+
+def _are_rates(value: Any) -> bool:
+  try:
+    optimizer.parse_rates(value)
+  except (ValueError, TypeError, AttributeError):
+    return False
+  return isinstance(value, (tuple, list))
+
+
 def _is_policy(value: Any) -> bool:
   try:
     policy = jmp.get_policy(value)
@@ -179,6 +199,13 @@ FIELDS: dict[str, Field] = {
   'optimizer.step_epochs': _tuple_of(_positive(), 'numbers > 0'),
   'optimizer.step_factor': _positive(),
   'optimizer.poly_power': _positive(),
+  'finetune.from_workdir': _text(empty=True),
+  'finetune.frozen': _parts(),
+  'finetune.learning_rates': Field(
+    _are_rates,
+    'a tuple of part=factor, each factor > 0, no part twice, like '
+    "('logits=10', 'conv_1=0.1'), or ()",
+  ),
   'train.epochs': _integer(1),
   'train.max_steps': _integer(0),
   'train.batch_size': _integer(1),
@@ -224,6 +251,9 @@ FIELDS: dict[str, Field] = {
 # Values of fields that are younger than some config.json, with which a run
 # goes on as it did before there was the field.
 ADDED = {
+  'finetune.from_workdir': '',
+  'finetune.frozen': (),
+  'finetune.learning_rates': (),
   'train.on_nonfinite': 'stop',
   'train.max_nonfinite': 10,
   'train.ema_decay': 0.0,

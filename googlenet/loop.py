@@ -14,10 +14,10 @@ import jmp
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet import finetune, resume, stopping
 from googlenet import metrics as metrics_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
-from googlenet import resume, stopping
 from googlenet import train_step as step_lib
 from googlenet.data import batches, images, sources
 from googlenet.errors import UserError
@@ -43,6 +43,7 @@ class Run(NamedTuple):
   state: step_lib.TrainState
   train_step: Any
   eval_step: Any
+  lines: tuple[str, ...] = ()  # to tell of where it starts from
 
 
 def load_split(
@@ -115,7 +116,9 @@ def image_shape(
 def make_network(config: Config) -> network_lib.Network:
   """Returns the network of a config, on the kernels that suit its precision."""
   policy = jmp.get_policy(config.train.precision)
-  return network_lib.make_network(config.model, policy.compute_dtype)
+  return network_lib.make_network(
+    config.model, policy.compute_dtype, config.finetune.frozen
+  )
 
 
 def build(config: Config) -> Run:
@@ -147,6 +150,9 @@ def build(config: Config) -> Run:
     config.optimizer, durations.steps_per_epoch, durations.total_steps
   )
   optimizer = optimizer_lib.make_optimizer(config.optimizer, schedule)
+  params, network_state, optimizer, lines = finetune.apply(
+    config.finetune, network, params, network_state, optimizer
+  )
   return Run(
     config,
     durations,
@@ -156,6 +162,7 @@ def build(config: Config) -> Run:
     step_lib.make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
     step_lib.make_eval_step(network, config),
+    lines,
   )
 
 
@@ -292,6 +299,7 @@ def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
     f'training {config.train.epochs} epochs x {durations.steps_per_epoch:,} '
     f'steps of {config.train.batch_size} images{stops}; {optimizer.name}, '
     f'learning rate {optimizer.learning_rate:g}, {optimizer.schedule}',
+    *run.lines,
     f'workdir  {workdir}',
   ]
 

@@ -31,6 +31,11 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 BATCH_NORM_EPSILON = 1e-3
 
 
+def is_within(module: str, parts: Sequence[str]) -> bool:
+  """Whether a path of parameters is one of some parts or lies within it."""
+  return any(f'{module}/'.startswith(f'{part}/') for part in parts)
+
+
 class Setting(NamedTuple):
   """What all layers of a network have in common.
 
@@ -43,6 +48,8 @@ class Setting(NamedTuple):
     is_training: dropout is on, batch norm takes the statistics of the batch.
     keys: [B] random keys, one an image; None where nothing is random.
     axis_name: the pmapped axis over which batch norm averages, or None.
+    frozen: parts in which batch norm takes and keeps its running statistics in
+      training, too.
   """
 
   kernels: Kernels
@@ -53,6 +60,7 @@ class Setting(NamedTuple):
   is_training: bool = False
   keys: jax.Array | None = None
   axis_name: str | None = None
+  frozen: tuple[str, ...] = ()
 
   @property
   def is_fused(self) -> bool:
@@ -108,7 +116,8 @@ class Conv(hk.Module):
     running_mean = hk.get_state('mean', width, init=jnp.zeros)
     running_variance = hk.get_state('variance', width, init=jnp.ones)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    if setting.is_training:
+    is_frozen = is_within(self.module_name, setting.frozen)
+    if setting.is_training and not is_frozen:
       is_pmapped = setting.axis_name and not hk.running_init()
 
       def average(y: jax.Array) -> jax.Array:

@@ -34,6 +34,7 @@ from googlenet.modules import (
   apply_head,
   apply_row,
   dense,
+  is_within,
 )
 
 
@@ -95,13 +96,17 @@ def pair_with_pools(
 
 
 def make_network(
-  model_config: ml_collections.ConfigDict, dtype: jnp.dtype = jnp.float32
+  model_config: ml_collections.ConfigDict,
+  dtype: jnp.dtype = jnp.float32,
+  frozen: Sequence[str] = (),
 ) -> Network:
   """Makes the network of the `model` section.
 
   Args:
     model_config: the section.
     dtype: what the network will compute in, to choose its kernels.
+    frozen: parts whose parameters get no gradient and whose batch norm is that
+      of evaluation.
 
   Raises:
     UserError: a network that cannot be had like that, or `model.kernels` names
@@ -115,6 +120,7 @@ def make_network(
     model_config.activation,
     architecture.initializer,
     model_config.batch_norm_decay,
+    frozen=tuple(frozen),
   )
 
   def forward(
@@ -156,6 +162,13 @@ def make_network(
     return transformed.init(rng, None, images, is_training=True)
 
   def apply(params, network_state, keys, images, *args, **kwargs):
+    # So XLA leaves out the way back through a frozen first part.
+    params = {
+      module: jax.lax.stop_gradient(leaves)
+      if is_within(module, common.frozen)
+      else leaves
+      for module, leaves in params.items()
+    }
     return transformed.apply(
       params, network_state, None, keys, images, *args, **kwargs
     )

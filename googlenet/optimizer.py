@@ -1,12 +1,15 @@
 """Optimizer and learning-rate schedule from the `optimizer` section."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+
+from googlenet.modules import is_within
 
 Config = ml_collections.ConfigDict
 
@@ -159,3 +162,63 @@ def make_optimizer(
     )
   chain.append(_COUPLED[name](schedule, optimizer_config))
   return optax.chain(*chain)
+
+
+def parse_rates(texts: Iterable[str]) -> dict[str, float]:
+  """Turns ('logits=10', ...) into {'logits': 10.0, ...}.
+
+  Raises:
+    ValueError: a text is malformed, a part occurs twice or a factor is not > 0.
+  """
+  rates = {}
+  for text in texts:
+    part, equals, factor = text.partition('=')
+    if not part or not equals or part in rates:
+      raise ValueError(f'{text!r} is no part=factor, or the second of its part')
+    rates[part] = float(factor)
+    if not 0 < rates[part] <= 1e6:
+      raise ValueError(f'the factor of {text!r} is not above 0 and at most 1e6')
+  return rates
+
+
+def with_rates(
+  optimizer: optax.GradientTransformation, rates: dict[str, float]
+) -> optax.GradientTransformation:
+  """Multiplies the learning rate of parts; the longest name counts.
+
+  Every rule of optax ends in a product with the rate, so its factor may follow.
+  """
+  if not rates:
+    return optimizer
+
+  def factor(module: str) -> float:
+    names = [part for part in rates if is_within(module, (part,))]
+    return rates[max(names, key=len)] if names else 1.0
+
+  def scale(updates, params):
+    del params
+    return jax.tree_util.tree_map_with_path(
+      lambda path, update: update * factor(path[0].key), updates
+    )
+
+  return optax.chain(optimizer, optax.stateless(scale))
+
+
+def with_frozen(
+  optimizer: optax.GradientTransformation,
+  frozen: tuple[str, ...],
+  params: hk.Params,
+) -> optax.GradientTransformation:
+  """Keeps the optimizer, its weight decay and its memory off frozen parts."""
+  if not frozen:
+    return optimizer
+  labels = {
+    module: {
+      leaf: 'frozen' if is_within(module, frozen) else 'trained'
+      for leaf in leaves
+    }
+    for module, leaves in params.items()
+  }
+  return optax.multi_transform(
+    {'trained': optimizer, 'frozen': optax.set_to_zero()}, labels
+  )

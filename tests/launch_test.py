@@ -218,7 +218,11 @@ BAD_INPUT = {
   'unknown flag': (['--workdri=x'], ['--workdri', "'workdir'"]),
   'unknown mode': (
     ['--mode=trian'],
-    ['--mode=trian', "'train'", 'evaluate, summary, benchmark'],
+    [
+      '--mode=trian',
+      "'train'",
+      'evaluate, summary, benchmark, import_weights, export_weights',
+    ],
   ),
   'a word without a flag': (['train'], ["'train'", '--flag=value']),
   'no config': (None, ['--config is missing', 'configs/fmnist96.py']),
@@ -686,6 +690,87 @@ BAD_INPUT = {
   'benchmark into a folder that nobody can make': (
     ['--mode=benchmark', '--workdir=/proc/run'],
     ['--workdir=/proc/run', 'cannot be made'],
+  ),
+  'no run to start from': (
+    ['--config.finetune.from_workdir=nothing'],
+    ["config.finetune.from_workdir='nothing'", 'no checkpoint'],
+  ),
+  'frozen part that is not there': (
+    ['--config.finetune.frozen=("inception_2b",)'],
+    ['config.finetune.frozen', "'inception_2b'", "mean 'inception_2a'"],
+  ),
+  'the same part frozen twice': (
+    ['--config.finetune.frozen=("conv_1","conv_1")'],
+    ['config.finetune.frozen', 'different parts'],
+  ),
+  'everything frozen': (
+    ['--config.finetune.frozen=("conv_1","inception_2a","logits")'],
+    ['config.finetune.frozen', 'nothing to train'],
+  ),
+  'rate of a part that is not there': (
+    ['--config.finetune.learning_rates=("logit=10",)'],
+    ['config.finetune.learning_rates', "'logit'", "did you mean 'logits'"],
+  ),
+  'rate that is none': (
+    ['--config.finetune.learning_rates=("logits=0",)'],
+    ['config.finetune.learning_rates', 'factor > 0'],
+  ),
+  'rate of a frozen part': (
+    [
+      '--config.finetune.frozen=("conv_1",)',
+      '--config.finetune.learning_rates=("conv_1/conv_7x7=2",)',
+    ],
+    ['config.finetune.learning_rates', "'conv_1/conv_7x7' is frozen"],
+  ),
+  'weights for another mode': (
+    ['--weights=a.pth'],
+    ['--weights=a.pth', 'import_weights', 'not for --mode=train'],
+  ),
+  'import of nothing': (
+    ['--mode=import_weights', '--config.model.variant=tiny'],
+    ['--weights is missing'],
+  ),
+  'import of a network that no one else has': (
+    ['--mode=import_weights', '--weights=a.pth'],
+    ["config.model.variant='tiny'", 'paper', 'torchvision', 'inception_v3'],
+  ),
+  'import of a file that is not there': (
+    [
+      '--mode=import_weights',
+      '--weights=a.safetensors',
+      '--config.model.variant=torchvision',
+    ],
+    ['--weights=a.safetensors', 'no such file'],
+  ),
+  'import of another kind of file': (
+    [
+      '--mode=import_weights',
+      '--weights=a.caffemodel',
+      '--config.model.variant=torchvision',
+    ],
+    ['--weights=a.caffemodel', '.safetensors, .pth, .pt'],
+  ),
+  'export without workdir': (
+    ['--mode=export_weights', '--weights=a.pth'],
+    ['--workdir is missing', 'export_weights'],
+  ),
+  'export to another kind of file': (
+    [
+      '--mode=export_weights',
+      '--weights=a.npz',
+      '--workdir=nothing',
+      '--config.model.variant=torchvision',
+    ],
+    ['--weights=a.npz', '.safetensors, .pth, .pt'],
+  ),
+  'export of no run': (
+    [
+      '--mode=export_weights',
+      '--weights=a.safetensors',
+      '--workdir=nothing',
+      '--config.model.variant=torchvision',
+    ],
+    ['--workdir=nothing', 'no checkpoint'],
   ),
   'evaluate without workdir': (
     ['--mode=evaluate'],

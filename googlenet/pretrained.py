@@ -1,0 +1,102 @@
+"""Parameters that come from elsewhere: reading a run's, writing a new run."""
+
+import os
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from googlenet import checkpoint, workdir
+from googlenet import config as config_lib
+from googlenet.archive import DamagedError
+from googlenet.errors import UserError
+from googlenet.weights import files
+
+Tree = dict[str, dict[str, Any]]
+
+
+def _warn(text: str) -> None:
+  print(f'warning: {text}', file=sys.stderr, flush=True)
+
+
+def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
+  """Returns the trees of parameters and state in a checkpoint.
+
+  Returns:
+    'params', 'network_state' and 'ema_params', the last two empty where there
+    are none, with shapes and dtypes in place of arrays.
+
+  Raises:
+    DamagedError: it is not whole.
+  """
+  trees: dict[str, Tree] = {'params': {}, 'network_state': {}, 'ema_params': {}}
+  try:
+    stored = files.read(path)
+  except UserError as error:
+    raise DamagedError(path, 'it cannot be read') from error
+  for name, array in stored.items():
+    tree, _, rest = name.partition('/')
+    module, _, leaf = rest.rpartition('/')
+    if tree in trees:
+      shape = jax.ShapeDtypeStruct(array.shape, np.dtype(array.dtype))
+      trees[tree].setdefault(module, {})[leaf] = shape
+  return trees
+
+
+def read_run(
+  folder: str | os.PathLike[str],
+) -> tuple[pathlib.Path, checkpoint.Checkpoint]:
+  """Reads the newest checkpoint of a run, whatever network it is of.
+
+  Args:
+    folder: workdir of the run.
+
+  Returns:
+    The path of the file, and its parameters and state: the averaged parameters
+    where the run has them, as `--mode=evaluate` takes them.
+
+  Raises:
+    UserError: there is none, or none that is whole.
+  """
+
+  def read(path: pathlib.Path) -> checkpoint.Checkpoint:
+    trees = stored_shapes(path)
+    use_ema = bool(trees['ema_params'])
+    params = trees['ema_params'] or trees['params']
+    return checkpoint.restore(path, params, trees['network_state'], use_ema)
+
+  return checkpoint.newest_whole(folder, read, _warn)
+
+
+def write_run(
+  folder: str | os.PathLike[str],
+  config: ml_collections.FrozenConfigDict,
+  params: Tree,
+  network_state: Tree,
+) -> pathlib.Path:
+  """Writes a run of no steps: config.json and a checkpoint.
+
+  Args:
+    folder: a workdir that holds no run.
+    config: of the network.
+    params: tree of arrays.
+    network_state: likewise.
+
+  Returns:
+    The path of the checkpoint.
+  """
+  state = {
+    'params': params,
+    'network_state': network_state,
+    # What evaluation looks for where the config has an average.
+    'ema_params': params if config.train.ema_decay else {},
+  }
+  checkpoint.folder_of(folder).mkdir(parents=True)
+  snapshot = checkpoint.Snapshot(0, state, {}, np.zeros((0, 0)))
+  path = checkpoint.save(folder, snapshot)
+  config_path = pathlib.Path(folder) / 'config.json'
+  workdir.write_text(config_path, config_lib.to_json(config))
+  return path

@@ -1,0 +1,1 @@
+"""Weights of other frameworks: their names and layouts, their files."""

@@ -1,0 +1,275 @@
+"""Fine-tuning: what is taken over, what stays as it is, rates of parts."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+from conftest import SMALL
+from launch_test import files_under
+
+from googlenet import checkpoint, finetune, loop, optimizer, pretrained
+from googlenet import config as config_lib
+from googlenet.errors import UserError
+from googlenet.initialization import init_from_numpy
+
+BATCH_NORM = (
+  '--config.model.normalization=batch',
+  '--config.model.aux_heads=on',
+)
+
+
+@dataclasses.dataclass
+class Case:
+  """A network of this run, and a stored one."""
+
+  network: object
+  params: dict
+  network_state: dict
+
+
+def make(config, channels=1, seed=0, **model):
+  config = config.copy_and_resolve_references()
+  config.model.update({'kernels': 'xla', **model})
+  network = loop.make_network(config_lib.resolve(config))
+  return Case(network, *init_from_numpy(network, (28, 28, channels), seed))
+
+
+def stored(folder, case, step=5):
+  state = {'params': case.params, 'network_state': case.network_state}
+  snapshot = checkpoint.Snapshot(step, state, {}, np.zeros((0, 0)))
+  checkpoint.save(folder, snapshot)
+  return str(folder)
+
+
+def test_everything_is_taken_over(config, tmp_path):
+  other = make(config, seed=1, normalization='batch', aux_heads='on')
+  other.network_state['conv_1/conv_7x7']['mean'] += 3
+  case = make(config, normalization='batch', aux_heads='on')
+  params, network_state, lines = finetune.load(
+    stored(tmp_path, other), case.network, case.params, case.network_state
+  )
+  for got, expected in (
+    (params, other.params),
+    (network_state, other.network_state),
+  ):
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+  assert [line.split()[0] for line in lines] == ['from']
+  assert 'step 5' in lines[0]
+
+
+def test_other_classes_channels_and_heads(config, tmp_path):
+  other = make(config, 3, seed=1, aux_heads='on')
+  case = make(config, 1, num_classes=12, aux_heads='off')
+  params, _, lines = finetune.load(
+    stored(tmp_path, other), case.network, case.params, case.network_state
+  )
+  assert params['logits'] is case.params['logits']
+  name = 'inception_2a/conv_3x3'
+  np.testing.assert_array_equal(params[name]['w'], other.params[name]['w'])
+  first = 'conv_1/conv_7x7'
+  np.testing.assert_allclose(
+    params[first]['w'],
+    other.params[first]['w'].sum(2, keepdims=True),
+    atol=1e-6,
+  )
+  text = '\n'.join(lines)
+  assert 'new      logits: newly initialised' in text
+  assert 'channels conv_1/conv_7x7: 3 -> 1' in text
+  assert 'left out aux_1/conv_1x1, aux_1/fc, aux_1/logits' in text
+
+
+def test_heads_that_the_other_run_has_not(config, tmp_path):
+  case = make(config, normalization='batch', aux_heads='on')
+  other = make(config, seed=1, normalization='batch')
+  params, network_state, lines = finetune.load(
+    stored(tmp_path, other), case.network, case.params, case.network_state
+  )
+  assert lines[-1] == (
+    'new      aux_1/conv_1x1, aux_1/fc, aux_1/logits: newly initialised'
+  )
+  assert params['aux_1/fc'] is case.params['aux_1/fc']
+  assert network_state.keys() == case.network_state.keys()
+
+
+@pytest.mark.parametrize(('old', 'new'), [(1, 3), (3, 1), (3, 3), (4, 3)])
+def test_grey_images_look_the_same_in_any_number_of_channels(old, new):
+  rng = np.random.default_rng(0)
+  w = rng.normal(size=(7, 7, old, 8)).astype(np.float32)
+  image = rng.normal(size=(7, 7, 1))
+
+  def response(w):
+    return np.einsum('hwc,hwco->o', np.repeat(image, w.shape[2], 2), w)
+
+  adapted = finetune.convert_channels(w, new)
+  assert adapted.shape == (7, 7, new, 8)
+  assert adapted.dtype == np.float32
+  np.testing.assert_allclose(response(adapted), response(w), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    (
+      {'width_multiplier': 2.0},
+      'conv_1/conv_7x7/w has (7, 7, 1, 16) in place of (7, 7, 1, 8)',
+    ),
+    (
+      {'normalization': 'batch'},
+      'conv_1/conv_7x7/b has nothing in place of (8,)',
+    ),
+  ],
+)
+def test_another_network_is_refused(config, tmp_path, changes, words):
+  case, other = make(config), make(config, **changes)
+  with pytest.raises(UserError) as error:
+    finetune.load(
+      stored(tmp_path, other), case.network, case.params, case.network_state
+    )
+  text = str(error.value)
+  assert 'config.finetune.from_workdir=' in text
+  assert words in text
+  assert '\n' not in text
+
+
+def test_numbers_that_are_not_finite_are_refused(config, tmp_path):
+  case = make(config)
+  case.params['logits']['b'][1] = np.inf
+  with pytest.raises(UserError, match='logits/b is not finite'):
+    finetune.load(
+      stored(tmp_path, case), case.network, case.params, case.network_state
+    )
+
+
+# ---- The optimizer.
+
+PARAMS = {
+  'conv_1/conv_7x7': {'w': np.ones(3, np.float32), 'b': np.ones(2, np.float32)},
+  'conv_1/conv_7x7_b': {'w': np.ones(2, np.float32)},
+  'logits': {'w': np.ones(4, np.float32)},
+}
+
+
+@pytest.mark.parametrize('name', optimizer.OPTIMIZERS)
+def test_rates_multiply_the_step_of_every_optimizer(config, name):
+  """Two steps: the same as another learning rate for the part alone."""
+  config.optimizer.update(name=name, grad_clip_norm=0.0)
+  rng = np.random.default_rng(0)
+  grads = jax.tree.map(
+    lambda p: rng.normal(size=p.shape).astype(p.dtype), PARAMS
+  )
+
+  def updates(rates, rate):
+    rule = optimizer.make_optimizer(
+      config.optimizer, optax.constant_schedule(rate)
+    )
+    rule = optimizer.with_rates(rule, rates)
+    state = rule.init(PARAMS)
+    _, state = rule.update(grads, state, PARAMS)
+    return rule.update(grads, state, PARAMS)[0]
+
+  if name in ('lars', 'lamb'):
+    config.optimizer.weight_decay = 0.01
+  got = updates({'conv_1': 0.5, 'conv_1/conv_7x7': 4.0}, 0.01)
+  for module, factor in (
+    ('conv_1/conv_7x7', 4.0),
+    ('conv_1/conv_7x7_b', 0.5),
+    ('logits', 1.0),
+  ):
+    expected = updates({}, 0.01 * factor)[module]
+    # Momentum that is summed with the rate in it changes with all steps alike.
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+      got[module],
+      expected,
+    )
+
+
+@pytest.mark.parametrize('name', optimizer.OPTIMIZERS)
+def test_frozen_parts_get_no_update_and_no_memory(config, name):
+  config.optimizer.update(name=name, weight_decay=0.1)
+  rule = optimizer.make_optimizer(
+    config.optimizer, optax.constant_schedule(0.1)
+  )
+  frozen = optimizer.with_frozen(rule, ('conv_1',), PARAMS)
+  state = frozen.init(PARAMS)
+  updates, _ = frozen.update(PARAMS, state, PARAMS)
+  assert not np.any(updates['conv_1/conv_7x7']['w'])
+  assert not np.any(updates['conv_1/conv_7x7_b']['w'])
+  assert np.all(updates['logits']['w'])
+  alone = {'logits': PARAMS['logits']}
+  expected, _ = rule.update(alone, rule.init(alone), alone)
+  np.testing.assert_allclose(
+    updates['logits']['w'], expected['logits']['w'], rtol=1e-6
+  )
+  sizes = [leaf.size for leaf in jax.tree.leaves(state)]
+  assert sum(sizes) == sum(
+    leaf.size for leaf in jax.tree.leaves(rule.init(alone))
+  )
+
+
+@pytest.mark.parametrize(
+  'texts',
+  [('logits',), ('=2',), ('a=0',), ('a=-1',), ('a=x',), ('a=nan',)]
+  + [('a=1', 'a=2')],
+)
+def test_malformed_rates(texts):
+  with pytest.raises(ValueError, match='.'):
+    optimizer.parse_rates(texts)
+
+
+# ---- A whole run.
+
+
+def test_frozen_parts_are_the_same_to_the_bit_after_training(
+  launch_py, tmp_path
+):
+  """With weight decay, batch norm and two devices; the rest is trained."""
+  first = launch_py(*SMALL, *BATCH_NORM, '--workdir=first')
+  assert first.returncode == 0, first.stderr
+  tuned = launch_py(
+    *SMALL,
+    *BATCH_NORM,
+    '--workdir=tuned',
+    '--config.model.num_classes=12',
+    '--config.finetune.from_workdir=first',
+    '--config.finetune.frozen=("conv_1","inception_2a/conv_3x3")',
+    '--config.finetune.learning_rates=("logits=10","aux_1=0.5")',
+    devices=2,
+  )
+  assert tuned.returncode == 0, tuned.stderr
+  for text in (
+    'from     first/checkpoints/step_000000006.npz: step 6',
+    'new      aux_1/logits, logits: newly initialised',
+    'frozen   conv_1, inception_2a/conv_3x3: ',
+    'rates    logits x 10, aux_1 x 0.5',
+  ):
+    assert text in tuned.stdout, tuned.stdout
+  _, before = pretrained.read_run(tmp_path / 'first')
+  _, after = pretrained.read_run(tmp_path / 'tuned')
+  frozen = {'conv_1/conv_7x7', 'inception_2a/conv_3x3'}
+  for module in before.params:
+    for old, new in (
+      (before.params, after.params),
+      (before.network_state, after.network_state),
+    ):
+      for leaf in old.get(module, {}):
+        a, b = old[module][leaf], new[module][leaf]
+        if module in frozen:
+          assert a.tobytes() == b.tobytes(), module
+        else:
+          assert a.shape != b.shape or np.any(a != b), (module, leaf)
+  assert after.params['logits']['w'].shape[1] == 12
+  evaluated = launch_py('--mode=evaluate', '--workdir=tuned', config='')
+  assert evaluated.returncode == 0, evaluated.stderr
+
+
+def test_from_a_workdir_without_a_run(launch_py, tmp_path):
+  done = launch_py(*SMALL, '--config.finetune.from_workdir=nothing')
+  assert done.returncode == 2
+  assert "config.finetune.from_workdir='nothing' holds no checkpoint" in (
+    done.stderr
+  )
+  assert done.stderr.count('\n') == 1
+  assert files_under(tmp_path) == []
