@@ -251,6 +251,20 @@ FIELDS: dict[str, Field] = {
 # Values of fields that are younger than some config.json, with which a run
 # goes on as it did before there was the field.
 ADDED = {
+  'model.width_multiplier': 1.0,
+  'model.normalization': 'auto',
+  'model.batch_norm_decay': 0.9,
+  'model.activation': 'relu',
+  'model.dropout': None,
+  'model.aux_heads': 'auto',
+  'data.channels': 0,
+  'data.resize': 0,
+  'data.workers': 0,
+  'augment.random_resized_crop': False,
+  'augment.crop_area': (0.08, 1.0),
+  'augment.crop_aspect': (0.75, 1.3333),
+  'train.aux_loss_weight': 0.3,
+  'eval.crops': 1,
   'finetune.from_workdir': '',
   'finetune.frozen': (),
   'finetune.learning_rates': (),
@@ -439,8 +453,10 @@ def from_json(text: str) -> ml_collections.ConfigDict:
   values = tuples(json.loads(text))
   for name, value in ADDED.items():
     section, _, field = name.partition('.')
-    if isinstance(values, dict) and isinstance(values.get(section), dict):
-      values[section].setdefault(field, value)
+    if isinstance(values, dict):
+      fields = values.setdefault(section, {})
+      if isinstance(fields, dict):
+        fields.setdefault(field, value)
   config = ml_collections.ConfigDict(values)
   check_fields(config)
   return config
