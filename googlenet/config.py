@@ -411,8 +411,10 @@ def from_json(text: str) -> ml_collections.ConfigDict:
   values = tuples(json.loads(text))
   for name, value in ADDED.items():
     section, _, field = name.partition('.')
-    if isinstance(values, dict) and isinstance(values.get(section), dict):
-      values[section].setdefault(field, value)
+    if isinstance(values, dict):
+      fields = values.setdefault(section, {})
+      if isinstance(fields, dict):
+        fields.setdefault(field, value)
   config = ml_collections.ConfigDict(values)
   check_fields(config)
   return config
