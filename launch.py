@@ -15,8 +15,10 @@ Flags:
               export_weights.
   --workdir   Folder of a run. Default of training, benchmark and import: a
               fresh dated one in runs/. A run that was cut off is continued.
-  --weights   File of another framework that is imported or written.
+              With --mode=evaluate also several, as a,b,c: their predictions
+              are averaged.
   --compare   With --mode=summary: a line for each network.
+  --weights   File of another framework that is imported or written.
   --allow_config_change
               Continue a run with another config (but not another network, data
               or seed).
@@ -46,12 +48,14 @@ if __name__ == '__main__':
   # Nothing is begun: the same command starts again.
   signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
   supervisor.supervise()
+elif __name__ == '__mp_main__':  # a process that reads data: its parent ends it
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 import importlib.util  # noqa: E402
 import pathlib  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
-from typing import NamedTuple  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
 
 import jax  # noqa: E402
 import ml_collections  # noqa: E402
@@ -73,14 +77,19 @@ MODES = (
   'import_weights',
   'export_weights',
 )
-# They write a run anew.
-_WRITING = ('benchmark', 'import_weights')
+# They make a run anew: a workdir has nothing to tell them.
+_FRESH = ('benchmark', 'import_weights')
 # They read one.
 _READING = {
   'evaluate': '--mode=evaluate scores a run',
   'export_weights': '--mode=export_weights writes the weights of a run',
 }
-_WITH_WEIGHTS = ('import_weights', 'export_weights')
+# Flags that are of some modes alone.
+_FLAG_MODES = {
+  'compare': ('summary',),
+  'allow_config_change': ('train',),
+  'weights': ('import_weights', 'export_weights'),
+}
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 _HELP = {'-h', '--help', '-help', '--helpfull', '--helpshort'}
 
@@ -91,9 +100,7 @@ class Arguments(NamedTuple):
   mode: str
   workdir: str
   config: ml_collections.FrozenConfigDict
-  compare: bool
-  weights: str
-  allow_config_change: bool
+  options: dict[str, Any]  # of the mode alone
   address: distributed.Address
   heartbeat_timeout_seconds: int
 
@@ -132,27 +139,31 @@ def parse(argv: list[str]) -> Arguments:
       f'--mode={ours.mode} is not a mode{did_you_mean(ours.mode, MODES)}; '
       f'allowed is one of {", ".join(MODES)}'
     )
-  if ours.compare and ours.mode != 'summary':
-    raise UserError('--compare is a flag of --mode=summary alone')
+  options = {}
+  for name, modes in _FLAG_MODES.items():
+    if ours.mode in modes:
+      options[name] = ours[name].value
+    elif ours[name].value:
+      raise UserError(
+        f'--{name} is a flag of --mode={" and ".join(modes)}, not of '
+        f'--mode={ours.mode}'
+      )
+  if 'weights' in options:
+    options['weights'] = os.path.expanduser(ours.weights)
   workdir = os.path.expanduser(ours.workdir)
   if ours.mode in _READING and not workdir:
     raise UserError(f'--workdir is missing: {_READING[ours.mode]}')
-  if ours.weights and ours.mode not in _WITH_WEIGHTS:
-    raise UserError(
-      f'--weights={ours.weights} is for --mode={" and ".join(_WITH_WEIGHTS)}, '
-      f'not for --mode={ours.mode}'
-    )
-  if ours.allow_config_change and ours.mode != 'train':
-    raise UserError(
-      f'--allow_config_change is of --mode=train, not of --mode={ours.mode}'
-    )
   address = distributed.Address(
     ours.coordinator_address, ours.num_processes, ours.process_id
   )
   distributed.check_address(address)
+  if ours.mode == 'evaluate' and not os.path.isdir(workdir):
+    workdir, *others = map(os.path.expanduser, workdir.split(','))
+  else:
+    others = []
   if ours.config:
     config = _load_config_file(ours.config)
-  elif ours.mode not in _WRITING and workdir:
+  elif ours.mode not in _FRESH and workdir:
     config = config_lib.load(pathlib.Path(workdir) / 'config.json')
   else:
     raise UserError(
@@ -164,16 +175,29 @@ def parse(argv: list[str]) -> Arguments:
     stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
     name = f'{pathlib.Path(ours.config).stem}-{stamp}-{os.getpid()}'
     workdir = os.path.join('runs', name)
+  resolved = config_lib.resolve(config)
+  if others:
+    options['others'] = tuple(
+      (other, _config_of(other, config, ours.config, rest)) for other in others
+    )
   return Arguments(
     ours.mode,
     workdir,
-    config_lib.resolve(config),
-    ours.compare,
-    os.path.expanduser(ours.weights),
-    ours.allow_config_change,
+    resolved,
+    options,
     address,
     ours.heartbeat_timeout_seconds,
   )
+
+
+def _config_of(
+  workdir: str, config: ml_collections.ConfigDict, file: str, rest: list[str]
+) -> ml_collections.FrozenConfigDict:
+  """The config of a further workdir, unless a config file was given for all."""
+  if not file:
+    config = config_lib.load(pathlib.Path(workdir) / 'config.json')
+    _override(config, rest)
+  return config_lib.resolve(config)
 
 
 def _load_config_file(path: str) -> ml_collections.ConfigDict:
@@ -272,13 +296,6 @@ def main(argv: list[str]) -> int:
 
 
 def _run(arguments: Arguments, is_alone: bool) -> int:
-  options = {}
-  if arguments.mode == 'train':
-    options['allow_config_change'] = arguments.allow_config_change
-  elif arguments.mode == 'summary':
-    options['compare'] = arguments.compare
-  elif arguments.mode in _WITH_WEIGHTS:
-    options['weights'] = arguments.weights
   if arguments.mode != 'train':  # nothing to continue
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
   if not is_alone:
@@ -289,7 +306,7 @@ def _run(arguments: Arguments, is_alone: bool) -> int:
     tune_machine(arguments.config.train.compilation_cache)
   mode = importlib.import_module(f'googlenet.modes.{arguments.mode}')
   try:
-    mode.run(arguments.config, arguments.workdir, _STARTED, **options)
+    mode.run(arguments.config, arguments.workdir, _STARTED, **arguments.options)
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise

@@ -41,11 +41,16 @@ def get_config() -> ml_collections.ConfigDict:
   data.channels = 0  # 1 | 3: grey made colour or colour grey; 0: as stored
   data.mean = (0.2860,)  # of pixels in 0..1; one number, or one a channel
   data.std = (0.3530,)  # likewise
+  data.resize = 0  # short side before a centre crop; 0: images as they are
   data.on_device_mb = 2048  # MiB; a larger set is streamed from the host
+  data.workers = 0  # processes that read a streamed set; 0: a thread
 
   config.augment = augment = ml_collections.ConfigDict()
   augment.flip = False  # mirror half of the images left to right
   augment.crop_padding = 0  # pixels at native size; random crop of the padded
+  augment.random_resized_crop = False  # by the host; the set is streamed
+  augment.crop_area = (0.08, 1.0)  # its part of the image, smallest and largest
+  augment.crop_aspect = (0.75, 1.3333)  # its width / height, likewise
 
   config.optimizer = optimizer = ml_collections.ConfigDict()
   optimizer.name = 'sgd'  # a name in googlenet/optimizer.py
@@ -84,6 +89,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval = evaluation = ml_collections.ConfigDict()
   evaluation.every_epochs = 1  # and always at the end
   evaluation.batch_size = 250  # images a step; rounded up to the devices
+  evaluation.crops = 1  # 1 | 10 | 144 of an image; --mode=evaluate only
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every_epochs = 1  # 0: not by epochs; always at the end

@@ -103,6 +103,18 @@ def _tuple_of(element: Field, words: str, example: str = '(0.5,)') -> Field:
   )
 
 
+def _range(element: Field, words: str, example: str) -> Field:
+  return Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and len(v) == 2
+      and all(element.is_valid(x) for x in v)
+      and v[0] <= v[1]
+    ),
+    f'the smallest and the largest of {words}, like {example}',
+  )
+
+
 def _parts() -> Field:
   return Field(
     lambda v: (
@@ -164,9 +176,18 @@ FIELDS: dict[str, Field] = {
   'data.channels': _channels(),
   'data.mean': _tuple_of(_number(-math.inf), 'numbers'),
   'data.std': _tuple_of(_positive(), 'numbers > 0'),
+  'data.resize': _integer(0, 4096),
   'data.on_device_mb': _integer(0),
+  'data.workers': _integer(0, 1024),
   'augment.flip': _boolean(),
   'augment.crop_padding': _integer(0, 1024),
+  'augment.random_resized_crop': _boolean(),
+  'augment.crop_area': _range(
+    Field(lambda v: _is_number(v) and 0 < v <= 1, ''),
+    'parts of 1',
+    '(0.08, 1.0)',
+  ),
+  'augment.crop_aspect': _range(_positive(), 'numbers > 0', '(0.75, 1.3333)'),
   'optimizer.name': _choice(*optimizer.OPTIMIZERS),
   'optimizer.learning_rate': _positive(),
   'optimizer.momentum': _fraction(),
@@ -202,6 +223,7 @@ FIELDS: dict[str, Field] = {
   'train.compilation_cache': _text(empty=True),
   'eval.every_epochs': _integer(1),
   'eval.batch_size': _integer(1),
+  'eval.crops': Field(lambda v: v in (1, 10, 144), 'one of 1, 10, 144'),
   'checkpoint.every_epochs': _integer(0),
   'checkpoint.every_steps': _integer(0),
   'checkpoint.every_seconds': _number(0),
@@ -293,6 +315,12 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
       f'config.data.image_size={size} is too small for the network '
       f'{config.model.variant!r}{heads}: the smallest size that works is '
       f'{smallest}'
+    )
+  if 0 < config.data.resize < size:
+    raise UserError(
+      f'config.data.resize={config.data.resize} is smaller than '
+      f'config.data.image_size={size}, the square that is cut from it: choose '
+      f'0 or at least {size}'
     )
   epochs = config.optimizer.step_epochs
   if list(epochs) != sorted(epochs):

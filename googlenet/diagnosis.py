@@ -93,16 +93,23 @@ def _outputs_and_gradients(
 
   def compute(params, network_state, loss_scale, batch):
     keys = jax.random.split(jax.random.key(0), len(batch['label']))
+    keys = keys, keys  # of augmentation and of dropout, for each example
 
     def loss(params):
-      value, _ = loss_fn(params, network_state, batch, (keys, keys))
+      value, _ = loss_fn(params, network_state, batch, keys)
       return value * loss_scale
 
     grads = jax.grad(loss)(params)
     images = preprocess(batch['image'], config.data)
     params, images = policy.cast_to_compute((params, images))
     outputs, _ = run.network.apply(
-      params, network_state, keys, images, True, True, step_lib.PMAP_AXIS
+      params,
+      network_state,
+      keys[1],
+      images,
+      is_training=True,
+      axis_name=step_lib.PMAP_AXIS,
+      with_end_points=True,
     )
     return {
       **outputs.end_points,

@@ -39,6 +39,11 @@ def evaluate(
       jax.block_until_ready(sums[-1 - in_flight])
     if should_stop():
       return None
+  return mean_scores(sums)
+
+
+def mean_scores(sums: list[dict[str, Any]]) -> dict[str, float]:
+  """Returns what `evaluate` does of the sums of each batch."""
   totals = {
     # float64: a float32 sum of counts is exact up to 2**24 examples only.
     key: float(np.sum([np.float64(part[key]) for part in jax.device_get(sums)]))

@@ -16,6 +16,8 @@ from typing import Any
 from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import masked_crc32c
 
+from googlenet.workdir import append
+
 _LARGEST_EVENT = 2**20
 
 
@@ -25,7 +27,7 @@ class EventFile:
   def __init__(self, folder: pathlib.Path):
     folder.mkdir(parents=True, exist_ok=True)
     name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}'
-    self._file = open(folder / name, 'wb')  # noqa: SIM115
+    self._file = open(folder / name, 'wb', buffering=0)  # noqa: SIM115
     self._append(
       event_pb2.Event(wall_time=time.time(), file_version='brain.Event:2')
     )
@@ -49,8 +51,7 @@ class EventFile:
   def _append(self, event: event_pb2.Event) -> None:
     data = event.SerializeToString()
     header = len(data).to_bytes(8, 'little')
-    self._file.write(header + _crc(header) + data + _crc(data))
-    self._file.flush()
+    append(self._file, header + _crc(header) + data + _crc(data))
 
   def close(self) -> None:
     """Closes the file."""

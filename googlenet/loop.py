@@ -19,7 +19,7 @@ from googlenet import metrics as metrics_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
-from googlenet.data import batches, sources
+from googlenet.data import batches, images, sources
 from googlenet.errors import UserError
 from googlenet.initialization import count_parameters, init_from_numpy
 from googlenet.preprocess import num_channels
@@ -46,15 +46,27 @@ class Run(NamedTuple):
   lines: tuple[str, ...] = ()  # to tell of where it starts from
 
 
-def load_split(config: Config, field: str) -> sources.Dataset:
+def load_split(
+  config: Config, field: str, squares: images.Squares | None = None
+) -> sources.Dataset:
   """Returns the data set of `data.train_split` or `data.eval_split`.
+
+  Args:
+    config: resolved.
+    field: 'train_split', which is augmented, or 'eval_split'.
+    squares: what to make of each image in place of what the config says.
 
   Raises:
     UserError: as `load_dataset`; and where classes or channels of the images
       do not fit the config.
   """
+  transform = images.make_transform(
+    config.data, config.augment, config.seed, field == 'train_split'
+  )
   try:
-    dataset = sources.load_dataset(config.data, config.data[field])
+    dataset = sources.load_dataset(
+      config.data, config.data[field], squares or transform
+    )
   except UserError as error:
     text = str(error).replace('split=', f'config.data.{field}=', 1)
     raise UserError(text) from error
@@ -87,6 +99,7 @@ def make_feed(config: Config, dataset: sources.Dataset) -> batches.Feed:
     dataset,
     config.model.num_classes,
     config.data.on_device_mb,
+    config.data.workers,
     step_lib.replicated,
     step_lib.PMAP_AXIS,
   )

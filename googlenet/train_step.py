@@ -347,6 +347,30 @@ def make_train_step(
   return train_step
 
 
+def score(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
+  """Returns the sums of `make_eval_step` over one device's part of a batch.
+
+  Args:
+    logits: float32 [B, K].
+    labels: int32 [B].
+    mask: float32 [B], 0 for padding.
+  """
+  # How many classes the network puts above the true one; as for argmax, the
+  # lower of two classes with equal logits comes first.
+  true_logit = jnp.take_along_axis(logits, labels[:, None], -1)
+  is_lower = jnp.arange(logits.shape[-1]) < labels[:, None]
+  above = (logits > true_logit) | ((logits == true_logit) & is_lower)
+  # Nothing compares with NaN: it would rank first.
+  rank = jnp.where(jnp.isfinite(true_logit[:, 0]), above.sum(-1), jnp.inf)
+  sums = {
+    'loss': cross_entropy(logits, labels),
+    'top_1': rank < 1,
+    'top_5': rank < 5,
+    'count': jnp.ones_like(mask),
+  }
+  return jax.tree.map(lambda x: jnp.sum(jnp.where(mask > 0, x, 0.0)), sums)
+
+
 def make_eval_step(
   network: Network, config: ml_collections.ConfigDict
 ) -> Callable[[hk.Params, hk.State, Batch], Metrics]:
@@ -367,21 +391,7 @@ def make_eval_step(
       params, network_state, None, images, is_training=False
     )
     logits = policy.cast_to_output(outputs.logits)
-    labels, mask = batch['label'], batch['mask']
-    # How many classes the network puts above the true one; as for argmax, the
-    # lower of two classes with equal logits comes first.
-    true_logit = jnp.take_along_axis(logits, labels[:, None], -1)
-    is_lower = jnp.arange(logits.shape[-1]) < labels[:, None]
-    above = (logits > true_logit) | ((logits == true_logit) & is_lower)
-    # Nothing compares with NaN: it would rank first.
-    rank = jnp.where(jnp.isfinite(true_logit[:, 0]), above.sum(-1), jnp.inf)
-    sums = {
-      'loss': cross_entropy(logits, labels),
-      'top_1': rank < 1,
-      'top_5': rank < 5,
-      'count': jnp.ones_like(mask),
-    }
-    sums = jax.tree.map(lambda x: jnp.sum(jnp.where(mask > 0, x, 0.0)), sums)
+    sums = score(logits, batch['label'], batch['mask'])
     return jax.lax.psum(sums, PMAP_AXIS)
 
   pmapped = jax.pmap(

@@ -105,7 +105,7 @@ class Training:
     return state
 
   def _indices(self, start: int, stop: int):
-    return batches.train_indices(
+    return batches.TrainIndices(
       self._config.seed,
       self._run.train.dataset.num_examples,
       self._config.train.batch_size,

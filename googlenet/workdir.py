@@ -5,7 +5,7 @@ import fcntl
 import os
 import pathlib
 import socket
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from googlenet.archive import sync_folder
 from googlenet.errors import UserError
@@ -70,6 +70,12 @@ def write_text(path: pathlib.Path, text: str) -> None:
     os.fsync(file.fileno())
   os.replace(aside, path)
   sync_folder(path.parent)
+
+
+def append(file: BinaryIO, data: bytes) -> None:
+  """Writes to a file without a buffer: one would fail once more on closing."""
+  while data:
+    data = data[file.write(data) :]
 
 
 class Lock:

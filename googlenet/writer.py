@@ -14,7 +14,7 @@ import jax
 
 from googlenet import events
 from googlenet.errors import UserError
-from googlenet.workdir import RUN_FILES, Lock, holds_a_run, write_text
+from googlenet.workdir import RUN_FILES, Lock, append, holds_a_run, write_text
 
 
 class Writer:
@@ -75,7 +75,7 @@ class Writer:
 
   def _open_files(self) -> None:
     path = self._workdir / 'metrics.jsonl'
-    self._jsonl = open(path, 'ab')  # noqa: SIM115
+    self._jsonl = open(path, 'ab', buffering=0)  # noqa: SIM115
     if self._with_tensorboard:
       self._events = events.rewrite(
         self._workdir / 'tensorboard', read_records(path)
@@ -94,8 +94,7 @@ class Writer:
     self.open()
     record = {'step': step, 'epoch': round(epoch, 4), **scalars}
     line = json.dumps(record, allow_nan=False) + '\n'
-    self._jsonl.write(line.encode())
-    self._jsonl.flush()
+    append(self._jsonl, line.encode())
     if self._events is not None:
       self._events.write(step, scalars)
 

@@ -12,7 +12,7 @@ from googlenet.train_step import PMAP_AXIS, replicated
 def dataset(num_examples=10, num_classes=10) -> Dataset:
   """Image i is filled with i and has the label i % 10."""
 
-  def read(indices):
+  def read(indices, epoch=0):
     images = np.broadcast_to(
       np.asarray(indices, np.uint8)[:, None, None, None],
       (len(indices), 4, 4, 1),
@@ -25,8 +25,12 @@ def dataset(num_examples=10, num_classes=10) -> Dataset:
 
 def feed(data, on_device, num_classes=10):
   return batches.make_feed(
-    data, num_classes, 1 if on_device else 0, replicated, PMAP_AXIS
+    data, num_classes, 1 if on_device else 0, 0, replicated, PMAP_AXIS
   )
+
+
+def index_batches(*lists, epoch=0):
+  return [batches.IndexBatch(np.array(indices), epoch) for indices in lists]
 
 
 def test_an_epoch_is_a_permutation_of_its_own():
@@ -39,11 +43,14 @@ def test_an_epoch_is_a_permutation_of_its_own():
 
 
 def test_a_run_continues_from_its_step_number():
-  whole = list(batches.train_indices(5, 103, 10, 0, 35))
-  rest = list(batches.train_indices(5, 103, 10, 17, 35))
+  whole = list(batches.TrainIndices(5, 103, 10, 0, 35))
+  rest = list(batches.TrainIndices(5, 103, 10, 17, 35))
   assert len(whole) == 35
-  np.testing.assert_array_equal(whole[17:], rest)
-  first_epoch = np.concatenate(whole[:10])
+  assert [batch.epoch for batch in whole] == [i // 10 for i in range(35)]
+  for expected, actual in zip(whole[17:], rest, strict=True):
+    np.testing.assert_array_equal(expected.indices, actual.indices)
+    assert expected.epoch == actual.epoch
+  first_epoch = np.concatenate([batch.indices for batch in whole[:10]])
   assert len(set(first_epoch)) == 100
 
 
@@ -51,8 +58,8 @@ def test_a_run_continues_from_its_step_number():
 def test_batches_hold_the_examples_asked_for(on_device):
   made = feed(dataset(), on_device)
   assert made.on_device == on_device
-  wanted = [np.array([3, 1, 4, 9]), np.array([2, 6, 5, 0])]
-  for indices, batch in zip(wanted, made.batches(wanted), strict=True):
+  wanted = index_batches([3, 1, 4, 9], [2, 6, 5, 0])
+  for (indices, _), batch in zip(wanted, made.batches(wanted), strict=True):
     assert batch['image'].shape == (1, 4, 4, 4, 1)
     assert batch['image'].dtype == np.uint8
     assert batch['label'].dtype == np.int32
@@ -72,9 +79,9 @@ def test_evaluation_sees_every_example_once(on_device, batch_size):
 
 
 def test_evaluation_rounds_up_to_the_devices():
-  indices = list(batches.eval_indices(10, 3, num_devices=4))
-  assert [len(i) for i in indices] == [4, 4, 4]
-  np.testing.assert_array_equal(indices[2], [8, 9, -1, -1])
+  made = batches.eval_indices(10, 3, num_devices=4)
+  assert [len(batch.indices) for batch in made] == [4, 4, 4]
+  np.testing.assert_array_equal(made[2].indices, [8, 9, -1, -1])
 
 
 def test_share_of_a_process(monkeypatch):
@@ -91,17 +98,10 @@ def test_share_of_a_process(monkeypatch):
 
 @pytest.mark.parametrize('on_device', [True, False])
 def test_labels_outside_the_classes_are_refused(on_device):
+  wanted = index_batches(range(10))
+
+  def read():
+    return list(feed(dataset(), on_device, num_classes=4).batches(wanted))
+
   with pytest.raises(UserError, match=r'config\.model\.num_classes=4'):
-    list(feed(dataset(), on_device, num_classes=4).batches([np.arange(10)]))
-
-
-def test_reading_ahead_keeps_order_and_raises():
-  def read(i):
-    if i == 6:
-      raise UserError('six')
-    return i
-
-  ahead = batches.read_ahead(read, range(9))
-  assert [next(ahead) for _ in range(6)] == [0, 1, 2, 3, 4, 5]
-  with pytest.raises(UserError, match='six'):
-    next(ahead)
+    read()

@@ -48,7 +48,7 @@ def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
   kernels = run.network.kernels._replace(compiler_options=UNKNOWN)
   setting = run.network.setting._replace(kernels=kernels)
   network = run.network._replace(setting=setting)
-  order = batches.train_indices(0, 1000, config.train.batch_size, 0, 1)
+  order = batches.TrainIndices(0, 1000, config.train.batch_size, 0, 1)
   batch = next(iter(run.train.batches(order)))
   seed = step_lib.replicated(np.uint32(0))
   train_step = step_lib.make_train_step(

@@ -10,8 +10,9 @@ from conftest import ROOT, load_config
 from googlenet import config as config_lib
 from googlenet import loop, optimizer
 from googlenet.benchmark import contenders
+from googlenet.data import images
 from googlenet.errors import UserError, did_you_mean
-from googlenet.modes import benchmark
+from googlenet.modes import benchmark, evaluate
 
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
 
@@ -60,6 +61,8 @@ def test_no_field_is_unread(config, tmp_path, monkeypatch):
   monkeypatch.setattr(ml_collections.ConfigDict, '__getattr__', watch)
   monkeypatch.setattr(ml_collections.ConfigDict, '__getitem__', watch_item)
   loop.train_and_evaluate(config, tmp_path / 'run')
+  evaluate.run(config, tmp_path / 'run', 0.0)
+  images.random_resized_crop(28, config.augment, config.seed)
   for schedule in optimizer.SCHEDULES.values():
     schedule(config.optimizer, 10, 100)(1)
 

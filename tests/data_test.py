@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from photos import prepare
 from PIL import Image
 
 import googlenet.data
@@ -334,13 +335,6 @@ class NoImages(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self) -> Iterator:
     yield 0, {'text': 'a coat'}
-
-
-def prepare(builder_cls: type, folder: pathlib.Path) -> pathlib.Path:
-  """Writes a data set below `folder` and returns its own folder."""
-  builder = builder_cls(data_dir=folder, file_format='array_record')
-  builder.download_and_prepare()
-  return pathlib.Path(builder.data_dir)
 
 
 @pytest.fixture(scope='module')

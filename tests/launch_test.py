@@ -7,11 +7,13 @@ import pathlib
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import termios
 
 import numpy as np
+import photos
 import pytest
 from conftest import ROOT, SMALL
 from data_test import NUM_TEST, FashionSubset, prepare
@@ -181,6 +183,25 @@ def no_torch(tmp_path: pathlib.Path) -> pathlib.Path:
   return path
 
 
+def photo_flags(
+  tmp_path: pathlib.Path, builder_cls: type = photos.Photos
+) -> list[str]:
+  """Flags for a set of JPEGs, which is written outside of tmp_path."""
+  folder = tmp_path.parent / f'{tmp_path.name}_{builder_cls.__name__}'
+  if not folder.exists():
+    photos.prepare(builder_cls, folder)
+  return [
+    '--config.data.source=tfds',
+    f'--config.data.name={builder_cls.name}',
+    f'--config.data.data_dir={folder}',
+    '--config.data.eval_split=validation',
+    '--config.data.resize=32',
+    '--config.data.mean=(0.5,)',
+    '--config.augment.random_resized_crop=true',
+    '--config.augment.flip=true',
+  ]
+
+
 FINITE = '--config.optimizer.grad_clip_norm=0'
 
 # flags (or a function of tmp_path that makes them), what the line must say.
@@ -296,6 +317,61 @@ BAD_INPUT = {
   'unknown optimizer': (
     ['--config.optimizer.name=adamm'],
     ['config.optimizer.name', "did you mean 'adam'"],
+  ),
+  'resized smaller than the crop': (
+    ['--config.data.resize=20'],
+    ['config.data.resize=20', 'config.data.image_size=28', '0 or at least 28'],
+  ),
+  'a side that is negative': (
+    ['--config.data.resize=-1'],
+    ['config.data.resize=-1', 'from 0 to 4096'],
+  ),
+  'negative number of workers': (
+    ['--config.data.workers=-1'],
+    ['config.data.workers=-1', 'from 0 to 1024'],
+  ),
+  'random crop neither on nor off': (
+    ['--config.augment.random_resized_crop=2'],
+    ['config.augment.random_resized_crop', "'2'", 'true or false'],
+  ),
+  'crop larger than the image': (
+    ['--config.augment.crop_area=(0.08,1.5)'],
+    ['config.augment.crop_area=(0.08, 1.5)', 'like (0.08, 1.0)'],
+  ),
+  'crop aspects the wrong way round': (
+    ['--config.augment.crop_aspect=(1.3,0.7)'],
+    ['config.augment.crop_aspect=(1.3, 0.7)', 'smallest and the largest'],
+  ),
+  'crop of one number': (
+    ['--config.augment.crop_area=(0.5,)'],
+    ['config.augment.crop_area=(0.5,)', 'smallest and the largest'],
+  ),
+  'unknown number of crops': (
+    ['--mode=evaluate', '--workdir=run', '--config.eval.crops=12'],
+    ['config.eval.crops=12', 'one of 1, 10, 144'],
+  ),
+  'a damaged image': (
+    lambda tmp_path: [
+      *photo_flags(tmp_path, photos.DamagedPhotos),
+      '--config.augment.random_resized_crop=false',
+    ],
+    ["config.data.name='damaged_photos': image ", '(photo_5.jpg)'],
+  ),
+  'a damaged image, read by workers': (
+    lambda tmp_path: [
+      *photo_flags(tmp_path, photos.DamagedPhotos),
+      '--config.data.workers=2',
+    ],
+    [
+      "config.data.name='damaged_photos': image ",
+      '(photo_5.jpg)',
+      'truncated',
+      'delete that folder',
+    ],
+  ),
+  'an ensemble of which one is missing': (
+    ['--mode=evaluate', '--workdir=one,two'],
+    ['--workdir=one holds no checkpoint'],
   ),
   'unknown kernels': (
     ['--config.model.kernels=gpu'],
@@ -495,7 +571,7 @@ BAD_INPUT = {
   ),
   'loss scale of nothing': (
     ['--config.train.loss_scale=0'],
-    ['config.train.loss_scale=0.0', 'a number > 0 or dynamic'],
+    ['config.train.loss_scale=0 ', 'a number > 0 or dynamic'],
   ),
   'unknown policy for what is not finite': (
     ['--config.train.on_nonfinite=ignore'],
@@ -531,7 +607,7 @@ BAD_INPUT = {
   ),
   'change of config in another mode': (
     ['--mode=summary', '--allow_config_change'],
-    ['--allow_config_change', '--mode=train', '--mode=summary'],
+    ['--allow_config_change', '--mode=train'],
   ),
   'no address of the coordinator': (
     ['--num_processes=2', '--process_id=0'],
@@ -878,6 +954,88 @@ def test_trains_on_a_tfds_set_and_scores_another_split(launch_py, tmp_path):
   assert done.returncode == 0, done.stderr
   assert 'fashion_subset train[80%:]: accuracy' in done.stdout
   assert 'on 60 images' in done.stdout
+
+
+def checkpoint_bytes(workdir: pathlib.Path) -> dict[str, bytes]:
+  (path,) = (workdir / 'checkpoints').iterdir()
+  with np.load(path) as file:
+    return {key: file[key].tobytes() for key in file.files}
+
+
+def test_trains_on_jpegs_with_the_same_bits_from_any_workers(
+  launch_py, tmp_path
+):
+  flags = (*SMALL, *photo_flags(tmp_path))
+  for num_workers in (0, 2):
+    done = launch_py(
+      *flags,
+      f'--workdir={num_workers}',
+      f'--config.data.workers={num_workers}',
+      '--config.data.on_device_mb=0',
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ''
+    assert 'photos (tfds): 200 train' in done.stdout
+    assert '28x28x3, streamed' in done.stdout
+    assert 'on 37 images after 6 steps' in done.stdout
+  assert checkpoint_bytes(tmp_path / '0') == checkpoint_bytes(tmp_path / '2')
+
+  for crops in (10, 144):
+    done = launch_py(
+      '--mode=evaluate',
+      '--workdir=0',
+      f'--config.eval.crops={crops}',
+      config='',
+    )
+    assert done.returncode == 0, done.stderr
+    assert f'on 37 images, {crops} crops' in done.stdout
+  # Two networks that are the same, the average of which is too.
+  one = launch_py('--mode=evaluate', '--workdir=0', config='')
+  both = launch_py('--mode=evaluate', '--workdir=0,2', config='')
+  assert both.returncode == 0, both.stderr
+  assert 'on 37 images, 2 networks averaged' in both.stdout
+  scores = [
+    re.search('accuracy.*loss [0-9.]*', done.stdout)[0] for done in (one, both)
+  ]
+  assert scores[0] == scores[1]
+
+  done = launch_py(
+    '--mode=evaluate', '--workdir=0,2,3', '--config.eval.crops=10', config=''
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith('error: --workdir=3 holds no run')
+
+
+def test_ctrl_c_ends_the_workers_too(tmp_path, compilation_cache):
+  process = subprocess.Popen(
+    [
+      sys.executable,
+      str(ROOT / 'launch.py'),
+      f'--config={ROOT}/configs/fmnist96.py',
+      f'--config.train.compilation_cache={compilation_cache}',
+      *SMALL,
+      *photo_flags(tmp_path),
+      '--config.data.workers=2',
+      '--config.train.max_steps=0',
+      '--config.train.epochs=100000',
+      '--config.eval.every_epochs=100000',
+      '--config.checkpoint.every_epochs=100000',
+    ],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=tmp_path,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    start_new_session=True,
+  )
+  for line in process.stdout:
+    if line.startswith('step 4/'):
+      break
+  os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+  # Workers inherit its output, which ends with the last process that holds it.
+  _, errors = process.communicate(timeout=300)
+  assert process.returncode == 130
+  assert errors == 'interrupted\n'
 
 
 DAMAGE = {

@@ -246,6 +246,7 @@ def test_a_full_disk(start, tmp_path, disk):
       file.write(bytes(1024))
   _, err = process.communicate()
   print(f'\nfull disk: exit code {process.returncode}, last line\n{err}')
+  # By the metrics, which a disk with no byte left cannot take either.
   assert process.returncode == 74
   assert 'No space left on device' in err
   assert 'Traceback' not in err

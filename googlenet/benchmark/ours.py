@@ -64,7 +64,7 @@ class Training:
     config = self.run.config
     first, self._made = self._made, self._made + count
     yield from self.run.train.batches(
-      batches.train_indices(
+      batches.TrainIndices(
         config.seed,
         self.run.train.dataset.num_examples,
         config.train.batch_size,
@@ -88,10 +88,12 @@ def infer(training: Training, count: int) -> Iterator[step_lib.Metrics]:
   run, state = training.run, training.state
   size = run.config.train.batch_size
   num_examples = run.evaluation.dataset.num_examples
-  indices = (
-    (np.arange(i * size, (i + 1) * size) % num_examples).astype(np.int32)
+  indices = [
+    batches.IndexBatch(
+      (np.arange(i * size, (i + 1) * size) % num_examples).astype(np.int32)
+    )
     for i in range(count)
-  )
+  ]
   for batch in run.evaluation.batches(indices):
     mask = np.ones(batch['label'].shape, np.float32)
     yield run.eval_step(

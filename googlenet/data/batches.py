@@ -2,13 +2,11 @@
 
 A batch is a dict of arrays with a leading axis of this process's devices,
 `image` uint8 [D, B, H, W, C] and `label` int32 [D, B]. A set that fits lives
-on every device and a batch is gathered there; a larger one is read by the
-host, two batches ahead.
+on every device and a batch is gathered there; a larger one is streamed.
 """
 
-import collections
-import concurrent.futures
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from googlenet.data.sources import Dataset, check_labels, read_all
+from googlenet.data.stream import IndexBatch as IndexBatch
+from googlenet.data.stream import stream
 
 Batch = dict[str, jax.Array]
 
@@ -25,13 +25,14 @@ class Feed(NamedTuple):
 
   Attributes:
     dataset: what it was made from.
-    batches: an iterable of global index arrays int [B] (-1: padding) -> an
-      iterator of batches of this process's share, one for each.
+    batches: a sequence of global index batches -> an iterator of batches of
+      this process's share, one for each. Close it if it is not used up: it may
+      hold processes.
     on_device: whether the images live on the devices.
   """
 
   dataset: Dataset
-  batches: Callable[[Iterable[np.ndarray]], Iterator[Batch]]
+  batches: Callable[[Sequence[IndexBatch]], Iterator[Batch]]
   on_device: bool
 
 
@@ -39,6 +40,7 @@ def make_feed(
   dataset: Dataset,
   num_classes: int,
   on_device_mb: int,
+  num_workers: int,
   place: Callable[[jax.Array], jax.Array],
   axis_name: str,
 ) -> Feed:
@@ -47,7 +49,9 @@ def make_feed(
   Args:
     dataset: one split.
     num_classes: labels must be below it.
-    on_device_mb: the largest set, in MiB, that is put on the devices.
+    on_device_mb: the largest set, in MiB, that is put on the devices; one with
+      random crops never is.
+    num_workers: processes that read a streamed set; 0: a thread of this one.
     place: puts an array on every local device, as `pmap` returns it.
     axis_name: the name of the device axis of the training step.
 
@@ -55,7 +59,7 @@ def make_feed(
     UserError: a label is outside range(num_classes).
   """
   num_bytes = dataset.num_examples * int(np.prod(dataset.image_shape))
-  if num_bytes <= on_device_mb * 2**20:
+  if num_bytes <= on_device_mb * 2**20 and not dataset.is_random:
     images, labels = read_all(dataset)
     check_labels(labels, num_classes, dataset.name)
     images, labels = place(images), place(labels)
@@ -67,41 +71,23 @@ def make_feed(
 
     gather = jax.pmap(gather, axis_name=axis_name, in_axes=(None, None, 0))
 
-    def resident(index_batches: Iterable[np.ndarray]) -> Iterator[Batch]:
-      for indices in index_batches:
-        yield gather(images, labels, device_share(indices))
+    def resident(index_batches: Sequence[IndexBatch]) -> Iterator[Batch]:
+      for index_batch in index_batches:
+        yield gather(images, labels, device_share(index_batch.indices))
 
     return Feed(dataset, resident, True)
 
-  def read(indices: np.ndarray) -> Batch:
-    share = device_share(indices)
-    image, label = dataset.read(np.maximum(share.reshape(-1), 0))
-    check_labels(label, num_classes, dataset.name)
-    return {
-      'image': image.reshape(*share.shape, *image.shape[1:]),
-      'label': label.reshape(share.shape),
-    }
-
-  def streamed(index_batches: Iterable[np.ndarray]) -> Iterator[Batch]:
-    yield from read_ahead(read, index_batches)
+  def streamed(index_batches: Sequence[IndexBatch]) -> Iterator[Batch]:
+    share = (jax.process_index(), jax.process_count())
+    for images, labels in stream(dataset, index_batches, share, num_workers):
+      check_labels(labels, num_classes, dataset.name)
+      shape = (jax.local_device_count(), -1)
+      yield {
+        'image': images.reshape(*shape, *images.shape[1:]),
+        'label': labels.reshape(shape),
+      }
 
   return Feed(dataset, streamed, False)
-
-
-def read_ahead(
-  read: Callable[[np.ndarray], Batch],
-  index_batches: Iterable[np.ndarray],
-  depth: int = 2,
-) -> Iterator[Batch]:
-  """Yields read(indices) in order, `depth` of them read ahead in a thread."""
-  with concurrent.futures.ThreadPoolExecutor(max_workers=1) as executor:
-    pending = collections.deque()
-    for indices in index_batches:
-      pending.append(executor.submit(read, indices))
-      if len(pending) > depth:
-        yield pending.popleft().result()
-    while pending:
-      yield pending.popleft().result()
 
 
 def device_share(indices: np.ndarray) -> np.ndarray:
@@ -117,23 +103,40 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
   return rng.permutation(num_examples).astype(np.int32)
 
 
-def train_indices(
-  seed: int, num_examples: int, batch_size: int, start: int, stop: int
-) -> Iterator[np.ndarray]:
-  """Yields the int32 [batch_size] indices of steps start to stop - 1."""
-  steps_per_epoch = num_examples // batch_size
-  order_of, order = -1, None
-  for step in range(start, stop):
-    epoch, place = divmod(step, steps_per_epoch)
-    if epoch != order_of:
-      order_of, order = epoch, epoch_order(seed, epoch, num_examples)
-    yield order[place * batch_size : (place + 1) * batch_size]
+class TrainIndices(Sequence):
+  """The index batches of a stretch of training: a function of the step number.
+
+  It can be sent to another process, which finds any of them by itself.
+  """
+
+  def __init__(
+    self, seed: int, num_examples: int, batch_size: int, start: int, stop: int
+  ):
+    """Covers the steps start to stop - 1."""
+    self._seed, self._num_examples = seed, num_examples
+    self._batch_size, self._steps = batch_size, range(start, stop)
+    self._epoch, self._order = -1, None
+
+  def __len__(self) -> int:
+    return len(self._steps)
+
+  def __getitem__(self, place: int) -> IndexBatch:
+    steps_per_epoch = self._num_examples // self._batch_size
+    epoch, first = divmod(self._steps[place], steps_per_epoch)
+    if epoch != self._epoch:
+      self._order = epoch_order(self._seed, epoch, self._num_examples)
+      self._epoch = epoch
+    first *= self._batch_size
+    return IndexBatch(self._order[first : first + self._batch_size], epoch)
+
+  def __getstate__(self) -> dict[str, object]:
+    return {**self.__dict__, '_epoch': -1, '_order': None}
 
 
 def eval_indices(
   num_examples: int, batch_size: int, num_devices: int
-) -> Iterator[np.ndarray]:
-  """Yields every index once, in order; the last batch is padded with -1.
+) -> list[IndexBatch]:
+  """Returns every index once, in order; the last batch is padded with -1.
 
   Args:
     num_examples: of the split.
@@ -142,20 +145,21 @@ def eval_indices(
   """
   batch_size = min(batch_size, num_examples)  # no batch of padding alone
   batch_size = -(-batch_size // num_devices) * num_devices
+  index_batches = []
   for first in range(0, num_examples, batch_size):
     indices = np.full(batch_size, -1, np.int32)
     count = min(batch_size, num_examples - first)
     indices[:count] = np.arange(first, first + count)
-    yield indices
+    index_batches.append(IndexBatch(indices))
+  return index_batches
 
 
 def eval_batches(feed: Feed, batch_size: int) -> Iterator[Batch]:
   """Yields batches with `mask` float32 [D, B], 0 for padding."""
-  all_indices = list(
-    eval_indices(feed.dataset.num_examples, batch_size, jax.device_count())
+  index_batches = eval_indices(
+    feed.dataset.num_examples, batch_size, jax.device_count()
   )
-  for indices, batch in zip(
-    all_indices, feed.batches(all_indices), strict=True
-  ):
-    mask = (device_share(indices) >= 0).astype(np.float32)
-    yield {**batch, 'mask': mask}
+  with contextlib.closing(feed.batches(index_batches)) as batches:
+    for index_batch, batch in zip(index_batches, batches, strict=True):
+      mask = (device_share(index_batch.indices) >= 0).astype(np.float32)
+      yield {**batch, 'mask': mask}

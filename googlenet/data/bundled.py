@@ -1,13 +1,16 @@
 """Fashion-MNIST, bundled with this package as IDX files."""
 
+import functools
 import hashlib
 import os
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from googlenet.data.idx import damaged_file, idx_header, read_idx
+from googlenet.data.images import Transform
 from googlenet.data.splits import Read, Source
 from googlenet.errors import UserError
 
@@ -86,18 +89,36 @@ def open_bundled(name: str, data_dir: str) -> Source:
   else:
     folder = pathlib.Path(__file__).parent / 'fashion_mnist'
 
-  def open_split(split_name: str) -> Read:
+  def open_split(split_name: str, transform: Transform | None) -> Read:
     idx_split = _FASHION_MNIST[split_name]
     images = _read_checked(folder, idx_split.images)[..., np.newaxis]
     labels = _read_checked(folder, idx_split.labels).astype(np.int32)
-    return lambda indices: (images[indices], labels[indices])
+    return functools.partial(_read, images, labels, transform)
 
   return Source(
     split_sizes={k: v.labels.shape[0] for k, v in _FASHION_MNIST.items()},
-    image_shape=(28, 28, 1),
+    sides=(28, 28),
+    num_channels=1,
     class_names=_FASHION_MNIST_CLASSES,
     open_split=open_split,
   )
+
+
+def _read(
+  images: np.ndarray,
+  labels: np.ndarray,
+  transform: Transform | None,
+  indices: np.ndarray,
+  epoch: int,
+) -> tuple[np.ndarray, np.ndarray]:
+  """The `Read` of a split in memory."""
+  if transform is None:
+    return images[indices], labels[indices]
+  out = np.empty((len(indices), *transform.sides, 1), np.uint8)
+  for i, index in enumerate(indices):
+    image = Image.fromarray(images[index, ..., 0])
+    out[i] = transform(image, 1, epoch, int(index))
+  return out, labels[indices]
 
 
 def _read_checked(folder: pathlib.Path, idx_file: _IdxFile) -> np.ndarray:

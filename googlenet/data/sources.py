@@ -3,13 +3,13 @@
 Both give the same thing, a `Dataset`: random access to one split.
 """
 
-import functools
 from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 
 from googlenet.data.bundled import open_bundled
+from googlenet.data.images import Transform, Whole
 from googlenet.data.splits import Read, resolve_split
 from googlenet.data.tfds_reader import open_tfds
 from googlenet.errors import UserError
@@ -21,25 +21,49 @@ class Dataset(NamedTuple):
   name: str  # 'fashion_mnist'
   split: str  # as asked for, e.g. 'train[:50000]'
   num_examples: int
-  image_shape: tuple[int, int, int]  # (H, W, C)
+  image_shape: tuple[int, ...]  # (H, W, C)
   num_classes: int
   class_names: tuple[str, ...]
-  # int indices [n], each 0 <= i < num_examples
+  # (int indices [n], each 0 <= i < num_examples, epoch=0)
   # -> (images uint8 [n, H, W, C], labels int32 [n])
+  read: 'SliceReader'
+  is_random: bool = False  # whether images differ from epoch to epoch
+
+
+class SliceReader(NamedTuple):
+  """Reads examples start to stop - 1 of what `read` gives access to."""
+
   read: Read
+  start: int
+  stop: int
+
+  def __call__(
+    self, indices: np.ndarray, epoch: int = 0
+  ) -> tuple[np.ndarray, np.ndarray]:
+    indices = np.asarray(indices)
+    size = self.stop - self.start
+    if indices.size and not 0 <= indices.min() <= indices.max() < size:
+      # Without this, neighbours outside the slice would be returned.
+      raise IndexError(f'indices must be in range({size}): {indices}')
+    return self.read(indices + self.start, epoch)
 
 
-def load_dataset(data_config: ml_collections.ConfigDict, split: str) -> Dataset:
+def load_dataset(
+  data_config: ml_collections.ConfigDict,
+  split: str,
+  transform: Transform | None = None,
+) -> Dataset:
   """Opens one split of the data set that the config names.
 
   Args:
     data_config: the config's `data` section. `source` is 'bundled' or 'tfds';
       `name` the data set; `data_dir` its folder, or '' for the source's own
-      place. `image_size` matters only to a TFDS set whose images differ in
-      size: a batch needs one shape, so the host resizes those to image_size x
-      image_size (Pillow, bilinear). All others keep their native size.
+      place. `image_size` matters only to a set whose images differ in size and
+      that is given no transform: they are squeezed into that square.
     split: a split's name, alone or sliced, with TFDS's meaning for both
       sources: 'train', 'train[:50000]', 'train[-5000:]', 'train[10%:90%]'.
+    transform: what the host does to each image; None: they keep their native
+      size, if they share one.
 
   Returns:
     The split. The bundled set is read whole, here; a TFDS set example by
@@ -53,23 +77,25 @@ def load_dataset(data_config: ml_collections.ConfigDict, split: str) -> Dataset:
   if data_config.source == 'bundled':
     source = open_bundled(name, data_config.data_dir)
   elif data_config.source == 'tfds':
-    source = open_tfds(name, data_config.data_dir, data_config.image_size)
+    source = open_tfds(name, data_config.data_dir)
   else:
     raise UserError(
       f'config.data.source={data_config.source!r}; allowed is one of '
       'bundled, tfds'
     )
   split_name, start, stop = resolve_split(split, source.split_sizes)
+  if transform is None and source.sides is None:
+    transform = Whole(data_config.image_size)
+  sides = source.sides if transform is None else transform.sides
   return Dataset(
     name=name,
     split=split,
     num_examples=stop - start,
-    image_shape=source.image_shape,
+    image_shape=(*sides, source.num_channels),
     num_classes=len(source.class_names),
     class_names=source.class_names,
-    read=functools.partial(
-      _read_slice, source.open_split(split_name), start, stop
-    ),
+    read=SliceReader(source.open_split(split_name, transform), start, stop),
+    is_random=transform is not None and transform.is_random,
   )
 
 
@@ -119,15 +145,3 @@ def check_labels(
       f'config.model.num_classes={num_classes}: {source_name} has the label '
       f'{high} (seen: {low} to {high}); allowed is at least {high + 1}'
     )
-
-
-def _read_slice(
-  read: Read, start: int, stop: int, indices: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Reads `indices` of the slice start:stop of what `read` gives access to."""
-  indices = np.asarray(indices)
-  size = stop - start
-  if indices.size and not 0 <= indices.min() <= indices.max() < size:
-    # Without this, neighbours outside the slice would be returned.
-    raise IndexError(f'indices must be in range({size}): {indices}')
-  return read(indices + start)

@@ -6,19 +6,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from googlenet.data.images import Transform
 from googlenet.errors import UserError, did_you_mean
 
-# int indices [n] -> (images uint8 [n, H, W, C], labels int32 [n])
-Read = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# (int indices [n], epoch) -> (images uint8 [n, H, W, C], labels int32 [n]); the
+# epoch matters to random crops only. Can be sent to another process.
+Read = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 class Source(NamedTuple):
   """An image-classification data set whose splits can be opened."""
 
   split_sizes: Mapping[str, int]  # number of examples of each split
-  image_shape: tuple[int, int, int]  # (H, W, C)
+  sides: tuple[int, int] | None  # (H, W) of every image; None: they differ
+  num_channels: int
   class_names: tuple[str, ...]
-  open_split: Callable[[str], Read]  # a whole split, by its name
+  # Opens a whole split, by its name. Without a transform, which only a source
+  # with sides allows, images keep their native size.
+  open_split: Callable[[str, Transform | None], Read]
 
 
 _BOUND = r'-?[0-9]{1,12}(?:(?:\.[0-9]{1,12})?%)?'

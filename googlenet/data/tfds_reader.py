@@ -4,14 +4,13 @@ They must be prepared on this machine in the format array_record, which gives
 random access.
 """
 
-import io
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
+from googlenet.data.images import MODES, Transform, open_image, pixels
 from googlenet.data.splits import Read, Source
 from googlenet.errors import UserError, did_you_mean
 
@@ -22,17 +21,15 @@ if TYPE_CHECKING:  # importing TFDS takes 0.5 s, and 'bundled' never needs it
 _TFDS_NAME = re.compile(
   r'(?P<base>\w+)(/[\w.+-]+)?(:[\d*]+\.[\d*]+\.[\d*]+)?', re.ASCII
 )
-_PILLOW_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
+_AGAIN = 'delete that folder and prepare the data set again'
 
 
-def open_tfds(name: str, data_dir: str, image_size: int) -> Source:
+def open_tfds(name: str, data_dir: str) -> Source:
   """Opens a prepared TFDS data set with the features 'image' and 'label'.
 
   Args:
     name: 'cifar10', 'name/config', 'name:1.0.0' or 'name/config:1.0.0'.
     data_dir: TFDS's folder, or '' for its default one.
-    image_size: height and width that images are resized to, if they differ
-      in size; otherwise they keep their native size.
 
   Returns:
     The source; its splits are read from disk as indices are asked for.
@@ -44,59 +41,126 @@ def open_tfds(name: str, data_dir: str, image_size: int) -> Source:
   builder = _tfds_builder(name, data_dir)
   image, label = _image_and_label(builder, name)
   height, width, num_channels = image.shape
-  if height is None or width is None:
-    height = width = image_size
-  image_shape = (height, width, num_channels or 3)
+  sides = None if height is None or width is None else (height, width)
+  num_channels = num_channels or 3
 
-  def open_split(split_name: str) -> Read:
-    return _open_split(builder, name, split_name, image_shape)
+  def open_split(split_name: str, transform: Transform | None) -> Read:
+    reader = TfdsReader(
+      name, str(builder.data_dir), split_name, sides, num_channels, transform
+    )
+    reader.open(builder)
+    return reader
 
   return Source(
     split_sizes={k: v.num_examples for k, v in builder.info.splits.items()},
-    image_shape=image_shape,
+    sides=sides,
+    num_channels=num_channels,
     class_names=tuple(label.names),
     open_split=open_split,
   )
 
 
-def _open_split(
-  builder: 'tfds.core.DatasetBuilder',
-  name: str,
-  split_name: str,
-  image_shape: tuple[int, int, int],
-) -> Read:
-  """Opens the files of one whole split."""
-  import tensorflow_datasets as tfds
+class TfdsReader:
+  """Reads examples of one whole split: a `Read`.
 
-  again = 'delete that folder and prepare the data set again'
-  # Images are decoded here, not by TFDS: its result depends on whether OpenCV
-  # is installed, and keeps a grey JPEG grey in a set of colour images.
-  with_bytes = {'image': tfds.decode.SkipDecoding()}
-  try:
-    source = builder.as_data_source(split_name, decoders=with_bytes)
-  except NotImplementedError as error:
-    raise UserError(
-      f'config.data.name={name!r} is stored in {builder.data_dir} as '
-      f'{builder.info.file_format.value}, which has no random access; '
-      f'{_how_to_prepare(name, "ANOTHER_FOLDER")} and set config.data.data_dir '
-      'to that folder'
-    ) from error
-  except Exception as error:  # TFDS and array_record raise a dozen types
-    raise _unreadable(name, builder.data_dir, error, again) from error
+  Sent to another process it opens the files there.
+  """
 
-  def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    images = np.empty((len(indices), *image_shape), np.uint8)
-    labels = np.empty(len(indices), np.int32)
+  def __init__(
+    self,
+    name: str,
+    folder: str,
+    split_name: str,
+    sides: tuple[int, int] | None,
+    num_channels: int,
+    transform: Transform | None,
+  ):
+    """Opens nothing yet.
+
+    Args:
+      name: of the data set, for messages.
+      folder: with its files.
+      split_name: of a whole split.
+      sides: (H, W) of every image as stored, None where they differ.
+      num_channels: of the images to return.
+      transform: what is done to each image; None: they keep their size.
+    """
+    self._name, self._folder, self._split_name = name, folder, split_name
+    self._sides, self._num_channels = sides, num_channels
+    self._transform = transform
+    self._source = None
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {**self.__dict__, '_source': None}
+
+  def open(self, builder: 'tfds.core.DatasetBuilder | None' = None) -> None:
+    """Opens the files.
+
+    Args:
+      builder: of the data set, if there is one already.
+
+    Raises:
+      UserError: they have no random access, are missing or damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    # Images are decoded here, not by TFDS: its result depends on whether OpenCV
+    # is installed, and keeps a grey JPEG grey in a set of colour images.
+    with_bytes = {'image': tfds.decode.SkipDecoding()}
     try:
-      examples = source.__getitems__(indices.tolist())
-      for i, example in enumerate(examples):
-        images[i] = _decode_image(example['image'], image_shape)
-        labels[i] = example['label']
-    except Exception as error:  # as above, and Pillow's
-      raise _unreadable(name, builder.data_dir, error, again) from error
+      builder = builder or tfds.builder_from_directory(self._folder)
+      self._source = builder.as_data_source(
+        self._split_name, decoders=with_bytes
+      )
+    except NotImplementedError as error:
+      raise UserError(
+        f'config.data.name={self._name!r} is stored in {self._folder} as '
+        f'{builder.info.file_format.value}, which has no random access; '
+        f'{_how_to_prepare(self._name, "ANOTHER_FOLDER")} and set '
+        'config.data.data_dir to that folder'
+      ) from error
+    except Exception as error:  # TFDS and array_record raise a dozen types
+      raise _unreadable(self._name, self._folder, error, _AGAIN) from error
+
+  def __call__(
+    self, indices: np.ndarray, epoch: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    if self._source is None:
+      self.open()
+    sides = self._transform.sides if self._transform else self._sides
+    shape = (len(indices), *sides, self._num_channels)
+    images, labels = np.empty(shape, np.uint8), np.empty(len(indices), np.int32)
+    try:
+      examples = self._source.__getitems__(indices.tolist())
+    except Exception as error:  # as above
+      raise _unreadable(self._name, self._folder, error, _AGAIN) from error
+    for i, (index, example) in enumerate(zip(indices, examples, strict=True)):
+      labels[i] = example['label']
+      try:
+        images[i] = self._decode(example['image'], epoch, int(index))
+      except Exception as error:  # Pillow raises a dozen types
+        raise self._damaged(int(index), example, error) from error
     return images, labels
 
-  return read
+  def _decode(self, encoded: bytes, epoch: int, index: int) -> np.ndarray:
+    with open_image(encoded) as image:
+      if self._transform:
+        return self._transform(image, self._num_channels, epoch, index)
+      whole = (0, 0, *image.size)
+      return pixels(image, self._num_channels, [whole], self._sides)[0]
+
+  def _damaged(
+    self, index: int, example: dict[str, Any], error: Exception
+  ) -> UserError:
+    file_name = example.get('file_name', b'')
+    if isinstance(file_name, bytes):
+      file_name = file_name.decode(errors='replace')
+    called = f' ({file_name})' if file_name else ''
+    return UserError(
+      f'config.data.name={self._name!r}: image {index}{called} of the split '
+      f'{self._split_name!r} in {self._folder} cannot be decoded: '
+      f'{_reason(error)}; {_AGAIN}, or leave it out with a slice of the split'
+    )
 
 
 def _tfds_builder(name: str, data_dir: str) -> 'tfds.core.DatasetBuilder':
@@ -147,7 +211,7 @@ def _image_and_label(
   if not (
     isinstance(image, tfds.features.Image)
     and image.np_dtype == np.uint8
-    and image.shape[-1] in (None, *_PILLOW_MODES)
+    and image.shape[-1] in (None, *MODES)
     and isinstance(label, tfds.features.ClassLabel)
     and label.num_classes
   ):
@@ -157,18 +221,6 @@ def _image_and_label(
       f'{", ".join(map(repr, found))}; choose another data set'
     )
   return image, label
-
-
-def _decode_image(
-  encoded: bytes, image_shape: tuple[int, int, int]
-) -> np.ndarray:
-  """Decodes a PNG or JPEG to uint8 [H, W, C], resizing it if it differs."""
-  height, width, num_channels = image_shape
-  with Image.open(io.BytesIO(encoded)) as image:
-    image = image.convert(_PILLOW_MODES[num_channels])
-    if image.size != (width, height):
-      image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(image_shape)
 
 
 def _how_to_prepare(name: str, data_dir: str) -> str:
@@ -186,10 +238,14 @@ def _unreadable(
   name: str, folder: str, error: Exception, mend: str
 ) -> UserError:
   """Returns the one-line error for a data set that TFDS fails to read."""
-  reason = ' '.join(str(error).split())
-  if len(reason) > 300:
-    reason = reason[:300] + ' ...'
   return UserError(
     f'config.data.name={name!r} cannot be read from {folder}: '
-    f'{type(error).__name__}: {reason}; {mend}'
+    f'{_reason(error)}; {mend}'
   )
+
+
+def _reason(error: Exception) -> str:
+  """Returns an error's type and text in one line, which may be cut."""
+  text = ' '.join(str(error).split())
+  text = text if len(text) <= 300 else text[:300] + ' ...'
+  return f'{type(error).__name__}: {text}'

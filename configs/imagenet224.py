@@ -1,0 +1,50 @@
+"""The GoogLeNet of 2014 on ImageNet at 224x224, as BVLC trained it for Caffe.
+
+  python launch.py --config=configs/imagenet224.py
+
+The data is prepared once: docs/imagenet.md. The recipe is that of
+bvlc_googlenet's quick_solver (batch 32, rate 0.01 falling as the square root of
+what is left of 60 epochs, no clipping), which reached 68.7 % top-1 and 88.9 %
+top-5 with one centre crop. Not scaled to larger batches: nobody has shown that
+this network, without normalisation, survives it. Ours: random areas and shapes
+as in the paper (Caffe cut 224 from 256), and a warm-up of 1,000 steps, since
+heads have been seen to stay at a loss of 6.9 without.
+Cost: 2,402,160 steps, 76.9 million images; 21 hours at 1,000 images/s
+(--mode=benchmark). Not run by us: there is no ImageNet here.
+"""
+
+import ml_collections
+
+from configs import fmnist96
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the default configuration with other fields."""
+  config = fmnist96.get_config().unlock()
+  config.model.variant = 'paper'
+  config.model.num_classes = 1000
+
+  config.data.source = 'tfds'
+  config.data.name = 'imagenet2012'
+  config.data.eval_split = 'validation'
+  config.data.image_size = 224
+  config.data.resize = 256
+  # Caffe subtracts a mean colour from 0..255 and does not divide; biases of 0.2
+  # and the response normalisation are meant for such numbers.
+  config.data.mean = (123 / 255, 117 / 255, 104 / 255)
+  config.data.std = (1 / 255,)
+  config.data.workers = 16
+  config.augment.random_resized_crop = True
+  config.augment.flip = True
+
+  config.optimizer.learning_rate = 0.01
+  config.optimizer.nesterov = False
+  config.optimizer.weight_decay = 0.0002
+  config.optimizer.grad_clip_norm = 0.0
+  config.optimizer.schedule = 'poly'
+  config.optimizer.poly_power = 0.5
+  config.optimizer.warmup_steps = 1000
+  config.train.epochs = 60
+  config.train.batch_size = 32
+  config.logging.every_steps = 500
+  return config.lock()

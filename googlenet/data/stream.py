@@ -1,0 +1,199 @@
+"""Batches of a set too large for the devices, read ahead by Grain.
+
+A batch is read in small parts, each a function of its index batch alone: any
+number of worker processes gives the same bits in the same order.
+"""
+
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+
+from googlenet.data.sources import Dataset
+from googlenet.errors import UserError
+
+# Few enough that the first are soon there, enough that handing them over costs
+# little.
+_PART_SIZE = 32
+_SHARED_MEMORY = '/dev/shm'
+
+
+class IndexBatch(NamedTuple):
+  """Which examples a batch is made of.
+
+  Attributes:
+    indices: int32 [B], over all processes; -1: padding.
+    epoch: in which they are asked for; random crops differ from one to the
+      next.
+  """
+
+  indices: np.ndarray
+  epoch: int = 0
+
+
+class _Parts(Sequence):
+  """Index batches cut to the share of a process, and that into parts."""
+
+  def __init__(
+    self, index_batches: Sequence[IndexBatch], share: tuple[int, int]
+  ):
+    self._index_batches = index_batches
+    self._process, self._num_processes = share
+    num_indices = len(index_batches[0].indices)
+    self.share_size = num_indices // self._num_processes
+    self.per_batch = math.ceil(self.share_size / _PART_SIZE)
+
+  def __len__(self) -> int:
+    return len(self._index_batches) * self.per_batch
+
+  def __getitem__(self, place: int) -> IndexBatch:
+    batch, part = divmod(place, self.per_batch)
+    indices, epoch = self._index_batches[batch]
+    indices = indices.reshape(self._num_processes, -1)[self._process]
+    return IndexBatch(indices[part * _PART_SIZE :][:_PART_SIZE], epoch)
+
+
+class _ReadPart:
+  """Reads one part; padding is example 0."""
+
+  def __init__(self, dataset: Dataset):
+    self._read = dataset.read
+
+  def __call__(self, part: IndexBatch) -> tuple[np.ndarray, np.ndarray]:
+    return self._read(np.maximum(part.indices, 0), part.epoch)
+
+
+def stream(
+  dataset: Dataset,
+  index_batches: Sequence[IndexBatch],
+  share: tuple[int, int],
+  num_workers: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields this process's share of each index batch, some read ahead.
+
+  Args:
+    dataset: to read from.
+    index_batches: all of one size.
+    share: (index of this process, number of processes); each takes an equal
+      part of every batch, in order.
+    num_workers: processes to read in; 0: a thread of this one.
+
+  Yields:
+    Images, uint8 [n, H, W, C], and labels, int32 [n].
+
+  Raises:
+    UserError: an image is damaged, or a worker ended or would lack memory.
+  """
+  # Takes a while, and sets that live on the device never need it.
+  import grain
+
+  if not flags.FLAGS.is_parsed():  # Grain has some; launch.py parses its own
+    flags.FLAGS.mark_as_parsed()
+  if not index_batches:
+    return
+  parts = _Parts(index_batches, share)
+  source = grain.MapDataset.source(parts).map(_ReadPart(dataset))
+  num_workers = min(num_workers, len(parts))
+  if num_workers:
+    ahead = math.ceil(parts.per_batch / num_workers)
+    _check_shared_memory(dataset, num_workers, ahead)
+    _start_resource_tracker()
+    ready = source.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
+      grain.MultiprocessingOptions(num_workers, ahead), _start_worker
+    )
+  else:
+    # One thread: in the order of the files, and beside the device's work.
+    ready = source.to_iter_dataset(grain.ReadOptions(1, 2 * parts.per_batch))
+  iterator = iter(ready)
+  try:
+    for _ in range(len(index_batches)):
+      images = np.empty((parts.share_size, *dataset.image_shape), np.uint8)
+      labels = np.empty(parts.share_size, np.int32)
+      for first in range(0, parts.share_size, _PART_SIZE):
+        some_images, some_labels = _next(iterator)
+        images[first : first + len(some_labels)] = some_images
+        labels[first : first + len(some_labels)] = some_labels
+      yield images, labels
+  finally:
+    # Grain closes those workers only that were asked for a part already. This
+    # asks all, after an error in the first part too.
+    iterator.get_state()
+    iterator.close()
+
+
+def _next(iterator: Iterator) -> tuple[np.ndarray, np.ndarray]:
+  try:
+    return next(iterator)
+  except RuntimeError as error:
+    if 'Worker process was terminated' not in str(error):
+      raise
+    raise UserError(
+      f'a process of config.data.workers ended: {error} A negative exit code '
+      'is the signal that ended it, -9 often stands for too little memory: '
+      'choose fewer workers'
+    ) from error
+
+
+def _start_worker(index: int, count: int) -> None:
+  """Runs first in each worker."""
+  del index, count
+  # Ctrl-C reaches every process of a terminal; the parent ends this one.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  # It cannot where it was killed itself.
+  parent = multiprocessing.parent_process()
+
+  def follow() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=follow, daemon=True).start()
+
+
+def _start_resource_tracker() -> None:
+  """Starts the process of Python's that frees shared memory left over.
+
+  There is some when reading ends early, and the process would print a warning
+  for it, below the one line that says why a run has ended.
+  """
+  name, value = 'PYTHONWARNINGS', 'ignore:resource_tracker'
+  before = os.environ.get(name)
+  os.environ[name] = f'{before},{value}' if before else value
+  try:
+    resource_tracker.ensure_running()
+  finally:
+    if before is None:
+      del os.environ[name]
+    else:
+      os.environ[name] = before
+
+
+def _check_shared_memory(
+  dataset: Dataset, num_workers: int, ahead: int
+) -> None:
+  """Checks the memory through which workers hand over images.
+
+  Where it is short, as in a container, the system would end them.
+
+  Raises:
+    UserError: it is.
+  """
+  if not os.path.isdir(_SHARED_MEMORY):  # no Linux
+    return
+  # In the worker's hands, in its queue, and in that of this process.
+  part_bytes = _PART_SIZE * math.prod(dataset.image_shape)
+  needed = num_workers * (2 * ahead + 2) * part_bytes
+  free = shutil.disk_usage(_SHARED_MEMORY).free
+  if needed > free:
+    raise UserError(
+      f'config.data.workers={num_workers} may need {needed >> 20} MiB of '
+      f'shared memory, {_SHARED_MEMORY} has {free >> 20} MiB free: choose '
+      'fewer workers, or give a container more (docker run --shm-size)'
+    )
