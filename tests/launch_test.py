@@ -724,7 +724,7 @@ BAD_INPUT = {
   ),
   'weights for another mode': (
     ['--weights=a.pth'],
-    ['--weights=a.pth', 'import_weights', 'not for --mode=train'],
+    ['--weights is a flag of', 'import_weights', 'not of --mode=train'],
   ),
   'import of nothing': (
     ['--mode=import_weights', '--config.model.variant=tiny'],
