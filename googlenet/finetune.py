@@ -203,7 +203,9 @@ def load(
     for tree, fresh in (('params', params), ('network_state', network_state)):
       if module in fresh:
         taken[tree][module] = fresh[module]
-  lines.insert(0, f'from     {path}: step {other.step:,}')
+  images = pretrained.describe_images(workdir)
+  its_images = f'; its images: {images}' if images else ''
+  lines.insert(0, f'from     {path}: step {other.step:,}{its_images}')
   if new:
     lines.append(f'new      {", ".join(new)}: newly initialised')
   if left:

@@ -71,6 +71,19 @@ def read_run(
   return checkpoint.newest_whole(folder, read, _warn)
 
 
+def describe_images(folder: str | os.PathLike[str]) -> str:
+  """Returns what the network of a run takes, to compare; '' if unknown."""
+  try:
+    data = config_lib.load(pathlib.Path(folder) / 'config.json').data
+  except UserError:
+    return ''
+  mean, std = (
+    ', '.join(f'{value:.4g}' for value in values)
+    for values in (data.mean, data.std)
+  )
+  return f'{data.image_size} pixels, mean ({mean}), std ({std})'
+
+
 def write_run(
   folder: str | os.PathLike[str],
   config: ml_collections.FrozenConfigDict,

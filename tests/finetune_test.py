@@ -37,6 +37,7 @@ def make(config, channels=1, seed=0, **model):
 
 
 def stored(folder, case, step=5):
+  checkpoint.folder_of(folder).mkdir()
   state = {'params': case.params, 'network_state': case.network_state}
   snapshot = checkpoint.Snapshot(step, state, {}, np.zeros((0, 0)))
   checkpoint.save(folder, snapshot)
@@ -240,7 +241,8 @@ def test_frozen_parts_are_the_same_to_the_bit_after_training(
   )
   assert tuned.returncode == 0, tuned.stderr
   for text in (
-    'from     first/checkpoints/step_000000006.npz: step 6',
+    'from     first/checkpoints/step_000000006.npz: step 6; its images: '
+    '28 pixels, mean (0.286), std (0.353)',
     'new      aux_1/logits, logits: newly initialised',
     'frozen   conv_1, inception_2a/conv_3x3: ',
     'rates    logits x 10, aux_1 x 0.5',

@@ -4,6 +4,8 @@ The networks of `torch_networks` are drawn at random, running statistics too.
 """
 
 import json
+import pathlib
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -228,3 +230,71 @@ def test_same_numbers_and_back_bit_for_bit(
     make(CLASSES, **options).load_state_dict(state_dict, strict=True)
   with jax.enable_x64(True):
     compare(network, params, state, torch_network, names.SCHEMES[variant], size)
+
+
+# ---- Hostile and unfit .pth files.
+
+
+class Evil:
+  """Runs code when it is unpickled."""
+
+  def __reduce__(self):
+    return (pathlib.Path.touch, (pathlib.Path('evil'),))
+
+
+def evil(path):
+  torch.save({'fc.weight': Evil()}, path)
+
+
+def plain_pickle(path):
+  path.write_bytes(pickle.dumps({'fc.weight': Evil()}))
+
+
+def truncated(path):
+  torch.save({'fc.weight': torch.zeros(100, 100)}, path)
+  path.write_bytes(path.read_bytes()[:2000])
+
+
+def nested(path):
+  torch.save({'epoch': 3, 'state_dict': {'fc.weight': torch.zeros(1)}}, path)
+
+
+def claims_much(path):
+  huge = torch.zeros(1).expand(2**40)
+  torch.save({'fc.weight': huge}, path)
+
+
+def sparse(path):
+  torch.save({'fc.bias': torch.zeros(CLASSES).to_sparse()}, path)
+
+
+@pytest.mark.parametrize(
+  ('write', 'words'),
+  [
+    (evil, 'could run code'),
+    (plain_pickle, 'could run code'),
+    (truncated, 'is damaged'),
+    (nested, 'no state_dict but a dict of epoch, state_dict'),
+    (claims_much, 'fc.weight (1099511627776,) instead of (7, 1024)'),
+    (sparse, 'fc.bias torch.sparse_coo'),
+    (lambda path: torch.save([1], path), 'no state_dict but a list'),
+    (lambda path: path.write_bytes(b''), 'is damaged'),
+  ],
+)
+def test_unfit_pth_files(write, words, tmp_path, capfd, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  path = tmp_path / 'a.pth'
+  write(path)
+  code = launch_here(
+    '--mode=import_weights',
+    f'--config={ROOT}/configs/fmnist96.py',
+    '--config.model.variant=torchvision',
+    f'--config.model.num_classes={CLASSES}',
+    f'--weights={path}',
+    '--workdir=run',
+  )
+  stderr = capfd.readouterr().err
+  assert code == 2
+  assert stderr.count('\n') == 1, stderr
+  assert words in stderr
+  assert [p.name for p in tmp_path.iterdir()] == ['a.pth']

@@ -12,6 +12,7 @@ import os
 import pathlib
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -252,7 +253,9 @@ def _import_torch(path: str) -> Any:
 def _read_torch(path: pathlib.Path) -> dict[str, Stored]:
   torch = _import_torch(str(path))
   try:
-    state = torch.load(path, map_location='cpu', weights_only=True)
+    with warnings.catch_warnings():  # they would stand beside our one line
+      warnings.simplefilter('ignore')
+      state = torch.load(path, map_location='cpu', weights_only=True)
   except pickle.UnpicklingError as error:
     # Its own message is a page, and tells how to run the code.
     raise UserError(
