@@ -123,14 +123,16 @@ def restore_state(
     MismatchError: it is of another network or optimizer.
   """
   expected = _flatten(_trees(like))
+  _, names = archive.read(path, _with_step({}))
+  if not _LIMITS.keys() <= names:
+    raise UserError(
+      f'checkpoint {path} holds parameters alone, of which no run can be '
+      f'continued: give a fresh --workdir and --config.finetune.from_workdir='
+      f'{pathlib.Path(path).parent.parent}'
+    )
   arrays, names = archive.read(path, _with_step(expected), _LIMITS)
   for name in sorted(names - {*expected, 'step', *_LIMITS}):
     raise MismatchError(path, name, 'an array', 'nothing')
-  if not _LIMITS.keys() <= arrays.keys():
-    raise UserError(
-      f'checkpoint {path} holds parameters alone, of which no run can be '
-      'continued: give a fresh --workdir'
-    )
   try:
     about = json.loads(arrays[_ABOUT].tobytes())
     progress = np.asarray(arrays[_PROGRESS], np.float64)

@@ -1,6 +1,5 @@
 """Where in a network something is not finite: after the fact, on one batch."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 from googlenet import architectures
 from googlenet import train_step as step_lib
 from googlenet.architectures import Dense
+from googlenet.data.batches import TrainIndices
 from googlenet.preprocess import preprocess
 
 
@@ -45,7 +45,7 @@ def find(
   run: Any,
   state: step_lib.TrainState,
   step: int,
-  indices: Iterator[np.ndarray],
+  indices: TrainIndices,
 ) -> str:
   """Says, in words, which layer was the first that was not finite.
 

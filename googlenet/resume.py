@@ -26,9 +26,13 @@ NEVER_CHANGES = (
   'seed',
   'model.variant',
   'model.num_classes',
+  'model.width_multiplier',
+  'model.normalization',
+  'model.aux_heads',
   'model.initializer',
   'data.source',
   'data.name',
+  'data.channels',
   'data.train_split',
   'train.batch_size',
   'optimizer.name',
@@ -37,6 +41,8 @@ NEVER_CHANGES = (
 MAY_CHANGE = (
   'data.data_dir',
   'data.on_device_mb',
+  'data.workers',
+  'eval.crops',
   'train.compilation_cache',
   *(name for name in config_lib.FIELDS if name.startswith('benchmark.')),
 )

@@ -12,6 +12,7 @@ from run_files import records
 from googlenet import config as config_lib
 from googlenet import diagnosis, guard, loop
 from googlenet import train_step as step_lib
+from googlenet.data import batches
 from googlenet.metrics import NonFiniteError
 
 
@@ -187,7 +188,7 @@ def test_the_first_bad_layer_in_the_order_of_the_network(config):
   assert order[-1] == 'logits'
 
   def find(state):
-    indices = iter([np.arange(64, dtype=np.int32)])
+    indices = batches.TrainIndices(0, 60_000, 64, 0, 1)
     return diagnosis.find(run, state, 1, indices)
 
   assert find(run.state) == ''

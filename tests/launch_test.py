@@ -957,9 +957,10 @@ def test_trains_on_a_tfds_set_and_scores_another_split(launch_py, tmp_path):
 
 
 def checkpoint_bytes(workdir: pathlib.Path) -> dict[str, bytes]:
-  (path,) = (workdir / 'checkpoints').iterdir()
+  """Of the last one, but for the config in it."""
+  path = max((workdir / 'checkpoints').iterdir())
   with np.load(path) as file:
-    return {key: file[key].tobytes() for key in file.files}
+    return {k: file[k].tobytes() for k in file.files if k != 'about'}
 
 
 def test_trains_on_jpegs_with_the_same_bits_from_any_workers(
@@ -1034,8 +1035,9 @@ def test_ctrl_c_ends_the_workers_too(tmp_path, compilation_cache):
   os.killpg(process.pid, signal.SIGINT)  # as a terminal does
   # Workers inherit its output, which ends with the last process that holds it.
   _, errors = process.communicate(timeout=300)
-  assert process.returncode == 130
-  assert errors == 'interrupted\n'
+  assert process.returncode == 75
+  _, line = errors.splitlines()  # the first says that it is heard
+  assert line.startswith('ended on SIGINT after step')
 
 
 DAMAGE = {
