@@ -5,7 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
@@ -52,6 +52,17 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   return folder
+
+
+@pytest.fixture(scope='module', autouse=True)
+def free_programs() -> Iterator[None]:
+  """Drops compiled programs after each file of tests.
+
+  Each maps memory of its own, and a process may have 65,530 of such maps: at
+  the end of a long run XLA crashed where it got no more.
+  """
+  yield
+  jax.clear_caches()
 
 
 Launch = Callable[..., subprocess.CompletedProcess]
