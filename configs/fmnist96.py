@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
   model.width_multiplier = 1.0  # of all layers but the classifiers
   # 'auto' and None below: as the network is defined.
   model.normalization = 'auto'  # auto | none | lrn | batch
-  model.batch_norm_decay = 0.9  # of the running statistics, a step
+  model.batch_norm_decay = 0.9  # of the running statistics, a (micro)batch
   model.activation = 'relu'  # a name in googlenet/modules.py
   model.dropout = config_dict.placeholder(float)  # rate before the classifier
   model.aux_heads = 'auto'  # auto | on | off: auxiliary classifiers

@@ -8,7 +8,9 @@ what is left of 60 epochs, no clipping), which reached 68.7 % top-1 and 88.9 %
 top-5 with one centre crop. Not scaled to larger batches: nobody has shown that
 this network, without normalisation, survives it. Ours: random areas and shapes
 as in the paper (Caffe cut 224 from 256), and a warm-up of 1,000 steps, since
-heads have been seen to stay at a loss of 6.9 without.
+heads have been seen to stay at a loss of 6.9 without. Biases learn at the rate
+of the weights (Caffe: twice that), classifiers begin with normal weights of the
+variance that Caffe's uniform ones have.
 Cost: 2,402,160 steps, 76.9 million images; 21 hours at 1,000 images/s
 (--mode=benchmark). Not run by us: there is no ImageNet here.
 """

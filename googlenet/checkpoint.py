@@ -158,14 +158,17 @@ def restore(
     path: the file.
     params: tree of arrays or shapes that the network expects.
     network_state: likewise.
-    use_ema: return the average of the parameters as `params`.
+    use_ema: return the averages over the steps.
 
   Raises:
     DamagedError: the file is not whole.
     MismatchError: it is of another network.
   """
-  name = 'ema_params' if use_ema else 'params'
-  trees = {name: params, 'network_state': network_state}
+  prefix = 'ema_' if use_ema else ''
+  trees = {
+    f'{prefix}params': params,
+    f'{prefix}network_state': network_state,
+  }
   expected = _flatten(trees)
   arrays, names = archive.read(path, _with_step(expected))
   ours = tuple(f'{prefix}/' for prefix in trees)
@@ -173,7 +176,11 @@ def restore(
     if extra.startswith(ours):
       raise MismatchError(path, extra, 'an array', 'nothing')
   trees = _unflatten(trees, arrays)
-  return Checkpoint(int(arrays['step']), trees[name], trees['network_state'])
+  return Checkpoint(
+    int(arrays['step']),
+    trees[f'{prefix}params'],
+    trees[f'{prefix}network_state'],
+  )
 
 
 def newest_whole(

@@ -10,7 +10,7 @@ from googlenet import architectures
 from googlenet import train_step as step_lib
 from googlenet.architectures import Dense
 from googlenet.data.batches import TrainIndices
-from googlenet.preprocess import preprocess
+from googlenet.preprocess import augment, preprocess
 
 
 def layer_names(architecture: architectures.Architecture) -> list[str]:
@@ -100,7 +100,8 @@ def _outputs_and_gradients(
       return value * loss_scale
 
     grads = jax.grad(loss)(params)
-    images = preprocess(batch['image'], config.data)
+    images = augment(batch['image'], keys[0], config.augment)
+    images = preprocess(images, config.data)
     params, images = policy.cast_to_compute((params, images))
     outputs, _ = run.network.apply(
       params,

@@ -253,13 +253,13 @@ def _heads(network: Network) -> set[str]:
   names = {op.name for op in architecture.head if isinstance(op, rows.Dense)}
   if architecture.has_logits:
     names.add('logits')
-  else:  # the last convolution is as wide as there are classes
+  else:  # the convolutions of the last layer are as wide as there are classes
     last = [
       row
       for row in architecture.stages[-1].rows
       if isinstance(row, rows.ConvLayer)
     ][-1]
-    names.add(f'{last.name}/{last.convs[-1].name}')
+    names |= {f'{last.name}/{conv.name}' for conv in last.convs}
   for head in architecture.aux_heads:
     names |= {
       f'{head.name}/{op.name}'

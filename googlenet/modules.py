@@ -44,7 +44,7 @@ class Setting(NamedTuple):
     normalization: 'batch', or anything else for none in the convolutions.
     activation: a key of `ACTIVATIONS`.
     initializer: a key of `INITIALIZERS`.
-    decay: of the running statistics of batch norm, a step.
+    decay: of the running statistics of batch norm, a call in training.
     is_training: dropout is on, batch norm takes the statistics of the batch.
     keys: [B] random keys, one an image; None where nothing is random.
     axis_name: the pmapped axis over which batch norm averages, or None.
@@ -158,6 +158,8 @@ def convolve(
         x, w, b, row.stride, row.padding, tuple(pool)
       )
     return kernels.conv_bias_relu(x, w, b, row.stride, row.padding)
+  if pool:
+    raise ValueError('pooling goes with bias and ReLU alone')
   return conv.finish(kernels.conv(x, w, row.stride, row.padding))
 
 
@@ -368,7 +370,7 @@ def apply_head(
       x = setting.activate(dense(op.name, op.width, x, scheme))
       named[op.name] = x
     elif isinstance(op, rows.Dropout):
-      x = dropout(x, op.rate, 100 * place + i, setting)
+      x = dropout(x, op.rate, 100 * (place + 1) + i, setting)
     else:
       x = apply_ops((op,), x, setting)
   chex.assert_rank(x, 2)

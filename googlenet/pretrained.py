@@ -26,13 +26,18 @@ def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
   """Returns the trees of parameters and state in a checkpoint.
 
   Returns:
-    'params', 'network_state' and 'ema_params', the last two empty where there
-    are none, with shapes and dtypes in place of arrays.
+    'params', 'network_state' and both with 'ema_' before, empty where there are
+    none, with shapes and dtypes in place of arrays.
 
   Raises:
     DamagedError: it is not whole.
   """
-  trees: dict[str, Tree] = {'params': {}, 'network_state': {}, 'ema_params': {}}
+  trees: dict[str, Tree] = {
+    'params': {},
+    'network_state': {},
+    'ema_params': {},
+    'ema_network_state': {},
+  }
   try:
     stored = files.read(path)
   except UserError as error:
@@ -65,8 +70,13 @@ def read_run(
   def read(path: pathlib.Path) -> checkpoint.Checkpoint:
     trees = stored_shapes(path)
     use_ema = bool(trees['ema_params'])
-    params = trees['ema_params'] or trees['params']
-    return checkpoint.restore(path, params, trees['network_state'], use_ema)
+    prefix = 'ema_' if use_ema else ''
+    return checkpoint.restore(
+      path,
+      trees[f'{prefix}params'],
+      trees[f'{prefix}network_state'],
+      use_ema,
+    )
 
   return checkpoint.newest_whole(folder, read, _warn)
 
@@ -104,9 +114,9 @@ def write_run(
   state = {
     'params': params,
     'network_state': network_state,
-    # What evaluation looks for where the config has an average.
-    'ema_params': params if config.train.ema_decay else {},
   }
+  if config.train.ema_decay:  # evaluation looks for averages then
+    state |= {f'ema_{name}': tree for name, tree in state.items()}
   checkpoint.folder_of(folder).mkdir(parents=True)
   snapshot = checkpoint.Snapshot(0, state, {}, np.zeros((0, 0)))
   path = checkpoint.save(folder, snapshot)

@@ -28,6 +28,7 @@ NEVER_CHANGES = (
   'model.num_classes',
   'model.width_multiplier',
   'model.normalization',
+  'model.activation',
   'model.aux_heads',
   'model.initializer',
   'data.source',

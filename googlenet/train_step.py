@@ -39,13 +39,20 @@ class TrainState(NamedTuple):
   network_state: hk.State
   opt_state: optax.OptState
   guard: guard_lib.Guard
-  # Average of params over the steps; empty unless `train.ema_decay` is set.
+  # Averages over the steps; empty unless `train.ema_decay` is set. Running
+  # statistics too: those of the last steps do not fit averaged parameters.
   ema_params: hk.Params
+  ema_network_state: hk.State
 
   @property
   def eval_params(self) -> hk.Params:
     """What evaluation uses: the average where there is one."""
     return self.ema_params or self.params
+
+  @property
+  def eval_network_state(self) -> hk.State:
+    """Likewise."""
+    return self.ema_network_state if self.ema_params else self.network_state
 
 
 def replicated(tree: Any) -> Any:
@@ -67,14 +74,15 @@ def make_train_state(
   """Returns the state before the first step, on every local device."""
   # One compilation for all of it; eagerly it would be one for each shape.
   opt_state = jax.jit(optimizer.init)(params)
+  # Copies: buffers that are donated must differ.
+  averages = jax.tree.map(np.array, (params, network_state))
   state = TrainState(
     np.zeros((), np.int32),
     params,
     network_state,
     opt_state,
     guard_lib.make_guard(train_config.loss_scale),
-    # A copy: buffers that are donated must differ.
-    jax.tree.map(np.array, params) if train_config.ema_decay else {},
+    *(averages if train_config.ema_decay else ({}, {})),
   )
   return replicated(state)
 
@@ -221,13 +229,13 @@ def make_gradient_step(
 
 
 def update_ema(
-  ema_params: hk.Params, params: hk.Params, num_updates: Any, decay: float
+  average: hk.Params, new: hk.Params, num_updates: Any, decay: float
 ) -> hk.Params:
-  """Moves an average of parameters towards new ones.
+  """Moves an average towards new values; what never changes keeps its bits.
 
   Args:
-    ema_params: the average, or {} where none is kept.
-    params: after the update.
+    average: of parameters or running statistics, or {} where none is kept.
+    new: after the update.
     num_updates: int32 [], made before this one. The first ones count more, so
       that the average soon forgets the initial parameters (as TensorFlow's
       ExponentialMovingAverage does).
@@ -235,9 +243,9 @@ def update_ema(
   """
   decay = jnp.minimum(decay, (1.0 + num_updates) / (10.0 + num_updates))
   return (
-    jax.tree.map(lambda e, p: e * decay + p * (1 - decay), ema_params, params)
-    if ema_params
-    else ema_params
+    jax.tree.map(lambda e, p: e + (p - e) * (1 - decay), average, new)
+    if average
+    else average
   )
 
 
@@ -257,9 +265,8 @@ def make_update_step(
     metrics = jax.lax.pmean(metrics, PMAP_AXIS)
     grads = jax.tree.map(lambda g: g / state.guard.loss_scale, grads)
     grad_norm = optax.global_norm(grads)
-    is_loss_finite = jnp.isfinite(metrics['loss']) & guard_lib.all_finite(
-      network_state
-    )
+    losses = [value for key, value in metrics.items() if key.endswith('loss')]
+    is_loss_finite = guard_lib.all_finite((losses, network_state))
     guard, is_applied, is_stopped = guard_lib.judge(
       state.guard, policy, is_loss_finite, jnp.isfinite(grad_norm)
     )
@@ -279,8 +286,10 @@ def make_update_step(
       metrics['skipped_steps'] = guard.skipped
     if policy.is_adaptive:
       metrics['loss_scale'] = state.guard.loss_scale
-    ema_params = update_ema(
-      state.ema_params, params, num_updates, train_config.ema_decay
+    averages = state.ema_params, state.ema_network_state
+    new_averages = tuple(
+      update_ema(average, new, num_updates, train_config.ema_decay)
+      for average, new in zip(averages, (params, network_state), strict=True)
     )
     return TrainState(
       state.step + jnp.where(is_stopped, 0, 1),
@@ -288,7 +297,7 @@ def make_update_step(
       network_state,
       opt_state,
       guard,
-      guard_lib.choose(is_applied, ema_params, state.ema_params),
+      *guard_lib.choose(is_applied, new_averages, averages),
     ), metrics
 
   return jax.pmap(

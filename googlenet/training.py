@@ -93,9 +93,15 @@ class Training:
         if self._stopper.poll() and step < num_steps:
           self._stop(step, state)
     except metrics_lib.NonFiniteError as error:
-      where = diagnosis.find(
-        self._run, state, error.step, self._indices(error.step - 1, error.step)
-      )
+      try:
+        where = diagnosis.find(
+          self._run,
+          state,
+          error.step,
+          self._indices(error.step - 1, error.step),
+        )
+      except jax.errors.JaxRuntimeError:  # it takes more memory than a step
+        where = ''
       if not where:
         raise
       raise metrics_lib.NonFiniteError(
@@ -135,7 +141,7 @@ class Training:
       evaluated = evaluate(
         self._run.eval_step,
         state.eval_params,
-        state.network_state,
+        state.eval_network_state,
         self._run.evaluation,
         config.eval.batch_size,
         self._stopper.poll,

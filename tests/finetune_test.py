@@ -11,6 +11,7 @@ from launch_test import files_under
 
 from googlenet import checkpoint, finetune, loop, optimizer, pretrained
 from googlenet import config as config_lib
+from googlenet import network as network_lib
 from googlenet.errors import UserError
 from googlenet.initialization import init_from_numpy
 
@@ -92,6 +93,24 @@ def test_heads_that_the_other_run_has_not(config, tmp_path):
   )
   assert params['aux_1/fc'] is case.params['aux_1/fc']
   assert network_state.keys() == case.network_state.keys()
+
+
+def test_other_classes_where_convolutions_are_the_classifier(config, tmp_path):
+  cases = []
+  for num_classes in (10, 7):
+    config.model.update(variant='nin', num_classes=num_classes, kernels='xla')
+    network = network_lib.make_network(config.model)
+    cases.append(Case(network, *init_from_numpy(network, (67, 67, 1), 0)))
+  _, _, lines = finetune.load(
+    stored(tmp_path, cases[0]),
+    cases[1].network,
+    cases[1].params,
+    cases[1].network_state,
+  )
+  names = ', '.join(
+    f'conv_4/{name}' for name in ('conv_1x1_1', 'conv_1x1_2', 'conv_3x3')
+  )
+  assert lines[-1] == f'new      {names}: newly initialised'
 
 
 @pytest.mark.parametrize(('old', 'new'), [(1, 3), (3, 1), (3, 3), (4, 3)])

@@ -94,7 +94,8 @@ def test_a_step_that_is_left_out_changes_nothing(config, bad):
   before = jax.device_get(state)
   state, metrics = step(update, state, **{'gradient': 0.25, **bad})
   after = jax.device_get(state)
-  for part in ('params', 'network_state', 'opt_state', 'ema_params'):
+  averages = 'ema_params', 'ema_network_state'
+  for part in ('params', 'network_state', 'opt_state', *averages):
     chex.assert_trees_all_equal(getattr(after, part), getattr(before, part))
   assert after.step == 2
   assert metrics['skipped_steps'] == 1
@@ -120,10 +121,20 @@ def test_average_of_the_parameters(config):
       state.ema_params['conv']['w'], expected, rtol=1e-6
     )
   assert state.eval_params is state.ema_params
+  assert state.eval_network_state is state.ema_network_state
+  # From 1 towards the 2 that each step brings, at 0.1, 2/11, 0.25, 0.3, 0.3.
+  left = 0.1 * (2 / 11) * 0.25 * 0.3 * 0.3
+  np.testing.assert_allclose(
+    state.ema_network_state['bn']['mean'], 2 - left, rtol=1e-5
+  )
+  frozen = {'conv': {'w': np.random.default_rng(0).random(99, np.float32)}}
+  kept = step_lib.update_ema(frozen, frozen, 100, 0.999)
+  np.testing.assert_array_equal(kept['conv']['w'], frozen['conv']['w'])
   config.train.ema_decay = 0.0
   state, _ = make_update(config)
-  assert state.ema_params == {}
+  assert state.ema_params == state.ema_network_state == {}
   assert state.eval_params is state.params
+  assert state.eval_network_state is state.network_state
 
 
 def broken_at(monkeypatch, steps):

@@ -183,6 +183,6 @@ def smallest_image(architecture: Architecture) -> int:
 
 
 def depth(architecture: Architecture) -> int:
-  """Returns the weighted layers on the longest path; a block counts two."""
+  """Returns the weighted layers on the longest path, as in Table 1."""
   size = smallest_image(architecture)
   return walk(architecture, (size, size, 1), 1).depth

@@ -72,7 +72,7 @@ def inception_3x3(
 
 
 def _double_3x3(reduce: int, out: int, stride: int = 1) -> Branch:
-  """Two 3x3 see what one 5x5 sees, for 18/25 of the work."""
+  """Two 3x3 see what one 5x5 sees, for 18/25 of the work if reduce == out."""
   return (
     Conv('conv_double_3x3_reduce', reduce, 1),
     Conv('conv_double_3x3_1', out, 3),
