@@ -65,6 +65,7 @@ from ml_collections import config_flags  # noqa: E402
 from googlenet import config as config_lib  # noqa: E402
 from googlenet import distributed  # noqa: E402
 from googlenet.errors import UserError, did_you_mean  # noqa: E402
+from googlenet.fields import FIELDS  # noqa: E402
 from googlenet.machine import tune_machine  # noqa: E402
 from googlenet.stopping import Stopped  # noqa: E402
 
@@ -239,7 +240,7 @@ def _override(config: ml_collections.ConfigDict, argv: list[str]) -> None:
   """Sets the fields that are given as flags; nothing else may be left."""
   for arg in argv[1:]:
     match = re.match('--?(?:no)?config[.]([^=]*)', arg)
-    if match and match[1] not in config_lib.FIELDS:
+    if match and match[1] not in FIELDS:
       raise config_lib.unknown_field(match[1])
   fields = flags.FlagValues()
   try:

@@ -19,6 +19,7 @@ from googlenet.archive import DamagedError
 from googlenet.data.sources import Dataset
 from googlenet.distributed import broadcast, on_process_0
 from googlenet.errors import UserError
+from googlenet.fields import FIELDS
 from googlenet.workdir import Lock, check_workdir, check_writable
 
 # What a run has begun with, in parameters or in the order of its data.
@@ -45,7 +46,7 @@ MAY_CHANGE = (
   'data.workers',
   'eval.crops',
   'train.compilation_cache',
-  *(name for name in config_lib.FIELDS if name.startswith('benchmark.')),
+  *(name for name in FIELDS if name.startswith('benchmark.')),
 )
 
 
@@ -163,7 +164,7 @@ def differences(
 
   return {
     name: (there.get(name), here[name])
-    for name in config_lib.FIELDS
+    for name in FIELDS
     if plain(there.get(name)) != plain(here[name])
   }
 

@@ -12,6 +12,7 @@ from googlenet import loop, optimizer
 from googlenet.benchmark import contenders
 from googlenet.data import images
 from googlenet.errors import UserError, did_you_mean
+from googlenet.fields import FIELDS
 from googlenet.modes import benchmark, evaluate
 
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
@@ -24,7 +25,7 @@ def test_every_config_file_loads_locked_and_valid(path):
   assert config.train.is_locked
   resolved = config_lib.resolve(config)
   assert isinstance(resolved, ml_collections.FrozenConfigDict)
-  assert set(config_lib.flatten(config)) == set(config_lib.FIELDS)
+  assert set(config_lib.flatten(config)) == set(FIELDS)
   assert f'--config=configs/{path.name}' in path.read_text()
 
 
@@ -76,7 +77,7 @@ def test_no_field_is_unread(config, tmp_path, monkeypatch):
   source = (ROOT / 'launch.py').read_text()
   if 'tune_machine(arguments.config.train.compilation_cache)' in source:
     read.add('train.compilation_cache')
-  assert [name for name in config_lib.FIELDS if name not in read] == []
+  assert [name for name in FIELDS if name not in read] == []
 
 
 def test_every_field_of_the_default_has_a_comment():
@@ -86,7 +87,7 @@ def test_every_field_of_the_default_has_a_comment():
     for above, line in itertools.pairwise(lines)
     if re.match(r'  \w+\.\w+ = (?!.*ConfigDict)', line)
   ]
-  assert len(fields) == len(config_lib.FIELDS)
+  assert len(fields) == len(FIELDS)
   for above, line in fields:
     assert '  # ' in line or above.strip().startswith('#'), line
 
@@ -131,7 +132,7 @@ def test_durations():
 
 
 def test_suggestions():
-  fields = config_lib.FIELDS
+  fields = FIELDS
   assert 'optimizer.learning_rate' in did_you_mean(
     'optimizer.lerning_rate', fields
   )

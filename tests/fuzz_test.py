@@ -21,6 +21,7 @@ from googlenet import archive, checkpoint
 from googlenet import config as config_lib
 from googlenet.data.idx import idx_header, read_idx
 from googlenet.errors import UserError
+from googlenet.fields import FIELDS
 
 CONFIG = ROOT / 'configs/fmnist96.py'
 # The largest that a file of some kilobytes may cost to be refused.
@@ -45,7 +46,7 @@ def one_line(error: UserError) -> str:
 
 
 names = st.one_of(
-  st.sampled_from(sorted(config_lib.FIELDS)),
+  st.sampled_from(sorted(FIELDS)),
   st.sampled_from(
     ['train', 'model', 'train.epoch', 'a.b.c', '', '.', 'seed.x']
   ),

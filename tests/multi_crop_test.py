@@ -11,6 +11,7 @@ from PIL import Image
 from googlenet import config as config_lib
 from googlenet import loop, multi_crop
 from googlenet import train_step as step_lib
+from googlenet.fields import FIELDS
 from googlenet.initialization import init_from_numpy
 from googlenet.modes import evaluate
 
@@ -146,7 +147,7 @@ def test_the_sizes_are_those_of_the_paper():
     per_square = 2 * (5 + protocol.with_whole)
     squares = len(protocol.sevenths) * protocol.num_squares
     assert crops == squares * per_square
-    assert config_lib.FIELDS['eval.crops'].is_valid(crops)
+    assert FIELDS['eval.crops'].is_valid(crops)
 
 
 def test_networks_that_see_other_images_are_not_averaged(photos_config):

@@ -17,6 +17,7 @@ import launch
 from googlenet import archive, checkpoint, loop, resume
 from googlenet import config as config_lib
 from googlenet.errors import UserError
+from googlenet.fields import ADDED
 from googlenet.saver import WriteError
 from googlenet.workdir import Lock
 
@@ -396,7 +397,7 @@ def test_seconds_ask_for_checkpoints(small, tmp_path, monkeypatch):
 def test_a_config_without_younger_fields(small, tmp_path):
   """A run goes on as it was before there were these fields."""
   values = json.loads(config_lib.to_json(small))
-  for name in config_lib.ADDED:
+  for name in ADDED:
     section, _, field = name.partition('.')
     del values[section][field]
   path = tmp_path / 'config.json'

@@ -1,0 +1,272 @@
+"""What every field of a config may hold, in a table, with words for it."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import jmp
+
+from googlenet import architectures, initializers, layers, modules, optimizer
+
+
+class Field(NamedTuple):
+  """What a field may hold: a test, and the same in words."""
+
+  is_valid: Callable[[Any], bool]
+  allowed: str
+
+
+# Larger numbers are infinite on the device.
+_FLOAT32_MAX = 3.4e38
+
+
+def _is_number(value: Any) -> bool:
+  return type(value) in (int, float) and abs(value) <= _FLOAT32_MAX
+
+
+def _integer(low: int, high: int = 2**31 - 1) -> Field:
+  return Field(
+    lambda v: type(v) is int and low <= v <= high,
+    f'a whole number from {low} to {high}',
+  )
+
+
+def _number(low: float, high: float = math.inf) -> Field:
+  words = f'from {low:g} to {high:g}' if high < math.inf else f'>= {low:g}'
+  return Field(
+    lambda v: _is_number(v) and low <= v <= high, f'a number {words}'
+  )
+
+
+def _positive(high: float = math.inf) -> Field:
+  words = f'a number > 0 and <= {high:g}' if high < math.inf else 'a number > 0'
+  return Field(lambda v: _is_number(v) and 0 < v <= high, words)
+
+
+def _fraction() -> Field:
+  return Field(
+    lambda v: _is_number(v) and 0 <= v < 1, 'a number from 0 to below 1'
+  )
+
+
+def _choice(*names: str) -> Field:
+  return Field(
+    lambda v: isinstance(v, str) and v in names, 'one of ' + ', '.join(names)
+  )
+
+
+def _optional(field: Field) -> Field:
+  return Field(
+    lambda v: v is None or field.is_valid(v), f'{field.allowed}, or None'
+  )
+
+
+def _boolean() -> Field:
+  return Field(lambda v: isinstance(v, bool), 'true or false')
+
+
+def _text(empty: bool = False) -> Field:
+  return Field(
+    lambda v: isinstance(v, str) and (empty or v != ''),
+    'a text' + ('' if empty else ' that is not empty'),
+  )
+
+
+def _channels() -> Field:
+  return Field(lambda v: type(v) is int and v in (0, 1, 3), '0, 1 or 3')
+
+
+def _tuple_of(element: Field, words: str, example: str = '(0.5,)') -> Field:
+  return Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and len(v) > 0
+      and all(element.is_valid(x) for x in v)
+    ),
+    f'a tuple of {words}, like {example}',
+  )
+
+
+def _range(element: Field, words: str, example: str) -> Field:
+  return Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and len(v) == 2
+      and all(element.is_valid(x) for x in v)
+      and v[0] <= v[1]
+    ),
+    f'the smallest and the largest of {words}, like {example}',
+  )
+
+
+def _parts() -> Field:
+  return Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and all(isinstance(part, str) and part for part in v)
+      and len(set(v)) == len(v)
+    ),
+    "a tuple of different parts of the network, like ('conv_1', "
+    "'inception_3a'), or ()",
+  )
+
+
+def _are_rates(value: Any) -> bool:
+  try:
+    optimizer.parse_rates(value)
+  except (ValueError, TypeError, AttributeError):
+    return False
+  return isinstance(value, (tuple, list))
+
+
+def _is_policy(value: Any) -> bool:
+  try:
+    policy = jmp.get_policy(value)
+  except Exception:  # jmp raises whatever its parsing meets
+    return False
+  return (
+    policy.param_dtype == policy.output_dtype == jnp.float32
+    and policy.compute_dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
+  )
+
+
+_METRICS = ('eval/accuracy', 'eval/top_5', 'eval/loss')
+
+_POLICY = Field(
+  _is_policy,
+  'float32, or a jmp policy with float32 parameters and output and compute '
+  'in float32, bfloat16 or float16, like '
+  'params=float32,compute=bfloat16,output=float32',
+)
+
+FIELDS: dict[str, Field] = {
+  'seed': _integer(0),
+  'model.variant': _choice(*architectures.ARCHITECTURES),
+  'model.num_classes': _integer(1, 100_000),
+  'model.width_multiplier': _positive(100),
+  'model.normalization': _choice('auto', *architectures.NORMALIZATIONS),
+  'model.batch_norm_decay': _fraction(),
+  'model.activation': _choice(*modules.ACTIVATIONS),
+  'model.dropout': _optional(_fraction()),
+  'model.aux_heads': _choice('auto', 'on', 'off'),
+  'model.initializer': _choice('auto', *initializers.INITIALIZERS),
+  'model.kernels': _choice('auto', *layers.KERNELS),
+  'data.source': _choice('bundled', 'tfds'),
+  'data.name': _text(),
+  'data.data_dir': _text(empty=True),
+  'data.train_split': _text(),
+  'data.eval_split': _text(),
+  'data.image_size': _integer(1, 4096),
+  'data.channels': _channels(),
+  'data.mean': _tuple_of(_number(-math.inf), 'numbers'),
+  'data.std': _tuple_of(_positive(), 'numbers > 0'),
+  'data.resize': _integer(0, 4096),
+  'data.on_device_mb': _integer(0),
+  'data.workers': _integer(0, 1024),
+  'augment.flip': _boolean(),
+  'augment.crop_padding': _integer(0, 1024),
+  'augment.random_resized_crop': _boolean(),
+  'augment.crop_area': _range(
+    Field(lambda v: _is_number(v) and 0 < v <= 1, ''),
+    'parts of 1',
+    '(0.08, 1.0)',
+  ),
+  'augment.crop_aspect': _range(_positive(), 'numbers > 0', '(0.75, 1.3333)'),
+  'optimizer.name': _choice(*optimizer.OPTIMIZERS),
+  'optimizer.learning_rate': _positive(),
+  'optimizer.momentum': _fraction(),
+  'optimizer.nesterov': _boolean(),
+  'optimizer.weight_decay': _number(0),
+  'optimizer.grad_clip_norm': _number(0),
+  'optimizer.schedule': _choice(*optimizer.SCHEDULES),
+  'optimizer.warmup_steps': _integer(0),
+  'optimizer.step_epochs': _tuple_of(_positive(), 'numbers > 0'),
+  'optimizer.step_factor': _positive(),
+  'optimizer.poly_power': _positive(),
+  'finetune.from_workdir': _text(empty=True),
+  'finetune.frozen': _parts(),
+  'finetune.learning_rates': Field(
+    _are_rates,
+    'a tuple of part=factor, each factor > 0, no part twice, like '
+    "('logits=10', 'conv_1=0.1'), or ()",
+  ),
+  'train.epochs': _integer(1),
+  'train.max_steps': _integer(0),
+  'train.batch_size': _integer(1),
+  'train.microbatches': _integer(1),
+  'train.label_smoothing': _fraction(),
+  'train.aux_loss_weight': _number(0),
+  'train.precision': _POLICY,
+  'train.loss_scale': Field(
+    lambda v: v == 'dynamic' if isinstance(v, str) else _positive().is_valid(v),
+    'a number > 0 or dynamic',
+  ),
+  'train.on_nonfinite': _choice('stop', 'skip'),
+  'train.max_nonfinite': _integer(1),
+  'train.ema_decay': _fraction(),
+  'train.compilation_cache': _text(empty=True),
+  'eval.every_epochs': _integer(1),
+  'eval.batch_size': _integer(1),
+  'eval.crops': Field(lambda v: v in (1, 10, 144), 'one of 1, 10, 144'),
+  'checkpoint.every_epochs': _integer(0),
+  'checkpoint.every_steps': _integer(0),
+  'checkpoint.every_seconds': _number(0),
+  'checkpoint.keep': _integer(1),
+  'checkpoint.best_metric': Field(
+    lambda v: isinstance(v, str) and v in ('', *_METRICS),
+    "'' or one of " + ', '.join(_METRICS),
+  ),
+  'logging.every_steps': _integer(1),
+  'logging.tensorboard': _boolean(),
+  'logging.profile_steps': _integer(0, 1000),
+  'benchmark.batch_sizes': _tuple_of(
+    _integer(1), 'whole numbers from 1', '(32, 128)'
+  ),
+  'benchmark.precisions': _tuple_of(
+    _POLICY,
+    'jmp policies as train.precision takes them',
+    "('params=float32,compute=bfloat16,output=float32',)",
+  ),
+  'benchmark.steps': _integer(1, 100_000),
+  'benchmark.rounds': _integer(1, 1000),
+  'benchmark.torch_python': _text(empty=True),
+}
+
+# Values of fields that are younger than some config.json, with which a run
+# goes on as it did before there was the field.
+ADDED = {
+  'model.width_multiplier': 1.0,
+  'model.normalization': 'auto',
+  'model.batch_norm_decay': 0.9,
+  'model.activation': 'relu',
+  'model.dropout': None,
+  'model.aux_heads': 'auto',
+  'data.channels': 0,
+  'data.resize': 0,
+  'data.workers': 0,
+  'augment.random_resized_crop': False,
+  'augment.crop_area': (0.08, 1.0),
+  'augment.crop_aspect': (0.75, 1.3333),
+  'train.aux_loss_weight': 0.3,
+  'eval.crops': 1,
+  'logging.profile_steps': 0,
+  'benchmark.batch_sizes': (32, 128),
+  'benchmark.precisions': (
+    'float32',
+    'params=float32,compute=bfloat16,output=float32',
+  ),
+  'benchmark.steps': 5,
+  'benchmark.rounds': 3,
+  'benchmark.torch_python': '',
+  'finetune.from_workdir': '',
+  'finetune.frozen': (),
+  'finetune.learning_rates': (),
+  'train.on_nonfinite': 'stop',
+  'train.max_nonfinite': 10,
+  'train.ema_decay': 0.0,
+  'checkpoint.every_steps': 0,
+  'checkpoint.every_seconds': 0.0,
+  'checkpoint.keep': 2,
+  'checkpoint.best_metric': '',
+}
