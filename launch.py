@@ -1,31 +1,22 @@
-"""GoogLeNet on JAX: train, evaluate, look at or time what a config file says.
+"""GoogLeNet on JAX: train, look at and use what a config file says.
 
   python launch.py --config=configs/fmnist96.py
   python launch.py --config=configs/fmnist96.py --config.train.epochs=2
   python launch.py --mode=evaluate --workdir=runs/...
-  python launch.py --mode=summary --config=configs/fmnist96.py [--compare]
-  python launch.py --mode=benchmark --config=configs/fmnist96.py
-  python launch.py --mode=import_weights --weights=googlenet.pth ...
-  python launch.py --mode=export_weights --workdir=runs/... --weights=out.pth
 
-Flags:
+{modes}
+Flags of every mode
   --config    Config file. Any field of it is a flag: --config.seed=1.
               Without it, the config of the run in --workdir.
-  --mode      train (default), evaluate, summary, benchmark, import_weights or
-              export_weights.
-  --workdir   Folder of a run. Default of training, benchmark and import: a
-              fresh dated one in runs/. A run that was cut off is continued.
-              With --mode=evaluate also several, as a,b,c: their predictions
-              are averaged.
-  --compare   With --mode=summary: a line for each network.
-  --weights   File of another framework that is imported or written.
-  --allow_config_change
-              Continue a run with another config (but not another network, data
-              or seed).
+  --mode      One of the above.
+  --workdir   Folder of a run. Where one is made, the default is a fresh dated
+              one in runs/. A run that was cut off is continued.
+
+One run of several processes
   --coordinator_address, --num_processes, --process_id
-              One run of several processes: host:port of process 0, how many
-              there are, which one this is (from 0). Under SLURM, Open MPI,
-              Kubernetes and on Cloud TPUs they are found without these.
+              host:port of process 0, how many there are, which one this is
+              (from 0). Under SLURM, Open MPI, Kubernetes and on Cloud TPUs they
+              are found without these.
   --heartbeat_timeout_seconds
               A process that is silent for so long ends the others (30).
 
@@ -67,30 +58,9 @@ from googlenet import distributed  # noqa: E402
 from googlenet.errors import UserError, did_you_mean  # noqa: E402
 from googlenet.fields import FIELDS  # noqa: E402
 from googlenet.machine import tune_machine  # noqa: E402
+from googlenet.modes import FLAGS, MODES, modes_of  # noqa: E402
 from googlenet.stopping import Stopped  # noqa: E402
 
-# A mode is the file googlenet/modes/<name>.py with a function `run`.
-MODES = (
-  'train',
-  'evaluate',
-  'summary',
-  'benchmark',
-  'import_weights',
-  'export_weights',
-)
-# They make a run anew: a workdir has nothing to tell them.
-_FRESH = ('benchmark', 'import_weights')
-# They read one.
-_READING = {
-  'evaluate': '--mode=evaluate scores a run',
-  'export_weights': '--mode=export_weights writes the weights of a run',
-}
-# Flags that are of some modes alone.
-_FLAG_MODES = {
-  'compare': ('summary',),
-  'allow_config_change': ('train',),
-  'weights': ('import_weights', 'export_weights'),
-}
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 _HELP = {'-h', '--help', '-help', '--helpfull', '--helpshort'}
 
@@ -112,13 +82,66 @@ def parse(argv: list[str]) -> Arguments:
   Raises:
     UserError: whatever is wrong with it, or with the config.
   """
+  ours = _define_flags()
+  try:
+    argv = ours.read_flags_from_files(argv, force_gnu=False)
+    rest = ours(argv, known_only=True)
+  except flags.Error as error:
+    raise UserError(str(error)) from error
+  if ours.mode not in MODES:
+    raise UserError(
+      f'--mode={ours.mode} is not a mode{did_you_mean(ours.mode, MODES)}; '
+      f'allowed is one of {", ".join(MODES)}'
+    )
+  mode = MODES[ours.mode]
+  options = _options(ours)
+  address = distributed.Address(
+    ours.coordinator_address, ours.num_processes, ours.process_id
+  )
+  distributed.check_address(address)
+  workdir, others = os.path.expanduser(ours.workdir), []
+  if mode.workdir == 'reads' and not workdir:
+    raise UserError(f'--workdir is missing: --mode={ours.mode} reads a run')
+  if mode.takes_several and not os.path.isdir(workdir):
+    workdir, *others = map(os.path.expanduser, workdir.split(','))
+  if ours.config:
+    config = _load_config_file(ours.config)
+  elif workdir and mode.workdir != 'makes':
+    config = config_lib.load(pathlib.Path(workdir) / 'config.json')
+  else:
+    raise UserError(
+      '--config is missing: give a config file, like '
+      '--config=configs/fmnist96.py'
+    )
+  _override(config, rest)
+  resolved = config_lib.resolve(config)
+  if others:
+    options['others'] = tuple(
+      (other, _config_of(other, config, ours.config, rest)) for other in others
+    )
+  return Arguments(
+    ours.mode,
+    workdir or _fresh_workdir(ours.config),
+    resolved,
+    options,
+    address,
+    ours.heartbeat_timeout_seconds,
+  )
+
+
+def _define_flags() -> flags.FlagValues:
+  """Returns our own flags, without those of the config's fields."""
   ours = flags.FlagValues()
-  flags.DEFINE_string('config', '', '', flag_values=ours)
-  flags.DEFINE_string('mode', 'train', '', flag_values=ours)
-  flags.DEFINE_string('workdir', '', '', flag_values=ours)
-  flags.DEFINE_string('weights', '', '', flag_values=ours)
-  flags.DEFINE_bool('compare', False, '', flag_values=ours)
-  flags.DEFINE_bool('allow_config_change', False, '', flag_values=ours)
+  define = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+  }
+  for name, default in {'config': '', 'mode': 'train', 'workdir': ''}.items():
+    flags.DEFINE_string(name, default, '', flag_values=ours)
+  for name, flag in FLAGS.items():
+    define[type(flag.default)](name, flag.default, flag.help, flag_values=ours)
   flags.DEFINE_string('coordinator_address', None, '', flag_values=ours)
   flags.DEFINE_integer('num_processes', None, '', flag_values=ours)
   flags.DEFINE_integer('process_id', None, '', flag_values=ours)
@@ -130,65 +153,28 @@ def parse(argv: list[str]) -> Arguments:
     upper_bound=3600,
     flag_values=ours,
   )
-  try:
-    argv = ours.read_flags_from_files(argv, force_gnu=False)
-    rest = ours(argv, known_only=True)
-  except flags.Error as error:
-    raise UserError(str(error)) from error
-  if ours.mode not in MODES:
-    raise UserError(
-      f'--mode={ours.mode} is not a mode{did_you_mean(ours.mode, MODES)}; '
-      f'allowed is one of {", ".join(MODES)}'
-    )
-  options = {}
-  for name, modes in _FLAG_MODES.items():
-    if ours.mode in modes:
-      options[name] = ours[name].value
-    elif ours[name].value:
+  return ours
+
+
+def _options(ours: flags.FlagValues) -> dict[str, Any]:
+  """Returns the flags of the mode alone; refuses those of other modes."""
+  for name in FLAGS:
+    if ours[name].present and ours.mode not in modes_of(name):
       raise UserError(
-        f'--{name} is a flag of --mode={" and ".join(modes)}, not of '
+        f'--{name} is a flag of --mode={" and ".join(modes_of(name))}, not of '
         f'--mode={ours.mode}'
       )
-  if 'weights' in options:
-    options['weights'] = os.path.expanduser(ours.weights)
-  workdir = os.path.expanduser(ours.workdir)
-  if ours.mode in _READING and not workdir:
-    raise UserError(f'--workdir is missing: {_READING[ours.mode]}')
-  address = distributed.Address(
-    ours.coordinator_address, ours.num_processes, ours.process_id
-  )
-  distributed.check_address(address)
-  if ours.mode == 'evaluate' and not os.path.isdir(workdir):
-    workdir, *others = map(os.path.expanduser, workdir.split(','))
-  else:
-    others = []
-  if ours.config:
-    config = _load_config_file(ours.config)
-  elif ours.mode not in _FRESH and workdir:
-    config = config_lib.load(pathlib.Path(workdir) / 'config.json')
-  else:
-    raise UserError(
-      '--config is missing: give a config file, like '
-      '--config=configs/fmnist96.py'
-    )
-  _override(config, rest)
-  if not workdir:
-    stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
-    name = f'{pathlib.Path(ours.config).stem}-{stamp}-{os.getpid()}'
-    workdir = os.path.join('runs', name)
-  resolved = config_lib.resolve(config)
-  if others:
-    options['others'] = tuple(
-      (other, _config_of(other, config, ours.config, rest)) for other in others
-    )
-  return Arguments(
-    ours.mode,
-    workdir,
-    resolved,
-    options,
-    address,
-    ours.heartbeat_timeout_seconds,
-  )
+  values = {name: ours[name].value for name in MODES[ours.mode].flags}
+  return {
+    name: os.path.expanduser(value) if isinstance(value, str) else value
+    for name, value in values.items()
+  }
+
+
+def _fresh_workdir(config_file: str) -> str:
+  stamp = time.strftime('%Y-%m-%d-%H%M%S', time.localtime(_STARTED))
+  name = f'{pathlib.Path(config_file).stem}-{stamp}-{os.getpid()}'
+  return os.path.join('runs', name)
 
 
 def _config_of(
@@ -249,9 +235,7 @@ def _override(config: ml_collections.ConfigDict, argv: list[str]) -> None:
     )
     positional = fields(argv)[1:]
   except flags.UnrecognizedFlagError as error:
-    near = did_you_mean(
-      error.flagname, ('config', 'workdir', 'mode', 'weights', 'compare')
-    )
+    near = did_you_mean(error.flagname, ('config', 'workdir', 'mode', *FLAGS))
     raise UserError(f'--{error.flagname} is not a flag{near}') from error
   # Beside its own errors absl lets some of Python's through.
   except (flags.Error, ValueError, TypeError, AttributeError) as error:
@@ -274,11 +258,24 @@ def _value_problem(argv: list[str], text: str) -> str:
   return text
 
 
+def help_text() -> str:
+  """Returns what --help prints: the modes of the table by group."""
+  lines = []
+  for group in dict.fromkeys(mode.group for mode in MODES.values()):
+    lines.append(group)
+    for name, mode in MODES.items():
+      if mode.group == group:
+        lines.append(f'  --mode={name:<15} {mode.help}')
+        lines += [f'      --{flag}: {FLAGS[flag].help}' for flag in mode.flags]
+    lines.append('')
+  return __doc__.replace('{modes}', '\n'.join(lines).rstrip() + '\n')
+
+
 def main(argv: list[str]) -> int:
   """Runs the mode of a command line and returns the exit code."""
   signal.signal(signal.SIGINT, signal.default_int_handler)
   if _HELP.intersection(argv):
-    print(__doc__)
+    print(help_text())
     return EXIT_DONE
   try:
     is_alone = not supervisor.is_one_of_several(argv[1:], os.environ)

@@ -214,7 +214,10 @@ def _train(
 ) -> dict[str, Any]:
   run = build(config)
   writer = Writer(
-    workdir, config_lib.to_json(config), config.logging.tensorboard
+    workdir,
+    config_lib.to_json(config),
+    run.train.dataset.class_names,
+    config.logging.tensorboard,
   )
   screen = metrics_lib.Screen(sys.stdout, run.durations.num_steps)
   start = resume.first_start(run.state)

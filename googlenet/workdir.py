@@ -5,6 +5,7 @@ import fcntl
 import os
 import pathlib
 import socket
+from collections.abc import Iterable
 from typing import BinaryIO, TextIO
 
 from googlenet.archive import sync_folder
@@ -70,6 +71,39 @@ def write_text(path: pathlib.Path, text: str) -> None:
     os.fsync(file.fileno())
   os.replace(aside, path)
   sync_folder(path.parent)
+
+
+def write_classes(
+  workdir: str | os.PathLike[str], names: Iterable[str]
+) -> None:
+  """Writes classes.txt: the name of a class in each line, the first is 0."""
+  lines = [' '.join(name.split()) + '\n' for name in names]
+  write_text(pathlib.Path(workdir) / 'classes.txt', ''.join(lines))
+
+
+def read_classes(
+  workdir: str | os.PathLike[str], num_classes: int
+) -> tuple[str, ...]:
+  """Returns the names of all classes; those that are not known are numbers.
+
+  Raises:
+    UserError: classes.txt is no text, or has more names than there are classes.
+  """
+  path, names = pathlib.Path(workdir) / 'classes.txt', []
+  try:
+    if path.exists():
+      names = path.read_text(encoding='utf-8').splitlines()
+  except UnicodeDecodeError as error:
+    raise UserError(
+      f'{path} is no UTF-8 text: it holds the name of a class in each line'
+    ) from error
+  if len(names) > num_classes:
+    raise UserError(
+      f'{path} has {len(names)} lines, the network {num_classes} classes: give '
+      'the name of a class in each line'
+    )
+  numbers = range(len(names), num_classes)
+  return (*names, *(str(number) for number in numbers))
 
 
 def append(file: BinaryIO, data: bytes) -> None:

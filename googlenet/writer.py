@@ -7,18 +7,26 @@ input, or whose loss is never finite, leaves nothing behind.
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import jax
 
 from googlenet import events
 from googlenet.errors import UserError
-from googlenet.workdir import RUN_FILES, Lock, append, holds_a_run, write_text
+from googlenet.workdir import (
+  RUN_FILES,
+  Lock,
+  append,
+  holds_a_run,
+  write_classes,
+  write_text,
+)
 
 
 class Writer:
-  """Writes a workdir: config.json, metrics.jsonl, TensorBoard, result.json.
+  """Writes a workdir: config.json, classes.txt, metrics.jsonl, TensorBoard,
+  result.json.
 
   Only process 0 writes; elsewhere every call does nothing.
   """
@@ -27,10 +35,11 @@ class Writer:
     self,
     workdir: str | os.PathLike[str],
     config_json: str,
+    class_names: Sequence[str],
     tensorboard: bool,
   ):
     self._workdir = pathlib.Path(workdir)
-    self._config_json = config_json
+    self._config_json, self._class_names = config_json, class_names
     self._with_tensorboard = tensorboard
     self._is_writer = jax.process_index() == 0
     self._lock: Lock | None = None
@@ -52,7 +61,7 @@ class Writer:
       if name != 'profile' and (self._workdir / name).exists():
         raise UserError(holds_a_run(self._workdir, name))
     # First: a folder with it holds a run, which can be continued.
-    write_text(self._workdir / 'config.json', self._config_json)
+    self._write_texts()
     (self._workdir / 'checkpoints').mkdir()
     self._open_files()
 
@@ -68,10 +77,14 @@ class Writer:
     path = self._workdir / 'metrics.jsonl'
     if path.exists() and path.stat().st_size > num_bytes:
       os.truncate(path, num_bytes)
-    write_text(self._workdir / 'config.json', self._config_json)
+    self._write_texts()
     (self._workdir / 'checkpoints').mkdir(exist_ok=True)
     (self._workdir / 'result.json').unlink(missing_ok=True)
     self._open_files()
+
+  def _write_texts(self) -> None:
+    write_text(self._workdir / 'config.json', self._config_json)
+    write_classes(self._workdir, self._class_names)
 
   def _open_files(self) -> None:
     path = self._workdir / 'metrics.jsonl'

@@ -45,7 +45,7 @@ def test_a_loss_that_is_not_finite_names_its_step(loss):
 
 def test_nothing_is_written_before_the_first_record(tmp_path):
   workdir = tmp_path / 'run'
-  writer = Writer(workdir, '{}', tensorboard=True)
+  writer = Writer(workdir, '{}', ('a', 'b'), tensorboard=True)
   assert not workdir.exists()
   writer.write(2, 0.5, {'train/loss': 1.25})
   writer.write(4, 1.0, {'train/loss': 0.75, 'eval/accuracy': 0.5})
@@ -79,7 +79,7 @@ def read_scalars(folder):
 
 
 def test_of_two_runs_started_at_once_one_gets_the_folder(tmp_path):
-  writers = [Writer(tmp_path, f'{{"seed": {i}}}', False) for i in range(2)]
+  writers = [Writer(tmp_path, f'{{"seed": {i}}}', (), False) for i in range(2)]
   writers[0].write(1, 0.1, {'train/loss': 1.0})
   with pytest.raises(UserError, match='is in use by another process'):
     writers[1].write(1, 0.1, {'train/loss': 2.0})

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from googlenet import config as config_lib
-from googlenet import loop, multi_crop
+from googlenet import loop, multi_crop, trained
 from googlenet import train_step as step_lib
 from googlenet.fields import FIELDS
 from googlenet.initialization import init_from_numpy
@@ -36,7 +36,9 @@ def member(config, seed):
   network = loop.make_network(config)
   params, state = init_from_numpy(network, (SIZE, SIZE, 3), seed)
   params = jax.tree.map(lambda w: 2 * w, params)  # less alike predictions
-  return evaluate.Member('', config, network, 0, params, state)
+  return trained.Trained(
+    '', config, network, 0, params, state, (SIZE, SIZE, 3), ()
+  )
 
 
 def reference_crops(image, crops):

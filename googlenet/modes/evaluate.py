@@ -1,33 +1,18 @@
 """--mode=evaluate: scores the saved parameters of one workdir or several."""
 
 import math
-import pathlib
-from typing import NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 
-from googlenet import checkpoint, loop, multi_crop
-from googlenet import network as network_lib
+from googlenet import loop, multi_crop, trained
 from googlenet import train_step as step_lib
-from googlenet.data import batches, images, sources
+from googlenet.data import batches, images
 from googlenet.errors import UserError
 from googlenet.evaluation import evaluate, mean_scores
-from googlenet.initialization import abstract_init
 
 Config = ml_collections.FrozenConfigDict
-
-
-class Member(NamedTuple):
-  """One network of an ensemble, ready to run; most ensembles have one."""
-
-  path: pathlib.Path  # of the checkpoint
-  config: Config
-  network: network_lib.Network
-  step: int
-  params: dict
-  network_state: dict
 
 
 def run(
@@ -55,7 +40,10 @@ def run(
   runs = [(workdir, config), *others]
   dataset = loop.load_split(config, 'eval_split')
   members = [
-    _restore(member_config, folder, dataset) for folder, member_config in runs
+    trained.load_run(
+      folder, member_config, loop.image_shape(config, dataset)[-1]
+    )
+    for folder, member_config in runs
   ]
   if len(members) == 1 and config.eval.crops == 1:
     (member,) = members
@@ -86,28 +74,6 @@ def run(
   )
 
 
-def _restore(config: Config, workdir: str, dataset: sources.Dataset) -> Member:
-  """Returns the network of a run with the parameters of its last checkpoint."""
-  network = loop.make_network(config)
-  params, network_state = abstract_init(
-    network, loop.image_shape(config, dataset)
-  )
-  use_ema = bool(config.train.ema_decay)
-  path, restored = checkpoint.newest_whole(
-    workdir,
-    lambda path: checkpoint.restore(path, params, network_state, use_ema),
-    loop.warn,
-  )
-  return Member(
-    path,
-    config,
-    network,
-    restored.step,
-    step_lib.replicated(restored.params),
-    step_lib.replicated(restored.network_state),
-  )
-
-
 def _check_same_images(
   config: Config, workdir: str, other_workdir: str, other: Config
 ) -> None:
@@ -130,7 +96,9 @@ def _check_same_images(
       )
 
 
-def evaluate_average(config: Config, members: list[Member]) -> dict[str, float]:
+def evaluate_average(
+  config: Config, members: list[trained.Trained]
+) -> dict[str, float]:
   """Scores probabilities averaged over crops and networks.
 
   The data is read once for each size of `eval.crops`; the probabilities of all

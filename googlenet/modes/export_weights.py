@@ -2,16 +2,15 @@
 
 import os
 import pathlib
-from typing import Any
 
+import jax
 import ml_collections
 
-from googlenet import architectures, pretrained
-from googlenet import network as network_lib
+from googlenet import architectures, trained
 from googlenet.architectures import analysis
 from googlenet.architectures.rows import AvgPool
 from googlenet.errors import UserError
-from googlenet.initialization import abstract_init, count_parameters
+from googlenet.initialization import count_parameters
 from googlenet.padding import placement
 from googlenet.weights import convert, files, names
 
@@ -36,16 +35,16 @@ def run(
   del started
   scheme = names.scheme_of(config.model)
   check_target(weights, scheme)
-  path, saved = pretrained.read_run(workdir)
-  architecture = architectures.resolve(config.model)
-  channels = stored_channels(path, saved.params, architecture)
+  saved = trained.load_run(workdir, config)
+  path, architecture = saved.path, saved.network.architecture
+  channels = saved.image_shape[-1]
   check_heads(config, architecture, scheme, channels)
-  network = network_lib.make_network(config.model)
-  size = config.data.image_size
-  shapes = abstract_init(network, (size, size, channels))
-  check_shapes(path, (saved.params, saved.network_state), shapes)
-  entries = names.make_entries(scheme, architecture, *shapes)
-  arrays = convert.to_theirs(scheme, entries, saved._asdict(), saved.step)
+  trees = {
+    name: jax.device_get(getattr(saved, name))
+    for name in ('params', 'network_state')
+  }
+  entries = names.make_entries(scheme, architecture, *trees.values())
+  arrays = convert.to_theirs(scheme, entries, trees, saved.step)
   files.write(weights, arrays)
   print(
     f'weights  {weights}: {scheme.network} of {scheme.framework}, '
@@ -62,56 +61,6 @@ def run(
     f'in 0..1, minus {mean}, divided by {std}'
   )
   print(f'from     {path}: step {saved.step:,}')
-
-
-def stored_channels(
-  path: pathlib.Path,
-  params: pretrained.Tree,
-  architecture: architectures.Architecture,
-) -> int:
-  """Returns the input channels of the network in a checkpoint.
-
-  Raises:
-    UserError: it is of another network.
-  """
-  first = names.first_convolution(architecture)
-  try:
-    return params[first]['w'].shape[2]
-  except (KeyError, IndexError) as error:
-    raise UserError(
-      f'checkpoint {path} is of another network than config.model: it has no '
-      f'convolution {first}/w'
-    ) from error
-
-
-def check_shapes(path: pathlib.Path, trees: Any, shapes: Any) -> None:
-  """Checks that a checkpoint is of the network.
-
-  Args:
-    path: of the checkpoint, for messages.
-    trees: its parameters and state.
-    shapes: those of the network.
-
-  Raises:
-    UserError: an array is missing, unknown or of another shape.
-  """
-
-  def kinds(trees: Any) -> dict[str, tuple[int, ...]]:
-    return {
-      f'{module}/{leaf}': tuple(array.shape)
-      for tree in trees
-      for module, leaves in tree.items()
-      for leaf, array in leaves.items()
-    }
-
-  have, want = kinds(trees), kinds(shapes)
-  for name in sorted(have.keys() | want.keys()):
-    if have.get(name) != want.get(name):
-      raise UserError(
-        f'checkpoint {path} is of another network than config.model: at {name} '
-        f'it holds {have.get(name, "nothing")}, the config asks for '
-        f'{want.get(name, "nothing")}'
-      )
 
 
 def check_target(weights: str, scheme: names.Scheme) -> None:

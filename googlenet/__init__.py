@@ -1,0 +1,10 @@
+"""GoogLeNet in Haiku: `googlenet.load(workdir)` is a trained network."""
+
+
+def __getattr__(name: str):
+  # Late: whatever imports a part of the package would import JAX as well.
+  if name == 'load':
+    from googlenet.trained import load_run
+
+    return load_run
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
