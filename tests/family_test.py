@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT, load_config
 
 from googlenet import architectures, layers, modules
+from googlenet import loss as loss_lib
 from googlenet import network as network_lib
-from googlenet import train_step as step_lib
 from googlenet.architectures import analysis
 from googlenet.compilation import compile_with
 from googlenet.errors import UserError
@@ -233,7 +233,7 @@ def test_gradient_step_alone_and_in_two_parts(variant):
       params, state, keys, images, True, axis_name=axis_name
     )
     heads = [outputs.logits, *outputs.aux_logits.values()]
-    losses = [step_lib.cross_entropy(logits, labels).mean() for logits in heads]
+    losses = [loss_lib.cross_entropy(logits, labels).mean() for logits in heads]
     return sum(losses), new_state
 
   def in_two_parts(params):
@@ -370,7 +370,7 @@ def test_aux_heads_are_trained_by_their_share(config):
   config.model.kernels = 'xla'
   network = network_lib.make_network(config.model)
   params, state = init_from_numpy(network, (28, 28, 1), 0)
-  loss_fn = step_lib.make_loss_fn(network, config)
+  loss_fn = loss_lib.make_loss_fn(network, config)
   batch = {
     'image': np.random.default_rng(0).integers(
       0, 256, (8, 28, 28, 1), dtype=np.uint8
@@ -384,10 +384,10 @@ def test_aux_heads_are_trained_by_their_share(config):
   )
   pixels = (jnp.asarray(batch['image']) / 255 - 0.2860) / 0.3530
   outputs, _ = network.apply(params, state, keys(8), pixels, True)
-  aux_loss = step_lib.cross_entropy(outputs.aux_logits['aux_1'], batch['label'])
+  aux_loss = loss_lib.cross_entropy(outputs.aux_logits['aux_1'], batch['label'])
   np.testing.assert_allclose(metrics['aux_1_loss'], aux_loss.mean(), rtol=1e-4)
   config.train.aux_loss_weight = 0.0
-  alone, _ = step_lib.make_loss_fn(network, config)(
+  alone, _ = loss_lib.make_loss_fn(network, config)(
     params, state, batch, (keys(8), keys(8))
   )
   np.testing.assert_allclose(alone, metrics['loss'], rtol=1e-6)

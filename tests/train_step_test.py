@@ -9,6 +9,7 @@ import pytest
 
 from googlenet import config as config_lib
 from googlenet import loop
+from googlenet import loss as loss_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
@@ -50,13 +51,13 @@ def test_loss_against_numpy():
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   hard = -log_p[np.arange(6), labels]
   np.testing.assert_allclose(
-    step_lib.cross_entropy(jnp.array(logits), jnp.array(labels)),
+    loss_lib.cross_entropy(jnp.array(logits), jnp.array(labels)),
     hard,
     rtol=1e-5,
   )
   smooth = 0.9 * hard - 0.1 * log_p.mean(-1)
   np.testing.assert_allclose(
-    step_lib.cross_entropy(jnp.array(logits), jnp.array(labels), 0.1),
+    loss_lib.cross_entropy(jnp.array(logits), jnp.array(labels), 0.1),
     smooth,
     rtol=1e-5,
   )
@@ -185,7 +186,7 @@ def test_evaluation_masks_padding(config):
   x = jnp.asarray((batch['image'][0] / 255 - 0.2860) / 0.3530, jnp.float32)
   logits = np.asarray(network.apply(state.params, {}, None, x, False)[0].logits)
   labels = batch['label'][0]
-  losses = np.asarray(step_lib.cross_entropy(logits, labels))
+  losses = np.asarray(loss_lib.cross_entropy(logits, labels))
   order = np.argsort(-logits, -1)
   top_5 = [label in row[:5] for label, row in zip(labels, order, strict=True)]
   assert sums['count'] == 11
