@@ -46,11 +46,22 @@ def get_config() -> ml_collections.ConfigDict:
   data.workers = 0  # processes that read a streamed set; 0: a thread
 
   config.augment = augment = ml_collections.ConfigDict()
-  augment.flip = False  # mirror half of the images left to right
+  # none | random (half of the images) | alternating (each every other epoch)
+  augment.flip = config_dict.FieldReference('none', field_type=object)
   augment.crop_padding = 0  # pixels at native size; random crop of the padded
   augment.random_resized_crop = False  # by the host; the set is streamed
   augment.crop_area = (0.08, 1.0)  # its part of the image, smallest and largest
   augment.crop_aspect = (0.75, 1.3333)  # its width / height, likewise
+  augment.rand_augment_ops = 0  # random operations an image; 0: none
+  augment.rand_augment_magnitude = 9.0  # their strength, to 10
+  augment.erase_probability = 0.0  # random erasing of a rectangle
+  augment.erase_area = (0.02, 0.4)  # its part of the image
+  augment.erase_aspect = (0.3, 3.3333)  # its height / width
+  augment.cutout_size = 0  # side of a square that is cut out, native pixels
+  augment.fill = 'random'  # of both: black | mean | random (each pixel)
+  augment.mixup_alpha = 0.0  # of mixup's Beta(alpha, alpha); 0: none
+  augment.cutmix_alpha = 0.0  # of CutMix, likewise; both: one or the other
+  augment.mix_probability = 1.0  # that an image is mixed
 
   config.optimizer = optimizer = ml_collections.ConfigDict()
   optimizer.name = 'sgd'  # a name in googlenet/optimizer.py

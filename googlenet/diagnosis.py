@@ -11,7 +11,6 @@ from googlenet import loss as loss_lib
 from googlenet import train_step as step_lib
 from googlenet.architectures import Dense
 from googlenet.data.batches import TrainIndices
-from googlenet.preprocess import augment, preprocess
 
 
 def layer_names(architecture: architectures.Architecture) -> list[str]:
@@ -101,8 +100,7 @@ def _outputs_and_gradients(
       return value * loss_scale
 
     grads = jax.grad(loss)(params)
-    images = augment(batch['image'], keys[0], config.augment)
-    images = preprocess(images, config.data)
+    images = loss_lib.make_images(batch, keys[0], config)
     params, images = policy.cast_to_compute((params, images))
     outputs, _ = run.network.apply(
       params,

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import jmp
 
-from googlenet import architectures, initializers, layers, modules, optimizer
+from googlenet import (
+  architectures,
+  augment,
+  initializers,
+  layers,
+  modules,
+  optimizer,
+  rand_augment,
+)
 
 
 class Field(NamedTuple):
@@ -164,7 +172,7 @@ FIELDS: dict[str, Field] = {
   'data.resize': _integer(0, 4096),
   'data.on_device_mb': _integer(0),
   'data.workers': _integer(0, 1024),
-  'augment.flip': _boolean(),
+  'augment.flip': _choice(*augment.FLIPS),
   'augment.crop_padding': _integer(0, 1024),
   'augment.random_resized_crop': _boolean(),
   'augment.crop_area': _range(
@@ -173,6 +181,20 @@ FIELDS: dict[str, Field] = {
     '(0.08, 1.0)',
   ),
   'augment.crop_aspect': _range(_positive(), 'numbers > 0', '(0.75, 1.3333)'),
+  'augment.rand_augment_ops': _integer(0, 100),
+  'augment.rand_augment_magnitude': _number(0, rand_augment.MAX_MAGNITUDE),
+  'augment.erase_probability': _number(0, 1),
+  'augment.erase_area': _range(
+    Field(lambda v: _is_number(v) and 0 < v < 1, ''),
+    'parts of 1',
+    '(0.02, 0.4)',
+  ),
+  'augment.erase_aspect': _range(_positive(), 'numbers > 0', '(0.3, 3.3333)'),
+  'augment.cutout_size': _integer(0, 4096),
+  'augment.fill': _choice(*augment.FILLS),
+  'augment.mixup_alpha': _number(0, 100),
+  'augment.cutmix_alpha': _number(0, 100),
+  'augment.mix_probability': _number(0, 1),
   'optimizer.name': _choice(*optimizer.OPTIMIZERS),
   'optimizer.learning_rate': _positive(),
   'optimizer.momentum': _fraction(),
@@ -233,6 +255,16 @@ FIELDS: dict[str, Field] = {
   'benchmark.torch_python': _text(empty=True),
 }
 
+# Values that older config.json files hold for a field, and what they are now.
+RENAMED: dict[str, dict[Any, Any]] = {
+  'augment.flip': {
+    True: 'random',
+    False: 'none',
+    'true': 'random',
+    'false': 'none',
+  },
+}
+
 # Values of fields that are younger than some config.json, with which a run
 # goes on as it did before there was the field.
 ADDED = {
@@ -248,6 +280,16 @@ ADDED = {
   'augment.random_resized_crop': False,
   'augment.crop_area': (0.08, 1.0),
   'augment.crop_aspect': (0.75, 1.3333),
+  'augment.rand_augment_ops': 0,
+  'augment.rand_augment_magnitude': 9.0,
+  'augment.erase_probability': 0.0,
+  'augment.erase_area': (0.02, 0.4),
+  'augment.erase_aspect': (0.3, 3.3333),
+  'augment.cutout_size': 0,
+  'augment.fill': 'random',
+  'augment.mixup_alpha': 0.0,
+  'augment.cutmix_alpha': 0.0,
+  'augment.mix_probability': 1.0,
   'train.aux_loss_weight': 0.3,
   'eval.crops': 1,
   'logging.profile_steps': 0,

@@ -138,6 +138,7 @@ def build(config: Config) -> Run:
   durations = config_lib.durations(
     config.train, train.num_examples, jax.device_count()
   )
+  config_lib.check_pairs(config, jax.device_count())
   check_profile_steps(config.logging.profile_steps, durations)
   train_feed = make_feed(config, train)
   eval_feed = make_feed(config, evaluation)

@@ -10,8 +10,10 @@ import jmp
 import ml_collections
 import optax
 
+from googlenet import mixing
+from googlenet.augment import augment
 from googlenet.network import Network
-from googlenet.preprocess import augment, preprocess
+from googlenet.preprocess import preprocess
 
 # Of the devices over which batch norm averages.
 PMAP_AXIS = 'batch'
@@ -30,16 +32,47 @@ def cross_entropy(
   return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
 
+def make_images(
+  batch: dict[str, jax.Array],
+  keys: jax.Array,
+  config: ml_collections.ConfigDict,
+  image_size: int | None = None,
+) -> jax.Array:
+  """Returns what training shows the network, float32 [B, S, S, C], unmixed."""
+  images = augment(
+    batch['image'], keys, config.augment, config.data.mean, batch.get('flip')
+  )
+  return preprocess(images, config.data, image_size)
+
+
 def make_loss_fn(
-  network: Network, config: ml_collections.ConfigDict
+  network: Network,
+  config: ml_collections.ConfigDict,
+  image_size: int | None = None,
 ) -> Callable[..., tuple[jax.Array, tuple[hk.State, Metrics]]]:
-  """Returns the loss of one part of a batch, and what comes with it."""
+  """Returns the loss of one part of a batch, and what comes with it.
+
+  Args:
+    network: of `config.model`.
+    config: the `train`, `augment` and `data` sections are read.
+    image_size: takes the place of `data.image_size`.
+
+  Returns:
+    (params, network_state, batch, keys) -> (loss, (network_state, metrics)):
+    batch holds `image`, `label` and, where flips alternate, `flip` bool [B];
+    keys are a pair of [B] keys, of augmentation and of dropout. Of a mixture
+    of images loss and accuracy are those of both labels, in its parts.
+  """
   policy = jmp.get_policy(config.train.precision)
 
   def loss_fn(params, network_state, batch, keys):
     augment_keys, dropout_keys = keys
-    images = augment(batch['image'], augment_keys, config.augment)
-    images = preprocess(images, config.data)
+    labels = batch['label']
+    images = make_images(batch, augment_keys, config, image_size)
+    mixed = None
+    if mixing.is_on(config.augment):
+      mixed = mixing.mix(images, labels, augment_keys, config.augment)
+      images = mixed.images
     params, images = policy.cast_to_compute((params, images))
     outputs, network_state = network.apply(
       params,
@@ -50,15 +83,20 @@ def make_loss_fn(
       axis_name=PMAP_AXIS,
     )
 
+    def of_labels(function):
+      """Returns what a function makes of the labels, or of a mixture."""
+      if mixed is None:
+        return function(labels)
+      return mixed.average(function(labels), function(mixed.partners))
+
     def mean_loss(logits):
-      return cross_entropy(
-        policy.cast_to_output(logits),
-        batch['label'],
-        config.train.label_smoothing,
-      ).mean()
+      logits = policy.cast_to_output(logits)
+      smoothing = config.train.label_smoothing
+      return of_labels(lambda y: cross_entropy(logits, y, smoothing)).mean()
 
     loss = mean_loss(outputs.logits)
-    hits = jnp.argmax(outputs.logits, -1) == batch['label']
+    best = jnp.argmax(outputs.logits, -1)
+    hits = of_labels(lambda y: best == y)
     metrics = {'loss': loss, 'accuracy': hits.mean()}
     # Szegedy et al., 2014, section 5: each head adds 0.3 of its loss.
     for name, logits in outputs.aux_logits.items():

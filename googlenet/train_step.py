@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from googlenet import guard as guard_lib
+from googlenet.augment import alternating_flips
 from googlenet.compilation import compiled_with
 from googlenet.loss import PMAP_AXIS as PMAP_AXIS
 from googlenet.loss import Metrics as Metrics
@@ -98,6 +99,7 @@ def make_gradient_step(
     averaged over all of them.
   """
   loss_fn = make_loss_fn(network, config)
+  alternates = config.augment.flip == 'alternating'
 
   def gradient_step(params, network_state, step, batch, seed, loss_scale):
     def scaled_loss_fn(*args):
@@ -105,6 +107,9 @@ def make_gradient_step(
       return loss * loss_scale, auxiliary
 
     gradients = make_gradient_fn(scaled_loss_fn, config.train.microbatches)
+    if alternates:
+      flips = alternating_flips(seed, batch['index'], batch['epoch'])
+      batch = {**batch, 'flip': flips}
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
     batch_size = batch['label'].shape[0]
     step_key = jax.random.fold_in(jax.random.key(seed), step)
@@ -229,15 +234,18 @@ def make_train_step(
 
   Returns:
     (state, batch, seed) -> (state, metrics): batch holds `image` uint8
-    [D, B, H, W, C] and `label` int32 [D, B] with D local devices; seed is
-    uint32 []; metrics are float32 scalars, averaged over all devices of all
-    processes. The state that goes in is used up (donated). With
-    `train.on_nonfinite` 'skip' or a dynamic `train.loss_scale` they tell
-    `skipped_steps` too.
+    [D, B, H, W, C] and `label` int32 [D, B] with D local devices, and for
+    flips that alternate `index` and `epoch` int32 [D, B]; seed is uint32 [];
+    metrics are float32 scalars, averaged over all devices of all processes. The
+    state that goes in is used up (donated). With `train.on_nonfinite` 'skip' or
+    a dynamic `train.loss_scale` they tell `skipped_steps` too.
   """
   # Two programs: XLA keeps none in the compilation cache that calls oneDNN, and
   # the update, with nothing of that sort, is half of the time to compile.
   gradient_step = make_gradient_step(network, config)
+  inputs = ['image', 'label']
+  if config.augment.flip == 'alternating':
+    inputs += ['index', 'epoch']
   update_step = make_update_step(optimizer, schedule, config.train)
 
   def train_step(
@@ -247,7 +255,7 @@ def make_train_step(
       state.params,
       state.network_state,
       state.step,
-      batch,
+      {name: batch[name] for name in inputs},
       seed,
       state.guard.loss_scale,
     )

@@ -239,8 +239,8 @@ BAD_INPUT = {
     ['config.optimizer.learning_rate', "'fast'", 'a number > 0'],
   ),
   'bad bool': (
-    ['--config.augment.flip=maybe'],
-    ['config.augment.flip', "'maybe'", 'true or false'],
+    ['--config.optimizer.nesterov=maybe'],
+    ['config.optimizer.nesterov', "'maybe'", 'true or false'],
   ),
   'bad tuple': (
     ['--config.data.mean=(0.1,"x")'],
@@ -490,8 +490,8 @@ BAD_INPUT = {
     ['config.train.epochs', "'two'", 'whole number'],
   ),
   'a bool denied twice': (
-    ['--noconfig.augment.flip=true'],
-    ['config.augment.flip', 'true or false'],
+    ['--noconfig.optimizer.nesterov=true'],
+    ['config.optimizer.nesterov', 'true or false'],
   ),
   'a field without a name': (['--config.=2'], ['config. is not a field']),
   'a value that is empty': (
