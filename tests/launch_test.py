@@ -892,8 +892,11 @@ def test_losses_do_not_depend_on_the_number_of_devices(
     *flags,
     '--config.train.max_steps=20',
     '--config.logging.every_steps=1',
-    '--config.augment.flip=true',
+    '--config.augment.flip=alternating',
     '--config.augment.crop_padding=2',
+    '--config.augment.erase_probability=0.5',
+    '--config.augment.mixup_alpha=0.5',
+    '--config.augment.cutmix_alpha=0.5',
     '--config.optimizer.warmup_steps=5',
   )
   for count in devices:

@@ -87,8 +87,10 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(
 
 
 def test_augmentation_average_and_adam_go_on_too(small, tmp_path, monkeypatch):
-  small.augment.flip = True
+  small.augment.flip = 'alternating'
   small.augment.crop_padding = 2
+  small.augment.cutout_size = 4
+  small.augment.cutmix_alpha = 1.0
   small.optimizer.name = 'adamw'
   small.optimizer.learning_rate = 1e-3
   small.train.ema_decay = 0.9

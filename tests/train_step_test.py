@@ -116,7 +116,8 @@ def test_loss_falls_and_nothing_is_compiled_twice(config):
 
 @pytest.mark.parametrize('microbatches', [2, 8])
 def test_microbatches_give_the_same_step(config, microbatches):
-  config.augment.flip = True
+  config.augment.flip = 'random'
+  config.augment.mixup_alpha = config.augment.cutmix_alpha = 1.0
   steps = {}
   for parts in (1, microbatches):
     config.train.microbatches = parts
@@ -176,6 +177,24 @@ def test_random_keys_follow_seed_and_step(config):
   assert run(0) == run(0)
   assert run(0)[0] != run(1)[0]
   assert run(0)[0] != run(0)[1]
+
+
+def test_alternating_flips_follow_example_and_epoch(config):
+  """Without learning: epochs 0 and 2 are alike, wherever an image stands."""
+  config.augment.flip = 'alternating'
+  config.optimizer.learning_rate = 1e-30
+  config.optimizer.weight_decay = 0.0
+  _, state, train_step, _ = make(config)
+  index = np.arange(16, dtype=np.int32)[None] + 7
+  images = make_batch()
+  seen = []
+  for epoch, order in ((0, 1), (1, 1), (2, -1), (3, -1)):
+    batch = {**images, 'index': index, 'epoch': np.full_like(index, epoch)}
+    batch = {name: x[:, ::order] for name, x in batch.items()}
+    state, metrics = train_step(state, batch, SEED)
+    seen.append(float(metrics['loss']))
+  np.testing.assert_allclose(seen[:2], seen[2:], rtol=1e-6)
+  assert abs(seen[0] - seen[1]) > 1e-4
 
 
 def test_evaluation_masks_padding(config):
