@@ -66,15 +66,21 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer = optimizer = ml_collections.ConfigDict()
   optimizer.name = 'sgd'  # a name in googlenet/optimizer.py
   optimizer.learning_rate = 0.05  # peak, for the global batch
-  optimizer.momentum = 0.9  # sgd, rmsprop, lars
-  optimizer.nesterov = True  # sgd, lars
-  optimizer.weight_decay = 0.0002  # of weights, never of biases
+  optimizer.momentum = 0.9  # sgd, rmsprop, lars, muon
+  optimizer.nesterov = True  # sgd, lars, muon
+  optimizer.weight_decay = 0.0002  # of weights, not of biases: see decays
   optimizer.grad_clip_norm = 1.0  # global norm; 0: off
   optimizer.schedule = 'cosine'  # constant | cosine | step | poly
   optimizer.warmup_steps = 100  # linear, from 0
   optimizer.step_epochs = (3.0, 6.0, 8.0)  # step: where the rate falls ...
   optimizer.step_factor = 0.1  # ... and by what
   optimizer.poly_power = 0.5  # poly: (1 - progress) ** power
+  optimizer.muon_rest = 'sgd'  # muon: sgd | adamw for all but convolutions
+  # Factors of groups: parts, or kinds */w */b */scale */offset.
+  optimizer.rates = ()  # of the learning rate: ('*/b=2', 'logits=0.1')
+  optimizer.decays = ()  # of weight_decay: ('*/scale=1', 'logits=0')
+  optimizer.lookahead_period = 0  # steps between moves of slow weights; 0: none
+  optimizer.lookahead_rate = 0.5  # part of the way that they move
 
   # Parts are names of parameters up to any /: inception_3a/conv_1x1.
   config.finetune = finetune = ml_collections.ConfigDict()

@@ -10,6 +10,7 @@ import jmp
 from googlenet import (
   architectures,
   augment,
+  groups,
   initializers,
   layers,
   modules,
@@ -120,12 +121,20 @@ def _parts() -> Field:
   )
 
 
-def _are_rates(value: Any) -> bool:
-  try:
-    optimizer.parse_rates(value)
-  except (ValueError, TypeError, AttributeError):
-    return False
-  return isinstance(value, (tuple, list))
+def _factors(words: str, example: str, may_be_zero: bool = False) -> Field:
+  def is_valid(value: Any) -> bool:
+    try:
+      groups.parse_factors(value, may_be_zero)
+    except (ValueError, TypeError, AttributeError):
+      return False
+    return isinstance(value, (tuple, list))
+
+  low = '>= 0' if may_be_zero else '> 0'
+  return Field(
+    is_valid,
+    f'a tuple of {words}=factor, each factor {low}, no {words} twice, like '
+    f'{example}, or ()',
+  )
 
 
 def _is_policy(value: Any) -> bool:
@@ -206,13 +215,14 @@ FIELDS: dict[str, Field] = {
   'optimizer.step_epochs': _tuple_of(_positive(), 'numbers > 0'),
   'optimizer.step_factor': _positive(),
   'optimizer.poly_power': _positive(),
+  'optimizer.muon_rest': _choice(*optimizer.MUON_RESTS),
+  'optimizer.rates': _factors('group', "('*/b=2', 'logits=0.1')"),
+  'optimizer.decays': _factors('group', "('*/scale=1', 'logits=0')", True),
+  'optimizer.lookahead_period': _integer(0),
+  'optimizer.lookahead_rate': _positive(1),
   'finetune.from_workdir': _text(empty=True),
   'finetune.frozen': _parts(),
-  'finetune.learning_rates': Field(
-    _are_rates,
-    'a tuple of part=factor, each factor > 0, no part twice, like '
-    "('logits=10', 'conv_1=0.1'), or ()",
-  ),
+  'finetune.learning_rates': _factors('part', "('logits=10', 'conv_1=0.1')"),
   'train.epochs': _integer(1),
   'train.max_steps': _integer(0),
   'train.batch_size': _integer(1),
@@ -290,6 +300,11 @@ ADDED = {
   'augment.mixup_alpha': 0.0,
   'augment.cutmix_alpha': 0.0,
   'augment.mix_probability': 1.0,
+  'optimizer.muon_rest': 'sgd',
+  'optimizer.rates': (),
+  'optimizer.decays': (),
+  'optimizer.lookahead_period': 0,
+  'optimizer.lookahead_rate': 0.5,
   'train.aux_loss_weight': 0.3,
   'eval.crops': 1,
   'logging.profile_steps': 0,

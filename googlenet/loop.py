@@ -14,7 +14,7 @@ import jmp
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet import finetune, resume, stopping
+from googlenet import finetune, groups, resume, stopping
 from googlenet import metrics as metrics_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
@@ -22,6 +22,7 @@ from googlenet import train_step as step_lib
 from googlenet.data import batches, images, sources
 from googlenet.errors import UserError
 from googlenet.initialization import count_parameters, init_from_numpy
+from googlenet.lookahead import with_lookahead
 from googlenet.preprocess import num_channels
 from googlenet.profiling import Profiler, check_profile_steps
 from googlenet.recorder import Recorder
@@ -150,9 +151,17 @@ def build(config: Config) -> Run:
   schedule = optimizer_lib.make_schedule(
     config.optimizer, durations.steps_per_epoch, durations.total_steps
   )
+  for field in ('rates', 'decays'):
+    names = groups.parse_factors(config.optimizer[field], may_be_zero=True)
+    groups.check_groups(f'optimizer.{field}', names, params)
   optimizer = optimizer_lib.make_optimizer(config.optimizer, schedule)
   params, network_state, optimizer, lines = finetune.apply(
     config.finetune, network, params, network_state, optimizer
+  )
+  optimizer = with_lookahead(
+    optimizer,
+    config.optimizer.lookahead_period,
+    config.optimizer.lookahead_rate,
   )
   return Run(
     config,

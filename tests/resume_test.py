@@ -91,7 +91,10 @@ def test_augmentation_average_and_adam_go_on_too(small, tmp_path, monkeypatch):
   small.augment.crop_padding = 2
   small.augment.cutout_size = 4
   small.augment.cutmix_alpha = 1.0
-  small.optimizer.name = 'adamw'
+  small.optimizer.name = 'muon'
+  small.optimizer.muon_rest = 'adamw'
+  small.optimizer.rates = ('*/b=2',)
+  small.optimizer.lookahead_period = 3
   small.optimizer.learning_rate = 1e-3
   small.train.ema_decay = 0.9
   small.train.precision = 'params=float32,compute=float16,output=float32'
