@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
   model.batch_norm_decay = 0.9  # of the running statistics, a (micro)batch
   model.activation = 'relu'  # a name in googlenet/modules.py
   model.dropout = config_dict.placeholder(float)  # rate before the classifier
+  model.stochastic_depth = 0.0  # rate of the last residual block; 0: none
   model.aux_heads = 'auto'  # auto | on | off: auxiliary classifiers
   model.initializer = 'auto'  # auto | he | xavier | caffe (bias 0.2)
   model.kernels = 'auto'  # auto | xla (plain lax) | onednn, cpu (fast forms)
@@ -106,6 +107,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval = evaluation = ml_collections.ConfigDict()
   evaluation.every_epochs = 1  # and always at the end
   evaluation.batch_size = 250  # images a step; rounded up to the devices
+  # Of training, at most an epoch's: batch norm is estimated anew; 0: as it ran.
+  evaluation.batch_norm_batches = 0
+  evaluation.flip = False  # averages predictions with the mirrored image
+  evaluation.shift = 0  # ... with it moved so many stored pixels; 0: not
   evaluation.crops = 1  # 1 | 10 | 144 of an image; --mode=evaluate only
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()

@@ -76,6 +76,18 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
       f'config.data.image_size={size}, the square that is cut from it: choose '
       f'0 or at least {size}'
     )
+  count = config.eval.batch_norm_batches
+  if count and architecture.normalization != 'batch':
+    raise UserError(
+      f'config.eval.batch_norm_batches={count}: the network '
+      f'{config.model.variant!r} has no batch norm; allowed is 0, or '
+      "config.model.normalization='batch'"
+    )
+  if config.eval.crops > 1 and (config.eval.flip or config.eval.shift):
+    raise UserError(
+      f'config.eval.crops={config.eval.crops} has views of its own: leave out '
+      'config.eval.flip and config.eval.shift, or give config.eval.crops=1'
+    )
   epochs = config.optimizer.step_epochs
   if list(epochs) != sorted(epochs):
     raise UserError(f'config.optimizer.step_epochs={tuple(epochs)} must rise')

@@ -26,6 +26,7 @@ from googlenet.lookahead import with_lookahead
 from googlenet.preprocess import num_channels
 from googlenet.profiling import Profiler, check_profile_steps
 from googlenet.recorder import Recorder
+from googlenet.running_statistics import make_statistics_step
 from googlenet.saver import Saver, WriteError
 from googlenet.training import Training
 from googlenet.writer import Writer
@@ -44,6 +45,7 @@ class Run(NamedTuple):
   state: step_lib.TrainState
   train_step: Any
   eval_step: Any
+  statistics_step: Any = None  # None: batch norm is evaluated as it ran
   lines: tuple[str, ...] = ()  # to tell of where it starts from
 
 
@@ -172,6 +174,7 @@ def build(config: Config) -> Run:
     step_lib.make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
     step_lib.make_eval_step(network, config),
+    make_statistics_step(config) if config.eval.batch_norm_batches else None,
     lines,
   )
 

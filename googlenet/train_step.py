@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from googlenet import guard as guard_lib
+from googlenet import views
 from googlenet.augment import alternating_flips
 from googlenet.compilation import compiled_with
 from googlenet.loss import PMAP_AXIS as PMAP_AXIS
@@ -54,6 +55,11 @@ class TrainState(NamedTuple):
   def eval_network_state(self) -> hk.State:
     """Likewise."""
     return self.ema_network_state if self.ema_params else self.network_state
+
+  def with_eval_network_state(self, network_state: hk.State) -> 'TrainState':
+    """Puts other running statistics in place of those of evaluation."""
+    name = 'ema_network_state' if self.ema_params else 'network_state'
+    return self._replace(**{name: network_state})
 
 
 def replicated(tree: Any) -> Any:
@@ -295,7 +301,7 @@ def score(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
 def make_eval_step(
   network: Network, config: ml_collections.ConfigDict
 ) -> Callable[[hk.Params, hk.State, Batch], Metrics]:
-  """Makes the pmapped evaluation step.
+  """Makes the pmapped evaluation step, over the views of the `eval` section.
 
   Returns:
     (params, network_state, batch) -> sums over the batch of all devices:
@@ -306,12 +312,21 @@ def make_eval_step(
   policy = jmp.get_policy(config.train.precision)
 
   def eval_step(params, network_state, batch):
-    images = preprocess(batch['image'], config.data)
-    params, images = policy.cast_to_compute((params, images))
-    outputs, _ = network.apply(
-      params, network_state, None, images, is_training=False
-    )
-    logits = policy.cast_to_output(outputs.logits)
+    params = policy.cast_to_compute(params)
+
+    def logits_of(images):
+      images = policy.cast_to_compute(preprocess(images, config.data))
+      outputs, _ = network.apply(
+        params, network_state, None, images, is_training=False
+      )
+      return policy.cast_to_output(outputs.logits)
+
+    if views.num_views(config.eval) == 1:
+      logits = logits_of(batch['image'])
+    else:
+      logits = views.to_logits(
+        views.mean_probabilities(logits_of, batch['image'], config.eval)
+      )
     sums = score(logits, batch['label'], batch['mask'])
     return jax.lax.psum(sums, PMAP_AXIS)
 

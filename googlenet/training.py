@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from googlenet import checkpoint, diagnosis
+from googlenet import checkpoint, diagnosis, running_statistics
 from googlenet import metrics as metrics_lib
 from googlenet import train_step as step_lib
 from googlenet.allocator import release_free_memory
@@ -73,7 +73,7 @@ class Training:
     seed = step_lib.replicated(np.uint32(config.seed))
     try:
       if start.about is not None and start.about['is_epoch_pending']:
-        self._finish_epoch(start.step, state)
+        state = self._finish_epoch(start.step, state)
       for step, batch in enumerate(
         self._run.train.batches(self._indices(start.step, num_steps)),
         start=start.step + 1,
@@ -87,7 +87,7 @@ class Training:
           release_free_memory()
         self._saver.poll()
         if step % self._run.durations.steps_per_epoch == 0 or step == num_steps:
-          self._finish_epoch(step, state)
+          state = self._finish_epoch(step, state)
         elif self._is_due(step):
           self._save(step, state)
         if self._stopper.poll() and step < num_steps:
@@ -131,13 +131,37 @@ class Training:
       and (time.monotonic() - self._saved_time >= every.every_seconds)
     )
 
-  def _finish_epoch(self, step: int, state: step_lib.TrainState) -> None:
+  def _estimated(self, state: step_lib.TrainState) -> step_lib.TrainState:
+    """Estimates batch norm anew, where the config asks for it.
+
+    Always on the same batches, the first of epoch 0, so that it does not matter
+    how often. The state keeps it: checkpoints hold what was evaluated, and
+    training itself reads no running statistics.
+    """
+    if self._run.statistics_step is None:
+      return state
+    count = self._config.eval.batch_norm_batches
+    per_epoch = self._run.durations.steps_per_epoch
+    indices = self._indices(0, min(count, per_epoch))
+    network_state = running_statistics.estimate(
+      self._run.statistics_step,
+      state.eval_params,
+      state.eval_network_state,
+      self._run.train.batches(indices),
+    )
+    return state.with_eval_network_state(network_state)
+
+  def _finish_epoch(
+    self, step: int, state: step_lib.TrainState
+  ) -> step_lib.TrainState:
+    """Evaluates and saves what is due; returns the state to go on with."""
     config = self._config
     epoch = step // self._run.durations.steps_per_epoch
     is_last = step == self._run.durations.num_steps
     self._recorder.record(step)
     is_best = False
     if is_last or epoch % config.eval.every_epochs == 0:
+      state = self._estimated(state)
       evaluated = evaluate(
         self._run.eval_step,
         state.eval_params,
@@ -158,6 +182,7 @@ class Training:
     by_epoch = bool(every) and epoch % every == 0
     if is_last or is_best or by_epoch or self._is_due(step):
       self._save(step, state)
+    return state
 
   def _is_best(self, step: int, evaluated: dict[str, float]) -> bool:
     metric = self._config.checkpoint.best_metric

@@ -70,6 +70,8 @@ def test_no_field_is_unread(config, tmp_path, monkeypatch):
   for schedule in optimizer.SCHEDULES.values():
     schedule(config.optimizer, 10, 100)(1)
 
+  optimizer._muon(lambda step: 0.1, config.optimizer, None)
+
   def stop(contender):  # before the first process: it reads the fields itself
     raise UserError(contender.name)
 

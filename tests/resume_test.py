@@ -97,6 +97,8 @@ def test_augmentation_average_and_adam_go_on_too(small, tmp_path, monkeypatch):
   small.optimizer.lookahead_period = 3
   small.optimizer.learning_rate = 1e-3
   small.train.ema_decay = 0.9
+  small.model.normalization = 'batch'
+  small.eval.batch_norm_batches = 2
   small.train.precision = 'params=float32,compute=float16,output=float32'
   small.train.loss_scale = 'dynamic'
   small.train.on_nonfinite = 'skip'

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from googlenet import checkpoint, loop, multi_crop
+from googlenet import checkpoint, loop, multi_crop, views
 from googlenet import network as network_lib
 from googlenet import train_step as step_lib
 from googlenet.data import batches, images, sources
@@ -78,6 +78,8 @@ def run(
   for member in members:
     print(f'{member.path}: step {member.step:,}')
   of = [f'{config.eval.crops} crops'] if config.eval.crops > 1 else []
+  num_views = views.num_views(config.eval)
+  of += [f'{num_views} views'] if num_views > 1 else []
   of += [f'{len(members)} networks averaged'] if others else []
   print(
     f'{dataset.name} {dataset.split}: accuracy {scores["accuracy"]:.4f}, '
