@@ -94,6 +94,8 @@ def get_config() -> ml_collections.ConfigDict:
   train.max_steps = 0  # stop early, for trials; 0: no limit
   train.batch_size = 128  # images a step, over all devices
   train.microbatches = 1  # of a batch, one after another, to save memory
+  # Sizes and from which part of the schedule: ('64@0', '96@0.6'); (): the same.
+  train.image_sizes = ()
   train.label_smoothing = 0.0  # part of a target spread over all classes
   train.aux_loss_weight = 0.3  # of the loss of each auxiliary head
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from googlenet import architectures, mixing
+from googlenet import architectures, image_sizes, mixing
 from googlenet.architectures import analysis
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import ADDED, FIELDS, RENAMED
@@ -63,6 +63,13 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
   size = config.data.image_size
   architecture = architectures.resolve(config.model)
   smallest = analysis.smallest_image(architecture)
+  for train_size, _ in image_sizes.parse_sizes(config.train.image_sizes):
+    if train_size < smallest:
+      raise UserError(
+        f'config.train.image_sizes={tuple(config.train.image_sizes)}: '
+        f'{train_size} is too small for the network {config.model.variant!r}: '
+        f'the smallest size that works is {smallest}'
+      )
   if size < smallest:
     heads = ' with auxiliary heads' if architecture.uses_aux_heads else ''
     raise UserError(

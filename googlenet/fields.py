@@ -11,6 +11,7 @@ from googlenet import (
   architectures,
   augment,
   groups,
+  image_sizes,
   initializers,
   layers,
   modules,
@@ -137,6 +138,14 @@ def _factors(words: str, example: str, may_be_zero: bool = False) -> Field:
   )
 
 
+def _are_sizes(value: Any) -> bool:
+  try:
+    image_sizes.parse_sizes(value)
+  except (ValueError, TypeError, AttributeError):
+    return False
+  return isinstance(value, (tuple, list))
+
+
 def _is_policy(value: Any) -> bool:
   try:
     policy = jmp.get_policy(value)
@@ -228,6 +237,11 @@ FIELDS: dict[str, Field] = {
   'train.max_steps': _integer(0),
   'train.batch_size': _integer(1),
   'train.microbatches': _integer(1),
+  'train.image_sizes': Field(
+    _are_sizes,
+    'a tuple of size@part, parts of the schedule that rise from 0, like '
+    "('64@0', '96@0.6'), or ()",
+  ),
   'train.label_smoothing': _fraction(),
   'train.aux_loss_weight': _number(0),
   'train.precision': _POLICY,
@@ -310,6 +324,7 @@ ADDED = {
   'optimizer.decays': (),
   'optimizer.lookahead_period': 0,
   'optimizer.lookahead_rate': 0.5,
+  'train.image_sizes': (),
   'train.aux_loss_weight': 0.3,
   'eval.batch_norm_batches': 0,
   'eval.flip': False,

@@ -14,14 +14,18 @@ import jmp
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet import finetune, groups, resume, stopping
+from googlenet import finetune, groups, image_sizes, resume, stopping
 from googlenet import metrics as metrics_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
 from googlenet.data import batches, images, sources
 from googlenet.errors import UserError
-from googlenet.initialization import count_parameters, init_from_numpy
+from googlenet.initialization import (
+  abstract_init,
+  count_parameters,
+  init_from_numpy,
+)
 from googlenet.lookahead import with_lookahead
 from googlenet.preprocess import num_channels
 from googlenet.profiling import Profiler, check_profile_steps
@@ -124,6 +128,30 @@ def make_network(config: Config) -> network_lib.Network:
   )
 
 
+def check_image_sizes(
+  config: Config, network: network_lib.Network, channels: int
+) -> None:
+  """Checks that `train.image_sizes` change no parameter.
+
+  Raises:
+    UserError: a fully connected layer of the network takes whole maps.
+  """
+  size = config.data.image_size
+  for other, _ in image_sizes.parse_sizes(config.train.image_sizes):
+    whole, part = (
+      abstract_init(network, (side, side, channels))[0]
+      for side in (size, other)
+    )
+    for module, leaves in whole.items():
+      if leaves != part[module]:
+        raise UserError(
+          f'config.train.image_sizes: {module} of the network '
+          f'{config.model.variant!r} has other parameters for images of '
+          f'{other} pixels than of {size} (config.data.image_size): leave the '
+          'sizes out, or take a network without it'
+        )
+
+
 def build(config: Config) -> Run:
   """Makes all parts of a run; compiles nothing of the network yet.
 
@@ -150,6 +178,7 @@ def build(config: Config) -> Run:
   params, network_state = init_from_numpy(
     network, image_shape(config, train), config.seed
   )
+  check_image_sizes(config, network, image_shape(config, train)[-1])
   schedule = optimizer_lib.make_schedule(
     config.optimizer, durations.steps_per_epoch, durations.total_steps
   )

@@ -4,6 +4,7 @@ The state has no device axis: it enters and leaves `jax.pmap` on `None` axes.
 A batch has one, of this process's devices: [D, B / D, ...].
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -95,16 +96,23 @@ def make_train_state(
 
 
 def make_gradient_step(
-  network: Network, config: ml_collections.ConfigDict
+  network: Network,
+  config: ml_collections.ConfigDict,
+  image_size: int | None = None,
 ) -> Callable[..., tuple[hk.Params, hk.State, Metrics]]:
   """Makes the first half of a training step, pmapped.
+
+  Args:
+    network: the network of `config.model`.
+    config: the `train`, `augment` and `data` sections are read.
+    image_size: takes the place of `data.image_size`.
 
   Returns:
     (params, network_state, step, batch, seed, loss_scale) -> (gradients times
     loss_scale, network_state, metrics): the metrics of each device, the rest
     averaged over all of them.
   """
-  loss_fn = make_loss_fn(network, config)
+  loss_fn = make_loss_fn(network, config, image_size)
   alternates = config.augment.flip == 'alternating'
 
   def gradient_step(params, network_state, step, batch, seed, loss_scale):
@@ -229,7 +237,7 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   schedule: optax.Schedule,
   config: ml_collections.ConfigDict,
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
   """Makes the pmapped training step.
 
   Args:
@@ -239,25 +247,34 @@ def make_train_step(
     config: the `train`, `augment` and `data` sections are read.
 
   Returns:
-    (state, batch, seed) -> (state, metrics): batch holds `image` uint8
-    [D, B, H, W, C] and `label` int32 [D, B] with D local devices, and for
-    flips that alternate `index` and `epoch` int32 [D, B]; seed is uint32 [];
+    (state, batch, seed, image_size=None) -> (state, metrics): batch holds
+    `image` uint8 [D, B, H, W, C] and `label` int32 [D, B] with D local devices,
+    and for flips that alternate `index` and `epoch` int32 [D, B]; seed is
+    uint32 [];
     metrics are float32 scalars, averaged over all devices of all processes. The
     state that goes in is used up (donated). With `train.on_nonfinite` 'skip' or
-    a dynamic `train.loss_scale` they tell `skipped_steps` too.
+    a dynamic `train.loss_scale` they tell `skipped_steps` too. An image_size
+    takes the place of `data.image_size`; each is compiled when it first comes.
   """
+
   # Two programs: XLA keeps none in the compilation cache that calls oneDNN, and
   # the update, with nothing of that sort, is half of the time to compile.
-  gradient_step = make_gradient_step(network, config)
+  @functools.cache
+  def gradient_step_of(image_size: int | None):
+    return make_gradient_step(network, config, image_size)
+
   inputs = ['image', 'label']
   if config.augment.flip == 'alternating':
     inputs += ['index', 'epoch']
   update_step = make_update_step(optimizer, schedule, config.train)
 
   def train_step(
-    state: TrainState, batch: Batch, seed: jax.Array
+    state: TrainState,
+    batch: Batch,
+    seed: jax.Array,
+    image_size: int | None = None,
   ) -> tuple[TrainState, Metrics]:
-    gradients = gradient_step(
+    gradients = gradient_step_of(image_size)(
       state.params,
       state.network_state,
       state.step,

@@ -6,7 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from googlenet import checkpoint, diagnosis, running_statistics
+from googlenet import (
+  checkpoint,
+  diagnosis,
+  image_sizes,
+  running_statistics,
+)
 from googlenet import metrics as metrics_lib
 from googlenet import train_step as step_lib
 from googlenet.allocator import release_free_memory
@@ -71,6 +76,7 @@ class Training:
     if start.about is not None:
       self._best, self._saved_step = start.about['best'], start.step
     seed = step_lib.replicated(np.uint32(config.seed))
+    sizes = image_sizes.parse_sizes(config.train.image_sizes)
     try:
       if start.about is not None and start.about['is_epoch_pending']:
         state = self._finish_epoch(start.step, state)
@@ -78,7 +84,10 @@ class Training:
         self._run.train.batches(self._indices(start.step, num_steps)),
         start=start.step + 1,
       ):
-        state, metrics = self._profiler.train_step(step, state, batch, seed)
+        size = image_sizes.size_at(sizes, step, self._run.durations.total_steps)
+        state, metrics = self._profiler.train_step(
+          step, state, batch, seed, *([size] if size else [])
+        )
         self._stopper.can_save()
         self._recorder.after_step(step, metrics)
         if step == start.step + 1:

@@ -1,8 +1,8 @@
-"""Test-time augmentation: several views of an image, their predictions averaged.
+"""Test-time augmentation: predictions averaged over views of an image.
 
-The image, and with `eval.shift` the image moved up and left, and down and right;
-with `eval.flip` all of them mirrored too (Jordan, 2024, arXiv 2404.00498,
-section 3.5). Probabilities count alike.
+The image; with `eval.shift` the image moved up and left, and down and right;
+with `eval.flip` all of them mirrored too (after Jordan, 2024, arXiv 2404.00498,
+section 3.5). All views count alike.
 """
 
 from collections.abc import Callable

@@ -38,10 +38,10 @@ def killed_at(monkeypatch, step):
   def broken(config):
     run = build(config)
 
-    def train_step(state, batch, seed):
+    def train_step(state, *inputs):
       if int(state.step) + 1 == step:
         raise Killed
-      return run.train_step(state, batch, seed)
+      return run.train_step(state, *inputs)
 
     return run._replace(train_step=train_step)
 
