@@ -5,7 +5,7 @@ were never run at all: Izmailov et al., 2018, arXiv 1803.05407, section 3.2; Wu
 and Johnson, 2021, arXiv 2105.07576, section 3.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import haiku as hk
 import jax
@@ -14,6 +14,7 @@ import jmp
 import ml_collections
 
 from googlenet.compilation import compiled_with
+from googlenet.data.batches import Feed, TrainIndices
 from googlenet.network import make_network
 from googlenet.preprocess import preprocess
 from googlenet.train_step import PMAP_AXIS, Batch
@@ -67,17 +68,25 @@ def estimate(
   statistics_step: Callable[..., hk.State],
   params: hk.Params,
   network_state: hk.State,
-  batches: Iterable[Batch],
+  feed: Feed,
+  config: ml_collections.ConfigDict,
 ) -> hk.State:
-  """Returns the statistics of parameters over batches.
+  """Returns the statistics of parameters over `eval.batch_norm_batches`.
+
+  Always the first batches of epoch 0, and no more than it has, so that it does
+  not matter when and how often.
 
   Args:
     statistics_step: made by `make_statistics_step`.
     params: on every local device.
     network_state: likewise; what is not estimated stays.
-    batches: of training, at least one.
+    feed: of the training data.
+    config: `eval.batch_norm_batches`, `train.batch_size` and `seed` are read.
   """
-  for count, batch in enumerate(batches):
+  num_examples, size = feed.dataset.num_examples, config.train.batch_size
+  num_batches = min(config.eval.batch_norm_batches, num_examples // size)
+  indices = TrainIndices(config.seed, num_examples, size, 0, num_batches)
+  for count, batch in enumerate(feed.batches(indices)):
     network_state = jax.block_until_ready(
       statistics_step(
         params, network_state, {'image': batch['image']}, jnp.float32(count)

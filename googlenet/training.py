@@ -77,6 +77,8 @@ class Training:
       self._best, self._saved_step = start.about['best'], start.step
     seed = step_lib.replicated(np.uint32(config.seed))
     sizes = image_sizes.parse_sizes(config.train.image_sizes)
+    total_steps = self._run.durations.total_steps
+    size_before = image_sizes.size_at(sizes, start.step + 1, total_steps)
     try:
       if start.about is not None and start.about['is_epoch_pending']:
         state = self._finish_epoch(start.step, state)
@@ -84,13 +86,16 @@ class Training:
         self._run.train.batches(self._indices(start.step, num_steps)),
         start=start.step + 1,
       ):
-        size = image_sizes.size_at(sizes, step, self._run.durations.total_steps)
+        size = image_sizes.size_at(sizes, step, total_steps)
         state, metrics = self._profiler.train_step(
           step, state, batch, seed, *([size] if size else [])
         )
         self._stopper.can_save()
+        is_new_size, size_before = size != size_before, size
+        if is_new_size:  # compiling is no part of the images/s
+          self._recorder.leave_out(step)
         self._recorder.after_step(step, metrics)
-        if step == start.step + 1:
+        if is_new_size or step == start.step + 1:
           # What the first step leaves in pieces would make the second take as
           # much memory again.
           release_free_memory()
@@ -143,20 +148,17 @@ class Training:
   def _estimated(self, state: step_lib.TrainState) -> step_lib.TrainState:
     """Estimates batch norm anew, where the config asks for it.
 
-    Always on the same batches, the first of epoch 0, so that it does not matter
-    how often. The state keeps it: checkpoints hold what was evaluated, and
-    training itself reads no running statistics.
+    The state keeps it: checkpoints hold what was evaluated, and training itself
+    reads no running statistics.
     """
     if self._run.statistics_step is None:
       return state
-    count = self._config.eval.batch_norm_batches
-    per_epoch = self._run.durations.steps_per_epoch
-    indices = self._indices(0, min(count, per_epoch))
     network_state = running_statistics.estimate(
       self._run.statistics_step,
       state.eval_params,
       state.eval_network_state,
-      self._run.train.batches(indices),
+      self._run.train,
+      self._config,
     )
     return state.with_eval_network_state(network_state)
 

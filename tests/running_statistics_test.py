@@ -9,6 +9,7 @@ import pytest
 from googlenet import checkpoint, loop
 from googlenet import config as config_lib
 from googlenet import running_statistics as statistics_lib
+from googlenet import train_step as step_lib
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
 from googlenet.modes import evaluate
@@ -24,17 +25,16 @@ def normalized(config):
   return config
 
 
-def first_batches(run, count):
-  order = TrainIndices(0, 200, 32, 0, count)
-  return list(run.train.batches(order))
+def estimate(run, params, network_state):
+  return statistics_lib.estimate(
+    run.statistics_step, params, network_state, run.train, run.config
+  )
 
 
 def test_the_mean_over_batches_of_what_each_has(normalized):
   run = loop.build(config_lib.resolve(normalized))
-  batches = first_batches(run, 3)
-  state = statistics_lib.estimate(
-    run.statistics_step, run.state.params, run.state.network_state, batches
-  )
+  batches = list(run.train.batches(TrainIndices(0, 200, 32, 0, 3)))
+  state = estimate(run, run.state.params, run.state.network_state)
   w = np.asarray(run.state.params['conv_1/conv_7x7']['w'], np.float64)
   means, variances = [], []
   for batch in batches:
@@ -51,21 +51,14 @@ def test_the_mean_over_batches_of_what_each_has(normalized):
     found['variance'], np.mean(variances, 0), rtol=1e-4
   )
   # What was there before leaves no trace.
-  again = statistics_lib.estimate(
-    run.statistics_step, run.state.params, state, batches
-  )
+  again = estimate(run, run.state.params, state)
   jax.tree.map(np.testing.assert_array_equal, again, state)
 
 
 def test_frozen_parts_keep_theirs_to_the_bit(normalized):
   normalized.finetune.frozen = ('conv_1',)
   run = loop.build(config_lib.resolve(normalized))
-  state = statistics_lib.estimate(
-    run.statistics_step,
-    run.state.params,
-    run.state.network_state,
-    first_batches(run, 2),
-  )
+  state = estimate(run, run.state.params, run.state.network_state)
   for name, value in run.state.network_state['conv_1/conv_7x7'].items():
     np.testing.assert_array_equal(state['conv_1/conv_7x7'][name], value)
   assert np.any(state['inception_2a/conv_1x1']['mean'])
@@ -83,11 +76,8 @@ def test_what_was_evaluated_is_saved(normalized, tmp_path, capsys, ema_decay):
     run.state.network_state,
     bool(ema_decay),
   )
-  wanted = statistics_lib.estimate(
-    run.statistics_step,
-    saved.params,
-    run.state.network_state,
-    first_batches(run, 3),
+  wanted = estimate(
+    run, step_lib.replicated(saved.params), run.state.network_state
   )
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),

@@ -8,7 +8,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from googlenet import checkpoint, loop, multi_crop, views
+from googlenet import checkpoint, loop, multi_crop, running_statistics, views
+from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet import train_step as step_lib
 from googlenet.data import batches, images, sources
@@ -100,14 +101,20 @@ def _restore(config: Config, workdir: str, dataset: sources.Dataset) -> Member:
     lambda path: checkpoint.restore(path, params, network_state, use_ema),
     loop.warn,
   )
-  return Member(
-    path,
-    config,
-    network,
-    restored.step,
-    step_lib.replicated(restored.params),
-    step_lib.replicated(restored.network_state),
-  )
+  params = step_lib.replicated(restored.params)
+  network_state = step_lib.replicated(restored.network_state)
+  if config.eval.batch_norm_batches:
+    # As in training; the number may be another one now.
+    train = loop.load_split(config, 'train_split')
+    config_lib.durations(config.train, train.num_examples, jax.device_count())
+    network_state = running_statistics.estimate(
+      running_statistics.make_statistics_step(config),
+      params,
+      network_state,
+      loop.make_feed(config, train),
+      config,
+    )
+  return Member(path, config, network, restored.step, params, network_state)
 
 
 def _check_same_images(
