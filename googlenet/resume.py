@@ -38,6 +38,7 @@ NEVER_CHANGES = (
   'data.train_split',
   'train.batch_size',
   'optimizer.name',
+  'optimizer.muon_rest',
 )
 # Where things are on a machine, not what is computed: free to change.
 MAY_CHANGE = (

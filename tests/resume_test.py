@@ -38,10 +38,10 @@ def killed_at(monkeypatch, step):
   def broken(config):
     run = build(config)
 
-    def train_step(state, batch, seed):
+    def train_step(state, *inputs):
       if int(state.step) + 1 == step:
         raise Killed
-      return run.train_step(state, batch, seed)
+      return run.train_step(state, *inputs)
 
     return run._replace(train_step=train_step)
 
@@ -87,11 +87,18 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(
 
 
 def test_augmentation_average_and_adam_go_on_too(small, tmp_path, monkeypatch):
-  small.augment.flip = True
+  small.augment.flip = 'alternating'
   small.augment.crop_padding = 2
-  small.optimizer.name = 'adamw'
+  small.augment.cutout_size = 4
+  small.augment.cutmix_alpha = 1.0
+  small.optimizer.name = 'muon'
+  small.optimizer.muon_rest = 'adamw'
+  small.optimizer.rates = ('*/b=2',)
+  small.optimizer.lookahead_period = 3
   small.optimizer.learning_rate = 1e-3
   small.train.ema_decay = 0.9
+  small.model.normalization = 'batch'
+  small.eval.batch_norm_batches = 2
   small.train.precision = 'params=float32,compute=float16,output=float32'
   small.train.loss_scale = 'dynamic'
   small.train.on_nonfinite = 'skip'
