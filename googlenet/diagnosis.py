@@ -91,9 +91,10 @@ def _outputs_and_gradients(
   policy = jmp.get_policy(config.train.precision)
   loss_fn = loss_lib.make_loss_fn(run.network, config)
 
-  def compute(params, network_state, loss_scale, batch):
-    keys = jax.random.split(jax.random.key(0), len(batch['label']))
-    keys = keys, keys  # of augmentation and of dropout, for each example
+  def compute(params, network_state, loss_scale, step, batch):
+    batch, keys = step_lib.drawn(
+      batch, np.uint32(config.seed), step, config.augment.flip
+    )
 
     def loss(params):
       value, _ = loss_fn(params, network_state, batch, keys)
@@ -120,9 +121,15 @@ def _outputs_and_gradients(
   pmapped = jax.pmap(
     compute,
     axis_name=step_lib.PMAP_AXIS,
-    in_axes=(None, None, None, 0),
+    in_axes=(None, None, None, None, 0),
     devices=jax.local_devices(),
   )
   return jax.device_get(
-    pmapped(state.params, state.network_state, state.guard.loss_scale, batch)
+    pmapped(
+      state.params,
+      state.network_state,
+      state.guard.loss_scale,
+      state.step,
+      batch,
+    )
   )

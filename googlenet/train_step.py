@@ -95,6 +95,35 @@ def make_train_state(
   return replicated(state)
 
 
+def drawn(
+  batch: Batch, seed: jax.Array, step: jax.Array, flip: str
+) -> tuple[Batch, tuple[jax.Array, jax.Array]]:
+  """Returns what is random about a step, on one device of a `pmap`.
+
+  Args:
+    batch: this device's part of it, [B, ...].
+    seed: uint32 [], of the run.
+    step: int32 [], steps made before this one.
+    flip: of the `augment` section.
+
+  Returns:
+    The batch, with `flip` where flips alternate, and the keys [B] of
+    augmentation and of dropout, each by the place of its example in the global
+    batch: what happens to an image does not depend on the number of devices.
+  """
+  if flip == 'alternating':
+    flips = alternating_flips(seed, batch['index'], batch['epoch'])
+    batch = {**batch, 'flip': flips}
+  batch_size = batch['label'].shape[0]
+  step_key = jax.random.fold_in(jax.random.key(seed), step)
+  places = jax.lax.axis_index(PMAP_AXIS) * batch_size + jnp.arange(batch_size)
+  augment_keys, dropout_keys = (
+    jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    for key in jax.random.split(step_key)
+  )
+  return batch, (augment_keys, dropout_keys)
+
+
 def make_gradient_step(
   network: Network,
   config: ml_collections.ConfigDict,
@@ -113,7 +142,6 @@ def make_gradient_step(
     averaged over all of them.
   """
   loss_fn = make_loss_fn(network, config, image_size)
-  alternates = config.augment.flip == 'alternating'
 
   def gradient_step(params, network_state, step, batch, seed, loss_scale):
     def scaled_loss_fn(*args):
@@ -121,21 +149,8 @@ def make_gradient_step(
       return loss * loss_scale, auxiliary
 
     gradients = make_gradient_fn(scaled_loss_fn, config.train.microbatches)
-    if alternates:
-      flips = alternating_flips(seed, batch['index'], batch['epoch'])
-      batch = {**batch, 'flip': flips}
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
-    batch_size = batch['label'].shape[0]
-    step_key = jax.random.fold_in(jax.random.key(seed), step)
-    augment_key, dropout_key = jax.random.split(step_key)
-    device = jax.lax.axis_index(PMAP_AXIS)
-    # A key for each example by its place in the global batch: what happens to
-    # an image does not depend on the number of devices.
-    places = device * batch_size + jnp.arange(batch_size)
-    keys = tuple(
-      jax.vmap(jax.random.fold_in, (None, 0))(key, places)
-      for key in (augment_key, dropout_key)
-    )
+    batch, keys = drawn(batch, seed, step, config.augment.flip)
     network_state, (grads, metrics) = gradients(
       params, network_state, batch, keys
     )
