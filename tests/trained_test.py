@@ -316,6 +316,8 @@ def bad_file(tmp_path, kind: str):
     path.write_bytes(path.read_bytes()[:1500])
   elif kind == 'a folder':
     path.mkdir()
+  elif kind == 'PostScript':
+    PHOTO.save(path, 'eps')
   elif kind == 'floats':
     path = tmp_path / 'bad.tiff'
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(path)
@@ -325,6 +327,7 @@ def bad_file(tmp_path, kind: str):
 BAD_FILES = {
   'huge': 'more than 134,217,728 pixels',
   'no image': 'no image of a kind that Pillow knows',
+  'PostScript': 'no image of a kind that Pillow knows',
   'empty': 'no image of a kind that Pillow knows',
   'cut off': 'truncated',
   'missing': 'No such file',

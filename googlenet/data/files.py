@@ -5,6 +5,7 @@ one shape, by the same functions that read a data set.
 """
 
 import collections
+import functools
 import glob
 import os
 import pathlib
@@ -25,6 +26,8 @@ from googlenet.errors import UserError, did_you_mean
 MAX_PIXELS = 2**27
 # Of images larger than this one is decoded at a time.
 _LARGE = 2**24
+# Decoding these runs another program (Ghostscript).
+_REFUSED = {'EPS'}
 # What to do with stored pixels, by EXIF orientation: (transpose, then flip the
 # rows, flip the columns).
 _ORIENTATIONS = {
@@ -109,10 +112,21 @@ def find(images: str, stdin: TextIO, flag: str = '--images') -> list[str]:
   return paths
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+  """Returns the formats that are read."""
+  Image.init()
+  return tuple(name for name in Image.ID if name not in _REFUSED)
+
+
 def _in_folder(folder: str) -> list[str]:
   """Returns all files below a folder whose ending Pillow knows, by name."""
-  Image.init()
-  known = Image.registered_extensions()
+  formats = _formats()
+  known = {
+    suffix
+    for suffix, name in Image.registered_extensions().items()
+    if name in formats
+  }
   return sorted(
     str(path)
     for path in pathlib.Path(folder).rglob('*')
@@ -154,7 +168,7 @@ class Reader:
       UnreadableError: it is missing, damaged, too large or of no known kind.
     """
     try:
-      with Image.open(path) as image:
+      with Image.open(path, formats=_formats()) as image:
         return self._read(image)
     except UnreadableError:
       raise

@@ -52,6 +52,12 @@ MODES = {
     'reads',
     takes_several=True,
   ),
+  'predict': Mode(
+    _LOOK,
+    'the classes of image files',
+    'reads',
+    ('images', 'top_k', 'format', 'output'),
+  ),
   'import_weights': Mode(
     _ELSEWHERE,
     'a file of PyTorch or Caffe becomes a run',
@@ -69,6 +75,12 @@ FLAGS = {
     'go on with another config (but not another network, data or seed)',
   ),
   'compare': Flag(False, 'a line for each network'),
+  'images': Flag(
+    '', 'files, folders, patterns like photos/*.jpg; - is a list on stdin'
+  ),
+  'top_k': Flag(5, 'how many classes of each image'),
+  'format': Flag('', 'of the output, where its name does not tell'),
+  'output': Flag('', 'new file; predict writes to the screen without'),
   'weights': Flag('', 'file of another framework that is read or written'),
 }
 
