@@ -67,6 +67,12 @@ MODES = {
   'export_weights': Mode(
     _ELSEWHERE, 'a run becomes such a file', 'reads', ('weights',)
   ),
+  'export': Mode(
+    _ELSEWHERE,
+    'a run becomes .onnx, .stablehlo or .safetensors',
+    'reads',
+    ('format', 'output'),
+  ),
 }
 
 FLAGS = {
