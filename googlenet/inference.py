@@ -189,37 +189,37 @@ def run_batches(
   step: Callable,
   params: hk.Params,
   network_state: hk.State,
-  batches: Iterable[np.ndarray],
+  batches: Iterable[tuple[Any, np.ndarray]],
   size: int,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
   """Applies a step of `Apply.step` to batches, some given to devices ahead.
 
   Args:
     step: the step.
     params: on every local device.
     network_state: likewise.
-    batches: uint8 [n, H, W, C] each, 0 < n <= size.
+    batches: uint8 [n, H, W, C] each, 0 < n <= size, and what it is of.
     size: images of the program, a multiple of the local devices.
 
   Yields:
-    {name: float32 [n, ...]} of each batch, in order.
+    What a batch is of, and {name: float32 [n, ...]}, in order.
   """
   num_devices = jax.local_device_count()
   in_flight, waiting = steps_in_flight(), []
 
-  def finish(count: int, out: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+  def finish(of, count, out):
     arrays = {name: np.asarray(x) for name, x in out.items()}
-    return {
+    return of, {
       name: x.reshape(size, *x.shape[2:])[:count] for name, x in arrays.items()
     }
 
-  for batch in batches:
+  for of, batch in batches:
     count = len(batch)
     if count < size:
       padding = np.zeros((size - count, *batch.shape[1:]), np.uint8)
       batch = np.concatenate([batch, padding])
     batch = batch.reshape(num_devices, -1, *batch.shape[1:])
-    waiting.append((count, step(params, network_state, batch)))
+    waiting.append((of, count, step(params, network_state, batch)))
     if len(waiting) > in_flight:
       yield finish(*waiting.pop(0))
   for item in waiting:

@@ -99,16 +99,17 @@ class Trained(NamedTuple):
         'channel(s): [N, H, W, C], as net.read(paths) returns it'
       )
     size = self.program_size(len(images))
-    batches = (images[i : i + size] for i in range(0, len(images), size))
-    parts = list(
-      inference.run_batches(
+    batches = ((i, images[i : i + size]) for i in range(0, len(images), size))
+    parts = [
+      part
+      for _, part in inference.run_batches(
         self.apply.step(end_points),
         self.params,
         self.network_state,
         batches,
         size,
       )
-    )
+    ]
     return {
       name: np.concatenate([part[name] for part in parts]) for name in parts[0]
     }

@@ -58,6 +58,12 @@ MODES = {
     'reads',
     ('images', 'top_k', 'format', 'output'),
   ),
+  'features': Mode(
+    _ELSEWHERE,
+    'end points of image files, or of data.eval_split',
+    'reads',
+    ('images', 'end_points', 'format', 'output'),
+  ),
   'import_weights': Mode(
     _ELSEWHERE,
     'a file of PyTorch or Caffe becomes a run',
@@ -83,6 +89,9 @@ FLAGS = {
   'compare': Flag(False, 'a line for each network'),
   'images': Flag(
     '', 'files, folders, patterns like photos/*.jpg; - is a list on stdin'
+  ),
+  'end_points': Flag(
+    '', 'layers and stages, separated by commas; else the last stage'
   ),
   'top_k': Flag(5, 'how many classes of each image'),
   'format': Flag('', 'of the output, where its name does not tell'),

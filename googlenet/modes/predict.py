@@ -99,32 +99,34 @@ def run(
     first = next(predictions, None)
     if first is None:
       raise UnreadableImagesError(
-        f'none of {_images(len(paths))} could be read: nothing was predicted'
+        f'none of {count_images(len(paths))} could be read: nothing was '
+        'predicted'
       )
     sink = sys.stdout
     if output:
       sink = stack.enter_context(outputs.written_aside(output, 'w'))
     num_read, clock = _write(sink, header, row, first, predictions)
   if output or format == 'table':
-    print(f'{net.path}: step {net.step:,}, {_images(num_read)}{clock}')
+    print(f'{net.path}: step {net.step:,}, {count_images(num_read)}{clock}')
   if num_read < len(paths):
     raise UnreadableImagesError(
-      f'{len(paths) - num_read:,} of {_images(len(paths))} could not be read, '
-      'as told above; the others are done'
+      f'{len(paths) - num_read:,} of {count_images(len(paths))} could not be '
+      'read, as told above; the others are done'
     )
 
 
-def _images(count: int) -> str:
+def count_images(count: int) -> str:
+  """Returns '1 image' or '2,000 images'."""
   return f'{count:,} image' + ('' if count == 1 else 's')
 
 
-def _predict(
-  net: trained.Trained, paths: Sequence[str], top_k: int, bar: tqdm
-) -> Iterator[list[tuple[str, list[Guess]]]]:
-  """Yields paths and guesses, batch by batch; tells of unreadable files.
+def read_batches(
+  net: trained.Trained, paths: Sequence[str], bar: tqdm
+) -> Iterator[tuple[list[str], np.ndarray]]:
+  """Reads files in threads; tells of those that cannot be read.
 
-  Raises:
-    UserError: the parameters are not finite.
+  Yields:
+    Paths and images of a batch: uint8 [n, H, W, C].
   """
 
   def on_problem(item: files.Item) -> None:
@@ -132,20 +134,27 @@ def _predict(
     text = f'warning: {printable(item.path)} cannot be read: {item.problem}'
     tqdm.write(text, file=sys.stderr)
 
-  size, names = net.program_size(len(paths)), []
+  size = net.program_size(len(paths))
+  items = files.read_ahead(paths, net.reader(), 2 * size)
+  with contextlib.closing(items):
+    yield from files.batches(items, size, on_problem)
 
-  def images() -> Iterator[np.ndarray]:
-    items = files.read_ahead(paths, net.reader(), 2 * size)
-    with contextlib.closing(items):
-      for part, batch in files.batches(items, size, on_problem):
-        names.append(part)
-        yield batch
 
-  step = net.apply.step([inference.PROBABILITIES])
-  batches = inference.run_batches(
-    step, net.params, net.network_state, images(), size
-  )
-  for out in batches:
+def _predict(
+  net: trained.Trained, paths: Sequence[str], top_k: int, bar: tqdm
+) -> Iterator[list[tuple[str, list[Guess]]]]:
+  """Yields paths and guesses, batch by batch.
+
+  Raises:
+    UserError: the parameters are not finite.
+  """
+  for part, out in inference.run_batches(
+    net.apply.step([inference.PROBABILITIES]),
+    net.params,
+    net.network_state,
+    read_batches(net, paths, bar),
+    net.program_size(len(paths)),
+  ):
     probabilities = out[inference.PROBABILITIES]
     if not np.isfinite(probabilities).all():
       raise UserError(
@@ -153,7 +162,6 @@ def _predict(
       )
     # Stable: of two equal ones the lower class comes first, as for argmax.
     order = np.argsort(-probabilities, axis=-1, kind='stable')[:, :top_k]
-    part = names.pop(0)
     yield [
       (path, [Guess(k, net.class_names[k], float(row[k])) for k in best])
       for path, best, row in zip(
