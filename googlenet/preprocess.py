@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 
 # Of red, green and blue in grey: ITU-R 601-2, as Pillow has it.
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 
 
 def num_channels(data_config: ml_collections.ConfigDict, stored: int) -> int:
@@ -24,7 +24,7 @@ def _to_channels(x: jax.Array, channels: int) -> jax.Array:
     return x
   if channels == 3:
     return jnp.repeat(x, 3, axis=-1)
-  return jnp.sum(x * jnp.asarray(_LUMA, x.dtype), -1, keepdims=True)
+  return jnp.sum(x * jnp.asarray(LUMA, x.dtype), -1, keepdims=True)
 
 
 def preprocess(

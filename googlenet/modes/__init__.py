@@ -52,6 +52,18 @@ MODES = {
     'reads',
     takes_several=True,
   ),
+  'predict': Mode(
+    _LOOK,
+    'the classes of image files',
+    'reads',
+    ('images', 'top_k', 'format', 'output'),
+  ),
+  'features': Mode(
+    _ELSEWHERE,
+    'end points of image files, or of data.eval_split',
+    'reads',
+    ('images', 'end_points', 'format', 'output'),
+  ),
   'import_weights': Mode(
     _ELSEWHERE,
     'a file of PyTorch or Caffe becomes a run',
@@ -61,6 +73,12 @@ MODES = {
   'export_weights': Mode(
     _ELSEWHERE, 'a run becomes such a file', 'reads', ('weights',)
   ),
+  'export': Mode(
+    _ELSEWHERE,
+    'a run becomes .onnx, .stablehlo or .safetensors',
+    'reads',
+    ('format', 'output'),
+  ),
 }
 
 FLAGS = {
@@ -69,6 +87,15 @@ FLAGS = {
     'go on with another config (but not another network, data or seed)',
   ),
   'compare': Flag(False, 'a line for each network'),
+  'images': Flag(
+    '', 'files, folders, patterns like photos/*.jpg; - is a list on stdin'
+  ),
+  'end_points': Flag(
+    '', 'layers and stages, separated by commas; else the last stage'
+  ),
+  'top_k': Flag(5, 'how many classes of each image'),
+  'format': Flag('', 'of the output, where its name does not tell'),
+  'output': Flag('', 'new file; predict writes to the screen without'),
   'weights': Flag('', 'file of another framework that is read or written'),
 }
 
