@@ -183,6 +183,26 @@ def make_gradient_fn(
   return parts
 
 
+def image_keys(
+  seed: jax.Array, step: jax.Array, places: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the random keys of images for augmentation and for dropout.
+
+  What happens to an image does not depend on the number of devices.
+
+  Args:
+    seed: uint32 [].
+    step: int32 [], steps made so far.
+    places: int [B], of the images in the global batch.
+  """
+  step_key = jax.random.fold_in(jax.random.key(seed), step)
+  augment_key, dropout_key = jax.random.split(step_key)
+  return tuple(
+    jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    for key in (augment_key, dropout_key)
+  )
+
+
 def make_gradient_step(
   network: Network, config: ml_collections.ConfigDict
 ) -> Callable[..., tuple[hk.Params, hk.State, Metrics]]:
@@ -203,16 +223,9 @@ def make_gradient_step(
     gradients = make_gradient_fn(scaled_loss_fn, config.train.microbatches)
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
     batch_size = batch['label'].shape[0]
-    step_key = jax.random.fold_in(jax.random.key(seed), step)
-    augment_key, dropout_key = jax.random.split(step_key)
     device = jax.lax.axis_index(PMAP_AXIS)
-    # A key for each example by its place in the global batch: what happens to
-    # an image does not depend on the number of devices.
     places = device * batch_size + jnp.arange(batch_size)
-    keys = tuple(
-      jax.vmap(jax.random.fold_in, (None, 0))(key, places)
-      for key in (augment_key, dropout_key)
-    )
+    keys = image_keys(seed, step, places)
     network_state, (grads, metrics) = gradients(
       params, network_state, batch, keys
     )
