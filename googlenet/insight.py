@@ -205,6 +205,67 @@ def branch_contributions(
   return found
 
 
+class Inside(NamedTuple):
+  """All of the above for one image, from one compiled program.
+
+  Attributes:
+    logits: float32 [K].
+    stages: the map of each stage, float32 [h, w, C].
+    class_maps: as `class_activation_maps`, of a batch of one; None where the
+      network has none.
+    contributions: as `branch_contributions`, float32 [K], by block and branch.
+  """
+
+  logits: np.ndarray
+  stages: dict[str, np.ndarray]
+  class_maps: ClassMaps | None
+  contributions: dict[str, dict[str, np.ndarray]]
+
+
+def inside(trained: Trained, image: np.ndarray) -> Inside:
+  """Returns what the network does with one image, uint8 [H, W, C].
+
+  The image is computed once as it is and once without each branch, in one
+  batch.
+  """
+  network, last = trained.network, _last_map(trained.network)
+  by_stage = stages(network)
+  branches = [
+    (block, name, part)
+    for block in block_names(network)
+    for name, part in branch_channels(network, block).items()
+  ]
+  masks = {}
+  for block in block_names(network):
+    parts = branch_channels(network, block).values()
+    width = max(part.stop for part in parts)
+    masks[block] = np.ones((1 + len(branches), 1, 1, width), np.float32)
+  for row, (block, _, part) in enumerate(branches, start=1):
+    masks[block][row, ..., part] = 0
+  wanted = tuple(dict.fromkeys([*by_stage.values(), *([last] if last else [])]))
+  program = _program(network, trained.config.data, wanted, tuple(masks))
+  batch = np.repeat(image[None], 1 + len(branches), axis=0)
+  logits, found = program(
+    trained.params, trained.network_state, jnp.asarray(batch), masks
+  )
+  logits = _host(logits)
+  found = {name: _host(y[:1]) for name, y in found.items()}
+  class_maps = None
+  if last:
+    weights, bias = _classifier(trained, logits.shape[-1])
+    maps_ = np.einsum('bhwc,ck->bkhw', found[last], weights)
+    class_maps = ClassMaps(maps_, bias, logits[:1])
+  contributions: dict[str, dict[str, np.ndarray]] = {}
+  for row, (block, name, _) in enumerate(branches, start=1):
+    contributions.setdefault(block, {})[name] = logits[0] - logits[row]
+  return Inside(
+    logits[0],
+    {stage: found[name][0] for stage, name in by_stage.items()},
+    class_maps,
+    contributions,
+  )
+
+
 class _Block(NamedTuple):
   branches: tuple[rows.Branch, ...]
   inputs: int | None  # channels

@@ -52,6 +52,9 @@ MODES = {
     'reads',
     takes_several=True,
   ),
+  'demo': Mode(
+    _LOOK, 'a page on which to try a run: pictures, maps', 'reads', ('port',)
+  ),
   'import_weights': Mode(
     _ELSEWHERE,
     'a file of PyTorch or Caffe becomes a run',
@@ -69,6 +72,7 @@ FLAGS = {
     'go on with another config (but not another network, data or seed)',
   ),
   'compare': Flag(False, 'a line for each network'),
+  'port': Flag(7860, 'of the page, at 127.0.0.1; 0: any that is free'),
   'weights': Flag('', 'file of another framework that is read or written'),
 }
 
