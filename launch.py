@@ -20,9 +20,10 @@ One run of several processes
   --heartbeat_timeout_seconds
               A process that is silent for so long ends the others (30).
 
-Exit codes: 0 done, 2 bad input (one line on stderr), 74 what the run makes
-cannot be written, 75 ended on request or because another process did: the same
-command with that --workdir goes on, 130 interrupted.
+Exit codes: 0 done, 2 bad input (one line on stderr), 65 some images cannot be
+read (the others are done), 74 what the run makes cannot be written, 75 ended on
+request or because another process did: the same command with that --workdir
+goes on, 130 interrupted.
 """
 
 import os

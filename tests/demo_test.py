@@ -1,5 +1,6 @@
 """The page of --mode=demo: in a real browser, and its server by requests."""
 
+import base64
 import contextlib
 import http.client
 import io
@@ -24,9 +25,8 @@ from googlenet import config as config_lib
 from googlenet import insight, loop, trained
 from googlenet.demo import answer
 from googlenet.errors import UserError
+from googlenet.initialization import init_from_numpy
 from googlenet.modes import demo
-
-NAMES = 'T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag'
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -103,8 +103,6 @@ def test_answer_says_what_the_network_does(member):
 
 
 def decoded(uri: str) -> np.ndarray:
-  import base64
-
   data = base64.b64decode(uri.removeprefix('data:image/png;base64,'))
   return np.asarray(Image.open(io.BytesIO(data)))
 
@@ -115,8 +113,6 @@ def test_a_network_without_maps_or_blocks(config):
   config.data.image_size = 32
   config = config_lib.resolve(config)
   network = loop.make_network(config)
-  from googlenet.initialization import init_from_numpy
-
   params, state = init_from_numpy(network, (32, 32, 1), 0)
   names = tuple('abcdefghij')
   member = trained.Trained(
@@ -126,24 +122,6 @@ def test_a_network_without_maps_or_blocks(config):
   assert told['blocks'] == []
   assert 'map' not in told['classes'][0]
   assert len(told['stages']) == 5
-
-
-def test_pictures_become_images_of_the_set(member):
-  """Squeezed, upright and grey, as the set has them."""
-  dataset = loop.load_split(member.config, 'eval_split')
-  read = demo.make_read(member, dataset)
-  (image,), _ = dataset.read(np.arange(1))
-  np.testing.assert_array_equal(read(io.BytesIO(png(image))), image)
-  # Red to the left; the camera lay on its side.
-  wide = np.zeros((40, 80, 3), np.uint8)
-  wide[:, :40, 0] = 255
-  file = io.BytesIO()
-  exif = Image.Exif()
-  exif[0x0112] = 6  # turned a quarter: left becomes top
-  Image.fromarray(wide).save(file, 'JPEG', exif=exif)
-  seen = read(file)
-  assert (seen.shape, seen.dtype) == ((28, 28, 1), np.uint8)
-  assert seen[:12].min() > 60 > 20 > seen[16:].max()  # 76 is red in grey
 
 
 @pytest.mark.parametrize('port', [-1, 65536])
@@ -237,6 +215,15 @@ def test_server_by_requests(page, member):
   # A kind that Pillow reads with the help of another program.
   postscript = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n'
   assert error_of(page, postscript)[0] == 415
+  # Upright, whatever way the camera was held: left becomes top.
+  wide = np.zeros((40, 80, 3), np.uint8)
+  wide[:, :40] = 255
+  file, exif = io.BytesIO(), Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(wide).save(file, 'JPEG', exif=exif)
+  _, text, _ = ask(page, 'POST', '/answer', file.getvalue())
+  seen = decoded(json.loads(text)['seen'])
+  assert seen[:12].min() > 200 > 50 > seen[16:].max()
   whole = png(np.random.default_rng(0).integers(0, 255, (64, 64, 3)))
   assert error_of(page, whole[:-2000]) == (422, 'The picture is damaged.')
   assert ask(page, 'GET', '/examples/99')[0] == 404
@@ -338,8 +325,7 @@ def test_page_in_a_browser(page, browser, member, tmp_path):
   path.write_bytes(png(noise))
   upload = find('#file')[0]
   seen = act_and_read(lambda: upload.send_keys(str(path)))
-  dataset = loop.load_split(member.config, 'eval_split')
-  image = demo.make_read(member, dataset)(path)
+  (image,) = member.read([path])
   told = answer.answer(member, image)['classes']
   assert [one['name'] for one in seen] == [one['name'] for one in told]
   for one, other in zip(seen, told, strict=True):

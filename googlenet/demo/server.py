@@ -8,6 +8,7 @@ import io
 import pathlib
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,7 +68,9 @@ def make_app(
   lock = threading.Lock()
 
   def work(data: bytes, is_inverted: bool) -> dict[str, Any]:
-    with lock:
+    with lock, warnings.catch_warnings():
+      # Of sizes and odd metadata: no business of who runs the demo.
+      warnings.filterwarnings('ignore', module=r'PIL\.')
       image = decode(data, read)
       return answer(255 - image if is_inverted else image)
 

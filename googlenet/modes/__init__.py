@@ -55,6 +55,12 @@ MODES = {
   'demo': Mode(
     _LOOK, 'a page on which to try a run: pictures, maps', 'reads', ('port',)
   ),
+  'predict': Mode(
+    _LOOK,
+    'the classes of image files',
+    'reads',
+    ('images', 'top_k', 'format', 'output'),
+  ),
   'import_weights': Mode(
     _ELSEWHERE,
     'a file of PyTorch or Caffe becomes a run',
@@ -73,6 +79,12 @@ FLAGS = {
   ),
   'compare': Flag(False, 'a line for each network'),
   'port': Flag(7860, 'of the page, at 127.0.0.1; 0: any that is free'),
+  'images': Flag(
+    '', 'files, folders, patterns like photos/*.jpg; - is a list on stdin'
+  ),
+  'top_k': Flag(5, 'how many classes of each image'),
+  'format': Flag('', 'of the output, where its name does not tell'),
+  'output': Flag('', 'new file; predict writes to the screen without'),
   'weights': Flag('', 'file of another framework that is read or written'),
 }
 

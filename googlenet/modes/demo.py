@@ -2,18 +2,14 @@
 
 import errno
 import importlib.util
-import io
 import socket
 import sys
 import time
-from typing import NamedTuple
 
 import ml_collections
 import numpy as np
-from PIL import Image, ImageOps
 
 from googlenet import loop, trained
-from googlenet.data import images, sources
 from googlenet.demo import answer
 from googlenet.errors import UserError
 
@@ -48,13 +44,12 @@ def run(
 
   with listen(server.HOST, port) as listener:
     member = trained.load_run(workdir, config)
-    dataset = load_data(config)
-    read = make_read(member, dataset)
+    read = member.reader()
     # Compiles: the first picture should not wait for that.
     answer.answer(member, np.zeros(read.shape, np.uint8))
     app = server.make_app(
       answer.describe(member),
-      read_examples(dataset),
+      load_examples(config),
       read,
       lambda image: answer.answer(member, image),
     )
@@ -99,62 +94,17 @@ def listen(host: str, port: int) -> socket.socket:
   return listener
 
 
-class Squeezed(NamedTuple):
-  """How a picture becomes an image of the set: whole, of its height and width.
+def load_examples(config: ml_collections.FrozenConfigDict) -> list[bytes]:
+  """Returns the first images of `data.eval_split` as PNGs.
 
-  Attributes:
-    transform: what the host does to images of the set, or None.
-    shape: (H, W, C) of what comes out.
-  """
-
-  transform: images.Transform | None
-  shape: tuple[int, int, int]
-
-  def __call__(self, file: io.BytesIO) -> np.ndarray:
-    """Returns uint8 [H, W, C]; upright, whatever way the camera was held."""
-    *sides, channels = self.shape
-    with Image.open(file) as image:
-      width, height = image.size
-      scale = max(1, min(width, height) // (4 * max(sides)))
-      # A JPEG is decoded at 1/2, 1/4 or 1/8 where that is still large.
-      image.draft(None, (width // scale, height // scale))
-      image = ImageOps.exif_transpose(image)
-      if self.transform:
-        return self.transform(image, channels, 0, 0)
-      box = (0, 0, *image.size)
-      return images.pixels(image, channels, [box], tuple(sides))[0]
-
-
-def make_read(
-  member: trained.Trained, dataset: sources.Dataset | None
-) -> Squeezed:
-  """Returns the reader of pictures for a run."""
-  config = member.config
-  transform = images.make_transform(
-    config.data, config.augment, config.seed, is_training=False
-  )
-  shape = dataset.image_shape if dataset else member.image_shape
-  return Squeezed(transform, shape)
-
-
-def load_data(
-  config: ml_collections.FrozenConfigDict,
-) -> sources.Dataset | None:
-  """Returns `data.eval_split`; None and a line where it is not to be had.
-
-  That is no reason to end: one brings pictures of one's own.
+  That they are not to be had is no reason to end: one brings pictures of one's
+  own.
   """
   try:
-    return loop.load_split(config, 'eval_split')
+    dataset = loop.load_split(config, 'eval_split')
+    count = min(_NUM_EXAMPLES, dataset.num_examples)
+    first, _ = dataset.read(np.arange(count))
   except UserError as error:
     print(f'warning: no examples on the page: {error}', file=sys.stderr)
-    return None
-
-
-def read_examples(dataset: sources.Dataset | None) -> list[bytes]:
-  """Returns the first images of a set as PNGs."""
-  if dataset is None:
     return []
-  count = min(_NUM_EXAMPLES, dataset.num_examples)
-  first, _ = dataset.read(np.arange(count))
   return [answer.encode(image) for image in first]
