@@ -126,6 +126,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.logging = logging = ml_collections.ConfigDict()
   logging.every_steps = 50  # a line in metrics.jsonl
   logging.tensorboard = True  # event files beside metrics.jsonl
+  # For TensorBoard, beside scalars:
+  logging.images = 16  # inputs as the network sees them, at the start of epochs
+  logging.histograms = 0  # epochs from one to the next, of each layer; 0: none
   logging.profile_steps = 0  # steps to trace, from the third on; 0: none
 
   config.benchmark = benchmark = ml_collections.ConfigDict()

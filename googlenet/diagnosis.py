@@ -92,8 +92,9 @@ def _outputs_and_gradients(
   loss_fn = loss_lib.make_loss_fn(run.network, config)
 
   def compute(params, network_state, loss_scale, step, batch):
+    places = step_lib.places(batch)
     batch, keys = step_lib.drawn(
-      batch, np.uint32(config.seed), step, config.augment.flip
+      batch, places, np.uint32(config.seed), step, config.augment.flip
     )
 
     def loss(params):

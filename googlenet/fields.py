@@ -269,6 +269,8 @@ FIELDS: dict[str, Field] = {
   ),
   'logging.every_steps': _integer(1),
   'logging.tensorboard': _boolean(),
+  'logging.images': _integer(0, 256),
+  'logging.histograms': _integer(0),
   'logging.profile_steps': _integer(0, 1000),
   'benchmark.batch_sizes': _tuple_of(
     _integer(1), 'whole numbers from 1', '(32, 128)'
@@ -330,6 +332,8 @@ ADDED = {
   'eval.flip': False,
   'eval.shift': 0,
   'eval.crops': 1,
+  'logging.images': 0,
+  'logging.histograms': 0,
   'logging.profile_steps': 0,
   'benchmark.batch_sizes': (32, 128),
   'benchmark.precisions': (

@@ -288,7 +288,7 @@ def _train(
     if found.is_run:
       screen.line(_resumed(start))
       if found.lock is not None:
-        writer.resume(found.lock, start.metrics_bytes)
+        writer.resume(found.lock, start.metrics_bytes, start.summary_stop)
     state = training.train(start)
     result = {
       **recorder.result(run.durations.num_steps),

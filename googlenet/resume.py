@@ -87,6 +87,14 @@ class Start(NamedTuple):
     """How much of metrics.jsonl is older than this."""
     return 0 if self.about is None else self.about['metrics_bytes']
 
+  @property
+  def summary_stop(self) -> int:
+    """The first step whose images and histograms are made again."""
+    if self.about is None:
+      return 0
+    # Those of the end of an epoch follow its evaluation.
+    return self.step + (0 if self.about['is_epoch_pending'] else 1)
+
 
 def first_start(state: step_lib.TrainState) -> Start:
   """Returns the beginning of a run."""

@@ -95,28 +95,37 @@ def make_train_state(
   return replicated(state)
 
 
+def places(batch: Batch) -> jax.Array:
+  """Returns the places [B] in the global batch of what this device has."""
+  batch_size = batch['label'].shape[0]
+  return jax.lax.axis_index(PMAP_AXIS) * batch_size + jnp.arange(batch_size)
+
+
 def drawn(
-  batch: Batch, seed: jax.Array, step: jax.Array, flip: str
+  batch: Batch,
+  places: jax.Array,
+  seed: jax.Array,
+  step: jax.Array,
+  flip: str,
 ) -> tuple[Batch, tuple[jax.Array, jax.Array]]:
-  """Returns what is random about a step, on one device of a `pmap`.
+  """Returns what is random about a step.
 
   Args:
-    batch: this device's part of it, [B, ...].
+    batch: a part of it, [B, ...].
+    places: int [B], of its examples in the global batch: what happens to an
+      image does not depend on the number of devices.
     seed: uint32 [], of the run.
     step: int32 [], steps made before this one.
     flip: of the `augment` section.
 
   Returns:
     The batch, with `flip` where flips alternate, and the keys [B] of
-    augmentation and of dropout, each by the place of its example in the global
-    batch: what happens to an image does not depend on the number of devices.
+    augmentation and of dropout.
   """
   if flip == 'alternating':
     flips = alternating_flips(seed, batch['index'], batch['epoch'])
     batch = {**batch, 'flip': flips}
-  batch_size = batch['label'].shape[0]
   step_key = jax.random.fold_in(jax.random.key(seed), step)
-  places = jax.lax.axis_index(PMAP_AXIS) * batch_size + jnp.arange(batch_size)
   augment_keys, dropout_keys = (
     jax.vmap(jax.random.fold_in, (None, 0))(key, places)
     for key in jax.random.split(step_key)
@@ -150,7 +159,7 @@ def make_gradient_step(
 
     gradients = make_gradient_fn(scaled_loss_fn, config.train.microbatches)
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
-    batch, keys = drawn(batch, seed, step, config.augment.flip)
+    batch, keys = drawn(batch, places(batch), seed, step, config.augment.flip)
     network_state, (grads, metrics) = gradients(
       params, network_state, batch, keys
     )

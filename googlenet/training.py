@@ -22,6 +22,7 @@ from googlenet.recorder import Recorder
 from googlenet.resume import Start, describe_data
 from googlenet.saver import Saver
 from googlenet.stopping import Stopped, Stopper
+from googlenet.tensorboard import histograms, make_show_inputs
 from googlenet.writer import Writer
 
 
@@ -52,6 +53,9 @@ class Training:
     self._saver, self._stopper = saver, stopper
     self._best: dict[str, Any] | None = None
     self._saved_step, self._saved_time = -1, time.monotonic()
+    self._show_inputs = None
+    if self._config.logging.images and writer.has_tensorboard:
+      self._show_inputs = make_show_inputs(run.config, run.train.dataset)
 
   def best_result(self) -> dict[str, Any]:
     """Returns what result.json says of the best checkpoint."""
@@ -75,6 +79,8 @@ class Training:
     state = start.state
     if start.about is not None:
       self._best, self._saved_step = start.about['best'], start.step
+    else:
+      self._write_inputs(0)
     seed = step_lib.replicated(np.uint32(config.seed))
     sizes = image_sizes.parse_sizes(config.train.image_sizes)
     total_steps = self._run.durations.total_steps
@@ -188,12 +194,26 @@ class Training:
       self._recorder.after_evaluation(step, evaluated)
       is_best = self._is_best(step, evaluated)
     self._recorder.after_epoch(step)
+    self._write_inputs(step)
+    every = config.logging.histograms
+    if every and (is_last or epoch % every == 0):
+      self._write_histograms(step, state)
     self._recorder.restart_clock()
     every = config.checkpoint.every_epochs
     by_epoch = bool(every) and epoch % every == 0
     if is_last or is_best or by_epoch or self._is_due(step):
       self._save(step, state)
     return state
+
+  def _write_inputs(self, step: int) -> None:
+    """Shows the images that the step after this one will be given."""
+    if self._show_inputs and step < self._run.durations.num_steps:
+      (batch,) = self._indices(step, step + 1)
+      self._writer.write_summary(step, self._show_inputs(batch, step))
+
+  def _write_histograms(self, step: int, state: step_lib.TrainState) -> None:
+    if self._writer.has_tensorboard:
+      self._writer.write_summary(step, histograms(checkpoint.to_host(state)))
 
   def _is_best(self, step: int, evaluated: dict[str, float]) -> bool:
     metric = self._config.checkpoint.best_metric

@@ -57,6 +57,8 @@ def small(config):
   config.train.epochs = 3
   config.train.max_steps = 0
   config.logging.every_steps = 3
+  config.logging.images = 2
+  config.logging.histograms = 2
   config.checkpoint.every_epochs = 1
   config.train.compilation_cache = ''
   config.model.kernels = 'cpu'
@@ -403,6 +405,7 @@ def test_seconds_ask_for_checkpoints(small, tmp_path, monkeypatch):
 
 def test_a_config_without_younger_fields(small, tmp_path):
   """A run goes on as it was before there were these fields."""
+  small.logging.images = small.logging.histograms = 0
   values = json.loads(config_lib.to_json(small))
   for name in ADDED:
     section, _, field = name.partition('.')
