@@ -120,7 +120,7 @@ class Conv(hk.Module):
     if not setting.is_training or is_frozen:
       return normalize(x, running_mean, running_variance, scale, offset)
     axis_name = None if hk.running_init() else setting.axis_name
-    y, mean, variance = batch_norm(x, scale, offset, running_mean, axis_name)
+    y, mean, variance = batch_norm(x, scale, offset, axis_name)
     count = x.size // x.shape[-1]
     if axis_name:
       count *= jax.lax.axis_size(axis_name)

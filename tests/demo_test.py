@@ -131,6 +131,9 @@ def test_ports_that_are_none(port):
 
 
 def test_bad_input_is_one_line(workdir, tmp_path, capsys, monkeypatch):
+  pytest.importorskip('starlette', reason='pip install starlette uvicorn')
+  pytest.importorskip('uvicorn', reason='pip install starlette uvicorn')
+
   def told(*flags):
     code = launch.main(['launch.py', '--mode=demo', *flags])
     captured = capsys.readouterr()

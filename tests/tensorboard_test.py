@@ -9,7 +9,7 @@ from PIL import Image
 from run_files import all_events
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from googlenet import checkpoint, events, loop, tensorboard, train_step
+from googlenet import checkpoint, events, loop, loss, tensorboard, train_step
 from googlenet import config as config_lib
 
 
@@ -52,14 +52,14 @@ def test_images_are_those_that_the_network_sees(
   two_epochs.data.mean = (0.1, 0.3, 0.5)
   two_epochs.data.std = (0.2, 0.5, 0.9)
   seen = []
-  prepare = train_step.preprocess
+  prepare = loss.preprocess
 
-  def watch(images, data_config):
-    images = prepare(images, data_config)
+  def watch(images, *args):
+    images = prepare(images, *args)
     jax.debug.callback(lambda x: seen.append(np.array(x)), images)
     return images
 
-  monkeypatch.setattr(train_step, 'preprocess', watch)
+  monkeypatch.setattr(loss, 'preprocess', watch)
   loop.train_and_evaluate(config_lib.resolve(two_epochs), tmp_path / 'run')
   jax.effects_barrier()
   batches = [images for images in seen if len(images) == 64]

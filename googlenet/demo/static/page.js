@@ -22,7 +22,8 @@ async function start() {
     `${about.variant}, trained on ${about.data} for ` +
     `${about.step.toLocaleString('en')} steps: ${about.classes} classes, ` +
     `images of ${size} x ${size} pixels, ${channels === 1 ? 'grey' : 'colour'}`;
-  byId('invert-help').hidden = channels !== 1;
+  const isBright = ['fashion_mnist', 'mnist'].includes(about.data);
+  byId('invert-help').hidden = !isBright;
   byId('examples-box').hidden = !about.examples;
   for (let i = 0; i < about.examples; i++) {
     const image = make('img', { src: `examples/${i}`, alt: '' });

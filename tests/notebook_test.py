@@ -1,0 +1,58 @@
+"""docs/googlenet.ipynb runs from top to bottom, in its short form."""
+
+import json
+
+import pytest
+from conftest import ROOT
+
+PATH = ROOT / 'docs/googlenet.ipynb'
+
+
+@pytest.fixture(scope='module')
+def notebook():
+  return json.loads(PATH.read_text(encoding='utf-8'))
+
+
+def code_cells(notebook):
+  return [cell for cell in notebook['cells'] if cell['cell_type'] == 'code']
+
+
+def test_it_is_committed_with_outputs_and_small(notebook):
+  assert PATH.stat().st_size < 2**20
+  cells = code_cells(notebook)
+  # In order, without an error, as a fresh kernel made them.
+  counts = [cell['execution_count'] for cell in cells]
+  assert counts == list(range(1, len(cells) + 1))
+  outputs = [output for cell in cells for output in cell['outputs']]
+  kinds = {output['output_type'] for output in outputs}
+  assert kinds <= {'stream', 'display_data', 'execute_result'}
+  assert {output.get('name') for output in outputs} <= {'stdout', None}
+  figures = [o for o in outputs if 'image/png' in o.get('data', {})]
+  assert len(figures) == sum(
+    'plt.show()' in ''.join(cell['source']) for cell in cells
+  )
+  assert str(ROOT) not in PATH.read_text(encoding='utf-8')
+
+
+@pytest.mark.slow
+def test_it_runs(notebook, monkeypatch, capsys):
+  """Cell by cell in this process; the code is plain Python."""
+  matplotlib = pytest.importorskip(
+    'matplotlib', reason='pip install matplotlib'
+  )
+  matplotlib.use('Agg')
+  monkeypatch.setenv('NOTEBOOK_STEPS', '3')
+  monkeypatch.chdir(ROOT / 'docs')
+  monkeypatch.syspath_prepend(str(ROOT))
+  names = {'__name__': '__main__'}
+  for number, cell in enumerate(code_cells(notebook), start=1):
+    source = ''.join(cell['source'])
+    exec(compile(source, f'cell {number}', 'exec'), names)
+    matplotlib.pyplot.close('all')
+  assert len(names['losses']) == 3
+  # What does not depend on training is what was committed.
+  out = capsys.readouterr().out
+  for cell in code_cells(notebook)[2:6]:
+    for output in cell['outputs']:
+      if output['output_type'] == 'stream':
+        assert ''.join(output['text']) in out
