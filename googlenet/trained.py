@@ -13,6 +13,7 @@ from googlenet import network as network_lib
 from googlenet import train_step as step_lib
 from googlenet.errors import UserError
 from googlenet.initialization import abstract_init
+from googlenet.terminal import warn
 from googlenet.weights import names
 from googlenet.workdir import read_classes
 
@@ -70,7 +71,7 @@ def load_run(
     shapes = abstract_init(network, (size, size, seen))
     return seen, checkpoint.restore(path, *shapes, use_ema)
 
-  path, (seen, restored) = checkpoint.newest_whole(workdir, read, loop.warn)
+  path, (seen, restored) = checkpoint.newest_whole(workdir, read, warn)
   return Trained(
     path,
     config,
