@@ -1,5 +1,6 @@
 """The folder of a run: what it holds, who owns it."""
 
+import difflib
 import errno
 import fcntl
 import os
@@ -31,6 +32,21 @@ def holds_a_run(workdir: pathlib.Path, name: str) -> str:
     f'--workdir={workdir} already holds a run ({name}), which is never '
     'overwritten: give another folder, or none for a fresh one'
   )
+
+
+def near_run(workdir: str | os.PathLike[str]) -> str:
+  """Returns ', did you mean ...?' for a folder beside it that holds a run."""
+  path = pathlib.Path(workdir)
+  try:
+    runs = {
+      other.name: str(other)
+      for other in sorted(path.parent.iterdir())
+      if other != path and any((other / name).exists() for name in RUN_FILES)
+    }
+  except OSError:
+    return ''
+  near = difflib.get_close_matches(path.name, runs, n=1)
+  return f', did you mean {runs[near[0]]!r}?' if near else ''
 
 
 def check_workdir(workdir: str | os.PathLike[str]) -> None:

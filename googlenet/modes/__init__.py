@@ -24,6 +24,8 @@ class Mode(NamedTuple):
       folder, or 'optional': a run is read where no config is given.
     flags: names in `FLAGS`; they are arguments of `run`.
     takes_several: `run` has an argument `others`, for --workdir=a,b,c.
+    example: what a command line in its help ends with.
+    uses_devices: False where the work is done by processes that it starts.
   """
 
   group: str
@@ -31,6 +33,8 @@ class Mode(NamedTuple):
   workdir: str
   flags: tuple[str, ...] = ()
   takes_several: bool = False
+  example: str = ''
+  uses_devices: bool = True
 
 
 _TRAIN, _LOOK, _ELSEWHERE = 'Train', 'Look at it', 'Take it elsewhere'
@@ -42,9 +46,18 @@ MODES = {
     'continues',
     ('allow_config_change',),
   ),
-  'benchmark': Mode(_TRAIN, 'time this machine, PyTorch beside it', 'makes'),
+  'benchmark': Mode(
+    _TRAIN,
+    'time this machine, PyTorch beside it',
+    'makes',
+    uses_devices=False,
+  ),
   'summary': Mode(
-    _LOOK, 'the layers of a network, or all networks', 'optional', ('compare',)
+    _LOOK,
+    'the layers of a network, or all networks',
+    'optional',
+    ('compare',),
+    example='--compare',
   ),
   'evaluate': Mode(
     _LOOK,
@@ -57,9 +70,14 @@ MODES = {
     'a file of PyTorch or Caffe becomes a run',
     'makes',
     ('weights',),
+    example='--config.model.variant=torchvision --weights=googlenet.pth',
   ),
   'export_weights': Mode(
-    _ELSEWHERE, 'a run becomes such a file', 'reads', ('weights',)
+    _ELSEWHERE,
+    'a run becomes such a file',
+    'reads',
+    ('weights',),
+    example='--weights=out.safetensors',
   ),
 }
 
