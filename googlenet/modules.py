@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from googlenet.architectures import rows
+from googlenet.batch_norm import batch_norm, normalize
 from googlenet.initializers import INITIALIZERS, LOGITS, Scheme, of_haiku
 from googlenet.layers import Kernels
 
@@ -27,8 +28,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'sigmoid': jax.nn.sigmoid,  # Ioffe and Szegedy, 2015, section 4.2.2
   'tanh': jnp.tanh,
 }
-# That of TF-slim and torchvision for these networks.
-BATCH_NORM_EPSILON = 1e-3
 
 
 def is_within(module: str, parts: Sequence[str]) -> bool:
@@ -115,31 +114,22 @@ class Conv(hk.Module):
     offset = hk.get_parameter('offset', width, init=jnp.zeros)
     running_mean = hk.get_state('mean', width, init=jnp.zeros)
     running_variance = hk.get_state('variance', width, init=jnp.ones)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     is_frozen = is_within(self.module_name, setting.frozen)
-    if setting.is_training and not is_frozen:
-      is_pmapped = setting.axis_name and not hk.running_init()
-
-      def average(y: jax.Array) -> jax.Array:
-        mean = jnp.mean(y, axis=tuple(range(x.ndim - 1)))
-        return jax.lax.pmean(mean, setting.axis_name) if is_pmapped else mean
-
-      mean = average(wide)
-      variance = average(jnp.square(wide - mean))
-      count = x.size // x.shape[-1]
-      if is_pmapped:
-        count *= jax.lax.axis_size(setting.axis_name)
-      unbiased = variance * (count / max(count - 1, 1))
-      for name, old, new in (
-        ('mean', running_mean, mean),
-        ('variance', running_variance, unbiased),
-      ):
-        new = setting.decay * old + (1 - setting.decay) * new
-        hk.set_state(name, jax.lax.stop_gradient(new).astype(old.dtype))
-    else:
-      mean, variance = running_mean, running_variance
-    factor = jax.lax.rsqrt(variance + BATCH_NORM_EPSILON) * scale
-    return ((wide - mean) * factor + offset).astype(x.dtype)
+    if not setting.is_training or is_frozen:
+      return normalize(x, running_mean, running_variance, scale, offset)
+    axis_name = None if hk.running_init() else setting.axis_name
+    y, mean, variance = batch_norm(x, scale, offset, running_mean, axis_name)
+    count = x.size // x.shape[-1]
+    if axis_name:
+      count *= jax.lax.axis_size(axis_name)
+    unbiased = variance * (count / max(count - 1, 1))
+    for name, old, new in (
+      ('mean', running_mean, mean),
+      ('variance', running_variance, unbiased),
+    ):
+      new = setting.decay * old + (1 - setting.decay) * new
+      hk.set_state(name, jax.lax.stop_gradient(new).astype(old.dtype))
+    return y
 
 
 def convolve(

@@ -1,13 +1,15 @@
 """Any input is used or refused in one line: flags, and files from outside.
 
-python -m pytest -m slow tests/fuzz_test.py     # 10,000 flags, 2,000 files
+python -m pytest -m slow tests/fuzz_test.py     # 10,000 flags, 6,300 files
 """
 
 import gzip
 import hashlib
+import io
 import os
 import pathlib
 import tracemalloc
+import types
 
 import hypothesis
 import numpy as np
@@ -15,13 +17,17 @@ import pytest
 from checkpoint_test import save, tree
 from conftest import ROOT, load_config
 from hypothesis import strategies as st
+from photos import photo
 
 import launch
 from googlenet import archive, checkpoint
 from googlenet import config as config_lib
+from googlenet.data import tfds_reader
 from googlenet.data.idx import idx_header, read_idx
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
+from googlenet.weights import convert, files
+from googlenet.weights import names as names_lib
 
 CONFIG = ROOT / 'configs/fmnist96.py'
 # The largest that a file of some kilobytes may cost to be refused.
@@ -210,6 +216,75 @@ def test_stored_configs(count, folder):
   def check(data):
     # A value that no field allows is told by the field, not by the file.
     check_bytes(folder, mutate(data.draw, JSON), read, told='')
+
+  check()
+
+
+WEIGHTS = {
+  'conv1.conv.weight': np.ones((4, 3, 2, 2), np.float32),
+  'fc.bias': np.arange(5, dtype=np.float16),
+}
+SAME = names_lib.VECTOR
+
+
+@pytest.mark.parametrize('count', FILES)
+@pytest.mark.parametrize('suffix', ['.safetensors', '.npz'])
+def test_weights(count, suffix, folder):
+  path = folder / f'weights{suffix}'
+  files.write(path, WEIGHTS)
+  whole = path.read_bytes()
+  entries = [
+    names_lib.Entry(name, array.shape, 'params', name, 'w', SAME)
+    for name, array in WEIGHTS.items()
+  ]
+
+  def read(_):
+    stored = files.read(path)
+    problems = convert.find_problems(stored, entries)
+    if any(problems):
+      raise convert.refusal(str(path), problems)
+    params = convert.to_ours(str(path), stored, entries)['params']
+    assert {name: params[name]['w'].shape for name in params} == {
+      name: array.shape for name, array in WEIGHTS.items()
+    }
+
+  @many(count)
+  @hypothesis.given(st.data())
+  def check(data):
+    path.write_bytes(mutate(data.draw, whole))
+    check_bytes(folder, b'', read, told=str(path))
+
+  check()
+
+
+def photo_bytes(kind):
+  file = io.BytesIO()
+  photo(2).save(file, kind)
+  return file.getvalue()
+
+
+@pytest.mark.parametrize('count', FILES)
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+@pytest.mark.filterwarnings('ignore')  # Pillow warns of what it reads anyway
+def test_photos(count, kind, monkeypatch):
+  """A damaged image of a set is told with its number; no other is read."""
+  whole = photo_bytes(kind)
+  reader = tfds_reader.TfdsReader('set', 'here', 'train', (32, 32), 3, None)
+
+  @many(count)
+  @hypothesis.given(st.data())
+  def check(data):
+    changed = mutate(data.draw, whole)
+    examples = [{'image': changed, 'label': 0}]
+    source = types.SimpleNamespace(__getitems__=lambda _: examples)
+    monkeypatch.setattr(reader, '_source', source)
+    text = 'image 7 of the split'
+    try:
+      images, _ = reader(np.array([7]), 0)
+      assert images.shape == (1, 32, 32, 3)
+    except UserError as error:
+      text = one_line(error)
+    assert 'image 7 of the split' in text
 
   check()
 

@@ -239,5 +239,8 @@ def pixels(
 
 
 def open_image(encoded: bytes) -> Image.Image:
-  """Opens a PNG or JPEG; its pixels are decoded when they are asked for."""
-  return Image.open(io.BytesIO(encoded))
+  """Opens a PNG or JPEG; its pixels are decoded when they are asked for.
+
+  No other kind: Pillow has 40 readers, and for PostScript starts a program.
+  """
+  return Image.open(io.BytesIO(encoded), formats=('PNG', 'JPEG'))

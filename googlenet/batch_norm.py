@@ -1,0 +1,97 @@
+"""Batch normalization over a batch on several devices, with its own gradient.
+
+Ioffe and Szegedy, 2015, algorithm 1. Derived by JAX, the gradient keeps wide
+copies of the maps and goes over them more often: on a CPU, where each pass is a
+trip to memory, a normalization took a quarter longer.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+# That of TF-slim and torchvision for these networks.
+EPSILON = 1e-3
+
+
+def normalize(
+  x: jax.Array,
+  mean: jax.Array,
+  variance: jax.Array,
+  scale: jax.Array,
+  offset: jax.Array,
+) -> jax.Array:
+  """Applies statistics [C] that are given to x [..., C], in float32 or wider.
+
+  Returns:
+    Of the shape and dtype of x.
+  """
+  factor = jax.lax.rsqrt(variance + EPSILON) * scale
+  return ((_wide(x) - mean) * factor + offset).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def batch_norm(
+  x: jax.Array,
+  scale: jax.Array,
+  offset: jax.Array,
+  near: jax.Array,
+  axis_name: str | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Normalizes x [B, H, W, C] by its own mean and variance.
+
+  Args:
+    x: of any floating dtype.
+    scale: [C].
+    offset: [C].
+    near: [C], about the mean, such as a running one: one pass then gives the
+      variance, E[(x - near)^2] - (E[x] - near)^2, without cancellation.
+    axis_name: the pmapped axis over which statistics are taken, or None.
+
+  Returns:
+    y, of the dtype of x; mean and biased variance [C], float32 or wider:
+    constants to the gradient.
+  """
+  return _forward(x, scale, offset, near, axis_name)[0]
+
+
+def _wide(x: jax.Array) -> jax.Array:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _means(xs: list[jax.Array], axis_name: str | None) -> list[jax.Array]:
+  """Returns the mean [C] of each [..., C], over all devices."""
+  means = [jnp.mean(x, axis=tuple(range(x.ndim - 1))) for x in xs]
+  return jax.lax.pmean(means, axis_name) if axis_name else means
+
+
+def _forward(x, scale, offset, near, axis_name):
+  centred = _wide(x) - near
+  mean, square = _means([centred, jnp.square(centred)], axis_name)
+  variance = jnp.maximum(square - jnp.square(mean), 0.0)
+  mean += near
+  y = normalize(x, mean, variance, scale, offset)
+  return (y, mean, variance), (x, mean, variance, scale)
+
+
+def _backward(axis_name, residuals, cotangents):
+  x, mean, variance, scale = residuals
+  dy = _wide(cotangents[0])
+  inverse = jax.lax.rsqrt(variance + EPSILON)
+  normal = (_wide(x) - mean) * inverse
+  local = _means([dy, dy * normal], None)
+  mean_dy, mean_dy_normal = (
+    jax.lax.pmean(local, axis_name) if axis_name else local
+  )
+  dx = (dy - mean_dy - normal * mean_dy_normal) * (inverse * scale)
+  count = x.size // x.shape[-1]
+  doffset, dscale = (count * total for total in local)
+  return (
+    dx.astype(x.dtype),
+    dscale.astype(scale.dtype),
+    doffset.astype(scale.dtype),
+    jnp.zeros_like(mean),
+  )
+
+
+batch_norm.defvjp(_forward, _backward)
