@@ -89,6 +89,11 @@ def _run(arguments: Arguments, is_alone: bool) -> int:
   mode = MODES[arguments.mode]
   if mode.workdir != 'continues':  # nothing to continue
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  if not is_alone and not mode.uses_devices:
+    raise UserError(
+      f'--mode={arguments.mode} is one process, and starts others itself: give '
+      '--num_processes=1'
+    )
   if not is_alone:
     distributed.initialize(
       arguments.address, arguments.heartbeat_timeout_seconds

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -62,6 +63,13 @@ def set_fields(
     raise UserError(_value_problem(argv, str(error))) from error
   if positional:
     raise StrayArgument(positional[0])
+
+
+def as_text(value: Any) -> str:
+  """Returns the text that `set_fields` reads as a value."""
+  if isinstance(value, (tuple, list)):
+    return str(tuple(value)).replace("'", '"')
+  return str(value)
 
 
 def _set_none(

@@ -21,6 +21,7 @@ RUN_FILES = (
   'profile',
   'result.json',
   'benchmark.json',
+  'sweep.json',
 )
 # Where the file system knows no locks a run goes on without one.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
@@ -135,8 +136,12 @@ class Lock:
   `lock` stays, and says nothing by being there.
   """
 
-  def __init__(self, workdir: str | os.PathLike[str]):
+  def __init__(self, workdir: str | os.PathLike[str], wait: bool = False):
     """Takes the lock.
+
+    Args:
+      workdir: a folder that is there.
+      wait: until the process that has it gives it back.
 
     Raises:
       UserError: another process has it.
@@ -146,7 +151,7 @@ class Lock:
       pathlib.Path(workdir) / 'lock', 'a+', encoding='utf-8'
     )
     try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
       self._file.seek(0)
       owner = ' '.join(self._file.read(200).split()) or 'unknown'
@@ -166,3 +171,21 @@ class Lock:
   def release(self) -> None:
     """Lets another process own the workdir."""
     self._file.close()
+
+  def __enter__(self) -> 'Lock':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.release()
+
+
+def is_locked(workdir: str | os.PathLike[str]) -> bool:
+  """Returns whether a process owns the workdir; writes nothing."""
+  try:
+    with open(pathlib.Path(workdir) / 'lock', 'rb') as file:
+      fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return True
+  except OSError:  # nobody was there yet, or there are no locks
+    return False
+  return False

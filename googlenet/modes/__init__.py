@@ -12,6 +12,7 @@ class Flag(NamedTuple):
 
   default: bool | int | float | str  # the type is that of the flag
   help: str
+  needs_workdir: bool = False  # a fresh folder would be another one each time
 
 
 class Mode(NamedTuple):
@@ -45,6 +46,14 @@ MODES = {
     'train a network, or go on with a run (the default)',
     'continues',
     ('allow_config_change',),
+  ),
+  'sweep': Mode(
+    _TRAIN,
+    'train on a grid of fields, trial after trial; go on with a sweep',
+    'continues',
+    ('sweep', 'shard', 'dry_run'),
+    example="--sweep='optimizer.learning_rate=0.05,0.1;seed=0,1,2'",
+    uses_devices=False,
   ),
   'benchmark': Mode(
     _TRAIN,
@@ -86,6 +95,17 @@ FLAGS = {
     False,
     'go on with another config (but not another network, data or seed)',
   ),
+  'sweep': Flag(
+    '',
+    'fields and their values, like '
+    "'optimizer.learning_rate=0.05,0.1;seed=0,1,2'",
+  ),
+  'shard': Flag(
+    '',
+    'a part of the trials: 0/8 to 7/8, one for each machine',
+    needs_workdir=True,
+  ),
+  'dry_run': Flag(False, 'list the trials and how far each is, train none'),
   'compare': Flag(False, 'a line for each network'),
   'weights': Flag('', 'file of another framework that is read or written'),
 }

@@ -139,6 +139,8 @@ def _options(ours: flags.FlagValues) -> dict[str, Any]:
         f'--{name} is a flag of --mode={" and ".join(modes_of(name))}, not of '
         f'--mode={ours.mode}'
       )
+    if ours[name].present and FLAGS[name].needs_workdir and not ours.workdir:
+      raise UserError(f'--{name} is given without --workdir: give that as well')
   values = {name: ours[name].value for name in MODES[ours.mode].flags}
   return {
     name: os.path.expanduser(value) if isinstance(value, str) else value

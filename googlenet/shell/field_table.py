@@ -8,6 +8,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.fields import FIELDS
+from googlenet.overrides import as_text
 from googlenet.terminal import paint
 
 _WIDTH = 80
@@ -42,6 +43,4 @@ def render(config: ml_collections.FrozenConfigDict, stream: TextIO) -> str:
 
 def to_text(value: object) -> str:
   """Returns a value as a flag takes it, in a shell's quotes if need be."""
-  if isinstance(value, (tuple, list)):
-    value = str(tuple(value)).replace("'", '"')
-  return shlex.quote(str(value)) if value != '' else ''
+  return shlex.quote(as_text(value)) if value != '' else ''
