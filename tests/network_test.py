@@ -158,7 +158,7 @@ def numpy_pool(x):
 
 @ALL_KERNELS
 def test_inception_block_against_numpy_loops(kernels):
-  row = blocks.inception('inception_3a', 4, 3, 6, 2, 5, 3)
+  row = blocks.inception('inception_3a', blocks.Widths(4, 3, 6, 2, 5, 3))
   ops = network_lib.select_kernels(kernels, 'cpu', jnp.float32)
   setting = modules.Setting(ops, 'none', 'relu')
 
