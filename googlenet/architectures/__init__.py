@@ -1,5 +1,6 @@
 """Every network as rows of data, and what a config makes of it."""
 
+import itertools
 from typing import Any
 
 import ml_collections
@@ -26,6 +27,7 @@ from googlenet.architectures.rows import (
   Dropout,
   LocalResponseNorm,
   Residual,
+  Stage,
 )
 from googlenet.architectures.vgg import VGG_16
 from googlenet.errors import UserError
@@ -89,7 +91,7 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
         width = max(round(node.width * model_config.width_multiplier), 1)
       node = node._replace(width=width)
     elif isinstance(node, Dropout) and node.rate is None:
-      return Dropout(dropout)
+      return node._replace(rate=dropout)
     if not isinstance(node, tuple):
       return node
     parts = [
@@ -99,7 +101,7 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
     ]
     return type(node)(*parts) if hasattr(node, '_fields') else tuple(parts)
 
-  return fill(
+  filled = fill(
     architecture._replace(
       aux_heads=architecture.aux_heads if uses_aux_heads else (),
       uses_aux_heads=uses_aux_heads,
@@ -107,6 +109,21 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
       dropout=dropout,
       initializer=initializer,
     )
+  )
+  return filled._replace(stages=_place_dropout(filled.stages))
+
+
+def _place_dropout(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+  """Gives each Dropout row a place of its own: no two draw the same mask."""
+  places = itertools.count()
+  return tuple(
+    stage._replace(
+      rows=tuple(
+        row._replace(place=next(places)) if isinstance(row, Dropout) else row
+        for row in stage.rows
+      )
+    )
+    for stage in stages
   )
 
 
