@@ -182,8 +182,8 @@ def test_smallest_image(variant):
   [('plain', 22), ('paper', 22), ('alexnet', 8), ('vgg16', 16), ('nin', 12)],
 )
 def test_depth(variant, depth):
-  config = model_config(variant=variant)
-  assert analysis.depth(architectures.resolve(config)) == depth
+  architecture = architectures.resolve(model_config(variant=variant))
+  assert analysis.walk(architecture, (224, 224, 3), 10).depth == depth
 
 
 def test_native_28_costs_less_than_96():
