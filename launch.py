@@ -1,7 +1,9 @@
 """GoogLeNet on JAX: train, look at and use what a config file says.
 
-python launch.py --config=configs/fmnist96.py
-python launch.py --help
+  python launch.py --config=configs/fmnist96.py
+  python launch.py --help
+
+Flags become a config, a mode works on it, errors are one line and an exit code.
 """
 
 import os

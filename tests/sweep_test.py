@@ -71,7 +71,7 @@ def base():
       {'finetune.frozen': ((), ('conv_1',), ('conv_1', 'conv_2'))},
     ),
     ('model.dropout=None,0.4', {'model.dropout': (None, 0.4)}),
-    ('augment.flip=true,false', {'augment.flip': (True, False)}),
+    ('optimizer.nesterov=true,false', {'optimizer.nesterov': (True, False)}),
     ("data.data_dir='',x", {'data.data_dir': ('', 'x')}),
     ('train.loss_scale=dynamic,8', {'train.loss_scale': ('dynamic', 8)}),
     ('data.train_split=train[:50%],train', {

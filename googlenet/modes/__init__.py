@@ -74,6 +74,23 @@ MODES = {
     'reads',
     takes_several=True,
   ),
+  'demo': Mode(
+    _LOOK, 'a page on which to try a run: pictures, maps', 'reads', ('port',)
+  ),
+  'predict': Mode(
+    _LOOK,
+    'the classes of image files',
+    'reads',
+    ('images', 'top_k', 'format', 'output'),
+    example="--images='photos/*.jpg'",
+  ),
+  'features': Mode(
+    _ELSEWHERE,
+    'end points of image files, or of data.eval_split',
+    'reads',
+    ('images', 'end_points', 'format', 'output'),
+    example='--end_points=stage_4,stage_5 --output=features.npz',
+  ),
   'import_weights': Mode(
     _ELSEWHERE,
     'a file of PyTorch or Caffe becomes a run',
@@ -87,6 +104,13 @@ MODES = {
     'reads',
     ('weights',),
     example='--weights=out.safetensors',
+  ),
+  'export': Mode(
+    _ELSEWHERE,
+    'a run becomes .onnx, .stablehlo or .safetensors',
+    'reads',
+    ('format', 'output'),
+    example='--output=model.onnx',
   ),
 }
 
@@ -107,6 +131,16 @@ FLAGS = {
   ),
   'dry_run': Flag(False, 'list the trials and how far each is, train none'),
   'compare': Flag(False, 'a line for each network'),
+  'port': Flag(7860, 'of the page, at 127.0.0.1; 0: any that is free'),
+  'images': Flag(
+    '', 'files, folders, patterns like photos/*.jpg; - is a list on stdin'
+  ),
+  'end_points': Flag(
+    '', 'layers and stages, separated by commas; else the last stage'
+  ),
+  'top_k': Flag(5, 'how many classes of each image'),
+  'format': Flag('', 'of the output, where its name does not tell'),
+  'output': Flag('', 'new file; predict writes to the screen without'),
   'weights': Flag('', 'file of another framework that is read or written'),
 }
 

@@ -109,7 +109,19 @@ def printable(text: str, length: int = 80) -> str:
 # ---- .safetensors: its length in 8 bytes, a JSON header, the numbers.
 
 
-def _read_safetensors(path: pathlib.Path) -> dict[str, Stored]:
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+  """Returns what a .safetensors file that `read` takes tells beside arrays."""
+  header, _ = _header(pathlib.Path(path))
+  metadata = header.get('__metadata__', {})
+  return metadata if isinstance(metadata, dict) else {}
+
+
+def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
+  """Returns the header, and its length in bytes.
+
+  Raises:
+    ValueError, struct.error: there is none.
+  """
   size = path.stat().st_size
   with open(path, 'rb') as file:
     (length,) = struct.unpack('<Q', file.read(8))
@@ -122,8 +134,13 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, Stored]:
     )
   if not isinstance(header, dict):
     raise ValueError('its header is no JSON object')
+  return header, length
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, Stored]:
+  header, length = _header(path)
   header.pop('__metadata__', None)
-  data_size, end, arrays = size - 8 - length, 0, {}
+  data_size, end, arrays = path.stat().st_size - 8 - length, 0, {}
   spans = []
   for name, about in header.items():
     shape, (start, stop) = about['shape'], about['data_offsets']
@@ -168,9 +185,13 @@ def _from_file(
   return read_numbers
 
 
-def _write_safetensors(file: Any, arrays: Mapping[str, np.ndarray]) -> None:
+def _write_safetensors(
+  file: Any,
+  arrays: Mapping[str, np.ndarray],
+  metadata: Mapping[str, str] | None = None,
+) -> None:
   names = {dtype: name for name, dtype in _DTYPES.items()}
-  header, end = {'__metadata__': {'format': 'pt'}}, 0
+  header, end = {'__metadata__': dict(metadata or {'format': 'pt'})}, 0
   for name, array in arrays.items():
     start, end = end, end + array.nbytes
     header[name] = {
@@ -314,9 +335,16 @@ _WRITERS = {
 
 
 def write(
-  path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]
+  path: str | os.PathLike[str],
+  arrays: Mapping[str, np.ndarray],
+  metadata: Mapping[str, str] | None = None,
 ) -> None:
   """Writes a file aside and renames it; its kind is that of its ending.
+
+  Args:
+    path: of the file.
+    arrays: by name.
+    metadata: what it tells beside them; of .safetensors only.
 
   Raises:
     UserError: PyTorch is needed and is not there.
@@ -328,7 +356,10 @@ def write(
   aside = path.with_name(path.name + '.tmp')
   try:
     with open(aside, 'wb') as file:
-      _WRITERS[path.suffix](file, arrays)
+      if metadata is None:
+        _WRITERS[path.suffix](file, arrays)
+      else:
+        _write_safetensors(file, arrays, metadata)
     os.replace(aside, path)
   finally:
     aside.unlink(missing_ok=True)

@@ -1,0 +1,333 @@
+"""Image files of any kind, as the network's training saw its own images.
+
+Every size, mode and orientation that Pillow reads becomes uint8 [H, W, C] of
+one shape, by the same functions that read a data set.
+"""
+
+import collections
+import functools
+import glob
+import os
+import pathlib
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from typing import NamedTuple, TextIO
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from googlenet.data.images import MODES, Transform, pixels
+from googlenet.errors import UserError, did_you_mean
+
+# Photos of 108 megapixels are read; more than that is refused by the header,
+# before there is memory for its pixels.
+MAX_PIXELS = 2**27
+# Of images larger than this one is decoded at a time.
+_LARGE = 2**24
+# Decoding these runs another program (Ghostscript).
+_REFUSED = {'EPS'}
+# What to do with stored pixels, by EXIF orientation: (transpose, then flip the
+# rows, flip the columns).
+_ORIENTATIONS = {
+  2: (False, False, True),
+  3: (False, True, True),
+  4: (False, True, False),
+  5: (True, False, False),
+  6: (True, False, True),
+  7: (True, True, True),
+  8: (True, True, False),
+}
+
+
+class UnreadableError(Exception):
+  """A file that cannot be read as an image: its message says why."""
+
+
+class Squeezed(NamedTuple):
+  """The whole image, squeezed to (height, width)."""
+
+  sides: tuple[int, int]
+
+  is_random = False
+
+  def __call__(
+    self, image: Image.Image, num_channels: int, epoch: int, index: int
+  ) -> np.ndarray:
+    return pixels(image, num_channels, [(0, 0, *image.size)], self.sides)[0]
+
+
+def find(images: str, stdin: TextIO, flag: str = '--images') -> list[str]:
+  """Returns the paths that a flag stands for.
+
+  Args:
+    images: separated by commas: files, patterns like photos/*.jpg (`**` stands
+      for folders within folders), folders (all images in them, at any depth),
+      `-` for a list of paths on stdin, one a line.
+    stdin: that.
+    flag: for messages.
+
+  Raises:
+    UserError: one of them stands for nothing.
+  """
+  if not images:
+    raise UserError(
+      f"{flag} is missing: give files, folders or patterns, like {flag}='"
+      "photos/*.jpg', or - for a list on stdin"
+    )
+  if os.path.exists(images):  # a name with a comma in it
+    parts = [images]
+  else:
+    parts = [part for part in images.split(',') if part]
+  paths = []
+  for part in parts:
+    part = os.path.expanduser(part)
+    if part == '-':
+      found = [line.rstrip('\r\n') for line in stdin]
+      found = [line for line in found if line]
+    elif os.path.isdir(part):
+      found = _in_folder(part)
+    elif os.path.exists(part):
+      found = [part]
+    elif glob.has_magic(part):
+      found = []
+      for path in sorted(glob.glob(part, recursive=True)):
+        found += [path] if os.path.isfile(path) else []
+    else:
+      siblings = []
+      folder = pathlib.Path(part).parent
+      if folder.is_dir():
+        siblings = [str(path) for path in folder.iterdir()]
+      raise UserError(
+        f'{flag}={part}: no such file{did_you_mean(part, siblings)}'
+      )
+    if not found:
+      what = 'stdin names none' if part == '-' else 'no image is there'
+      raise UserError(
+        f'{flag}={part}: {what}; allowed are files, folders, patterns like '
+        "'photos/*.jpg', and - for a list of paths on stdin"
+      )
+    paths += found
+  return paths
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+  """Returns the formats that are read."""
+  Image.init()
+  return tuple(name for name in Image.ID if name not in _REFUSED)
+
+
+def _in_folder(folder: str) -> list[str]:
+  """Returns all files below a folder whose ending Pillow knows, by name."""
+  formats = _formats()
+  known = {
+    suffix
+    for suffix, name in Image.registered_extensions().items()
+    if name in formats
+  }
+  return sorted(
+    str(path)
+    for path in pathlib.Path(folder).rglob('*')
+    if path.suffix.lower() in known
+    and not path.name.startswith('.')
+    and path.is_file()
+  )
+
+
+class Reader:
+  """Reads image files; may be called from several threads."""
+
+  def __init__(self, transform: Transform, num_channels: int):
+    """Reads nothing yet.
+
+    Args:
+      transform: to one size; nothing random.
+      num_channels: 1, 3 or 4, as the set has them.
+    """
+    self._transform, self._num_channels = transform, num_channels
+    self._large = threading.Lock()
+    # Of a transform that keeps images upright, with sides that differ.
+    self._turned = transform
+    if isinstance(transform, Squeezed):
+      self._turned = Squeezed(transform.sides[::-1])
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """(H, W, C) of what is returned."""
+    return (*self._transform.sides, self._num_channels)
+
+  def __call__(self, path: str | os.PathLike[str]) -> np.ndarray:
+    """Returns uint8 [H, W, C].
+
+    Of several pictures in a file the first counts; transparency is left out, as
+    in data sets.
+
+    Raises:
+      UnreadableError: it is missing, damaged, too large or of no known kind.
+    """
+    try:
+      with Image.open(path, formats=_formats()) as image:
+        return self._read(image)
+    except UnreadableError:
+      raise
+    except Exception as error:  # Pillow raises a dozen types
+      text = ' '.join(str(error).split())
+      if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+      elif isinstance(error, Image.UnidentifiedImageError):
+        text = 'no image of a kind that Pillow knows'
+      elif isinstance(error, Image.DecompressionBombError):
+        text = f'more than {MAX_PIXELS:,} pixels'
+      raise UnreadableError(
+        text[:200] or f'damaged ({type(error).__name__})'
+      ) from error
+
+  def _read(self, image: Image.Image) -> np.ndarray:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+      raise UnreadableError(
+        f'{width}x{height} are more than {MAX_PIXELS:,} pixels: make it smaller'
+      )
+    if width * height > _LARGE:
+      with self._large:
+        return self._convert(image)
+    return self._convert(image)
+
+  def _convert(self, image: Image.Image) -> np.ndarray:
+    # A JPEG may be decoded at a fraction of its size, and has its EXIF first.
+    if image.format != 'JPEG':
+      image.load()
+    try:
+      orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF: the image is as it is
+      orientation = 1
+    image = _to_8_bits(image)
+    transpose, *flips = _ORIENTATIONS.get(orientation, (False, False, False))
+    # Turned when it is small. Squeezing and centre crops are the same either
+    # way, up to rounding.
+    transform = self._turned if transpose else self._transform
+    array = transform(image, self._num_channels, 0, 0)
+    if transpose:
+      array = array.transpose(1, 0, 2)
+    for axis, flip in enumerate(flips):
+      array = np.flip(array, axis) if flip else array
+    return np.ascontiguousarray(array)
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+  """Takes the upper 8 of 16 bits, where Pillow itself would cut at 255.
+
+  Raises:
+    UnreadableError: what white is cannot be known.
+  """
+  if not image.mode.startswith(('I', 'F')):
+    return image
+  array = np.asarray(image)
+  is_integer = np.issubdtype(array.dtype, np.integer)
+  if not is_integer or array.min() < 0 or array.max() >= 2**16:
+    raise UnreadableError(
+      f'mode {image.mode} with values from {array.min():g} to '
+      f'{array.max():g}: allowed are whole numbers of 8 or 16 bits'
+    )
+  return Image.fromarray((array >> 8).astype(np.uint8))
+
+
+def make_reader(
+  transform: Transform | None, stored_shape: tuple[int, int, int]
+) -> Reader:
+  """Makes the reader of files that are to look like a data set.
+
+  Args:
+    transform: what the host makes of the set's images, as
+      `images.make_transform` returns it.
+    stored_shape: (H, W, C) of the set's images on their way to the device.
+  """
+  *sides, num_channels = stored_shape
+  return Reader(transform or Squeezed(tuple(sides)), num_channels)
+
+
+def check_channels(num_channels: int) -> None:
+  """Checks that files can be read with so many channels.
+
+  Raises:
+    UserError: they cannot.
+  """
+  if num_channels not in MODES:
+    raise UserError(
+      f'the network takes images of {num_channels} channels; files are read '
+      f'with {", ".join(map(str, MODES))}'
+    )
+
+
+class Item(NamedTuple):
+  """A file and what came of it."""
+
+  path: str
+  image: np.ndarray | None  # uint8 [H, W, C]
+  problem: str = ''
+
+
+def read_ahead(
+  paths: Iterable[str],
+  read: Callable[[str], np.ndarray],
+  ahead: int,
+  num_threads: int | None = None,
+) -> Iterator[Item]:
+  """Reads files in threads; yields them in order.
+
+  Args:
+    paths: of the files.
+    read: a `Reader`.
+    ahead: files that are read before they are asked for, at most.
+    num_threads: None: one a processor.
+  """
+  if num_threads is None:
+    num_threads = min(os.cpu_count() or 1, 32)
+
+  def attempt(path: str) -> Item:
+    try:
+      return Item(path, read(path))
+    except UnreadableError as error:
+      return Item(path, None, str(error))
+
+  waiting: collections.deque[futures.Future] = collections.deque()
+  pool = futures.ThreadPoolExecutor(num_threads, 'read')
+  with warnings.catch_warnings():
+    # Pillow warns of odd metadata and of sizes below MAX_PIXELS.
+    warnings.filterwarnings('ignore', module=r'PIL\.')
+    try:
+      for path in paths:
+        waiting.append(pool.submit(attempt, path))
+        if len(waiting) > ahead:
+          yield waiting.popleft().result()
+      while waiting:
+        yield waiting.popleft().result()
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+
+def batches(
+  items: Iterable[Item],
+  size: int,
+  on_problem: Callable[[Item], None],
+) -> Iterator[tuple[list[str], np.ndarray]]:
+  """Joins images to batches; what cannot be read is told and left out.
+
+  Yields:
+    Paths, and uint8 [n, H, W, C] with 0 < n <= size.
+  """
+  paths: list[str] = []
+  images: Sequence[np.ndarray] = []
+  for item in items:
+    if item.image is None:
+      on_problem(item)
+      continue
+    paths.append(item.path)
+    images.append(item.image)
+    if len(paths) == size:
+      yield paths, np.stack(images)
+      paths, images = [], []
+  if paths:
+    yield paths, np.stack(images)

@@ -1,0 +1,115 @@
+"""Files that a mode makes for the user: whole, or not there."""
+
+import contextlib
+import os
+import pathlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from googlenet.errors import UserError, did_you_mean
+
+
+def format_of(
+  output: str, format: str, suffixes: dict[str, str], default: str = ''
+) -> str:
+  """Returns the format of an output.
+
+  Args:
+    output: path, or ''.
+    format: as --format gives it; '' leaves it to the path's ending.
+    suffixes: format by ending.
+    default: where there is neither; '': then one of both must be given.
+
+  Raises:
+    UserError: there is no such format, or none is given.
+  """
+  known = tuple(dict.fromkeys(suffixes.values()))
+  if format:
+    if format not in known:
+      raise UserError(
+        f'--format={format} is not allowed{did_you_mean(format, known)}: it '
+        f'takes one of {", ".join(known)}'
+      )
+    return format
+  suffix = pathlib.Path(output).suffix
+  if suffix in suffixes:
+    return suffixes[suffix]
+  if default and not output:
+    return default
+  raise UserError(
+    f'--output={output} tells no format: let it end in one of '
+    f'{", ".join(suffixes)}, or give --format={"|".join(known)}'
+  )
+
+
+def check_new(path: str | os.PathLike[str], flag: str = '--output') -> None:
+  """Checks that a new file can be written there.
+
+  Raises:
+    UserError: no path, a file that is there, or no such folder.
+  """
+  if not os.fspath(path):
+    raise UserError(f'{flag} is missing: it names the file to write')
+  if os.path.lexists(path):
+    raise UserError(
+      f'{flag}={path} is there already and is never overwritten: give another '
+      'name'
+    )
+  folder = pathlib.Path(path).parent
+  if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    raise UserError(f'{flag}={path}: no folder {folder} that can be written to')
+
+
+@contextlib.contextmanager
+def terminates_cleanly() -> Iterator[None]:
+  """Lets SIGTERM end the program as Ctrl-C does, so that nothing is left."""
+
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  try:
+    before = signal.signal(signal.SIGTERM, interrupt)
+  except ValueError:  # not in the main thread
+    yield
+    return
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def written_aside(
+  path: str | os.PathLike[str], mode: str = 'wb'
+) -> Iterator[Any]:
+  """Yields a file that gets its name when the block ends without an error.
+
+  Raises:
+    OSError: it cannot be written; nothing is left.
+  """
+  path = pathlib.Path(path)
+  aside = path.with_name(path.name + '.tmp')
+  options = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
+  with terminates_cleanly():
+    try:
+      with open(aside, mode, **options) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(aside, path)
+    finally:
+      aside.unlink(missing_ok=True)
+
+
+def check_one_process(mode: str, num_processes: int) -> None:
+  """Checks that a mode that writes a file runs once.
+
+  Raises:
+    UserError: it is one of several processes.
+  """
+  if num_processes > 1:
+    raise UserError(
+      f'--mode={mode} runs in one process, on all of its devices: leave out '
+      '--num_processes, or start it outside of srun and mpirun'
+    )
