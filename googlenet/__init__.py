@@ -1,5 +1,7 @@
 """GoogLeNet in Haiku: `googlenet.load(workdir)` is a trained network."""
 
+__version__ = '0.1.0'
+
 
 def __getattr__(name: str):
   # Late: whatever imports a part of the package would import JAX as well.

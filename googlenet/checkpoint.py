@@ -20,6 +20,7 @@ import numpy as np
 from googlenet import archive
 from googlenet.archive import DamagedError, MismatchError
 from googlenet.errors import UserError
+from googlenet.workdir import near_run
 
 _SUFFIX = '.npz'
 _ABOUT, _PROGRESS = 'about', 'progress'
@@ -205,7 +206,7 @@ def newest_whole(
   if not found:
     raise UserError(
       f'--workdir={workdir} holds no checkpoint: give the folder of a run '
-      'that has been trained'
+      f'that has been trained{near_run(workdir)}'
     )
   for path in found:
     try:

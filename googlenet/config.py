@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
+from ml_collections import config_dict
 
 from googlenet import architectures, image_sizes, mixing
 from googlenet.architectures import analysis
 from googlenet.errors import UserError, did_you_mean
-from googlenet.fields import ADDED, FIELDS, RENAMED
+from googlenet.fields import ADDED, FIELDS, RENAMED, SEVERAL_TYPES
+from googlenet.workdir import near_run
 
 
 def resolve(
@@ -129,11 +131,7 @@ def unknown_field(name: str) -> UserError:
 def invalid(name: str, value: Any) -> UserError:
   """Returns the error for a value that its field does not allow."""
   field = FIELDS[name]
-  near = ''
-  if isinstance(value, str) and field.allowed.startswith('one of '):
-    near = did_you_mean(
-      value, field.allowed.removeprefix('one of ').split(', ')
-    )
+  near = did_you_mean(value, field.choices) if isinstance(value, str) else ''
   return UserError(
     f'config.{name}={value!r} is not allowed{near}: it takes {field.allowed}'
   )
@@ -233,6 +231,14 @@ def from_json(text: str) -> ml_collections.ConfigDict:
       fields = values.setdefault(section, {})
       if isinstance(fields, dict):
         fields.setdefault(field, value)
+  for name, kind in SEVERAL_TYPES.items():
+    section, _, field = name.partition('.')
+    if isinstance(values, dict) and isinstance(values.get(section), dict):
+      value = values[section].get(field)
+      if value is None or kind is object:
+        values[section][field] = config_dict.FieldReference(
+          value, field_type=kind
+        )
   config = ml_collections.ConfigDict(values)
   check_fields(config)
   return config
@@ -255,8 +261,9 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     UserError: the file is missing or damaged.
   """
   if not os.path.isfile(path):
+    folder = os.path.dirname(path)
     raise UserError(
-      f'--workdir={os.path.dirname(path)} holds no run: there is no {path}'
+      f'--workdir={folder} holds no run: there is no {path}{near_run(folder)}'
     )
   try:
     with open(path, encoding='utf-8') as file:

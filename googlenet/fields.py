@@ -25,6 +25,7 @@ class Field(NamedTuple):
 
   is_valid: Callable[[Any], bool]
   allowed: str
+  choices: tuple[str, ...] = ()  # where it takes one of some names
 
 
 # Larger numbers are infinite on the device.
@@ -62,7 +63,9 @@ def _fraction() -> Field:
 
 def _choice(*names: str) -> Field:
   return Field(
-    lambda v: isinstance(v, str) and v in names, 'one of ' + ', '.join(names)
+    lambda v: isinstance(v, str) and v in names,
+    'one of ' + ', '.join(names),
+    names,
   )
 
 
@@ -266,6 +269,7 @@ FIELDS: dict[str, Field] = {
   'checkpoint.best_metric': Field(
     lambda v: isinstance(v, str) and v in ('', *_METRICS),
     "'' or one of " + ', '.join(_METRICS),
+    _METRICS,
   ),
   'logging.every_steps': _integer(1),
   'logging.tensorboard': _boolean(),
@@ -284,6 +288,9 @@ FIELDS: dict[str, Field] = {
   'benchmark.rounds': _integer(1, 1000),
   'benchmark.torch_python': _text(empty=True),
 }
+
+# Fields whose value alone does not tell what a text for them is read as.
+SEVERAL_TYPES = {'model.dropout': float, 'train.loss_scale': object}
 
 # Values that older config.json files hold for a field, and what they are now.
 RENAMED: dict[str, dict[Any, Any]] = {

@@ -32,6 +32,7 @@ from googlenet.profiling import Profiler, check_profile_steps
 from googlenet.recorder import Recorder
 from googlenet.running_statistics import make_statistics_step
 from googlenet.saver import Saver, WriteError
+from googlenet.terminal import warn
 from googlenet.training import Training
 from googlenet.writer import Writer
 
@@ -310,11 +311,6 @@ def _train(
   for line in _describe_result(result, workdir):
     screen.line(line)
   return result
-
-
-def warn(text: str) -> None:
-  """Prints a line of what went wrong without ending the run."""
-  print(f'warning: {text}', file=sys.stderr, flush=True)
 
 
 def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:

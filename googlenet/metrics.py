@@ -20,16 +20,28 @@ def steps_in_flight() -> int:
   return 0 if jax.default_backend() == 'cpu' else 2
 
 
+_STOPPED = ': training stopped. '
+
+
 class NonFiniteError(UserError):
   """A loss, a gradient or a parameter is infinite or not a number."""
 
   def __init__(self, step: int, name: str, value: float, where: str = ''):
     super().__init__(
-      f'{name} is {value} at step {step}{where}: training stopped. Lower '
+      f'{name} is {value} at step {step}{where}{_STOPPED}Lower '
       'config.optimizer.learning_rate, lengthen '
       'config.optimizer.warmup_steps or set config.optimizer.grad_clip_norm'
     )
     self.step, self.name, self.value = step, name, value
+
+
+def divergence_in(line: str) -> str:
+  """Returns what a NonFiniteError says, of the line that a process ended with.
+
+  Without the advice that follows; '' where it was another error.
+  """
+  what, stopped, _ = line.partition(_STOPPED)
+  return what if stopped else ''
 
 
 def check_finite(step: int, name: str, value: float) -> None:

@@ -201,7 +201,7 @@ def apply_ops(
 ) -> jax.Array:
   """Applies operations on maps in sequence, in the layout of the kernels."""
   kernels = setting.kernels
-  for i, op in enumerate(ops):
+  for op in ops:
     if isinstance(op, rows.Conv):
       x = convolve(op, x, setting)
     elif isinstance(op, rows.MaxPool):
@@ -215,7 +215,7 @@ def apply_ops(
     elif isinstance(op, rows.AdaptiveAvgPool):
       x = kernels.enter(adaptive_avg_pool(kernels.leave(x), op.size))
     elif isinstance(op, rows.Dropout):
-      x = kernels.enter(dropout(kernels.leave(x), op.rate, i, setting))
+      x = kernels.enter(dropout(kernels.leave(x), op.rate, op.place, setting))
     else:
       raise TypeError(f'{op} is no operation on maps')
   return x

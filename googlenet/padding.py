@@ -50,6 +50,8 @@ def placement(
       f'a window of {window} does not fit into {size} pixels, padding {padding}'
     )
   out = (size + low + high - window) // stride + 1
+  if padding == 'CEIL' and (out - 1) * stride >= size:
+    out -= 1  # stride > window: the last one would see padding only
   return Placement(out, low, max((out - 1) * stride + window - size - low, 0))
 
 

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import sys
 from typing import Any
 
 import jax
@@ -13,13 +12,10 @@ from googlenet import checkpoint, workdir
 from googlenet import config as config_lib
 from googlenet.archive import DamagedError
 from googlenet.errors import UserError
+from googlenet.terminal import warn
 from googlenet.weights import files
 
 Tree = dict[str, dict[str, Any]]
-
-
-def _warn(text: str) -> None:
-  print(f'warning: {text}', file=sys.stderr, flush=True)
 
 
 def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
@@ -78,7 +74,7 @@ def read_run(
       use_ema,
     )
 
-  return checkpoint.newest_whole(folder, read, _warn)
+  return checkpoint.newest_whole(folder, read, warn)
 
 
 def describe_images(folder: str | os.PathLike[str]) -> str:

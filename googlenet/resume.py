@@ -120,6 +120,11 @@ def look(
   path, locks = pathlib.Path(workdir), []
 
   def at_process_0() -> tuple[bool, dict[str, Any] | None]:
+    if os.path.exists(path / 'sweep.json'):
+      raise UserError(
+        f'--workdir={workdir} holds a sweep: give --mode=sweep to go on with '
+        'it, or the folder of one of its trials'
+      )
     if not os.path.exists(path / 'config.json'):
       check_workdir(path)
       return False, None

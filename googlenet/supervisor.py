@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 EXIT_CONTINUE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 _CHILD = 'GOOGLENET_SUPERVISED'
@@ -80,14 +81,26 @@ def supervise() -> None:
     return
   if not is_one_of_several(sys.argv[1:], os.environ):
     return
-  child = subprocess.Popen(
-    [sys.executable, *sys.orig_argv[1:]],
-    env={**os.environ, _CHILD: str(os.getpid())},
-    process_group=0,  # signals of a terminal come once, from here
-  )
+  child = start_child([sys.executable, *sys.orig_argv[1:]])
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda n, _: child.send_signal(n))
   sys.exit(exit_code(child.wait()))
+
+
+def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen:
+  """Starts launch.py as a process that gets signals from this one alone, and
+  that is killed when this one is.
+
+  Args:
+    command: ends in launch.py and its flags.
+    **options: of `subprocess.Popen`.
+  """
+  return subprocess.Popen(
+    command,
+    env={**os.environ, _CHILD: str(os.getpid())},
+    process_group=0,  # signals of a terminal come once, from here
+    **options,
+  )
 
 
 def exit_code(returncode: int) -> int:

@@ -24,6 +24,7 @@ from googlenet.data import files, images
 from googlenet.errors import UserError
 from googlenet.initialization import abstract_init
 from googlenet.preprocess import num_channels
+from googlenet.terminal import warn
 from googlenet.weights import files as weight_files
 from googlenet.weights import names
 from googlenet.workdir import read_classes
@@ -207,7 +208,7 @@ def load_run(
     shapes = abstract_init(network, (size, size, seen))
     return seen, checkpoint.restore(path, *shapes, use_ema)
 
-  path, (seen, restored) = checkpoint.newest_whole(workdir, read, loop.warn)
+  path, (seen, restored) = checkpoint.newest_whole(workdir, read, warn)
   return make_trained(
     path,
     config,

@@ -1,5 +1,6 @@
 """The folder of a run: what it holds, who owns it."""
 
+import difflib
 import errno
 import fcntl
 import os
@@ -20,6 +21,7 @@ RUN_FILES = (
   'profile',
   'result.json',
   'benchmark.json',
+  'sweep.json',
 )
 # Where the file system knows no locks a run goes on without one.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
@@ -31,6 +33,21 @@ def holds_a_run(workdir: pathlib.Path, name: str) -> str:
     f'--workdir={workdir} already holds a run ({name}), which is never '
     'overwritten: give another folder, or none for a fresh one'
   )
+
+
+def near_run(workdir: str | os.PathLike[str]) -> str:
+  """Returns ', did you mean ...?' for a folder beside it that holds a run."""
+  path = pathlib.Path(workdir)
+  try:
+    runs = {
+      other.name: str(other)
+      for other in sorted(path.parent.iterdir())
+      if other != path and any((other / name).exists() for name in RUN_FILES)
+    }
+  except OSError:
+    return ''
+  near = difflib.get_close_matches(path.name, runs, n=1)
+  return f', did you mean {runs[near[0]]!r}?' if near else ''
 
 
 def check_workdir(workdir: str | os.PathLike[str]) -> None:
@@ -119,8 +136,12 @@ class Lock:
   `lock` stays, and says nothing by being there.
   """
 
-  def __init__(self, workdir: str | os.PathLike[str]):
+  def __init__(self, workdir: str | os.PathLike[str], wait: bool = False):
     """Takes the lock.
+
+    Args:
+      workdir: a folder that is there.
+      wait: until the process that has it gives it back.
 
     Raises:
       UserError: another process has it.
@@ -130,7 +151,7 @@ class Lock:
       pathlib.Path(workdir) / 'lock', 'a+', encoding='utf-8'
     )
     try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
       self._file.seek(0)
       owner = ' '.join(self._file.read(200).split()) or 'unknown'
@@ -150,3 +171,21 @@ class Lock:
   def release(self) -> None:
     """Lets another process own the workdir."""
     self._file.close()
+
+  def __enter__(self) -> 'Lock':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.release()
+
+
+def is_locked(workdir: str | os.PathLike[str]) -> bool:
+  """Returns whether a process owns the workdir; writes nothing."""
+  try:
+    with open(pathlib.Path(workdir) / 'lock', 'rb') as file:
+      fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return True
+  except OSError:  # nobody was there yet, or there are no locks
+    return False
+  return False

@@ -1,5 +1,7 @@
 """Every network of the family: sizes pinned, gradients, devices, refusals."""
 
+import itertools
+
 import chex
 import haiku as hk
 import jax
@@ -181,8 +183,8 @@ def test_smallest_image(variant):
   [('plain', 22), ('paper', 22), ('alexnet', 8), ('vgg16', 16), ('nin', 12)],
 )
 def test_depth(variant, depth):
-  config = model_config(variant=variant)
-  assert analysis.depth(architectures.resolve(config)) == depth
+  architecture = architectures.resolve(model_config(variant=variant))
+  assert analysis.walk(architecture, (224, 224, 3), 10).depth == depth
 
 
 def test_native_28_costs_less_than_96():
@@ -375,6 +377,34 @@ def test_dropout_is_by_image_and_keeps_the_mean():
   np.testing.assert_array_equal(drop(0, is_training=False), x)
   with pytest.raises(ValueError, match='keys'):
     drop(0)
+
+
+def test_no_two_dropouts_of_a_network_draw_the_same_mask(monkeypatch):
+  """Two rows in one stage, one in another, one in the head."""
+  rows = architectures.rows
+  stages = (
+    rows.Stage('stage_1', (rows.Dropout(), rows.Dropout(0.5))),
+    rows.Stage('stage_2', (rows.Dropout(),)),
+  )
+  architecture = architectures.Architecture(stages, dropout=0.5)
+  monkeypatch.setitem(architectures.ARCHITECTURES, 'tiny', architecture)
+  network = network_lib.make_network(small_config('tiny', kernels='xla'))
+  drop, masks = modules.dropout, []
+
+  def keep_mask(x, rate, place, setting):
+    if not setting.is_training or setting.keys is None:
+      return x
+    assert rate == 0.5
+    masks.append(np.asarray(drop(jnp.ones((2, 64)), rate, place, setting)))
+    return x
+
+  monkeypatch.setattr(modules, 'dropout', keep_mask)
+  x = jnp.ones((2, 8, 8, 1))
+  params, state = network.init(jax.random.key(0), x)
+  network.apply(params, state, keys(2), x, True)
+  assert len(masks) == 4
+  for one, other in itertools.combinations(masks, 2):
+    assert not np.array_equal(one, other)
 
 
 def test_stochastic_depth_drops_whole_images():

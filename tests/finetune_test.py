@@ -9,7 +9,7 @@ import pytest
 from conftest import SMALL
 from launch_test import files_under
 
-from googlenet import checkpoint, finetune, groups, loop, optimizer, pretrained
+from googlenet import checkpoint, groups, loop, optimizer, pretrained, transfer
 from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet.errors import UserError
@@ -49,7 +49,7 @@ def test_everything_is_taken_over(config, tmp_path):
   other = make(config, seed=1, normalization='batch', aux_heads='on')
   other.network_state['conv_1/conv_7x7']['mean'] += 3
   case = make(config, normalization='batch', aux_heads='on')
-  params, network_state, lines = finetune.load(
+  params, network_state, lines = transfer.load(
     stored(tmp_path, other), case.network, case.params, case.network_state
   )
   for got, expected in (
@@ -64,7 +64,7 @@ def test_everything_is_taken_over(config, tmp_path):
 def test_other_classes_channels_and_heads(config, tmp_path):
   other = make(config, 3, seed=1, aux_heads='on')
   case = make(config, 1, num_classes=12, aux_heads='off')
-  params, _, lines = finetune.load(
+  params, _, lines = transfer.load(
     stored(tmp_path, other), case.network, case.params, case.network_state
   )
   assert params['logits'] is case.params['logits']
@@ -85,7 +85,7 @@ def test_other_classes_channels_and_heads(config, tmp_path):
 def test_heads_that_the_other_run_has_not(config, tmp_path):
   case = make(config, normalization='batch', aux_heads='on')
   other = make(config, seed=1, normalization='batch')
-  params, network_state, lines = finetune.load(
+  params, network_state, lines = transfer.load(
     stored(tmp_path, other), case.network, case.params, case.network_state
   )
   assert lines[-1] == (
@@ -101,7 +101,7 @@ def test_other_classes_where_convolutions_are_the_classifier(config, tmp_path):
     config.model.update(variant='nin', num_classes=num_classes, kernels='xla')
     network = network_lib.make_network(config.model)
     cases.append(Case(network, *init_from_numpy(network, (67, 67, 1), 0)))
-  _, _, lines = finetune.load(
+  _, _, lines = transfer.load(
     stored(tmp_path, cases[0]),
     cases[1].network,
     cases[1].params,
@@ -122,7 +122,7 @@ def test_grey_images_look_the_same_in_any_number_of_channels(old, new):
   def response(w):
     return np.einsum('hwc,hwco->o', np.repeat(image, w.shape[2], 2), w)
 
-  adapted = finetune.convert_channels(w, new)
+  adapted = transfer.convert_channels(w, new)
   assert adapted.shape == (7, 7, new, 8)
   assert adapted.dtype == np.float32
   np.testing.assert_allclose(response(adapted), response(w), atol=1e-4)
@@ -144,7 +144,7 @@ def test_grey_images_look_the_same_in_any_number_of_channels(old, new):
 def test_another_network_is_refused(config, tmp_path, changes, words):
   case, other = make(config), make(config, **changes)
   with pytest.raises(UserError) as error:
-    finetune.load(
+    transfer.load(
       stored(tmp_path, other), case.network, case.params, case.network_state
     )
   text = str(error.value)
@@ -157,7 +157,7 @@ def test_numbers_that_are_not_finite_are_refused(config, tmp_path):
   case = make(config)
   case.params['logits']['b'][1] = np.inf
   with pytest.raises(UserError, match='logits/b is not finite'):
-    finetune.load(
+    transfer.load(
       stored(tmp_path, case), case.network, case.params, case.network_state
     )
 

@@ -109,7 +109,7 @@ def windows(
     before = max((out - 1) * stride + window - size, 0) // 2
     starts = [o * stride - before for o in range(out)]
   elif padding == 'CEIL':  # up to the first window that sees the last pixel
-    starts = list(range(0, max(size - window + stride, 1), stride))
+    starts = list(range(0, min(max(size - window + stride, 1), size), stride))
   else:
     pad = 0 if padding == 'VALID' else padding
     starts = list(range(-pad, size + pad - window + 1, stride))
@@ -206,6 +206,8 @@ def test_conv_equals_numpy(
     ((1, 4, 5, 2), 1, 2, 'SAME'),
     ((1, 6, 7, 2), 3, 2, 'CEIL'),
     ((1, 5, 6, 2), 2, 2, 'CEIL'),
+    ((1, 7, 8, 2), 2, 4, 'CEIL'),
+    ((1, 5, 4, 2), 1, 3, 'CEIL'),
     ((1, 6, 7, 2), 3, 2, 'VALID'),
     ((1, 5, 6, 2), 3, 1, 1),
   ],
@@ -265,6 +267,7 @@ def test_elementwise_operations_equal_numpy(kernels: Kernels) -> None:
     (3, 1, 'SAME', True),
     (5, 3, 'VALID', False),
     (3, 2, 'CEIL', False),
+    (2, 5, 'CEIL', False),
   ],
 )
 def test_avg_pool_equals_numpy(

@@ -74,7 +74,8 @@ def test_number_of_parameters(image_shape, num_classes, count):
 
 
 def test_depth_is_22_weighted_layers():
-  assert analysis.depth(architectures.resolve(model_config())) == 22
+  architecture = architectures.resolve(model_config())
+  assert analysis.walk(architecture, (96, 96, 1), 10).depth == 22
 
 
 def test_parameter_names_are_stable():
@@ -158,7 +159,7 @@ def numpy_pool(x):
 
 @ALL_KERNELS
 def test_inception_block_against_numpy_loops(kernels):
-  row = blocks.inception('inception_3a', 4, 3, 6, 2, 5, 3)
+  row = blocks.inception('inception_3a', blocks.Widths(4, 3, 6, 2, 5, 3))
   ops = network_lib.select_kernels(kernels, 'cpu', jnp.float32)
   setting = modules.Setting(ops, 'none', 'relu')
 

@@ -17,6 +17,11 @@ from googlenet.padding import placement
     (14, 5, 3, 'VALID', (4, 0, 0)),
     (14, 2, 2, 'CEIL', (7, 0, 0)),
     (3, 2, 2, 'CEIL', (2, 0, 1)),
+    # Wider strides than windows: as Caffe and PyTorch, none begins outside.
+    (5, 1, 3, 'CEIL', (2, 0, 0)),
+    (7, 2, 4, 'CEIL', (2, 0, 0)),
+    (6, 2, 5, 'CEIL', (2, 0, 1)),
+    (4, 1, 2, 'CEIL', (2, 0, 0)),
   ],
 )
 def test_windows_and_padding(size, window, stride, padding, expected):

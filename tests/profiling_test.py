@@ -43,7 +43,10 @@ MIXED_STAGES = (
   ),
   Stage(
     'stage_2',
-    (blocks.inception('inception_2a', 2, 2, 3, 2, 4, 1), MaxPool()),
+    (
+      blocks.inception('inception_2a', blocks.Widths(2, 2, 3, 2, 4, 1)),
+      MaxPool(),
+    ),
   ),
 )
 MIXED = Architecture(

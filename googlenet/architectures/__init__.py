@@ -28,6 +28,7 @@ from googlenet.architectures.rows import (
   Dropout,
   LocalResponseNorm,
   Residual,
+  Stage,
 )
 from googlenet.architectures.vgg import VGG_16
 from googlenet.errors import UserError
@@ -110,7 +111,7 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
         drop_rate=depth_rate * place / num_residual, place=place
       )
     elif isinstance(node, Dropout) and node.rate is None:
-      return Dropout(dropout)
+      return node._replace(rate=dropout)
     if not isinstance(node, tuple):
       return node
     parts = [
@@ -120,7 +121,7 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
     ]
     return type(node)(*parts) if hasattr(node, '_fields') else tuple(parts)
 
-  return fill(
+  filled = fill(
     architecture._replace(
       aux_heads=architecture.aux_heads if uses_aux_heads else (),
       uses_aux_heads=uses_aux_heads,
@@ -128,6 +129,21 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
       dropout=dropout,
       initializer=initializer,
     )
+  )
+  return filled._replace(stages=_place_dropout(filled.stages))
+
+
+def _place_dropout(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+  """Gives each Dropout row a place of its own: no two draw the same mask."""
+  places = itertools.count()
+  return tuple(
+    stage._replace(
+      rows=tuple(
+        row._replace(place=next(places)) if isinstance(row, Dropout) else row
+        for row in stage.rows
+      )
+    )
+    for stage in stages
   )
 
 

@@ -180,9 +180,3 @@ def smallest_image(architecture: Architecture) -> int:
     except ValueError:
       continue
   raise ValueError('no image of up to 4096 pixels is large enough')
-
-
-def depth(architecture: Architecture) -> int:
-  """Returns the weighted layers on the longest path, as in Table 1."""
-  size = smallest_image(architecture)
-  return walk(architecture, (size, size, 1), 1).depth

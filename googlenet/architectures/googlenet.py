@@ -1,8 +1,7 @@
 """GoogLeNet: Table 1 of Szegedy et al., 2014 (arXiv 1409.4842), and its kin."""
 
-from collections.abc import Callable
-
 from googlenet.architectures import blocks
+from googlenet.architectures.blocks import MakeBlock, Widths
 from googlenet.architectures.rows import (
   AdaptiveAvgPool,
   Architecture,
@@ -21,8 +20,8 @@ from googlenet.architectures.rows import (
 from googlenet.padding import Padding
 
 # fmt: off
-# The nine blocks of Table 1, by stage. Columns: 1x1, 3x3 reduce, 3x3,
-# 5x5 reduce, 5x5, pool projection.
+# The nine blocks of Table 1, by stage, with their `Widths`: 1x1, 3x3
+# reduce, 3x3, 5x5 reduce, 5x5, pool projection.
 TABLE_1 = {
   'stage_3': (
     ('inception_3a', 64, 96, 128, 16, 32, 32),
@@ -41,8 +40,6 @@ TABLE_1 = {
   ),
 }
 # fmt: on
-
-MakeBlock = Callable[..., Block]
 
 
 def stem(
@@ -84,8 +81,8 @@ def inception_stages(
     after: what follows the blocks of each stage.
   """
   return tuple(
-    Stage(name, (*(block(*row) for row in rows), *rest))
-    for (name, rows), block, rest in zip(
+    Stage(stage, (*(block(row[0], Widths(*row[1:])) for row in rows), *rest))
+    for (stage, rows), block, rest in zip(
       TABLE_1.items(), make, after, strict=True
     )
   )
@@ -208,7 +205,9 @@ TINY = Architecture(
         LocalResponseNorm(),
       ),
     ),
-    Stage('stage_2', (blocks.inception('inception_2a', 8, 8, 12, 4, 4, 4),)),
+    Stage(
+      'stage_2', (blocks.inception('inception_2a', Widths(8, 8, 12, 4, 4, 4)),)
+    ),
   ),
   aux_heads=(
     AuxHead(

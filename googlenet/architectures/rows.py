@@ -69,6 +69,7 @@ class Dropout(NamedTuple):
   """Sets activations to zero in training, and scales the rest up."""
 
   rate: float | None = None  # None: the network's, or the field model.dropout
+  place: int = 0  # among those of the stages; filled in by `resolve`
 
 
 class Fork(NamedTuple):

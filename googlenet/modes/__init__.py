@@ -12,6 +12,7 @@ class Flag(NamedTuple):
 
   default: bool | int | float | str  # the type is that of the flag
   help: str
+  needs_workdir: bool = False  # a fresh folder would be another one each time
 
 
 class Mode(NamedTuple):
@@ -24,6 +25,8 @@ class Mode(NamedTuple):
       folder, or 'optional': a run is read where no config is given.
     flags: names in `FLAGS`; they are arguments of `run`.
     takes_several: `run` has an argument `others`, for --workdir=a,b,c.
+    example: what a command line in its help ends with.
+    uses_devices: False where the work is done by processes that it starts.
   """
 
   group: str
@@ -31,6 +34,8 @@ class Mode(NamedTuple):
   workdir: str
   flags: tuple[str, ...] = ()
   takes_several: bool = False
+  example: str = ''
+  uses_devices: bool = True
 
 
 _TRAIN, _LOOK, _ELSEWHERE = 'Train', 'Look at it', 'Take it elsewhere'
@@ -42,9 +47,26 @@ MODES = {
     'continues',
     ('allow_config_change',),
   ),
-  'benchmark': Mode(_TRAIN, 'time this machine, PyTorch beside it', 'makes'),
+  'sweep': Mode(
+    _TRAIN,
+    'train on a grid of fields, trial after trial; go on with a sweep',
+    'continues',
+    ('sweep', 'shard', 'dry_run'),
+    example="--sweep='optimizer.learning_rate=0.05,0.1;seed=0,1,2'",
+    uses_devices=False,
+  ),
+  'benchmark': Mode(
+    _TRAIN,
+    'time this machine, PyTorch beside it',
+    'makes',
+    uses_devices=False,
+  ),
   'summary': Mode(
-    _LOOK, 'the layers of a network, or all networks', 'optional', ('compare',)
+    _LOOK,
+    'the layers of a network, or all networks',
+    'optional',
+    ('compare',),
+    example='--compare',
   ),
   'evaluate': Mode(
     _LOOK,
@@ -60,27 +82,35 @@ MODES = {
     'the classes of image files',
     'reads',
     ('images', 'top_k', 'format', 'output'),
+    example="--images='photos/*.jpg'",
   ),
   'features': Mode(
     _ELSEWHERE,
     'end points of image files, or of data.eval_split',
     'reads',
     ('images', 'end_points', 'format', 'output'),
+    example='--end_points=stage_4,stage_5 --output=features.npz',
   ),
   'import_weights': Mode(
     _ELSEWHERE,
     'a file of PyTorch or Caffe becomes a run',
     'makes',
     ('weights',),
+    example='--config.model.variant=torchvision --weights=googlenet.pth',
   ),
   'export_weights': Mode(
-    _ELSEWHERE, 'a run becomes such a file', 'reads', ('weights',)
+    _ELSEWHERE,
+    'a run becomes such a file',
+    'reads',
+    ('weights',),
+    example='--weights=out.safetensors',
   ),
   'export': Mode(
     _ELSEWHERE,
     'a run becomes .onnx, .stablehlo or .safetensors',
     'reads',
     ('format', 'output'),
+    example='--output=model.onnx',
   ),
 }
 
@@ -89,6 +119,17 @@ FLAGS = {
     False,
     'go on with another config (but not another network, data or seed)',
   ),
+  'sweep': Flag(
+    '',
+    'fields and their values, like '
+    "'optimizer.learning_rate=0.05,0.1;seed=0,1,2'",
+  ),
+  'shard': Flag(
+    '',
+    'a part of the trials: 0/8 to 7/8, one for each machine',
+    needs_workdir=True,
+  ),
+  'dry_run': Flag(False, 'list the trials and how far each is, train none'),
   'compare': Flag(False, 'a line for each network'),
   'port': Flag(7860, 'of the page, at 127.0.0.1; 0: any that is free'),
   'images': Flag(

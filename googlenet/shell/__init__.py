@@ -1,0 +1,1 @@
+"""The command line: flags to a config, help, the version."""

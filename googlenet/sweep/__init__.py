@@ -1,0 +1,1 @@
+"""A grid over fields: its trials, their processes, and what came out."""

@@ -1,0 +1,277 @@
+"""Help, version, colours, and what an error suggests: all in this process."""
+
+import io
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, load_config
+
+import googlenet
+import launch
+from googlenet import config as config_lib
+from googlenet import terminal
+from googlenet.errors import UserError
+from googlenet.fields import FIELDS
+from googlenet.modes import FLAGS, MODES
+from googlenet.overrides import set_fields
+from googlenet.shell import field_table
+from googlenet.shell import help as help_lib
+from googlenet.shell.command_line import load_config_file, parse
+
+CONFIG = f'--config={ROOT}/configs/fmnist96.py'
+
+
+class Terminal(io.StringIO):
+  def isatty(self) -> bool:
+    return True
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+  monkeypatch.delenv('NO_COLOR', raising=False)
+  monkeypatch.setenv('TERM', 'xterm')
+
+
+def shown(capsys, *argv: str) -> str:
+  assert launch.main(['launch.py', *argv]) == 0
+  out, err = capsys.readouterr()
+  assert err == ''
+  assert '\x1b' not in out  # no terminal
+  assert all(len(line) <= 80 for line in out.splitlines()), out
+  return out
+
+
+@pytest.mark.parametrize('flag', ['--help', '-h', '--helpfull', '--help=all'])
+def test_help_lists_every_mode_by_group(capsys, flag):
+  out = shown(capsys, flag)
+  assert out.startswith('usage: python launch.py ')
+  for name, mode in MODES.items():
+    group = out[out.index(f'\n{mode.group}\n') :]
+    section = group[: group.index('\n\n')]
+    assert re.search(f'^  --mode={name} +{mode.help[:20]}', section, re.M)
+  for text in ('--version', '--help --mode=MODE', '  75   ended on request'):
+    assert text in out
+  assert len(out.splitlines()) < 80
+
+
+@pytest.mark.parametrize('name', MODES)
+def test_help_on_a_mode_has_its_flags_and_an_example_that_parses(capsys, name):
+  assert launch.main(['launch.py', f'--mode={name}', '--help']) == 0
+  out = capsys.readouterr().out
+  assert out.startswith(f'--mode={name}: ')
+  for flag in MODES[name].flags:
+    assert re.search(f'^  --{flag}\\b', out, re.M)
+    assert FLAGS[flag].help.split()[-1] in out
+  others = FLAGS.keys() - set(MODES[name].flags)
+  assert not [
+    flag for flag in others if re.search(f'^  --{flag}\\b', out, re.M)
+  ]
+  (example,) = re.findall(r'^  python (launch.py .*)', out, re.M)
+  given = {word.partition('=')[0] for word in re.findall(r'--[\w.=]+', example)}
+  fields = {f'--config.{field}' for field in FIELDS}
+  flags = {f'--{flag}' for flag in MODES[name].flags}
+  assert given <= fields | flags | {'--mode', '--config', '--workdir'}
+
+
+def test_help_on_an_unknown_mode(capsys):
+  assert launch.main(['launch.py', '--help', '--mode=evalute']) == 2
+  out, err = capsys.readouterr()
+  assert out == ''
+  assert err.startswith("error: --mode=evalute is not a mode, did you mean 'ev")
+  assert err.count('\n') == 1
+
+
+def test_help_with_a_config_lists_every_field_as_a_flag(capsys):
+  assert launch.main(['l', '--help', CONFIG, '--config.seed=7']) == 0
+  out = capsys.readouterr().out
+  lines = out.splitlines()
+  assert lines[lines.index('  --config.seed=7') + 1].strip() == (
+    FIELDS['seed'].allowed
+  )
+  assert "  --config.data.mean='(0.286,)'" in lines
+  assert '      one of auto, on, off' in lines
+  for name in FIELDS:
+    assert any(line.startswith(f'  --config.{name}=') for line in lines)
+  # What is shown can be given back as it is shown.
+  given = [w for w in shlex.split(out) if re.match('--config[.].*=', w)]
+  config = load_config(ROOT / 'configs/fmnist96.py')
+  wanted = config_lib.flatten(config)
+  config.update_from_flattened_dict(
+    {'data.mean': (9.0,), 'optimizer.nesterov': False}
+  )
+  set_fields(config, given)
+  assert config_lib.flatten(config) == {**wanted, 'seed': 7}
+
+
+def test_help_with_a_config_that_is_not_valid(capsys):
+  assert launch.main(['l', '--help', CONFIG, '--config.seed=-1']) == 2
+  assert 'config.seed=-1' in capsys.readouterr().err
+
+
+def test_version(capsys):
+  lines = shown(capsys, '--version').splitlines()
+  assert lines[0].startswith(f'googlenet {googlenet.__version__}')
+  assert re.search(r'Python 3\.\d+\.\d+.*, JAX 0\.\d+.*, Haiku 0\.', lines[1])
+  assert re.match(r'\d+ CPU cores?', lines[2])
+
+
+def test_help_and_version_import_no_jax():
+  """In a process of its own: this one has it long since."""
+  code = (
+    'import sys, runpy\n'
+    'for flag in ("--help", "--version"):\n'
+    '  sys.argv = ["launch.py", flag]\n'
+    '  try:\n    runpy.run_path("launch.py", run_name="__main__")\n'
+    '  except SystemExit as end:\n    assert not end.code, end.code\n'
+    'heavy = {"jax", "numpy", "haiku", "absl", "ml_collections"}\n'
+    'assert not heavy & set(sys.modules), heavy & set(sys.modules)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count('usage:') == 1
+
+
+def test_colours_only_on_a_terminal_that_wants_them(monkeypatch):
+  stream = Terminal()
+  assert terminal.paint('error:', 'error', stream) == '\x1b[1;31merror:\x1b[0m'
+  assert terminal.paint('error:', 'error', io.StringIO()) == 'error:'
+  assert '\x1b[1mTrain\x1b[0m' in help_lib.general(stream)
+  monkeypatch.setenv('NO_COLOR', '1')
+  assert terminal.paint('error:', 'error', stream) == 'error:'
+  monkeypatch.setenv('NO_COLOR', '')  # empty: as if it were not set
+  assert '\x1b' in terminal.paint('error:', 'error', stream)
+  monkeypatch.setenv('TERM', 'dumb')
+  assert '\x1b' not in help_lib.general(stream)
+
+
+def test_errors_and_warnings_are_coloured_on_a_terminal(monkeypatch):
+  stream = Terminal()
+  monkeypatch.setattr(sys, 'stderr', stream)
+  assert launch.main(['launch.py', '--mode=trian']) == 2
+  terminal.warn('a disk is full')
+  error, warning = stream.getvalue().splitlines()
+  assert error.startswith('\x1b[1;31merror:\x1b[0m --mode=trian is not a mode')
+  assert warning == '\x1b[1;33mwarning:\x1b[0m a disk is full'
+
+
+def make_run(folder: pathlib.Path) -> None:
+  folder.mkdir(parents=True)
+  text = config_lib.to_json(load_config(ROOT / 'configs/fmnist96.py'))
+  (folder / 'config.json').write_text(text)
+
+
+# What is given, what is suggested.
+SUGGESTED = {
+  'a mode': (['--mode=summry'], "'summary'"),
+  'a flag': ([CONFIG, '--wokdir=x'], "'workdir'"),
+  'a flag of another mode': (
+    [CONFIG, '--allow_config_chnge'],
+    'allow_config_c',
+  ),
+  'a field without its section': (
+    [CONFIG, '--learning_rate=1'],
+    "'config.optimizer.learning_rate'",
+  ),
+  'a field': (
+    [CONFIG, '--config.optimizer.momentun=1'],
+    "'optimizer.momentum'",
+  ),
+  'a choice': ([CONFIG, '--config.optimizer.schedule=cosin'], "'cosine'"),
+  'a choice among others': (
+    [CONFIG, '--config.checkpoint.best_metric=eval/acuracy'],
+    "'eval/accuracy'",
+  ),
+  'a config file': (['--config=configs/fmnist69.py'], 'configs/fmnist96.py'),
+  'a config file of configs': (['--config=imagenet'], 'configs/imagenet224.py'),
+  'a config file beside': (['--config=own/mne.py'], 'own/mine.py'),
+  'a mode without its flag': ([CONFIG, 'evaluate'], '--mode=evaluate'),
+  'a mode without anything': (['evaluat'], '--mode=evaluate'),
+  'a config without its flag': (['own/mine.py'], '--config=own/mine.py'),
+  'a run': (['--mode=evaluate', '--workdir=runs/trail'], "'runs/trial'"),
+  'a run, with a config': (
+    ['--mode=evaluate', CONFIG, '--workdir=runs/trail'],
+    "'runs/trial'",
+  ),
+}
+
+
+@pytest.mark.parametrize('case', SUGGESTED)
+def test_suggestions(case, tmp_path, monkeypatch, capsys):
+  given, word = SUGGESTED[case]
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+  (tmp_path / 'own').mkdir()
+  (tmp_path / 'own/mine.py').write_text('')
+  make_run(tmp_path / 'runs/trial')
+  make_run(tmp_path / 'runs/another')
+  assert launch.main(['launch.py', *given]) == 2
+  err = capsys.readouterr().err
+  assert re.search(f'did you mean .*{re.escape(word)}', err), err
+  assert err.count('\n') == 1
+
+
+def test_no_run_is_suggested_where_none_is_near(tmp_path):
+  make_run(tmp_path / 'trial')
+  for name in ('elsewhere', 'nowhere/trial'):
+    with pytest.raises(UserError) as error:
+      config_lib.load(tmp_path / name / 'config.json')
+    assert 'did you mean' not in str(error.value)
+
+
+def test_the_config_of_a_run_is_a_config_file(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  make_run(tmp_path / 'trial')
+  arguments = parse(['l', '--config=trial/config.json', '--config.seed=3'])
+  assert arguments.config.seed == 3
+  assert arguments.workdir.startswith(f'runs{os.sep}config-')
+  with pytest.raises(UserError, match=r'--config=trail/config.json: no such'):
+    load_config_file('trail/config.json')
+
+
+@pytest.mark.parametrize('from_json', [False, True])
+@pytest.mark.parametrize(
+  ('text', 'name', 'value'),
+  [
+    ('model.dropout=0.4', 'model.dropout', 0.4),
+    ('model.dropout=None', 'model.dropout', None),
+    ('train.loss_scale=dynamic', 'train.loss_scale', 'dynamic'),
+    ('train.loss_scale=64.5', 'train.loss_scale', 64.5),
+    ('data.mean=(0.2,)', 'data.mean', (0.2,)),
+    ('data.mean=0.2', 'data.mean', (0.2,)),
+    ('finetune.frozen=("conv_1",)', 'finetune.frozen', ('conv_1',)),
+    ('optimizer.nesterov=false', 'optimizer.nesterov', False),
+    ('data.data_dir=None', 'data.data_dir', 'None'),
+  ],
+)
+def test_texts_for_fields(config, text, name, value, from_json):
+  if from_json:  # a stored config says less of the types of its fields
+    config = config_lib.from_json(config_lib.to_json(config))
+  set_fields(config, [f'--config.{text}'])
+  assert config_lib.flatten(config)[name] == value
+  config_lib.resolve(config)
+
+
+def test_the_last_text_for_a_field_counts(config):
+  set_fields(
+    config, ['--config.model.dropout=0.4', '--config.model.dropout=None']
+  )
+  assert config.model.dropout is None
+  set_fields(
+    config, ['--config.model.dropout=None', '--config.model.dropout=0.4']
+  )
+  assert config.model.dropout == 0.4
+
+
+def test_field_texts_are_quoted_for_a_shell():
+  assert field_table.to_text((0.1, 0.2)) == "'(0.1, 0.2)'"
+  assert field_table.to_text(('conv_1',)) == '\'("conv_1",)\''
+  assert field_table.to_text('train[:90%]') == "'train[:90%]'"
+  assert field_table.to_text('') == ''
+  assert field_table.to_text(0.1) == '0.1'
