@@ -50,6 +50,7 @@ MODES = {
     _LOOK,
     'score a run; several as a,b,c are averaged',
     'reads',
+    ('checkpoint', 'average', 'output'),
     takes_several=True,
   ),
   'import_weights': Mode(
@@ -68,6 +69,13 @@ FLAGS = {
     False,
     'go on with another config (but not another network, data or seed)',
   ),
+  'checkpoint': Flag(
+    'last', 'of each run: last, best, a step, or all that it keeps'
+  ),
+  'average': Flag(
+    'predictions', 'what is averaged of several: predictions or weights'
+  ),
+  'output': Flag('', 'new file for what is computed'),
   'compare': Flag(False, 'a line for each network'),
   'weights': Flag('', 'file of another framework that is read or written'),
 }
