@@ -24,6 +24,8 @@ class Mode(NamedTuple):
       folder, or 'optional': a run is read where no config is given.
     flags: names in `FLAGS`; they are arguments of `run`.
     takes_several: `run` has an argument `others`, for --workdir=a,b,c.
+    compares: --config is not what runs, but what the config of the run is
+      compared with: an argument `baseline` of `run`, (file, config).
   """
 
   group: str
@@ -31,6 +33,7 @@ class Mode(NamedTuple):
   workdir: str
   flags: tuple[str, ...] = ()
   takes_several: bool = False
+  compares: bool = False
 
 
 _TRAIN, _LOOK, _ELSEWHERE = 'Train', 'Look at it', 'Take it elsewhere'
@@ -52,6 +55,14 @@ MODES = {
     'reads',
     ('checkpoint', 'average', 'output'),
     takes_several=True,
+  ),
+  'report': Mode(
+    _LOOK,
+    'report.html in the workdir: curves, errors, maps; a,b,c are compared',
+    'reads',
+    ('block', 'image_index'),
+    takes_several=True,
+    compares=True,
   ),
   'import_weights': Mode(
     _ELSEWHERE,
@@ -76,6 +87,8 @@ FLAGS = {
     'predictions', 'what is averaged of several: predictions or weights'
   ),
   'output': Flag('', 'new file for what is computed'),
+  'block': Flag('', 'whose branches are shown; default the first'),
+  'image_index': Flag(0, 'of data.eval_split, the image whose maps are shown'),
   'compare': Flag(False, 'a line for each network'),
   'weights': Flag('', 'file of another framework that is read or written'),
 }
