@@ -6,11 +6,10 @@ import re
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, load_config
+import small_run
 
 import launch
 from googlenet import averaging, checkpoint, loop, trained
-from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.preprocess import preprocess
 
@@ -20,15 +19,7 @@ SPLIT = '--config.data.eval_split=test[:300]'
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """A run with checkpoints of steps 2, 4 and 6, the best of which is known."""
-  workdir = tmp_path_factory.mktemp('runs') / 'run'
-  config = load_config(ROOT / 'configs/fmnist96.py').unlock()
-  config.model.variant, config.data.image_size = 'tiny', 28
-  config.data.train_split, config.data.eval_split = 'train[:128]', 'test[:300]'
-  config.train.batch_size, config.train.epochs = 64, 3
-  config.checkpoint.keep = 3
-  config.checkpoint.best_metric = 'eval/loss'
-  config.logging.tensorboard = False
-  loop.train_and_evaluate(config_lib.resolve(config), workdir)
+  workdir = small_run.train(tmp_path_factory.mktemp('runs') / 'run')
   assert len(checkpoint.paths(workdir)) == 3
   return workdir
 

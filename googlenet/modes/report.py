@@ -16,6 +16,7 @@ from googlenet.errors import UserError
 from googlenet.predictions import predict_split
 from googlenet.report import classes, inside, page, runs, sections
 from googlenet.report.sections import Section
+from googlenet.resume import differences
 from googlenet.workdir import check_writable, write_text
 
 Config = ml_collections.FrozenConfigDict
@@ -126,8 +127,7 @@ def _load_split(files: runs.RunFiles) -> tuple[Dataset | None, str]:
     return loop.load_split(files.config, 'eval_split'), ''
   except UserError as error:
     path = pathlib.Path(files.workdir) / 'config.json'
-    stored = config_lib.resolve(config_lib.load(path))
-    if stored.data != files.config.data or stored.model != files.config.model:
+    if differences(config_lib.load(path), files.config):
       raise
     loop.warn(f'{error}: scores, errors and maps are left out')
     return None, str(error)

@@ -12,7 +12,8 @@ from googlenet.report.sections import Section
 from googlenet.scores import Scores
 
 NUM_ERRORS = 24
-_NUM_CONFUSIONS = 20
+_NUM_CONFUSIONS = 12
+_MAX_CLASSES = 1000  # lines of a table
 
 
 def classes(
@@ -22,7 +23,7 @@ def classes(
   dataset = predictions.dataset
   shown = np.arange(len(class_names))
   if len(class_names) > score_table.MAX_ROWS:
-    shown = score_table.worst_classes(scores)
+    shown = score_table.worst_classes(scores)[:_MAX_CLASSES]
   rows = [
     (
       class_names[k],
@@ -41,7 +42,10 @@ def classes(
   if len(class_names) > score_table.MAX_ROWS:
     by_class = element(
       'details',
-      element('summary', f'All classes, the lowest F1 first ({len(shown):,})'),
+      element(
+        'summary',
+        f'{len(shown):,} of {len(class_names):,} classes, the lowest F1 first',
+      ),
       by_class,
     )
   parts = [
@@ -52,7 +56,7 @@ def classes(
       f'{scores.loss:.4f}, calibration error (ECE) '
       f'{scores.calibration_error:.4f}.',
     ),
-    by_class,
+    element('div', by_class, *_confused(scores, class_names), class_='pair'),
     confusion(scores, class_names),
     element(
       'div',
@@ -67,46 +71,53 @@ def classes(
 
 
 def confusion(scores: Scores, class_names: tuple[str, ...]) -> Html:
-  """The matrix, as a table or a picture, and the pairs most often confused."""
+  """The matrix, as a table, or as a picture with many classes."""
   if scores.confusion is None:
     return Html('')
-  matrix = scores.confusion
-  shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-  parts = []
+  shares = _shares(scores.confusion)
   if len(class_names) <= score_table.MAX_ROWS:
     rows = [
-      (f'{k} {name}', *map(_cell, matrix[k], shares[k]))
+      (f'{k} {name}', *map(_cell, scores.confusion[k], shares[k]))
       for k, name in enumerate(class_names)
     ]
     head = ('true \\ predicted', *map(str, range(len(class_names))))
     caption = 'Confusion: images by true class (line) and predicted (column)'
-    parts.append(table(head, rows, caption, class_='matrix'))
-  else:
-    picture = pictures.heat(shares, 'cividis').convert('RGB')
-    alt = f'Confusion matrix of {len(class_names)} classes; see the list below'
-    uri = pictures.data_uri(picture.convert('P'))
-    caption = (
-      'Confusion: true classes down, predicted ones across; bright is a large '
-      'share of the true class.'
-    )
-    parts.append(figure(image(uri, alt, class_='pixels'), caption))
-  wrong = matrix * ~np.eye(len(class_names), dtype=bool)
+    return table(head, rows, caption, class_='matrix')
+  picture = pictures.indexed(shares)
+  alt = f'Confusion matrix of {len(class_names)} classes; see the list above'
+  caption = (
+    'Confusion: true classes down, predicted ones across; bright is a large '
+    'share of the true class.'
+  )
+  uri = pictures.data_uri(picture)
+  return figure(image(uri, alt, class_='pixels wide'), caption)
+
+
+def _shares(confusion: np.ndarray) -> np.ndarray:
+  return confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+
+
+def _confused(scores: Scores, class_names: tuple[str, ...]) -> list[Html]:
+  """The table of the pairs that are most often confused, if there are any."""
+  if scores.confusion is None:
+    return []
+  shares = _shares(scores.confusion)
+  wrong = scores.confusion * ~np.eye(len(class_names), dtype=bool)
   order = np.argsort(-wrong, axis=None, kind='stable')[:_NUM_CONFUSIONS]
-  pairs = [np.unravel_index(place, wrong.shape) for place in order]
   rows = [
     (
-      class_names[true],
-      class_names[predicted],
+      f'{class_names[true]} taken for {class_names[predicted]}',
       f'{wrong[true, predicted]:,}',
       f'{100 * shares[true, predicted]:.1f} %',
     )
-    for true, predicted in pairs
+    for true, predicted in zip(
+      *np.unravel_index(order, wrong.shape), strict=True
+    )
     if wrong[true, predicted]
   ]
-  if rows:
-    head = ('true class', 'taken for', 'images', 'of its images')
-    parts.append(table(head, rows, 'Most often confused', class_='numbers'))
-  return join(parts)
+  head = ('classes', 'images', 'of the true class')
+  made = table(head, rows, 'Most often confused', class_='numbers')
+  return [made] if rows else []
 
 
 def worst_errors(predictions: Predictions, count: int) -> np.ndarray:

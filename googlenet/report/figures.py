@@ -26,7 +26,7 @@ _VARIABLES = {
 }
 _STYLE = {
   'svg.fonttype': 'none',  # text stays text
-  'font.size': 9,
+  'font.size': 10,
   'font.family': 'sans-serif',
   'text.color': _INK,
   'axes.labelcolor': _INK,
@@ -143,9 +143,9 @@ def thinned(
 
 
 def _axes(title: str):
-  chart = Figure(figsize=(4.6, 2.9), layout='constrained')
+  chart = Figure(figsize=(4.4, 2.9), layout='constrained')
   axes = chart.add_subplot()
-  axes.set_title(title, loc='left', fontsize=10, fontweight='bold')
+  axes.set_title(title, loc='left', fontsize=11, fontweight='bold')
   return chart, axes
 
 

@@ -78,7 +78,7 @@ def maps(
   if block:
     parts += [
       element('h3', f'Branches of {block}'),
-      _branches(trained, pixels, block, found[block]),
+      _branches(trained, pixels, block, found[block], logits[0]),
     ]
   else:
     parts.append(note('The network has no blocks with branches side by side.'))
@@ -112,7 +112,8 @@ def class_maps(
   cards = []
   for i, k in shown:
     values = found.maps[i, k]
-    low, high = _range(found.maps[i][first] if not i else values)
+    scale = values if i else found.maps[0][first]
+    low, high = float(scale.min()), float(scale.max())
     picture = pictures.overlay(pixels[i], values, low, high)
     name, logit = trained.class_names[k], found.logits[i, k]
     alt = f'Where image {i + 1} of this section looks like {name}'
@@ -126,7 +127,8 @@ def class_maps(
     'How much each place adds to the logit of a class (dark: least, bright: '
     'most): the mean of a map plus a bias is the logit, exactly, as the '
     'network ends in a global mean (Zhou et al., 2016). '
-    f'Maps are {values.shape[0]}x{values.shape[1]}, drawn smoothly.'
+    f'Maps are {values.shape[0]}x{values.shape[1]}, drawn smoothly; those of '
+    'the first image share their scale.'
   )
   return Section(
     'cam',
@@ -145,12 +147,15 @@ def _mosaic(title: str, one: np.ndarray) -> Html:
 
 
 def _branches(
-  trained: Trained, pixels: np.ndarray, block: str, output: np.ndarray
+  trained: Trained,
+  pixels: np.ndarray,
+  block: str,
+  output: np.ndarray,
+  logits: np.ndarray,
 ) -> Html:
   channels = insight.branch_channels(trained.network, block)
   added = insight.branch_contributions(trained, pixels[None], block)
-  logits, _ = insight.maps(trained, pixels[None], (block,))
-  top = np.argsort(-logits[0], kind='stable')[:_NUM_CLASSES]
+  top = np.argsort(-logits, kind='stable')[:_NUM_CLASSES]
   names = [trained.class_names[k] for k in top]
   rows = [
     (
@@ -175,7 +180,3 @@ def _branches(
       table(head, rows, caption, class_='numbers'),
     ]
   )
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-  return float(values.min()), float(values.max())

@@ -37,6 +37,14 @@ def heat(values: np.ndarray, colours: str = 'viridis') -> Image.Image:
   return Image.fromarray(rgba)
 
 
+def indexed(values: np.ndarray, colours: str = 'cividis') -> Image.Image:
+  """Returns the same with a palette, a quarter of the size."""
+  image = Image.fromarray(np.rint(255 * values).astype(np.uint8))
+  palette = matplotlib.colormaps[colours](np.arange(256), bytes=True)
+  image.putpalette(palette[:, :3].tobytes())
+  return image
+
+
 def feature_maps(
   maps: np.ndarray, count: int = 16, columns: int = 8, tile: int = 48
 ) -> Image.Image:

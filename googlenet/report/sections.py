@@ -72,19 +72,25 @@ def summary(run: RunFiles) -> Section:
       ('accuracy', _percent(run.last('eval/accuracy'))),
       ('top-5', _percent(run.last('eval/top_5'))),
       ('loss', text_of(_rounded(run.last('eval/loss')))),
-      ('images/s', text_of(_rounded(run.last('train/images_per_second'), 0))),
+      ('images/s', text_of(_rounded(run.last('train/images_per_second')))),
     )
     if text != '-'
   ]
   if cards:
     parts.append(element('dl', *cards, class_='cards'))
-  rows = [
-    (label, text_of(run.result[name]))
-    for name, label in (_RESULTS | _MACHINE).items()
-    if name in run.result
+  tables = [
+    table(('', 'value'), rows, caption)
+    for caption, names in (('Result', _RESULTS), ('Machine', _MACHINE))
+    if (
+      rows := [
+        (label, text_of(_rounded(run.result[name])))
+        for name, label in names.items()
+        if name in run.result
+      ]
+    )
   ]
-  if rows:
-    parts.append(table(('', 'value'), rows, 'result.json and machine'))
+  if tables:
+    parts.append(element('div', *tables, class_='pair'))
   else:
     parts.append(
       note(
@@ -115,21 +121,20 @@ def curves(runs: list[RunFiles]) -> Section:
   if not parts:
     body = note('No metrics.jsonl with records: there are no curves.')
   elif len(runs) > 1:
-    keys = [f'{letter(i)}: {run.workdir}' for i, run in enumerate(runs)]
-    body = join([element('p', '; '.join(keys)), body])
+    body = join([_key(runs), body])
   return Section('curves', 'Curves', body)
 
 
 def comparison(runs: list[RunFiles]) -> Section:
   """Results of several runs side by side, and where their configs differ."""
-  head = ('', *(f'{letter(i)}: {r.workdir}' for i, r in enumerate(runs)))
+  head = ('', *map(letter, range(len(runs))))
   rows = [
     (label, *(text_of(_rounded(run.last(name))) for run in runs))
     for name, label in _RESULTS.items()
     if any(run.last(name) is not None for run in runs)
   ]
   rows.append(('state', *(run.state for run in runs)))
-  parts = [table(head, rows, 'Results')]
+  parts = [_key(runs), table(head, rows, 'Results')]
   base, *others = (run.config for run in runs)
   differing = config_rows(base, others)
   if differing:
@@ -181,11 +186,15 @@ def letter(place: int) -> str:
   return chr(ord('A') + first) + (str(more) if more else '')
 
 
+def _key(runs: list[RunFiles]) -> Html:
+  names = [f'{letter(i)}: {run.workdir}' for i, run in enumerate(runs)]
+  return element('p', '; '.join(names))
+
+
 def _percent(value: float | None) -> str:
   return '-' if value is None else f'{100 * value:.2f} %'
 
 
-def _rounded(value: float | None, digits: int = 4) -> float | None:
-  if isinstance(value, float):
-    return round(value, digits) if digits else round(value)
-  return value
+def _rounded(value: float | None) -> float | None:
+  """To four digits; what counts something stays as it is."""
+  return float(f'{value:.4g}') if isinstance(value, float) else value
