@@ -18,7 +18,7 @@ from googlenet import views as view_lib
 from googlenet.compilation import compiled_with
 from googlenet.network import Network
 from googlenet.preprocess import preprocess
-from googlenet.train_step import PMAP_AXIS, Batch, Metrics, score
+from googlenet.train_step import PMAP_AXIS
 
 
 class Protocol(NamedTuple):
@@ -120,18 +120,3 @@ def make_predict_step(
     predict_step, axis_name=PMAP_AXIS, in_axes=(None, None, 0), out_axes=0
   )
   return compiled_with(network.kernels.compiler_options, pmapped)
-
-
-def make_score_step() -> Callable[[jax.Array, Batch], Metrics]:
-  """Makes the pmapped scoring of probabilities [D, B, K].
-
-  Returns:
-    (probabilities, batch with `label` and `mask`) -> the sums of
-    `make_eval_step`; the loss is the cross-entropy of the probabilities.
-  """
-
-  def score_step(probabilities, batch):
-    logits = view_lib.to_logits(probabilities)
-    return jax.lax.psum(score(logits, batch['label'], batch['mask']), PMAP_AXIS)
-
-  return jax.pmap(score_step, axis_name=PMAP_AXIS, out_axes=None)

@@ -183,6 +183,7 @@ def load_run(
   workdir: str | os.PathLike[str],
   config: ml_collections.FrozenConfigDict | None = None,
   channels: int | None = None,
+  path: pathlib.Path | None = None,
 ) -> Trained:
   """Makes the network of a run and reads its newest whole checkpoint.
 
@@ -191,6 +192,7 @@ def load_run(
     config: resolved, in place of its config.json.
     channels: of the images that the network will see, to be checked; None: as
       many as it was trained with.
+    path: of a checkpoint, in place of the newest whole one.
 
   Raises:
     UserError: no run, no checkpoint that is whole, or one of another network.
@@ -208,7 +210,10 @@ def load_run(
     shapes = abstract_init(network, (size, size, seen))
     return seen, checkpoint.restore(path, *shapes, use_ema)
 
-  path, (seen, restored) = checkpoint.newest_whole(workdir, read, warn)
+  if path is not None:
+    seen, restored = read(path)
+  else:
+    path, (seen, restored) = checkpoint.newest_whole(workdir, read, warn)
   return make_trained(
     path,
     config,

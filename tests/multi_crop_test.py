@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from googlenet import config as config_lib
-from googlenet import loop, multi_crop, trained
+from googlenet import loop, multi_crop, scores, trained
 from googlenet import train_step as step_lib
 from googlenet.fields import FIELDS
 from googlenet.initialization import init_from_numpy
 from googlenet.modes import evaluate
+from googlenet.predictions import predict_split
 
 SIZE, NUM_IMAGES = 28, 11
 
@@ -115,11 +116,14 @@ def test_scores_are_those_of_the_averaged_predictions(
     )
     for one in members
   ]
-  scores = evaluate.evaluate_average(members[0].config, replicated)
-  assert scores['count'] == NUM_IMAGES
-  np.testing.assert_allclose(scores['loss'], np.mean(losses), rtol=2e-3)
-  assert scores['accuracy'] == pytest.approx(np.mean(hits), abs=1e-6)
-  assert scores['top_5'] == 1
+  done = []
+  found = predict_split(members[0].config, replicated, done.append)
+  assert done[-1] == NUM_IMAGES * {10: 1, 144: 4}[crops]
+  found = scores.compute(found.probabilities, found.labels)
+  assert found.count == NUM_IMAGES
+  np.testing.assert_allclose(found.loss, np.mean(losses), rtol=2e-3)
+  assert found.accuracy == pytest.approx(np.mean(hits), abs=1e-6)
+  assert found.top_5 == 1
 
 
 def test_views_are_cut_and_mirrored(config):

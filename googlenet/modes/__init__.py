@@ -27,6 +27,8 @@ class Mode(NamedTuple):
     takes_several: `run` has an argument `others`, for --workdir=a,b,c.
     example: what a command line in its help ends with.
     uses_devices: False where the work is done by processes that it starts.
+    compares: --config is not what runs, but what the config of the run is
+      compared with: an argument `baseline` of `run`, (file, config).
   """
 
   group: str
@@ -36,6 +38,7 @@ class Mode(NamedTuple):
   takes_several: bool = False
   example: str = ''
   uses_devices: bool = True
+  compares: bool = False
 
 
 _TRAIN, _LOOK, _ELSEWHERE = 'Train', 'Look at it', 'Take it elsewhere'
@@ -72,6 +75,7 @@ MODES = {
     _LOOK,
     'score a run; several as a,b,c are averaged',
     'reads',
+    ('checkpoint', 'average', 'output'),
     takes_several=True,
   ),
   'demo': Mode(
@@ -90,6 +94,14 @@ MODES = {
     'reads',
     ('images', 'end_points', 'format', 'output'),
     example='--end_points=stage_4,stage_5 --output=features.npz',
+  ),
+  'report': Mode(
+    _LOOK,
+    'report.html in the workdir: curves, errors, maps; a,b,c are compared',
+    'reads',
+    ('block', 'image_index'),
+    takes_several=True,
+    compares=True,
   ),
   'import_weights': Mode(
     _ELSEWHERE,
@@ -130,6 +142,14 @@ FLAGS = {
     needs_workdir=True,
   ),
   'dry_run': Flag(False, 'list the trials and how far each is, train none'),
+  'checkpoint': Flag(
+    'last', 'of each run: last, best, a step, or all that it keeps'
+  ),
+  'average': Flag(
+    'predictions', 'what is averaged of several: predictions or weights'
+  ),
+  'block': Flag('', 'whose branches are shown; default the first'),
+  'image_index': Flag(0, 'of data.eval_split, the image whose maps are shown'),
   'compare': Flag(False, 'a line for each network'),
   'port': Flag(7860, 'of the page, at 127.0.0.1; 0: any that is free'),
   'images': Flag(

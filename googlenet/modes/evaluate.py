@@ -1,19 +1,28 @@
 """--mode=evaluate: scores the saved parameters of one workdir or several."""
 
+import json
 import math
+import pathlib
 
 import jax
 import ml_collections
-import numpy as np
 
+from googlenet import (
+  averaging,
+  loop,
+  running_statistics,
+  score_table,
+  scores,
+  trained,
+  views,
+)
 from googlenet import config as config_lib
-from googlenet import loop, multi_crop, running_statistics, trained, views
-from googlenet import train_step as step_lib
-from googlenet.data import batches, images
-from googlenet.errors import UserError
-from googlenet.evaluation import evaluate, mean_scores
+from googlenet.errors import UserError, did_you_mean
+from googlenet.predictions import predict_split
+from googlenet.workdir import check_new_file, write_text
 
 Config = ml_collections.FrozenConfigDict
+_AVERAGES = ('predictions', 'weights')
 
 
 def run(
@@ -21,49 +30,54 @@ def run(
   workdir: str,
   started: float,
   others: tuple[tuple[str, Config], ...] = (),
+  checkpoint: str = 'last',
+  average: str = 'predictions',
+  output: str = '',
 ) -> None:
-  """Prints loss, top-1 and top-5 accuracy on `data.eval_split`.
+  """Prints scores on `data.eval_split`: of all, by class, calibration.
 
   Args:
     config: of the run; its `data` and `eval` sections may differ.
     workdir: of a trained run; nothing is written there.
     started: unused.
-    others: workdirs and configs of further runs, whose predictions are averaged
-      with those of the first.
+    others: workdirs and configs of further runs, to be averaged with the first.
+    checkpoint: of each run, see `averaging.select`.
+    average: of several: their 'predictions', or their 'weights', to one
+      network.
+    output: a new file for the scores as JSON; '' for none.
 
   Raises:
-    UserError: no checkpoint, a damaged one, or one of another network; or runs
-      that do not read the same images.
+    UserError: no checkpoint, a damaged one, or one of another network; runs
+      that do not read the same images or are no one network; or a file that is
+      there already.
   """
   del started
+  if average not in _AVERAGES:
+    raise UserError(
+      f'--average={average} is not allowed{did_you_mean(average, _AVERAGES)}: '
+      f'it takes one of {", ".join(_AVERAGES)}'
+    )
+  if output:
+    check_new_file('--output', output)
   for other in others:
     _check_same_images(config, workdir, *other)
   runs = [(workdir, config), *others]
+  paths = [averaging.select(folder, checkpoint) for folder, _ in runs]
   dataset = loop.load_split(config, 'eval_split')
+  channels = loop.image_shape(config, dataset)[-1]
   members = [
-    _with_statistics(
-      trained.load_run(
-        folder, member_config, loop.image_shape(config, dataset)[-1]
-      )
-    )
-    for folder, member_config in runs
+    _with_statistics(trained.load_run(folder, member_config, channels, path))
+    for (folder, member_config), chosen in zip(runs, paths, strict=True)
+    for path in chosen
   ]
-  if len(members) == 1 and config.eval.crops == 1:
-    (member,) = members
-    scores = evaluate(
-      step_lib.make_eval_step(member.network, config),
-      member.params,
-      member.network_state,
-      loop.make_feed(config, dataset),
-      config.eval.batch_size,
-    )
-  else:
-    scores = evaluate_average(config, members)
-  if not math.isfinite(scores['loss']):
+  networks = members
+  if average == 'weights':
+    networks = [averaging.average_weights(members)]
+  predictions = predict_split(config, networks)
+  found = scores.compute(predictions.probabilities, predictions.labels)
+  if not math.isfinite(found.loss):
     whose = ' or '.join(str(member.path) for member in members)
-    raise UserError(
-      f'{whose}: the loss of these parameters is {scores["loss"]}'
-    )
+    raise UserError(f'{whose}: the loss of these parameters is {found.loss}')
   if jax.process_index():
     return
   for member in members:
@@ -71,12 +85,30 @@ def run(
   of = [f'{config.eval.crops} crops'] if config.eval.crops > 1 else []
   num_views = views.num_views(config.eval)
   of += [f'{num_views} views'] if num_views > 1 else []
-  of += [f'{len(members)} networks averaged'] if others else []
+  if len(members) > 1:
+    what = 'networks' if average == 'predictions' else 'weights'
+    of += [f'{len(members)} {what} averaged']
   print(
-    f'{dataset.name} {dataset.split}: accuracy {scores["accuracy"]:.4f}, '
-    f'top-5 {scores["top_5"]:.4f}, loss {scores["loss"]:.4f} on '
-    f'{scores["count"]:,} images' + ''.join(f', {text}' for text in of)
+    f'{dataset.name} {dataset.split}: accuracy {found.accuracy:.4f}, '
+    f'top-5 {found.top_5:.4f}, loss {found.loss:.4f} on '
+    f'{found.count:,} images' + ''.join(f', {text}' for text in of)
   )
+  class_names = members[0].class_names
+  print('\n'.join(score_table.lines(found, class_names)))
+  if output:
+    told = {
+      'dataset': dataset.name,
+      'split': dataset.split,
+      'checkpoints': [
+        {'path': str(member.path), 'step': member.step} for member in members
+      ],
+      'average': average if len(members) > 1 else None,
+      'crops': config.eval.crops,
+      **scores.to_dict(found, class_names),
+    }
+    check_new_file('--output', output)  # it took a while
+    write_text(pathlib.Path(output), json.dumps(told, allow_nan=False) + '\n')
+    print(f'in       {output}')
 
 
 def _with_statistics(member: trained.Trained) -> trained.Trained:
@@ -116,55 +148,3 @@ def _check_same_images(
         f'{other_value!r} in {other_workdir}; networks that are averaged see '
         f'the same images: give --config.{name}=, or leave one out'
       )
-
-
-def evaluate_average(
-  config: Config, members: list[trained.Trained]
-) -> dict[str, float]:
-  """Scores probabilities averaged over crops and networks.
-
-  The data is read once for each size of `eval.crops`; the probabilities of all
-  examples are kept meanwhile: 4 bytes x examples x classes.
-
-  Args:
-    config: the `data` and `eval` sections count for all members.
-    members: that see the same images.
-
-  Returns:
-    As `evaluation.evaluate`.
-
-  Raises:
-    UserError: the data is damaged.
-  """
-  protocol = multi_crop.PROTOCOLS.get(config.eval.crops)
-  transforms = [None]
-  if protocol:
-    sides = multi_crop.square_sides(protocol, config.data.image_size)
-    transforms = [images.Squares(s, protocol.num_squares) for s in sides]
-  predict_steps = [
-    multi_crop.make_predict_step(member.network, member.config, protocol)
-    for member in members
-  ]
-  totals, answers = [], []
-  for transform in transforms:
-    dataset = loop.load_split(config, 'eval_split', transform)
-    feed = loop.make_feed(config, dataset)
-    parts = batches.eval_batches(feed, config.eval.batch_size)
-    for i, batch in enumerate(parts):
-      probabilities = sum(
-        np.asarray(step(member.params, member.network_state, batch['image']))
-        for step, member in zip(predict_steps, members, strict=True)
-      )
-      if transform is transforms[0]:
-        answers.append({key: batch[key] for key in ('label', 'mask')})
-        totals.append(probabilities)
-      else:
-        totals[i] += probabilities
-  count = len(transforms) * len(members)
-  score_step = multi_crop.make_score_step()
-  return mean_scores(
-    [
-      score_step(total / count, answer)
-      for total, answer in zip(totals, answers, strict=True)
-    ]
-  )

@@ -61,6 +61,9 @@ def parse(argv: Sequence[str]) -> Arguments:
     raise UserError(f'--workdir is missing: --mode={ours.mode} reads a run')
   if mode.takes_several and not os.path.isdir(workdir):
     workdir, *others = map(os.path.expanduser, workdir.split(','))
+  if ours.config and mode.compares:
+    baseline = config_lib.resolve(load_config_file(ours.config))
+    options['baseline'], ours.config = (ours.config, baseline), ''
   if ours.config:
     config = load_config_file(ours.config)
   elif workdir and mode.workdir != 'makes':
