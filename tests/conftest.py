@@ -1,4 +1,4 @@
-"""Shared by all tests: config files as modules, launch.py as a process."""
+"""Shared by all tests: workers, config files as modules, ways to launch."""
 
 import importlib.util
 import os
@@ -9,19 +9,48 @@ from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
+import photos
 import pytest
+
+import launch
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# A network of two layers on small images: seconds, not minutes.
+# A network of two layers on small images: seconds, not minutes. Programs that
+# call oneDNN cannot be cached: what is not about kernels does without.
 SMALL = (
   '--config.model.variant=tiny',
+  '--config.model.kernels=xla',
   '--config.data.image_size=28',
   '--config.train.max_steps=6',
   '--config.train.batch_size=64',
   '--config.logging.every_steps=2',
   '--config.data.eval_split=test[:1000]',
 )
+
+# What takes time here is compiling, not what comes of it. Programs that are
+# started, and so what a user gets, are compiled as ever.
+if 'JAX_DISABLE_MOST_OPTIMIZATIONS' not in os.environ:
+  jax.config.update('jax_disable_most_optimizations', True)
+
+MAX_WORKERS = 8  # each holds 1 GiB and more
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+  """The suite takes a worker for each core; -n 4 says otherwise.
+
+  A part of it is done sooner without the start of workers; -s would show
+  nothing of theirs; slow tests need the machine to themselves.
+  """
+  option = config.option
+  is_part = option.keyword or (len(config.args) == 1 and '.py' in config.args[0])
+  if is_part or option.capture == 'no' or option.markexpr != 'not slow':
+    return 0
+  try:
+    cores = len(os.sched_getaffinity(0))
+  except AttributeError:  # not Linux
+    cores = os.cpu_count() or 1
+  return min(cores, MAX_WORKERS) if cores > 1 else 0
 
 
 def load_config(path: pathlib.Path | str) -> ml_collections.ConfigDict:
@@ -47,7 +76,11 @@ def config() -> ml_collections.ConfigDict:
 
 @pytest.fixture(scope='session', autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-  """A cache of compiled programs, shared by all tests and their processes."""
+  """A cache of compiled programs, shared by all tests and their processes.
+
+  One for each worker: JAX writes its files in place, and another process could
+  read half of one.
+  """
   folder = str(tmp_path_factory.mktemp('compilation_cache'))
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
@@ -65,7 +98,26 @@ def free_programs() -> Iterator[None]:
   jax.clear_caches()
 
 
+@pytest.fixture(scope='session')
+def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """Two sets of JPEGs as TFDS keeps them, `photos` and `damaged_photos`."""
+  folder = tmp_path_factory.mktemp('photos')
+  for builder_cls in (photos.Photos, photos.DamagedPhotos):
+    photos.prepare(builder_cls, folder)
+  return folder
+
+
 Launch = Callable[..., subprocess.CompletedProcess]
+
+
+def config_flags(config: str, compilation_cache: str) -> list[str]:
+  """Flags for a config file of this repository, or none for ''."""
+  if not config:
+    return []
+  return [
+    f'--config={ROOT / config}',
+    f'--config.train.compilation_cache={compilation_cache}',
+  ]
 
 
 @pytest.fixture
@@ -76,23 +128,46 @@ def launch_py(tmp_path: pathlib.Path, compilation_cache: str) -> Launch:
     *flags: str,
     devices: int = 1,
     config: str = 'configs/fmnist96.py',
-    timeout: float = 300,
+    timeout: float = 900,
   ) -> subprocess.CompletedProcess:
-    paths = [f'--config={ROOT / config}'] if config else []
-    if config:
-      paths.append(f'--config.train.compilation_cache={compilation_cache}')
+    given = config_flags(config, compilation_cache)
     environment = {
       **os.environ,
       'JAX_PLATFORMS': 'cpu',
       'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
     }
     return subprocess.run(
-      [sys.executable, str(ROOT / 'launch.py'), *paths, *flags],
+      [sys.executable, str(ROOT / 'launch.py'), *given, *flags],
       cwd=tmp_path,
       env=environment,
       capture_output=True,
       text=True,
       timeout=timeout,
     )
+
+  return run
+
+
+@pytest.fixture
+def launch_here(
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capfd: pytest.CaptureFixture,
+  compilation_cache: str,
+) -> Launch:
+  """Does the same in this process, without the seconds of a start.
+
+  `launch.main` is all that `python launch.py` calls. An exception that it lets
+  through, of which a user would see a page, ends the test.
+  """
+  monkeypatch.chdir(tmp_path)
+
+  def run(
+    *flags: str, config: str = 'configs/fmnist96.py'
+  ) -> subprocess.CompletedProcess:
+    argv = ['launch.py', *config_flags(config, compilation_cache), *flags]
+    capfd.readouterr()
+    code = launch.main(argv)
+    return subprocess.CompletedProcess(argv, code, *capfd.readouterr())
 
   return run
