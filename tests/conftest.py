@@ -5,12 +5,13 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import ml_collections
 import photos
 import pytest
+from run_files import files_under
 
 import launch
 
@@ -43,7 +44,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
   nothing of theirs; slow tests need the machine to themselves.
   """
   option = config.option
-  is_part = option.keyword or (len(config.args) == 1 and '.py' in config.args[0])
+  is_part = option.keyword or (
+    len(config.args) == 1 and '.py' in config.args[0]
+  )
   if is_part or option.capture == 'no' or option.markexpr != 'not slow':
     return 0
   try:
@@ -171,3 +174,35 @@ def launch_here(
     return subprocess.CompletedProcess(argv, code, *capfd.readouterr())
 
   return run
+
+
+@pytest.fixture
+def assert_refused(tmp_path: pathlib.Path, launch_here: Launch) -> Callable:
+  """Asserts that bad input gets exit code 2 and a line, and writes nothing."""
+
+  def check(flags: Sequence[str] | None, words: Sequence[str]) -> None:
+    before = files_under(tmp_path)
+    if flags is None:
+      done = launch_here(config='')
+    else:
+      done = launch_here(*SMALL, *flags)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith('error: ')
+    assert done.stderr.count('\n') == 1, done.stderr
+    for word in words:
+      assert word in done.stderr
+    now = files_under(tmp_path)
+    assert [name for name in now if '__pycache__' not in name] == before
+
+  return check
+
+
+@pytest.fixture(scope='session')
+def trained_run(
+  tmp_path_factory: pytest.TempPathFactory, compilation_cache: str
+) -> pathlib.Path:
+  """The workdir of a finished run of `SMALL`: to read, or to copy."""
+  workdir = tmp_path_factory.mktemp('trained') / 'run'
+  given = config_flags('configs/fmnist96.py', compilation_cache)
+  assert launch.main(['', *given, *SMALL, f'--workdir={workdir}']) == 0
+  return workdir

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import SMALL
-from launch_test import files_under
+from run_files import files_under
 
 from googlenet import checkpoint, finetune, loop, optimizer, pretrained
 from googlenet import config as config_lib
@@ -286,8 +286,8 @@ def test_frozen_parts_are_the_same_to_the_bit_after_training(
   assert evaluated.returncode == 0, evaluated.stderr
 
 
-def test_from_a_workdir_without_a_run(launch_py, tmp_path):
-  done = launch_py(*SMALL, '--config.finetune.from_workdir=nothing')
+def test_from_a_workdir_without_a_run(launch_here, tmp_path):
+  done = launch_here(*SMALL, '--config.finetune.from_workdir=nothing')
   assert done.returncode == 2
   assert "config.finetune.from_workdir='nothing' holds no checkpoint" in (
     done.stderr
