@@ -4,6 +4,8 @@ import pathlib
 
 import pytest
 
+from googlenet.modes import MODES
+
 
 def config_file(tmp_path: pathlib.Path, text: str) -> str:
   path = tmp_path / 'own.py'
@@ -45,11 +47,7 @@ BAD_INPUT = {
   'unknown flag': (['--workdri=x'], ['--workdri', "'workdir'"]),
   'unknown mode': (
     ['--mode=trian'],
-    [
-      '--mode=trian',
-      "'train'",
-      'evaluate, summary, benchmark, import_weights, export_weights',
-    ],
+    ['--mode=trian', "did you mean 'train'", ', '.join(MODES)],
   ),
   'a word without a flag': (['train'], ["'train'", '--flag=value']),
   'no config': (None, ['--config is missing', 'configs/fmnist96.py']),

@@ -1,19 +1,24 @@
 """Shared by all tests: workers, config files as modules, ways to launch."""
 
+import functools
 import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest import mock
 
 import jax
 import ml_collections
+import numpy as np
 import photos
 import pytest
 from run_files import files_under
 
 import launch
+from googlenet.data import bundled
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -44,10 +49,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
   nothing of theirs; slow tests need the machine to themselves.
   """
   option = config.option
-  is_part = option.keyword or (
-    len(config.args) == 1 and '.py' in config.args[0]
-  )
-  if is_part or option.capture == 'no' or option.markexpr != 'not slow':
+  is_one_file = len(config.args) == 1 and '.py' in config.args[0]
+  is_slow = option.markexpr != 'not slow'
+  if is_one_file or option.keyword or is_slow or option.capture == 'no':
     return 0
   try:
     cores = len(os.sched_getaffinity(0))
@@ -90,6 +94,24 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
   return folder
 
 
+@pytest.fixture(scope='session', autouse=True)
+def bundled_read_once() -> Iterator[None]:
+  """Unpacks and checks the bundled files once; copies of them each time."""
+  read = bundled._read_checked
+  once = functools.cache(read)
+  package = pathlib.Path(bundled.__file__).parent
+
+  def read_checked(folder: pathlib.Path, file: Any) -> np.ndarray:
+    if folder.parent != package:
+      return read(folder, file)
+    array = once(folder, file)
+    array.flags.writeable = False
+    return array
+
+  with mock.patch.object(bundled, '_read_checked', read_checked):
+    yield
+
+
 @pytest.fixture(scope='module', autouse=True)
 def free_programs() -> Iterator[None]:
   """Drops compiled programs after each file of tests.
@@ -110,6 +132,14 @@ def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   return folder
 
 
+def environment(devices: int) -> dict[str, str]:
+  """Variables that make JAX find so many devices in a process it starts in."""
+  return {
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+  }
+
+
 Launch = Callable[..., subprocess.CompletedProcess]
 
 
@@ -123,30 +153,29 @@ def config_flags(config: str, compilation_cache: str) -> list[str]:
   ]
 
 
+def start(
+  folder: pathlib.Path, *flags: str, devices: int = 1, timeout: float = 900
+) -> subprocess.CompletedProcess:
+  """Runs `python launch.py` to its end in a process of its own."""
+  return subprocess.run(
+    [sys.executable, str(ROOT / 'launch.py'), *flags],
+    cwd=folder,
+    env={**os.environ, **environment(devices)},
+    capture_output=True,
+    text=True,
+    timeout=timeout,
+  )
+
+
 @pytest.fixture
 def launch_py(tmp_path: pathlib.Path, compilation_cache: str) -> Launch:
   """Runs `python launch.py` as a user would, in an empty current folder."""
 
   def run(
-    *flags: str,
-    devices: int = 1,
-    config: str = 'configs/fmnist96.py',
-    timeout: float = 900,
+    *flags: str, config: str = 'configs/fmnist96.py', **options: int
   ) -> subprocess.CompletedProcess:
     given = config_flags(config, compilation_cache)
-    environment = {
-      **os.environ,
-      'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-    }
-    return subprocess.run(
-      [sys.executable, str(ROOT / 'launch.py'), *given, *flags],
-      cwd=tmp_path,
-      env=environment,
-      capture_output=True,
-      text=True,
-      timeout=timeout,
-    )
+    return start(tmp_path, *given, *flags, **options)
 
   return run
 

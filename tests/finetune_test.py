@@ -243,10 +243,10 @@ def test_malformed_rates(texts):
 
 
 def test_frozen_parts_are_the_same_to_the_bit_after_training(
-  launch_py, tmp_path
+  launch_py, launch_here, tmp_path
 ):
   """With weight decay, batch norm and two devices; the rest is trained."""
-  first = launch_py(*SMALL, *BATCH_NORM, '--workdir=first')
+  first = launch_here(*SMALL, *BATCH_NORM, '--workdir=first')
   assert first.returncode == 0, first.stderr
   tuned = launch_py(
     *SMALL,
@@ -282,7 +282,7 @@ def test_frozen_parts_are_the_same_to_the_bit_after_training(
         else:
           assert a.shape != b.shape or np.any(a != b), (module, leaf)
   assert after.params['logits']['w'].shape[1] == 12
-  evaluated = launch_py('--mode=evaluate', '--workdir=tuned', config='')
+  evaluated = launch_here('--mode=evaluate', '--workdir=tuned', config='')
   assert evaluated.returncode == 0, evaluated.stderr
 
 

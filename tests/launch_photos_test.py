@@ -30,15 +30,11 @@ def test_trains_on_jpegs_with_the_same_bits_from_any_workers(
   last = 'checkpoints/step_000000006.npz'
   assert arrays(tmp_path / '0' / last) == arrays(tmp_path / '2' / last)
 
-  for crops in (10, 144):
-    done = launch_here(
-      '--mode=evaluate',
-      '--workdir=0',
-      f'--config.eval.crops={crops}',
-      config='',
-    )
-    assert done.returncode == 0, done.stderr
-    assert f'on 37 images, {crops} crops' in done.stdout
+  done = launch_here(
+    '--mode=evaluate', '--workdir=0', '--config.eval.crops=144', config=''
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'on 37 images, 144 crops' in done.stdout
   # Two networks that are the same, the average of which is too.
   one = launch_here('--mode=evaluate', '--workdir=0', config='')
   both = launch_here('--mode=evaluate', '--workdir=0,2', config='')

@@ -10,16 +10,25 @@ import termios
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, config_flags, start
 from data_test import NUM_TEST, FashionSubset
 from photos import prepare
 from run_files import arrays, files_under, losses
 
+# With the kernels that a user gets.
+DEFAULT = (*SMALL, '--config.model.kernels=auto', '--config.seed=3')
 
-def test_trains_then_evaluates_the_same_parameters(launch_py, tmp_path):
-  trained = launch_py(
-    *SMALL, '--config.model.kernels=auto', '--workdir=run', '--config.seed=3'
-  )
+
+@pytest.fixture(scope='module')
+def run_by_user(tmp_path_factory, compilation_cache):
+  """Returns the process that made a run, and its workdir: to read."""
+  workdir = tmp_path_factory.mktemp('by_user') / 'run'
+  given = config_flags('configs/fmnist96.py', compilation_cache)
+  return start(ROOT, *given, *DEFAULT, f'--workdir={workdir}'), workdir
+
+
+def test_trains_then_evaluates_the_same_parameters(run_by_user, launch_py):
+  trained, run = run_by_user
   assert trained.returncode == 0, trained.stderr
   for text in (
     'network  tiny, 28x28x1 -> 10 classes, 2,186 parameters',
@@ -35,7 +44,6 @@ def test_trains_then_evaluates_the_same_parameters(launch_py, tmp_path):
   assert '\r' not in trained.stdout
   assert '\x1b' not in trained.stdout
 
-  run = tmp_path / 'run'
   records = [
     json.loads(line)
     for line in (run / 'metrics.jsonl').read_text().split('\n')[:-1]
@@ -63,7 +71,7 @@ def test_trains_then_evaluates_the_same_parameters(launch_py, tmp_path):
   assert files_under(run / 'checkpoints') == ['step_000000006.npz']
 
   before = files_under(run)
-  evaluation = launch_py('--mode=evaluate', '--workdir=run', config='')
+  evaluation = launch_py('--mode=evaluate', f'--workdir={run}', config='')
   assert evaluation.returncode == 0, evaluation.stderr
   accuracy = re.search(r'accuracy ([\d.]+)', evaluation.stdout)[1]
   assert accuracy == f'{result["eval/accuracy"]:.4f}'
@@ -196,19 +204,17 @@ def test_losses_do_not_depend_on_the_number_of_devices(
     np.testing.assert_allclose(losses(tmp_path / f'{count}'), one, rtol=2e-4)
 
 
-def test_same_seed_same_bits(launch_py, launch_here, tmp_path):
-  flags = (*SMALL, '--config.model.kernels=auto')
-  for name in ('a', 'b'):
-    assert launch_py(*flags, f'--workdir={name}').returncode == 0
-  for seed in (0, 1):
-    flags = (*SMALL, f'--workdir={seed}', f'--config.seed={seed}')
-    assert launch_here(*flags).returncode == 0
-  bits = {
-    name: arrays(tmp_path / name / 'checkpoints/step_000000006.npz')
-    for name in 'ab01'
-  }
-  assert bits['a'] == bits['b']
-  assert bits['0'] != bits['1']
+def test_same_seed_same_bits(run_by_user, launch_py, tmp_path):
+  assert launch_py(*DEFAULT, '--workdir=again').returncode == 0
+  last = 'checkpoints/step_000000006.npz'
+  assert arrays(run_by_user[1] / last) == arrays(tmp_path / 'again' / last)
+
+
+def test_other_seed_other_bits(trained_run, launch_here, tmp_path):
+  done = launch_here(*SMALL, '--workdir=other', '--config.seed=1')
+  assert done.returncode == 0, done.stderr
+  last = 'checkpoints/step_000000006.npz'
+  assert arrays(trained_run / last) != arrays(tmp_path / 'other' / last)
 
 
 def test_streamed_data_gives_the_bits_of_resident_data(launch_here, tmp_path):
