@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL
+from conftest import SMALL, environment
 
 from googlenet import architectures
 from googlenet import config as config_lib
@@ -30,7 +30,7 @@ FAST = (
 )
 
 
-def test_measures_this_project(launch_py, tmp_path):
+def test_measures_this_project(launch_py, launch_here, tmp_path):
   """The program as it is, but for torch, on two devices."""
   done = launch_py(*FAST, '--workdir=run', devices=2)
   assert done.returncode == 0, done.stderr
@@ -57,15 +57,20 @@ def test_measures_this_project(launch_py, tmp_path):
   assert start['start_warm_s'] is None
   assert result['config']['seed'] == 0
 
-  again = launch_py(*FAST, '--workdir=run', devices=2)
+  again = launch_here(*FAST, '--workdir=run')
   assert again.returncode == 2
   assert 'already holds a run (benchmark.json)' in again.stderr
   assert again.stdout == ''
 
 
-def test_what_only_the_devices_refuse_is_one_line(launch_py, tmp_path):
-  done = launch_py(
-    *FAST, '--config.benchmark.batch_sizes=(5,)', '--workdir=run', devices=2
+def test_what_only_the_devices_refuse_is_one_line(
+  launch_here, tmp_path, monkeypatch
+):
+  """The devices of the process that measures: here there is one."""
+  for name, value in environment(devices=2).items():
+    monkeypatch.setenv(name, value)
+  done = launch_here(
+    *FAST, '--config.benchmark.batch_sizes=(5,)', '--workdir=run'
   )
   assert done.returncode == 2
   assert done.stderr.count('\n') == 1, done.stderr

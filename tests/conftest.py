@@ -1,21 +1,32 @@
-"""Shared by all tests: config files as modules, launch.py as a process."""
+"""Shared by all tests: workers, config files as modules, ways to launch."""
 
+import functools
 import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest import mock
 
 import jax
 import ml_collections
+import numpy as np
+import photos
 import pytest
+from run_files import files_under
+
+import launch
+from googlenet.data import bundled
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# A network of two layers on small images: seconds, not minutes.
+# A network of two layers on small images: seconds, not minutes. Programs that
+# call oneDNN cannot be cached: what is not about kernels does without.
 SMALL = (
   '--config.model.variant=tiny',
+  '--config.model.kernels=xla',
   '--config.data.image_size=28',
   '--config.train.max_steps=6',
   '--config.train.batch_size=64',
@@ -23,6 +34,31 @@ SMALL = (
   '--config.logging.images=0',
   '--config.data.eval_split=test[:1000]',
 )
+
+# What takes time here is compiling, not what comes of it. Programs that are
+# started, and so what a user gets, are compiled as ever.
+if 'JAX_DISABLE_MOST_OPTIMIZATIONS' not in os.environ:
+  jax.config.update('jax_disable_most_optimizations', True)
+
+MAX_WORKERS = 8  # each holds 1 GiB and more
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+  """The suite takes a worker for each core; -n 4 says otherwise.
+
+  A part of it is done sooner without the start of workers; -s would show
+  nothing of theirs; slow tests need the machine to themselves.
+  """
+  option = config.option
+  is_one_file = len(config.args) == 1 and '.py' in config.args[0]
+  is_slow = option.markexpr != 'not slow'
+  if is_one_file or option.keyword or is_slow or option.capture == 'no':
+    return 0
+  try:
+    cores = len(os.sched_getaffinity(0))
+  except AttributeError:  # not Linux
+    cores = os.cpu_count() or 1
+  return min(cores, MAX_WORKERS) if cores > 1 else 0
 
 
 def load_config(path: pathlib.Path | str) -> ml_collections.ConfigDict:
@@ -49,11 +85,33 @@ def config() -> ml_collections.ConfigDict:
 
 @pytest.fixture(scope='session', autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-  """A cache of compiled programs, shared by all tests and their processes."""
+  """A cache of compiled programs, shared by all tests and their processes.
+
+  One for each worker: JAX writes its files in place, and another process could
+  read half of one.
+  """
   folder = str(tmp_path_factory.mktemp('compilation_cache'))
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   return folder
+
+
+@pytest.fixture(scope='session', autouse=True)
+def bundled_read_once() -> Iterator[None]:
+  """Unpacks and checks the bundled files once; copies of them each time."""
+  read = bundled._read_checked
+  once = functools.cache(read)
+  package = pathlib.Path(bundled.__file__).parent
+
+  def read_checked(folder: pathlib.Path, file: Any) -> np.ndarray:
+    if folder.parent != package:
+      return read(folder, file)
+    array = once(folder, file)
+    array.flags.writeable = False
+    return array
+
+  with mock.patch.object(bundled, '_read_checked', read_checked):
+    yield
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -67,7 +125,48 @@ def free_programs() -> Iterator[None]:
   jax.clear_caches()
 
 
+@pytest.fixture(scope='session')
+def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """Two sets of JPEGs as TFDS keeps them, `photos` and `damaged_photos`."""
+  folder = tmp_path_factory.mktemp('photos')
+  for builder_cls in (photos.Photos, photos.DamagedPhotos):
+    photos.prepare(builder_cls, folder)
+  return folder
+
+
+def environment(devices: int) -> dict[str, str]:
+  """Variables that make JAX find so many devices in a process it starts in."""
+  return {
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+  }
+
+
 Launch = Callable[..., subprocess.CompletedProcess]
+
+
+def config_flags(config: str, compilation_cache: str) -> list[str]:
+  """Flags for a config file of this repository, or none for ''."""
+  if not config:
+    return []
+  return [
+    f'--config={ROOT / config}',
+    f'--config.train.compilation_cache={compilation_cache}',
+  ]
+
+
+def start(
+  folder: pathlib.Path, *flags: str, devices: int = 1, timeout: float = 900
+) -> subprocess.CompletedProcess:
+  """Runs `python launch.py` to its end in a process of its own."""
+  return subprocess.run(
+    [sys.executable, str(ROOT / 'launch.py'), *flags],
+    cwd=folder,
+    env={**os.environ, **environment(devices)},
+    capture_output=True,
+    text=True,
+    timeout=timeout,
+  )
 
 
 @pytest.fixture
@@ -75,26 +174,66 @@ def launch_py(tmp_path: pathlib.Path, compilation_cache: str) -> Launch:
   """Runs `python launch.py` as a user would, in an empty current folder."""
 
   def run(
-    *flags: str,
-    devices: int = 1,
-    config: str = 'configs/fmnist96.py',
-    timeout: float = 300,
+    *flags: str, config: str = 'configs/fmnist96.py', **options: int
   ) -> subprocess.CompletedProcess:
-    paths = [f'--config={ROOT / config}'] if config else []
-    if config:
-      paths.append(f'--config.train.compilation_cache={compilation_cache}')
-    environment = {
-      **os.environ,
-      'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-    }
-    return subprocess.run(
-      [sys.executable, str(ROOT / 'launch.py'), *paths, *flags],
-      cwd=tmp_path,
-      env=environment,
-      capture_output=True,
-      text=True,
-      timeout=timeout,
-    )
+    given = config_flags(config, compilation_cache)
+    return start(tmp_path, *given, *flags, **options)
 
   return run
+
+
+@pytest.fixture
+def launch_here(
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capfd: pytest.CaptureFixture,
+  compilation_cache: str,
+) -> Launch:
+  """Does the same in this process, without the seconds of a start.
+
+  `launch.main` is all that `python launch.py` calls. An exception that it lets
+  through, of which a user would see a page, ends the test.
+  """
+  monkeypatch.chdir(tmp_path)
+
+  def run(
+    *flags: str, config: str = 'configs/fmnist96.py'
+  ) -> subprocess.CompletedProcess:
+    argv = ['launch.py', *config_flags(config, compilation_cache), *flags]
+    capfd.readouterr()
+    code = launch.main(argv)
+    return subprocess.CompletedProcess(argv, code, *capfd.readouterr())
+
+  return run
+
+
+@pytest.fixture
+def assert_refused(tmp_path: pathlib.Path, launch_here: Launch) -> Callable:
+  """Asserts that bad input gets exit code 2 and a line, and writes nothing."""
+
+  def check(flags: Sequence[str] | None, words: Sequence[str]) -> None:
+    before = files_under(tmp_path)
+    if flags is None:
+      done = launch_here(config='')
+    else:
+      done = launch_here(*SMALL, *flags)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith('error: ')
+    assert done.stderr.count('\n') == 1, done.stderr
+    for word in words:
+      assert word in done.stderr
+    now = files_under(tmp_path)
+    assert [name for name in now if '__pycache__' not in name] == before
+
+  return check
+
+
+@pytest.fixture(scope='session')
+def trained_run(
+  tmp_path_factory: pytest.TempPathFactory, compilation_cache: str
+) -> pathlib.Path:
+  """The workdir of a finished run of `SMALL`: to read, or to copy."""
+  workdir = tmp_path_factory.mktemp('trained') / 'run'
+  given = config_flags('configs/fmnist96.py', compilation_cache)
+  assert launch.main(['', *given, *SMALL, f'--workdir={workdir}']) == 0
+  return workdir

@@ -1,7 +1,6 @@
 """Several processes as one run: real ones, on this machine."""
 
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
-from run_files import records
+from run_files import losses
 
 from googlenet import checkpoint, supervisor
 from googlenet.distributed import Address, complete
@@ -19,7 +18,7 @@ from googlenet.distributed import Address, complete
 FLAGS = (
   f'--config={ROOT}/configs/fmnist96.py',
   '--config.model.variant=tiny',
-  '--config.model.kernels=cpu',
+  '--config.model.kernels=xla',
   '--config.data.image_size=28',
   '--config.data.eval_split=test[:1000]',
   '--config.train.batch_size=64',
@@ -96,16 +95,6 @@ def start(tmp_path, compilation_cache):
     if process.poll() is None:
       process.kill()
     process.communicate()
-
-
-def losses(workdir: pathlib.Path) -> np.ndarray:
-  return np.array(
-    [
-      (r['train/loss'], r['train/grad_norm'])
-      for r in records(workdir)
-      if 'train/loss' in r
-    ]
-  )
 
 
 # No process is silent here; machines that run tests may be.

@@ -591,9 +591,11 @@ def test_names_of_a_paper_checkpoint_are_stable():
   assert count_parameters(params['aux_1/fc']) == (128 * 1 * 1 + 1) * 1024
 
 
-def test_comparison_of_all_networks(launch_py):
+def test_comparison_of_all_networks(launch_here):
   """At 28 pixels only some fit; at 224, with 1000 classes, published sizes."""
-  done = launch_py('--mode=summary', '--compare', '--config.data.image_size=28')
+  done = launch_here(
+    '--mode=summary', '--compare', '--config.data.image_size=28'
+  )
   assert done.returncode == 0, done.stderr
   lines = [line.split() for line in done.stdout.splitlines()]
   assert lines[0] == ['28x28x1,', '10', 'classes']

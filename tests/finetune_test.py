@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import SMALL
-from launch_test import files_under
+from run_files import files_under
 
 from googlenet import checkpoint, groups, loop, optimizer, pretrained, transfer
 from googlenet import config as config_lib
@@ -243,10 +243,10 @@ def test_malformed_rates(texts):
 
 
 def test_frozen_parts_are_the_same_to_the_bit_after_training(
-  launch_py, tmp_path
+  launch_py, launch_here, tmp_path
 ):
   """With weight decay, batch norm and two devices; the rest is trained."""
-  first = launch_py(*SMALL, *BATCH_NORM, '--workdir=first')
+  first = launch_here(*SMALL, *BATCH_NORM, '--workdir=first')
   assert first.returncode == 0, first.stderr
   tuned = launch_py(
     *SMALL,
@@ -282,12 +282,12 @@ def test_frozen_parts_are_the_same_to_the_bit_after_training(
         else:
           assert a.shape != b.shape or np.any(a != b), (module, leaf)
   assert after.params['logits']['w'].shape[1] == 12
-  evaluated = launch_py('--mode=evaluate', '--workdir=tuned', config='')
+  evaluated = launch_here('--mode=evaluate', '--workdir=tuned', config='')
   assert evaluated.returncode == 0, evaluated.stderr
 
 
-def test_from_a_workdir_without_a_run(launch_py, tmp_path):
-  done = launch_py(*SMALL, '--config.finetune.from_workdir=nothing')
+def test_from_a_workdir_without_a_run(launch_here, tmp_path):
+  done = launch_here(*SMALL, '--config.finetune.from_workdir=nothing')
   assert done.returncode == 2
   assert "config.finetune.from_workdir='nothing' holds no checkpoint" in (
     done.stderr

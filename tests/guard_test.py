@@ -118,7 +118,7 @@ def test_average_of_the_parameters(config):
     decay = min(0.3, (1 + number) / (10 + number))
     expected = decay * expected + (1 - decay) * state.params['conv']['w']
     np.testing.assert_allclose(
-      state.ema_params['conv']['w'], expected, rtol=1e-6
+      state.ema_params['conv']['w'], expected, rtol=1e-6, atol=1e-7
     )
   assert state.eval_params is state.ema_params
   assert state.eval_network_state is state.ema_network_state

@@ -91,6 +91,20 @@ def prepare(builder_cls: type, folder: pathlib.Path) -> pathlib.Path:
   return pathlib.Path(builder.data_dir)
 
 
+def flags(folder: pathlib.Path, name: str = 'photos') -> list[str]:
+  """Flags that train on random crops of a set that was written to `folder`."""
+  return [
+    '--config.data.source=tfds',
+    f'--config.data.name={name}',
+    f'--config.data.data_dir={folder}',
+    '--config.data.eval_split=validation',
+    '--config.data.resize=32',
+    '--config.data.mean=(0.5,)',
+    '--config.augment.random_resized_crop=true',
+    '--config.augment.flip=true',
+  ]
+
+
 def decode(encoded: bytes) -> Image.Image:
   """Opens a stored image, without any shortcut."""
   image = Image.open(io.BytesIO(encoded))

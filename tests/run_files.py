@@ -1,4 +1,4 @@
-"""Reading what a run has written, and comparing two runs bit for bit."""
+"""Reading what a run has written, and comparing two runs."""
 
 import json
 import pathlib
@@ -11,6 +11,10 @@ from googlenet import checkpoint
 SPEED = 'train/images_per_second'
 
 
+def files_under(folder: pathlib.Path) -> list[str]:
+  return sorted(str(p.relative_to(folder)) for p in folder.rglob('*'))
+
+
 def records(workdir: pathlib.Path) -> list[dict]:
   """Returns the lines of metrics.jsonl, but for what a clock says."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
@@ -18,6 +22,17 @@ def records(workdir: pathlib.Path) -> list[dict]:
   for record in found:
     record.pop(SPEED, None)
   return found
+
+
+def losses(workdir: pathlib.Path) -> np.ndarray:
+  """Returns loss and norm of the gradient of each record, [records, 2]."""
+  return np.array(
+    [
+      (r['train/loss'], r['train/grad_norm'])
+      for r in records(workdir)
+      if 'train/loss' in r
+    ]
+  )
 
 
 def all_events(workdir: pathlib.Path) -> list[tuple[int, str, object]]:

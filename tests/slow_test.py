@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from launch_test import losses
+from run_files import losses
 
 pytestmark = pytest.mark.slow
 

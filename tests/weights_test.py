@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from family_test import model_config
-from launch_test import files_under
+from run_files import files_under
 
 import launch
 from googlenet import architectures, pretrained
