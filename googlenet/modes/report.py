@@ -17,6 +17,7 @@ from googlenet.predictions import predict_split
 from googlenet.report import classes, inside, page, runs, sections
 from googlenet.report.sections import Section
 from googlenet.resume import differences
+from googlenet.terminal import warn
 from googlenet.workdir import check_writable, write_text
 
 Config = ml_collections.FrozenConfigDict
@@ -129,5 +130,5 @@ def _load_split(files: runs.RunFiles) -> tuple[Dataset | None, str]:
     path = pathlib.Path(files.workdir) / 'config.json'
     if differences(config_lib.load(path), files.config):
       raise
-    loop.warn(f'{error}: scores, errors and maps are left out')
+    warn(f'{error}: scores, errors and maps are left out')
     return None, str(error)
