@@ -85,7 +85,7 @@ def test_files(run, capfd):
 def test_records_by_the_code_of_the_readme(run, config, capfd):
   features('--end_points=stage_2', '--output=features.array_record')
   capfd.readouterr()
-  text = (ROOT / 'README.md').read_text()
+  text = (ROOT / 'docs/use.md').read_text()
   (code,) = re.findall(r'```python\n(import io\n.*?)```', text, re.S)
   exec(code, {})  # noqa: S102
   images, labels = load_dataset(config.data, 'test').read(np.arange(10))
