@@ -250,7 +250,8 @@ def test_uploads_have_bounds(page):
     chunk = b'100000\r\n' + bytes(2**20) + b'\r\n'
     for _ in range(20):
       connection.sendall(chunk)
-    connection.sendall(b'1\r\n0\r\n')
+    connection.sendall(b'1\r\n0\r\n0\r\n\r\n')
+    connection.settimeout(60)
     assert b' 413 ' in connection.recv(100)
   # 9 kB that would be 100 million pixels.
   file = io.BytesIO()

@@ -37,10 +37,11 @@ def test_it_is_committed_with_outputs_and_small(notebook):
 @pytest.mark.slow
 def test_it_runs(notebook, monkeypatch, capsys):
   """Cell by cell in this process; the code is plain Python."""
-  matplotlib = pytest.importorskip(
-    'matplotlib', reason='pip install matplotlib'
+  pyplot = pytest.importorskip(
+    'matplotlib.pyplot', reason='pip install matplotlib'
   )
-  matplotlib.use('Agg')
+  pyplot.switch_backend('Agg')
+  monkeypatch.setattr(pyplot, 'show', lambda: pyplot.close('all'))
   monkeypatch.setenv('NOTEBOOK_STEPS', '3')
   monkeypatch.chdir(ROOT / 'docs')
   monkeypatch.syspath_prepend(str(ROOT))
@@ -48,7 +49,6 @@ def test_it_runs(notebook, monkeypatch, capsys):
   for number, cell in enumerate(code_cells(notebook), start=1):
     source = ''.join(cell['source'])
     exec(compile(source, f'cell {number}', 'exec'), names)
-    matplotlib.pyplot.close('all')
   assert len(names['losses']) == 3
   # What does not depend on training is what was committed.
   out = capsys.readouterr().out
