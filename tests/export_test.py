@@ -89,6 +89,7 @@ def test_logits_are_equal_for_any_batch(run, capfd, format):
   assert shown.err == ''
   assert f'model    model.{format}: {format}, ' in shown.out
   assert 'tiny, 2,186 parameters, 10 classes' in shown.out
+  assert 'computes in' not in shown.out
   assert 'uint8 [batch, 28, 28, 1], grey, resized to 28x28' in shown.out
   assert 'step_000000007.npz: step 7' in shown.out
   beside = ['model.stablehlo.json'] if format == 'stablehlo' else []

@@ -20,6 +20,7 @@ from data_test import NUM_TEST, FashionSubset, prepare
 
 import launch
 from googlenet.data import bundled
+from googlenet.modes import MODES
 
 DATA = pathlib.Path(bundled.__file__).parent / 'fashion_mnist'
 
@@ -221,7 +222,7 @@ BAD_INPUT = {
     [
       '--mode=trian',
       "'train'",
-      'evaluate, summary, benchmark, import_weights, export_weights',
+      ', '.join(MODES),
     ],
   ),
   'a word without a flag': (['train'], ["'train'", '--flag=value']),
