@@ -107,8 +107,14 @@ def test_logits_are_equal_for_any_batch(run, capfd, format):
     assert f'JAX {jax.__version__} or newer, on cpu, cuda, tpu' in shown.out
 
 
-# Images of about the smallest size that the network takes.
-SIZES = {'inception_v3': 75, 'alexnet': 67, 'nin': 67, 'fmnist28': 28}
+# Small, but not so that maps of 1x1 hide the order of their values.
+SIZES = {
+  'inception_v3': 75,
+  'alexnet': 99,
+  'vgg16': 64,
+  'nin': 67,
+  'fmnist28': 28,
+}
 
 
 def onnx_net(config, tmp_path, stored_shape=(28, 28, 1)):
