@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
   model.batch_norm_decay = 0.9  # of the running statistics, a (micro)batch
   model.activation = 'relu'  # a name in googlenet/modules.py
   model.dropout = config_dict.placeholder(float)  # rate before the classifier
+  model.stochastic_depth = 0.0  # rate of the last residual block; 0: none
   model.aux_heads = 'auto'  # auto | on | off: auxiliary classifiers
   model.initializer = 'auto'  # auto | he | xavier | caffe (bias 0.2)
   model.kernels = 'auto'  # auto | xla (plain lax) | onednn, cpu (fast forms)
@@ -46,24 +47,41 @@ def get_config() -> ml_collections.ConfigDict:
   data.workers = 0  # processes that read a streamed set; 0: a thread
 
   config.augment = augment = ml_collections.ConfigDict()
-  augment.flip = False  # mirror half of the images left to right
+  # none | random (half of the images) | alternating (each every other epoch)
+  augment.flip = config_dict.FieldReference('none', field_type=object)
   augment.crop_padding = 0  # pixels at native size; random crop of the padded
   augment.random_resized_crop = False  # by the host; the set is streamed
   augment.crop_area = (0.08, 1.0)  # its part of the image, smallest and largest
   augment.crop_aspect = (0.75, 1.3333)  # its width / height, likewise
+  augment.rand_augment_ops = 0  # random operations an image; 0: none
+  augment.rand_augment_magnitude = 9.0  # their strength, to 10
+  augment.erase_probability = 0.0  # random erasing of a rectangle
+  augment.erase_area = (0.02, 0.4)  # its part of the image
+  augment.erase_aspect = (0.3, 3.3333)  # its height / width
+  augment.cutout_size = 0  # side of a square that is cut out, native pixels
+  augment.fill = 'random'  # of both: black | mean | random (each pixel)
+  augment.mixup_alpha = 0.0  # of mixup's Beta(alpha, alpha); 0: none
+  augment.cutmix_alpha = 0.0  # of CutMix, likewise; both: one or the other
+  augment.mix_probability = 1.0  # that an image is mixed
 
   config.optimizer = optimizer = ml_collections.ConfigDict()
   optimizer.name = 'sgd'  # a name in googlenet/optimizer.py
   optimizer.learning_rate = 0.05  # peak, for the global batch
-  optimizer.momentum = 0.9  # sgd, rmsprop, lars
-  optimizer.nesterov = True  # sgd, lars
-  optimizer.weight_decay = 0.0002  # of weights, never of biases
+  optimizer.momentum = 0.9  # sgd, rmsprop, lars, muon
+  optimizer.nesterov = True  # sgd, lars, muon
+  optimizer.weight_decay = 0.0002  # of weights, not of biases: see decays
   optimizer.grad_clip_norm = 1.0  # global norm; 0: off
   optimizer.schedule = 'cosine'  # constant | cosine | step | poly
   optimizer.warmup_steps = 100  # linear, from 0
   optimizer.step_epochs = (3.0, 6.0, 8.0)  # step: where the rate falls ...
   optimizer.step_factor = 0.1  # ... and by what
   optimizer.poly_power = 0.5  # poly: (1 - progress) ** power
+  optimizer.muon_rest = 'sgd'  # muon: sgd | adamw for all but convolutions
+  # Factors of groups: parts, or kinds */w */b */scale */offset.
+  optimizer.rates = ()  # of the learning rate: ('*/b=2', 'logits=0.1')
+  optimizer.decays = ()  # of weight_decay: ('*/scale=1', 'logits=0')
+  optimizer.lookahead_period = 0  # steps between moves of slow weights; 0: none
+  optimizer.lookahead_rate = 0.5  # part of the way that they move
 
   # Parts are names of parameters up to any /: inception_3a/conv_1x1.
   config.finetune = finetune = ml_collections.ConfigDict()
@@ -76,6 +94,8 @@ def get_config() -> ml_collections.ConfigDict:
   train.max_steps = 0  # stop early, for trials; 0: no limit
   train.batch_size = 128  # images a step, over all devices
   train.microbatches = 1  # of a batch, one after another, to save memory
+  # Sizes and from which part of the schedule: ('64@0', '96@0.6'); (): the same.
+  train.image_sizes = ()
   train.label_smoothing = 0.0  # part of a target spread over all classes
   train.aux_loss_weight = 0.3  # of the loss of each auxiliary head
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
@@ -89,6 +109,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval = evaluation = ml_collections.ConfigDict()
   evaluation.every_epochs = 1  # and always at the end
   evaluation.batch_size = 250  # images a step; rounded up to the devices
+  # Of training, at most an epoch's: batch norm is estimated anew; 0: as it ran.
+  evaluation.batch_norm_batches = 0
+  evaluation.flip = False  # averages predictions with the mirrored image
+  evaluation.shift = 0  # ... with it moved so many stored pixels; 0: not
   evaluation.crops = 1  # 1 | 10 | 144 of an image; --mode=evaluate only
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
@@ -102,6 +126,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.logging = logging = ml_collections.ConfigDict()
   logging.every_steps = 50  # a line in metrics.jsonl
   logging.tensorboard = True  # event files beside metrics.jsonl
+  # For TensorBoard, beside scalars:
+  logging.images = 16  # inputs as the network sees them, at the start of epochs
+  logging.histograms = 0  # epochs from one to the next, of each layer; 0: none
   logging.profile_steps = 0  # steps to trace, from the third on; 0: none
 
   config.benchmark = benchmark = ml_collections.ConfigDict()

@@ -37,7 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.std = (1 / 255,)
   config.data.workers = 16
   config.augment.random_resized_crop = True
-  config.augment.flip = True
+  config.augment.flip = 'random'
 
   config.optimizer.learning_rate = 0.01
   config.optimizer.nesterov = False

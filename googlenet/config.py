@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from googlenet import architectures
+from googlenet import architectures, image_sizes, mixing
 from googlenet.architectures import analysis
 from googlenet.errors import UserError, did_you_mean
-from googlenet.fields import ADDED, FIELDS
+from googlenet.fields import ADDED, FIELDS, RENAMED
 
 
 def resolve(
@@ -32,6 +32,7 @@ def resolve(
     UserError: a field is unknown, missing, of the wrong type or out of range.
   """
   check_fields(config)
+  config = ml_collections.ConfigDict(_renamed(config.to_dict()))
   values = flatten(config)
   for name, field in FIELDS.items():
     if not field.is_valid(values[name]):
@@ -62,6 +63,13 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
   size = config.data.image_size
   architecture = architectures.resolve(config.model)
   smallest = analysis.smallest_image(architecture)
+  for train_size, _ in image_sizes.parse_sizes(config.train.image_sizes):
+    if train_size < smallest:
+      raise UserError(
+        f'config.train.image_sizes={tuple(config.train.image_sizes)}: '
+        f'{train_size} is too small for the network {config.model.variant!r}: '
+        f'the smallest size that works is {smallest}'
+      )
   if size < smallest:
     heads = ' with auxiliary heads' if architecture.uses_aux_heads else ''
     raise UserError(
@@ -74,6 +82,18 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
       f'config.data.resize={config.data.resize} is smaller than '
       f'config.data.image_size={size}, the square that is cut from it: choose '
       f'0 or at least {size}'
+    )
+  count = config.eval.batch_norm_batches
+  if count and architecture.normalization != 'batch':
+    raise UserError(
+      f'config.eval.batch_norm_batches={count}: the network '
+      f'{config.model.variant!r} has no batch norm; allowed is 0, or '
+      "config.model.normalization='batch'"
+    )
+  if config.eval.crops > 1 and (config.eval.flip or config.eval.shift):
+    raise UserError(
+      f'config.eval.crops={config.eval.crops} has views of its own: leave out '
+      'config.eval.flip and config.eval.shift, or give config.eval.crops=1'
     )
   epochs = config.optimizer.step_epochs
   if list(epochs) != sorted(epochs):
@@ -169,6 +189,23 @@ def durations(
   )
 
 
+def check_pairs(config: ml_collections.ConfigDict, num_devices: int) -> None:
+  """Checks that images can be mixed in pairs on each device.
+
+  Raises:
+    UserError: a device's part of a batch, or of a microbatch, is odd.
+  """
+  train = config.train
+  parts = num_devices * train.microbatches
+  if mixing.is_on(config.augment) and train.batch_size // parts % 2:
+    raise UserError(
+      f'config.train.batch_size={train.batch_size} on {num_devices} devices x '
+      f'{train.microbatches} microbatches gives parts of '
+      f'{train.batch_size // parts} images, and mixup and CutMix take pairs: '
+      f'choose a multiple of {2 * parts}'
+    )
+
+
 def to_json(config: ml_collections.ConfigDict) -> str:
   """Returns the config as indented JSON, keys in a fixed order."""
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
@@ -199,6 +236,16 @@ def from_json(text: str) -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(values)
   check_fields(config)
   return config
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+  """Puts the values of today in place of those that older configs give."""
+  for name, now in RENAMED.items():
+    section, _, field = name.partition('.')
+    value = values[section][field]
+    if isinstance(value, (bool, str)):
+      values[section][field] = now.get(value, value)
+  return values
 
 
 def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:

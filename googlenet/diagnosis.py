@@ -7,10 +7,10 @@ import jmp
 import numpy as np
 
 from googlenet import architectures
+from googlenet import loss as loss_lib
 from googlenet import train_step as step_lib
 from googlenet.architectures import Dense
 from googlenet.data.batches import TrainIndices
-from googlenet.preprocess import augment, preprocess
 
 
 def layer_names(architecture: architectures.Architecture) -> list[str]:
@@ -89,19 +89,20 @@ def _outputs_and_gradients(
   """Returns end points and scaled gradients [D, ...] of the local devices."""
   config = run.config
   policy = jmp.get_policy(config.train.precision)
-  loss_fn = step_lib.make_loss_fn(run.network, config)
+  loss_fn = loss_lib.make_loss_fn(run.network, config)
 
-  def compute(params, network_state, loss_scale, batch):
-    keys = jax.random.split(jax.random.key(0), len(batch['label']))
-    keys = keys, keys  # of augmentation and of dropout, for each example
+  def compute(params, network_state, loss_scale, step, batch):
+    places = step_lib.places(batch)
+    batch, keys = step_lib.drawn(
+      batch, places, np.uint32(config.seed), step, config.augment.flip
+    )
 
     def loss(params):
       value, _ = loss_fn(params, network_state, batch, keys)
       return value * loss_scale
 
     grads = jax.grad(loss)(params)
-    images = augment(batch['image'], keys[0], config.augment)
-    images = preprocess(images, config.data)
+    images = loss_lib.make_images(batch, keys[0], config)
     params, images = policy.cast_to_compute((params, images))
     outputs, _ = run.network.apply(
       params,
@@ -121,9 +122,15 @@ def _outputs_and_gradients(
   pmapped = jax.pmap(
     compute,
     axis_name=step_lib.PMAP_AXIS,
-    in_axes=(None, None, None, 0),
+    in_axes=(None, None, None, None, 0),
     devices=jax.local_devices(),
   )
   return jax.device_get(
-    pmapped(state.params, state.network_state, state.guard.loss_scale, batch)
+    pmapped(
+      state.params,
+      state.network_state,
+      state.guard.loss_scale,
+      state.step,
+      batch,
+    )
   )

@@ -7,7 +7,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import jmp
 
-from googlenet import architectures, initializers, layers, modules, optimizer
+from googlenet import (
+  architectures,
+  augment,
+  groups,
+  image_sizes,
+  initializers,
+  layers,
+  modules,
+  optimizer,
+  rand_augment,
+)
 
 
 class Field(NamedTuple):
@@ -112,9 +122,25 @@ def _parts() -> Field:
   )
 
 
-def _are_rates(value: Any) -> bool:
+def _factors(words: str, example: str, may_be_zero: bool = False) -> Field:
+  def is_valid(value: Any) -> bool:
+    try:
+      groups.parse_factors(value, may_be_zero)
+    except (ValueError, TypeError, AttributeError):
+      return False
+    return isinstance(value, (tuple, list))
+
+  low = '>= 0' if may_be_zero else '> 0'
+  return Field(
+    is_valid,
+    f'a tuple of {words}=factor, each factor {low}, no {words} twice, like '
+    f'{example}, or ()',
+  )
+
+
+def _are_sizes(value: Any) -> bool:
   try:
-    optimizer.parse_rates(value)
+    image_sizes.parse_sizes(value)
   except (ValueError, TypeError, AttributeError):
     return False
   return isinstance(value, (tuple, list))
@@ -149,6 +175,7 @@ FIELDS: dict[str, Field] = {
   'model.batch_norm_decay': _fraction(),
   'model.activation': _choice(*modules.ACTIVATIONS),
   'model.dropout': _optional(_fraction()),
+  'model.stochastic_depth': _fraction(),
   'model.aux_heads': _choice('auto', 'on', 'off'),
   'model.initializer': _choice('auto', *initializers.INITIALIZERS),
   'model.kernels': _choice('auto', *layers.KERNELS),
@@ -164,7 +191,7 @@ FIELDS: dict[str, Field] = {
   'data.resize': _integer(0, 4096),
   'data.on_device_mb': _integer(0),
   'data.workers': _integer(0, 1024),
-  'augment.flip': _boolean(),
+  'augment.flip': _choice(*augment.FLIPS),
   'augment.crop_padding': _integer(0, 1024),
   'augment.random_resized_crop': _boolean(),
   'augment.crop_area': _range(
@@ -173,6 +200,20 @@ FIELDS: dict[str, Field] = {
     '(0.08, 1.0)',
   ),
   'augment.crop_aspect': _range(_positive(), 'numbers > 0', '(0.75, 1.3333)'),
+  'augment.rand_augment_ops': _integer(0, 100),
+  'augment.rand_augment_magnitude': _number(0, rand_augment.MAX_MAGNITUDE),
+  'augment.erase_probability': _number(0, 1),
+  'augment.erase_area': _range(
+    Field(lambda v: _is_number(v) and 0 < v < 1, ''),
+    'parts of 1',
+    '(0.02, 0.4)',
+  ),
+  'augment.erase_aspect': _range(_positive(), 'numbers > 0', '(0.3, 3.3333)'),
+  'augment.cutout_size': _integer(0, 4096),
+  'augment.fill': _choice(*augment.FILLS),
+  'augment.mixup_alpha': _number(0, 100),
+  'augment.cutmix_alpha': _number(0, 100),
+  'augment.mix_probability': _number(0, 1),
   'optimizer.name': _choice(*optimizer.OPTIMIZERS),
   'optimizer.learning_rate': _positive(),
   'optimizer.momentum': _fraction(),
@@ -184,17 +225,23 @@ FIELDS: dict[str, Field] = {
   'optimizer.step_epochs': _tuple_of(_positive(), 'numbers > 0'),
   'optimizer.step_factor': _positive(),
   'optimizer.poly_power': _positive(),
+  'optimizer.muon_rest': _choice(*optimizer.MUON_RESTS),
+  'optimizer.rates': _factors('group', "('*/b=2', 'logits=0.1')"),
+  'optimizer.decays': _factors('group', "('*/scale=1', 'logits=0')", True),
+  'optimizer.lookahead_period': _integer(0),
+  'optimizer.lookahead_rate': _positive(1),
   'finetune.from_workdir': _text(empty=True),
   'finetune.frozen': _parts(),
-  'finetune.learning_rates': Field(
-    _are_rates,
-    'a tuple of part=factor, each factor > 0, no part twice, like '
-    "('logits=10', 'conv_1=0.1'), or ()",
-  ),
+  'finetune.learning_rates': _factors('part', "('logits=10', 'conv_1=0.1')"),
   'train.epochs': _integer(1),
   'train.max_steps': _integer(0),
   'train.batch_size': _integer(1),
   'train.microbatches': _integer(1),
+  'train.image_sizes': Field(
+    _are_sizes,
+    'a tuple of size@part, parts of the schedule that rise from 0, like '
+    "('64@0', '96@0.6'), or ()",
+  ),
   'train.label_smoothing': _fraction(),
   'train.aux_loss_weight': _number(0),
   'train.precision': _POLICY,
@@ -208,6 +255,9 @@ FIELDS: dict[str, Field] = {
   'train.compilation_cache': _text(empty=True),
   'eval.every_epochs': _integer(1),
   'eval.batch_size': _integer(1),
+  'eval.batch_norm_batches': _integer(0),
+  'eval.flip': _boolean(),
+  'eval.shift': _integer(0, 1024),
   'eval.crops': Field(lambda v: v in (1, 10, 144), 'one of 1, 10, 144'),
   'checkpoint.every_epochs': _integer(0),
   'checkpoint.every_steps': _integer(0),
@@ -219,6 +269,8 @@ FIELDS: dict[str, Field] = {
   ),
   'logging.every_steps': _integer(1),
   'logging.tensorboard': _boolean(),
+  'logging.images': _integer(0, 256),
+  'logging.histograms': _integer(0),
   'logging.profile_steps': _integer(0, 1000),
   'benchmark.batch_sizes': _tuple_of(
     _integer(1), 'whole numbers from 1', '(32, 128)'
@@ -233,6 +285,16 @@ FIELDS: dict[str, Field] = {
   'benchmark.torch_python': _text(empty=True),
 }
 
+# Values that older config.json files hold for a field, and what they are now.
+RENAMED: dict[str, dict[Any, Any]] = {
+  'augment.flip': {
+    True: 'random',
+    False: 'none',
+    'true': 'random',
+    'false': 'none',
+  },
+}
+
 # Values of fields that are younger than some config.json, with which a run
 # goes on as it did before there was the field.
 ADDED = {
@@ -241,6 +303,7 @@ ADDED = {
   'model.batch_norm_decay': 0.9,
   'model.activation': 'relu',
   'model.dropout': None,
+  'model.stochastic_depth': 0.0,
   'model.aux_heads': 'auto',
   'data.channels': 0,
   'data.resize': 0,
@@ -248,8 +311,29 @@ ADDED = {
   'augment.random_resized_crop': False,
   'augment.crop_area': (0.08, 1.0),
   'augment.crop_aspect': (0.75, 1.3333),
+  'augment.rand_augment_ops': 0,
+  'augment.rand_augment_magnitude': 9.0,
+  'augment.erase_probability': 0.0,
+  'augment.erase_area': (0.02, 0.4),
+  'augment.erase_aspect': (0.3, 3.3333),
+  'augment.cutout_size': 0,
+  'augment.fill': 'random',
+  'augment.mixup_alpha': 0.0,
+  'augment.cutmix_alpha': 0.0,
+  'augment.mix_probability': 1.0,
+  'optimizer.muon_rest': 'sgd',
+  'optimizer.rates': (),
+  'optimizer.decays': (),
+  'optimizer.lookahead_period': 0,
+  'optimizer.lookahead_rate': 0.5,
+  'train.image_sizes': (),
   'train.aux_loss_weight': 0.3,
+  'eval.batch_norm_batches': 0,
+  'eval.flip': False,
+  'eval.shift': 0,
   'eval.crops': 1,
+  'logging.images': 0,
+  'logging.histograms': 0,
   'logging.profile_steps': 0,
   'benchmark.batch_sizes': (32, 128),
   'benchmark.precisions': (

@@ -16,9 +16,9 @@ import optax
 from googlenet import pretrained
 from googlenet.architectures import rows
 from googlenet.errors import UserError, did_you_mean
+from googlenet.groups import parse_factors, with_frozen, with_rates
 from googlenet.modules import is_within
 from googlenet.network import Network
-from googlenet.optimizer import parse_rates, with_frozen, with_rates
 from googlenet.weights.names import first_convolution
 
 _SHOWN = 20
@@ -61,7 +61,7 @@ def apply(
       other run cannot be read or is of another network.
   """
   frozen = tuple(finetune_config.frozen)
-  rates = parse_rates(finetune_config.learning_rates)
+  rates = parse_factors(finetune_config.learning_rates)
   _check_parts('frozen', frozen, params)
   _check_parts('learning_rates', rates, params)
   for part in rates:

@@ -14,17 +14,23 @@ import jmp
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet import finetune, resume, stopping
+from googlenet import finetune, groups, image_sizes, resume, stopping
 from googlenet import metrics as metrics_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
 from googlenet.data import batches, images, sources
 from googlenet.errors import UserError
-from googlenet.initialization import count_parameters, init_from_numpy
+from googlenet.initialization import (
+  abstract_init,
+  count_parameters,
+  init_from_numpy,
+)
+from googlenet.lookahead import with_lookahead
 from googlenet.preprocess import num_channels
 from googlenet.profiling import Profiler, check_profile_steps
 from googlenet.recorder import Recorder
+from googlenet.running_statistics import make_statistics_step
 from googlenet.saver import Saver, WriteError
 from googlenet.training import Training
 from googlenet.writer import Writer
@@ -43,6 +49,7 @@ class Run(NamedTuple):
   state: step_lib.TrainState
   train_step: Any
   eval_step: Any
+  statistics_step: Any = None  # None: batch norm is evaluated as it ran
   lines: tuple[str, ...] = ()  # to tell of where it starts from
 
 
@@ -121,6 +128,30 @@ def make_network(config: Config) -> network_lib.Network:
   )
 
 
+def check_image_sizes(
+  config: Config, network: network_lib.Network, channels: int
+) -> None:
+  """Checks that `train.image_sizes` change no parameter.
+
+  Raises:
+    UserError: a fully connected layer of the network takes whole maps.
+  """
+  size = config.data.image_size
+  for other, _ in image_sizes.parse_sizes(config.train.image_sizes):
+    whole, part = (
+      abstract_init(network, (side, side, channels))[0]
+      for side in (size, other)
+    )
+    for module, leaves in whole.items():
+      if leaves != part[module]:
+        raise UserError(
+          f'config.train.image_sizes: {module} of the network '
+          f'{config.model.variant!r} has other parameters for images of '
+          f'{other} pixels than of {size} (config.data.image_size): leave the '
+          'sizes out, or take a network without it'
+        )
+
+
 def build(config: Config) -> Run:
   """Makes all parts of a run; compiles nothing of the network yet.
 
@@ -138,6 +169,7 @@ def build(config: Config) -> Run:
   durations = config_lib.durations(
     config.train, train.num_examples, jax.device_count()
   )
+  config_lib.check_pairs(config, jax.device_count())
   check_profile_steps(config.logging.profile_steps, durations)
   train_feed = make_feed(config, train)
   eval_feed = make_feed(config, evaluation)
@@ -146,12 +178,21 @@ def build(config: Config) -> Run:
   params, network_state = init_from_numpy(
     network, image_shape(config, train), config.seed
   )
+  check_image_sizes(config, network, image_shape(config, train)[-1])
   schedule = optimizer_lib.make_schedule(
     config.optimizer, durations.steps_per_epoch, durations.total_steps
   )
+  for field in ('rates', 'decays'):
+    names = groups.parse_factors(config.optimizer[field], may_be_zero=True)
+    groups.check_groups(f'optimizer.{field}', names, params)
   optimizer = optimizer_lib.make_optimizer(config.optimizer, schedule)
   params, network_state, optimizer, lines = finetune.apply(
     config.finetune, network, params, network_state, optimizer
+  )
+  optimizer = with_lookahead(
+    optimizer,
+    config.optimizer.lookahead_period,
+    config.optimizer.lookahead_rate,
   )
   return Run(
     config,
@@ -162,6 +203,7 @@ def build(config: Config) -> Run:
     step_lib.make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
     step_lib.make_eval_step(network, config),
+    make_statistics_step(config) if config.eval.batch_norm_batches else None,
     lines,
   )
 
@@ -246,7 +288,7 @@ def _train(
     if found.is_run:
       screen.line(_resumed(start))
       if found.lock is not None:
-        writer.resume(found.lock, start.metrics_bytes)
+        writer.resume(found.lock, start.metrics_bytes, start.summary_stop)
     state = training.train(start)
     result = {
       **recorder.result(run.durations.num_steps),

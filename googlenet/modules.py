@@ -28,6 +28,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'sigmoid': jax.nn.sigmoid,  # Ioffe and Szegedy, 2015, section 4.2.2
   'tanh': jnp.tanh,
 }
+# Sets the keys of stochastic depth apart from those of dropout.
+_DEPTH_PLACES = 1_000_000
 
 
 def is_within(module: str, parts: Sequence[str]) -> bool:
@@ -272,6 +274,35 @@ def dropout(
   return jax.vmap(one)(x, setting.keys)
 
 
+def drop_branches(x: jax.Array, rate: float, place: int, setting: Setting):
+  """Zeroes all of x [B, ...] for an image with probability `rate` in training.
+
+  Stochastic depth: Huang et al., 2016, arXiv 1603.09382; what stays is scaled
+  up, so that evaluation has nothing to do. Each image has its own key.
+
+  Args:
+    x: what is added to a residual block's input.
+    rate: 0 for none.
+    place: of the block among the residual ones, from 1.
+    setting: of the network; `keys` are needed.
+
+  Raises:
+    ValueError: there are no keys.
+  """
+  if not rate or not setting.is_training or hk.running_init():
+    return x
+  if setting.keys is None:
+    raise ValueError('stochastic depth needs keys while training')
+  chex.assert_equal_shape_prefix([x, setting.keys], 1)
+
+  def one(x: jax.Array, key: jax.Array) -> jax.Array:
+    key = jax.random.fold_in(key, _DEPTH_PLACES + place)
+    is_kept = jax.random.bernoulli(key, 1 - rate)
+    return jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
+
+  return jax.vmap(one)(x, setting.keys)
+
+
 class ConvLayer(hk.Module):
   """Convolutions in sequence."""
 
@@ -301,14 +332,20 @@ class Block(hk.Module):
     y = join(row.branches, x, setting)
     if not row.residual:
       return y
-    width, scale = row.residual
+    width, scale, drop_rate, place = row.residual
+    kernels = setting.kernels
 
     def linear(name: str, x: jax.Array) -> jax.Array:
       return convolve(rows.Conv(name, width, 1, is_linear=True), x, setting)
 
     if x.shape[-1] != width:
       x = linear('shortcut', x)
-    return setting.activate(x + scale * linear('linear', y))
+    added = scale * linear('linear', y)
+    if drop_rate:
+      added = kernels.leave(added)
+      added = drop_branches(added, drop_rate, place, setting)
+      added = kernels.enter(added)
+    return setting.activate(x + added)
 
 
 def apply_row(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import jmp
 import ml_collections
 
+from googlenet import views as view_lib
 from googlenet.compilation import compiled_with
 from googlenet.network import Network
 from googlenet.preprocess import preprocess
@@ -75,8 +76,8 @@ def make_predict_step(
 
   Args:
     network: the network of `config.model`.
-    config: the `train` and `data` sections are read.
-    protocol: None: an image is one view.
+    config: the `train`, `data` and `eval` sections are read.
+    protocol: None: the views of the `eval` section.
 
   Returns:
     (params, network_state, images) -> probabilities float32 [D, B, K], averaged
@@ -88,7 +89,7 @@ def make_predict_step(
   def predict_step(params, network_state, images):
     params = policy.cast_to_compute(params)
 
-    def probabilities(x):
+    def logits_of(x):
       outputs, _ = network.apply(
         params,
         network_state,
@@ -96,10 +97,17 @@ def make_predict_step(
         policy.cast_to_compute(x),
         is_training=False,
       )
-      return jax.nn.softmax(outputs.logits.astype(jnp.float32))
+      return outputs.logits
 
     if protocol is None:
-      return probabilities(preprocess(images, config.data))
+      return view_lib.mean_probabilities(
+        lambda view: logits_of(preprocess(view, config.data)),
+        images,
+        config.eval,
+      )
+
+    def probabilities(x):
+      return jax.nn.softmax(logits_of(x).astype(jnp.float32))
 
     # One view after another: a batch of them all would not fit.
     def of_square(square):
@@ -123,8 +131,7 @@ def make_score_step() -> Callable[[jax.Array, Batch], Metrics]:
   """
 
   def score_step(probabilities, batch):
-    tiny = jnp.finfo(jnp.float32).tiny  # its logarithm is finite
-    logits = jnp.log(jnp.maximum(probabilities, tiny))
+    logits = view_lib.to_logits(probabilities)
     return jax.lax.psum(score(logits, batch['label'], batch['mask']), PMAP_AXIS)
 
   return jax.pmap(score_step, axis_name=PMAP_AXIS, out_axes=None)

@@ -37,6 +37,8 @@ from googlenet.modules import (
   is_within,
 )
 
+Edit = Callable[[str, jax.Array], jax.Array]
+
 
 class Outputs(NamedTuple):
   """What every network returns, in training and evaluation alike."""
@@ -53,10 +55,11 @@ class Network(NamedTuple):
     init: (rng, images [B, H, W, C]) -> (params, network_state), of the graph of
       training.
     apply: (params, network_state, keys, images, is_training,
-      with_end_points=False, axis_name=None) -> (Outputs, network_state): keys
-      [B], one for each image, are needed where something is random, so in
-      training with dropout; axis_name is the pmapped axis over which batch norm
-      averages in training.
+      with_end_points=False, axis_name=None, edit=None) -> (Outputs,
+      network_state): keys [B], one for each image, are needed where something
+      is random, so in training with dropout; axis_name is the pmapped axis over
+      which batch norm averages in training; edit(name, map [B, H, W, C])
+      returns what the network goes on with in place of what a row put out.
     architecture: rows of data, nothing left open.
     num_classes: outputs of each head.
     setting: what its layers have in common.
@@ -129,13 +132,14 @@ def make_network(
     is_training: bool,
     with_end_points: bool = False,
     axis_name: str | None = None,
+    edit: Edit | None = None,
   ) -> Outputs:
     chex.assert_rank(images, 4)
     setting = common._replace(
       is_training=is_training, keys=keys, axis_name=axis_name
     )
     end_points, aux_logits = _stages(
-      architecture, num_classes, images, setting, not with_end_points
+      architecture, num_classes, images, setting, not with_end_points, edit
     )
     last = architecture.stages[-1].name
     features, named = apply_head(
@@ -182,6 +186,7 @@ def _stages(
   images: jax.Array,
   setting: Setting,
   join_pools: bool,
+  edit: Edit | None,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
   """Applies all stages to images [B, H, W, C].
 
@@ -197,10 +202,13 @@ def _stages(
   x = setting.kernels.enter(images)
   for stage in architecture.stages:
     # As an end point the larger map is asked for.
-    join = join_pools and setting.is_fused
+    join = join_pools and setting.is_fused and edit is None
     for row, pool in pair_with_pools(stage.rows, join):
       x = apply_row(row, pool, x, setting)
       name = getattr(row, 'name', None)
+      if name and edit is not None:
+        kernels = setting.kernels
+        x = kernels.enter(edit(name, kernels.leave(x)))
       if name:
         end_points[name] = x
       if name in heads:

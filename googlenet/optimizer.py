@@ -1,15 +1,15 @@
 """Optimizer and learning-rate schedule from the `optimizer` section."""
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable
 from typing import Any
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 
-from googlenet.modules import is_within
+from googlenet.groups import parse_factors, with_decays, with_rates
 
 Config = ml_collections.ConfigDict
 
@@ -35,6 +35,43 @@ def _lars(rate: optax.Schedule, config: Config) -> optax.GradientTransformation:
   )
 
 
+def _muon(
+  rate: optax.Schedule, config: Config, mask: Any
+) -> optax.GradientTransformation:
+  """Jordan et al., 2024: kellerjordan.github.io/posts/muon.
+
+  Weights of convolutions are matrices of what goes in, [kh * kw * C_in, C_out];
+  `muon_rest` moves all else: classifiers, biases, batch norm.
+  """
+
+  def dimensions(params):
+    return jax.tree.map(
+      lambda _: optax.contrib.MuonDimensionNumbers((0, 1, 2), 3), params
+    )
+
+  muon = optax.contrib.muon(
+    rate,
+    beta=config.momentum,
+    nesterov=config.nesterov,
+    weight_decay=config.weight_decay,
+    weight_decay_mask=mask,
+    muon_weight_dimension_numbers=dimensions,
+  )
+  rest = (
+    optax.adamw(rate, weight_decay=config.weight_decay, mask=mask)
+    if config.muon_rest == 'adamw'
+    else optax.chain(
+      optax.add_decayed_weights(config.weight_decay, mask), _sgd(rate, config)
+    )
+  )
+  return optax.multi_transform(
+    {'muon': muon, 'rest': rest},
+    lambda params: jax.tree.map(
+      lambda p: 'muon' if p.ndim == 4 else 'rest', params
+    ),
+  )
+
+
 def _plain(
   make: Callable[..., optax.GradientTransformation],
 ) -> Callable[[optax.Schedule, Config], optax.GradientTransformation]:
@@ -43,19 +80,20 @@ def _plain(
 
 def _decoupled(
   make: Callable[..., optax.GradientTransformation],
-) -> Callable[[optax.Schedule, Config], optax.GradientTransformation]:
-  return lambda rate, config: make(
-    rate, weight_decay=config.weight_decay, mask=is_weight
+) -> Callable[[optax.Schedule, Config, Any], optax.GradientTransformation]:
+  return lambda rate, config, mask: make(
+    rate, weight_decay=config.weight_decay, mask=mask
   )
 
 
 # Optimizers whose weight decay is a part of the update (decoupled).
 _DECOUPLED = {
-  'adamw': optax.adamw,
-  'nadamw': optax.nadamw,
-  'adamaxw': optax.adamaxw,
-  'lamb': optax.lamb,
-  'lion': optax.lion,
+  'adamw': _decoupled(optax.adamw),
+  'nadamw': _decoupled(optax.nadamw),
+  'adamaxw': _decoupled(optax.adamaxw),
+  'lamb': _decoupled(optax.lamb),
+  'lion': _decoupled(optax.lion),
+  'muon': _muon,
 }
 # Optimizers to which weight decay is added as a gradient (L2), before them.
 _COUPLED = {
@@ -71,6 +109,7 @@ _COUPLED = {
   'yogi': _plain(optax.yogi),
 }
 OPTIMIZERS = (*_COUPLED, *_DECOUPLED)
+MUON_RESTS = ('sgd', 'adamw')
 
 
 def is_weight(params: Any) -> Any:
@@ -143,82 +182,45 @@ def make_schedule(
 def make_optimizer(
   optimizer_config: Config, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Returns the chain: clip by global norm, weight decay, update rule.
+  """Returns the chain: clip by global norm, weight decay, update rule, rates.
 
   Args:
     optimizer_config: the `optimizer` section, checked by `config.resolve`.
     schedule: step -> learning rate.
   """
-  name = optimizer_config.name
   chain = []
   if optimizer_config.grad_clip_norm:
     chain.append(optax.clip_by_global_norm(optimizer_config.grad_clip_norm))
-  if name in _DECOUPLED:
-    chain.append(_decoupled(_DECOUPLED[name])(schedule, optimizer_config))
-    return optax.chain(*chain)
-  if optimizer_config.weight_decay:
+  weight_decay = optimizer_config.weight_decay
+  decays = parse_factors(optimizer_config.decays, may_be_zero=True)
+  if decays:
+    make = functools.partial(_rules, optimizer_config, schedule, mask=None)
     chain.append(
-      optax.add_decayed_weights(optimizer_config.weight_decay, is_weight)
+      with_decays(lambda decay: optax.chain(*make(decay)), weight_decay, decays)
     )
-  chain.append(_COUPLED[name](schedule, optimizer_config))
-  return optax.chain(*chain)
+  else:
+    chain += _rules(optimizer_config, schedule, weight_decay, is_weight)
+  rates = parse_factors(optimizer_config.rates)
+  return with_rates(optax.chain(*chain), rates)
 
 
-def parse_rates(texts: Iterable[str]) -> dict[str, float]:
-  """Turns ('logits=10', ...) into {'logits': 10.0, ...}.
+def _rules(
+  optimizer_config: Config,
+  schedule: optax.Schedule,
+  weight_decay: float,
+  mask: Any,
+) -> list[optax.GradientTransformation]:
+  """Returns weight decay, of what `mask` says or of all, and the update rule.
 
-  Raises:
-    ValueError: a text is malformed, a part occurs twice or a factor is not > 0.
+  A flat list: checkpoints name the state by its places in the chain.
   """
-  rates = {}
-  for text in texts:
-    part, equals, factor = text.partition('=')
-    if not part or not equals or part in rates:
-      raise ValueError(f'{text!r} is no part=factor, or the second of its part')
-    rates[part] = float(factor)
-    if not 0 < rates[part] <= 1e6:
-      raise ValueError(f'the factor of {text!r} is not above 0 and at most 1e6')
-  return rates
-
-
-def with_rates(
-  optimizer: optax.GradientTransformation, rates: dict[str, float]
-) -> optax.GradientTransformation:
-  """Multiplies the learning rate of parts; the longest name counts.
-
-  Every rule of optax ends in a product with the rate, so its factor may follow.
-  """
-  if not rates:
-    return optimizer
-
-  def factor(module: str) -> float:
-    names = [part for part in rates if is_within(module, (part,))]
-    return rates[max(names, key=len)] if names else 1.0
-
-  def scale(updates, params):
-    del params
-    return jax.tree_util.tree_map_with_path(
-      lambda path, update: update * factor(path[0].key), updates
+  name = optimizer_config.name
+  if name in _DECOUPLED:
+    config = ml_collections.ConfigDict(
+      {**optimizer_config.to_dict(), 'weight_decay': weight_decay}
     )
-
-  return optax.chain(optimizer, optax.stateless(scale))
-
-
-def with_frozen(
-  optimizer: optax.GradientTransformation,
-  frozen: tuple[str, ...],
-  params: hk.Params,
-) -> optax.GradientTransformation:
-  """Keeps the optimizer, its weight decay and its memory off frozen parts."""
-  if not frozen:
-    return optimizer
-  labels = {
-    module: {
-      leaf: 'frozen' if is_within(module, frozen) else 'trained'
-      for leaf in leaves
-    }
-    for module, leaves in params.items()
-  }
-  return optax.multi_transform(
-    {'trained': optimizer, 'frozen': optax.set_to_zero()}, labels
-  )
+    return [_DECOUPLED[name](schedule, config, mask)]
+  rule = _COUPLED[name](schedule, optimizer_config)
+  if not weight_decay:
+    return [rule]
+  return [optax.add_decayed_weights(weight_decay, mask), rule]

@@ -1,7 +1,7 @@
 """From stored pixels to what the network sees: pure jnp, on the device.
 
-The same functions serve training, evaluation and prediction; augmentation is
-the only difference, and is drawn from a key for each image.
+The same functions serve training, evaluation and prediction; what training
+does to images beside is in `augment` and `mixing`.
 """
 
 import chex
@@ -28,7 +28,9 @@ def _to_channels(x: jax.Array, channels: int) -> jax.Array:
 
 
 def preprocess(
-  images: jax.Array, data_config: ml_collections.ConfigDict
+  images: jax.Array,
+  data_config: ml_collections.ConfigDict,
+  image_size: int | None = None,
 ) -> jax.Array:
   """Scales, normalises and resizes.
 
@@ -37,6 +39,7 @@ def preprocess(
     data_config: the `data` section: `channels`, `mean` and `std` of pixels
       scaled to 0..1, one number each or one a channel, and `image_size` S in
       pixels.
+    image_size: takes the place of that one.
 
   Returns:
     float32 [B, S, S, channels], bilinear.
@@ -45,7 +48,7 @@ def preprocess(
   chex.assert_type(images, jnp.uint8)
   batch = images.shape[0]
   channels = num_channels(data_config, images.shape[-1])
-  size = data_config.image_size
+  size = image_size or data_config.image_size
   mean = jnp.asarray(data_config.mean, jnp.float32)
   std = jnp.asarray(data_config.std, jnp.float32)
   x = _to_channels(images.astype(jnp.float32) / 255, channels)
@@ -55,38 +58,3 @@ def preprocess(
   x = jax.image.resize(x, (batch, size, size, channels), 'bilinear')
   chex.assert_shape(x, (batch, size, size, channels))
   return x
-
-
-def augment(
-  images: jax.Array,
-  keys: jax.Array,
-  augment_config: ml_collections.ConfigDict,
-) -> jax.Array:
-  """Crops and mirrors each image by its own key.
-
-  Args:
-    images: uint8 [B, H, W, C].
-    keys: [B] keys; the result of an image depends on its key only, so not on
-      the number of devices.
-    augment_config: the `augment` section.
-
-  Returns:
-    uint8 [B, H, W, C].
-  """
-  chex.assert_equal_shape_prefix([images, keys], 1)
-  padding = augment_config.crop_padding
-
-  def one(image: jax.Array, key: jax.Array) -> jax.Array:
-    crop_key, flip_key = jax.random.split(key)
-    if padding:
-      padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
-      row, column = jax.random.randint(crop_key, (2,), 0, 2 * padding + 1)
-      image = jax.lax.dynamic_slice(padded, (row, column, 0), image.shape)
-    if augment_config.flip:
-      mirrored = jax.random.bernoulli(flip_key)
-      image = jnp.where(mirrored, image[:, ::-1], image)
-    return image
-
-  if not padding and not augment_config.flip:
-    return images
-  return jax.vmap(one)(images, keys)

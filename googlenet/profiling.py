@@ -78,17 +78,17 @@ class Profiler:
     self._started = 0.0
 
   def train_step(
-    self, step: int, state: TrainState, batch: Batch, seed: jax.Array
+    self, step: int, state: TrainState, batch: Batch, *more: Any
   ) -> tuple[TrainState, Metrics]:
-    """Makes step `step` (1 is the first)."""
+    """Makes step `step` (1 is the first); `more` is for the training step."""
     if step not in self._steps:
-      return self._train_step(state, batch, seed)
+      return self._train_step(state, batch, *more)
     if step == self._steps[0]:
       self._recorder.settle(step - 1)
       self._start()
     is_last = step == self._steps[-1]
     with jax.profiler.StepTraceAnnotation('train', step_num=step):
-      state, metrics = self._train_step(state, batch, seed)
+      state, metrics = self._train_step(state, batch, *more)
       # No step waits behind another on a CPU; elsewhere they do here too.
       if is_last or not steps_in_flight():
         jax.block_until_ready(metrics)

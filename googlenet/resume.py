@@ -38,6 +38,7 @@ NEVER_CHANGES = (
   'data.train_split',
   'train.batch_size',
   'optimizer.name',
+  'optimizer.muon_rest',
 )
 # Where things are on a machine, not what is computed: free to change.
 MAY_CHANGE = (
@@ -85,6 +86,14 @@ class Start(NamedTuple):
   def metrics_bytes(self) -> int:
     """How much of metrics.jsonl is older than this."""
     return 0 if self.about is None else self.about['metrics_bytes']
+
+  @property
+  def summary_stop(self) -> int:
+    """The first step whose images and histograms are made again."""
+    if self.about is None:
+      return 0
+    # Those of the end of an epoch follow its evaluation.
+    return self.step + (0 if self.about['is_epoch_pending'] else 1)
 
 
 def first_start(state: step_lib.TrainState) -> Start:

@@ -4,6 +4,7 @@ The state has no device axis: it enters and leaves `jax.pmap` on `None` axes.
 A batch has one, of this process's devices: [D, B / D, ...].
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,14 +18,16 @@ import numpy as np
 import optax
 
 from googlenet import guard as guard_lib
+from googlenet import views
+from googlenet.augment import alternating_flips
 from googlenet.compilation import compiled_with
+from googlenet.loss import PMAP_AXIS as PMAP_AXIS
+from googlenet.loss import Metrics as Metrics
+from googlenet.loss import cross_entropy, make_gradient_fn, make_loss_fn
 from googlenet.network import Network
-from googlenet.preprocess import augment, preprocess
-
-PMAP_AXIS = 'batch'
+from googlenet.preprocess import preprocess
 
 Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
@@ -53,6 +56,11 @@ class TrainState(NamedTuple):
   def eval_network_state(self) -> hk.State:
     """Likewise."""
     return self.ema_network_state if self.ema_params else self.network_state
+
+  def with_eval_network_state(self, network_state: hk.State) -> 'TrainState':
+    """Puts other running statistics in place of those of evaluation."""
+    name = 'ema_network_state' if self.ema_params else 'network_state'
+    return self._replace(**{name: network_state})
 
 
 def replicated(tree: Any) -> Any:
@@ -87,113 +95,62 @@ def make_train_state(
   return replicated(state)
 
 
-def cross_entropy(
-  logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0
-) -> jax.Array:
-  """Returns the float32 [B] loss of logits [B, K] against int labels [B]."""
-  chex.assert_rank([logits, labels], [2, 1])
-  targets = optax.smooth_labels(
-    jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing
-  )
-  return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+def places(batch: Batch) -> jax.Array:
+  """Returns the places [B] in the global batch of what this device has."""
+  batch_size = batch['label'].shape[0]
+  return jax.lax.axis_index(PMAP_AXIS) * batch_size + jnp.arange(batch_size)
 
 
-def make_loss_fn(
-  network: Network, config: ml_collections.ConfigDict
-) -> Callable[..., tuple[jax.Array, tuple[hk.State, Metrics]]]:
-  """Returns the loss of one part of a batch, and what comes with it."""
-  policy = jmp.get_policy(config.train.precision)
-
-  def loss_fn(params, network_state, batch, keys):
-    augment_keys, dropout_keys = keys
-    images = augment(batch['image'], augment_keys, config.augment)
-    images = preprocess(images, config.data)
-    params, images = policy.cast_to_compute((params, images))
-    outputs, network_state = network.apply(
-      params,
-      network_state,
-      dropout_keys,
-      images,
-      is_training=True,
-      axis_name=PMAP_AXIS,
-    )
-
-    def mean_loss(logits):
-      return cross_entropy(
-        policy.cast_to_output(logits),
-        batch['label'],
-        config.train.label_smoothing,
-      ).mean()
-
-    loss = mean_loss(outputs.logits)
-    hits = jnp.argmax(outputs.logits, -1) == batch['label']
-    metrics = {'loss': loss, 'accuracy': hits.mean()}
-    # Szegedy et al., 2014, section 5: each head adds 0.3 of its loss.
-    for name, logits in outputs.aux_logits.items():
-      metrics[f'{name}_loss'] = aux_loss = mean_loss(logits)
-      loss += config.train.aux_loss_weight * aux_loss
-    return loss, (network_state, metrics)
-
-  return loss_fn
-
-
-def make_gradient_fn(
-  loss_fn: Callable[..., tuple[jax.Array, tuple[hk.State, Metrics]]],
-  num_parts: int,
-) -> Callable[..., tuple[hk.State, tuple[hk.Params, Metrics]]]:
-  """Returns the gradient of a loss, averaged over parts of a batch.
+def drawn(
+  batch: Batch,
+  places: jax.Array,
+  seed: jax.Array,
+  step: jax.Array,
+  flip: str,
+) -> tuple[Batch, tuple[jax.Array, jax.Array]]:
+  """Returns what is random about a step.
 
   Args:
-    loss_fn: made by `make_loss_fn`.
-    num_parts: microbatches, computed one after another to save memory.
+    batch: a part of it, [B, ...].
+    places: int [B], of its examples in the global batch: what happens to an
+      image does not depend on the number of devices.
+    seed: uint32 [], of the run.
+    step: int32 [], steps made before this one.
+    flip: of the `augment` section.
 
   Returns:
-    (params, network_state, batch, keys) -> (network_state, (gradients,
-    metrics)).
+    The batch, with `flip` where flips alternate, and the keys [B] of
+    augmentation and of dropout.
   """
-  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-
-  def part(params, network_state, batch, keys):
-    (_, (network_state, metrics)), grads = grad_fn(
-      params, network_state, batch, keys
-    )
-    return network_state, (grads, metrics)
-
-  if num_parts == 1:
-    return part
-
-  def parts(params, network_state, batch, keys):
-    inputs = jax.tree.map(
-      lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, keys)
-    )
-
-    def add(carry, inputs):
-      network_state, sums = carry
-      network_state, new = part(params, network_state, *inputs)
-      return (network_state, jax.tree.map(jnp.add, sums, new)), None
-
-    first = jax.tree.map(lambda x: x[0], inputs)
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype),
-      jax.eval_shape(part, params, network_state, *first)[1],
-    )
-    (network_state, sums), _ = jax.lax.scan(add, (network_state, zeros), inputs)
-    return network_state, jax.tree.map(lambda x: x / num_parts, sums)
-
-  return parts
+  if flip == 'alternating':
+    flips = alternating_flips(seed, batch['index'], batch['epoch'])
+    batch = {**batch, 'flip': flips}
+  step_key = jax.random.fold_in(jax.random.key(seed), step)
+  augment_keys, dropout_keys = (
+    jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    for key in jax.random.split(step_key)
+  )
+  return batch, (augment_keys, dropout_keys)
 
 
 def make_gradient_step(
-  network: Network, config: ml_collections.ConfigDict
+  network: Network,
+  config: ml_collections.ConfigDict,
+  image_size: int | None = None,
 ) -> Callable[..., tuple[hk.Params, hk.State, Metrics]]:
   """Makes the first half of a training step, pmapped.
+
+  Args:
+    network: the network of `config.model`.
+    config: the `train`, `augment` and `data` sections are read.
+    image_size: takes the place of `data.image_size`.
 
   Returns:
     (params, network_state, step, batch, seed, loss_scale) -> (gradients times
     loss_scale, network_state, metrics): the metrics of each device, the rest
     averaged over all of them.
   """
-  loss_fn = make_loss_fn(network, config)
+  loss_fn = make_loss_fn(network, config, image_size)
 
   def gradient_step(params, network_state, step, batch, seed, loss_scale):
     def scaled_loss_fn(*args):
@@ -202,17 +159,7 @@ def make_gradient_step(
 
     gradients = make_gradient_fn(scaled_loss_fn, config.train.microbatches)
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
-    batch_size = batch['label'].shape[0]
-    step_key = jax.random.fold_in(jax.random.key(seed), step)
-    augment_key, dropout_key = jax.random.split(step_key)
-    device = jax.lax.axis_index(PMAP_AXIS)
-    # A key for each example by its place in the global batch: what happens to
-    # an image does not depend on the number of devices.
-    places = device * batch_size + jnp.arange(batch_size)
-    keys = tuple(
-      jax.vmap(jax.random.fold_in, (None, 0))(key, places)
-      for key in (augment_key, dropout_key)
-    )
+    batch, keys = drawn(batch, places(batch), seed, step, config.augment.flip)
     network_state, (grads, metrics) = gradients(
       params, network_state, batch, keys
     )
@@ -314,7 +261,7 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   schedule: optax.Schedule,
   config: ml_collections.ConfigDict,
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
   """Makes the pmapped training step.
 
   Args:
@@ -324,26 +271,38 @@ def make_train_step(
     config: the `train`, `augment` and `data` sections are read.
 
   Returns:
-    (state, batch, seed) -> (state, metrics): batch holds `image` uint8
-    [D, B, H, W, C] and `label` int32 [D, B] with D local devices; seed is
-    uint32 []; metrics are float32 scalars, averaged over all devices of all
-    processes. The state that goes in is used up (donated). With
-    `train.on_nonfinite` 'skip' or a dynamic `train.loss_scale` they tell
-    `skipped_steps` too.
+    (state, batch, seed, image_size=None) -> (state, metrics): batch holds
+    `image` uint8 [D, B, H, W, C] and `label` int32 [D, B] with D local devices,
+    and for flips that alternate `index` and `epoch` int32 [D, B]; seed is
+    uint32 [];
+    metrics are float32 scalars, averaged over all devices of all processes. The
+    state that goes in is used up (donated). With `train.on_nonfinite` 'skip' or
+    a dynamic `train.loss_scale` they tell `skipped_steps` too. An image_size
+    takes the place of `data.image_size`; each is compiled when it first comes.
   """
+
   # Two programs: XLA keeps none in the compilation cache that calls oneDNN, and
   # the update, with nothing of that sort, is half of the time to compile.
-  gradient_step = make_gradient_step(network, config)
+  @functools.cache
+  def gradient_step_of(image_size: int | None):
+    return make_gradient_step(network, config, image_size)
+
+  inputs = ['image', 'label']
+  if config.augment.flip == 'alternating':
+    inputs += ['index', 'epoch']
   update_step = make_update_step(optimizer, schedule, config.train)
 
   def train_step(
-    state: TrainState, batch: Batch, seed: jax.Array
+    state: TrainState,
+    batch: Batch,
+    seed: jax.Array,
+    image_size: int | None = None,
   ) -> tuple[TrainState, Metrics]:
-    gradients = gradient_step(
+    gradients = gradient_step_of(image_size)(
       state.params,
       state.network_state,
       state.step,
-      batch,
+      {name: batch[name] for name in inputs},
       seed,
       state.guard.loss_scale,
     )
@@ -383,7 +342,7 @@ def score(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
 def make_eval_step(
   network: Network, config: ml_collections.ConfigDict
 ) -> Callable[[hk.Params, hk.State, Batch], Metrics]:
-  """Makes the pmapped evaluation step.
+  """Makes the pmapped evaluation step, over the views of the `eval` section.
 
   Returns:
     (params, network_state, batch) -> sums over the batch of all devices:
@@ -394,12 +353,21 @@ def make_eval_step(
   policy = jmp.get_policy(config.train.precision)
 
   def eval_step(params, network_state, batch):
-    images = preprocess(batch['image'], config.data)
-    params, images = policy.cast_to_compute((params, images))
-    outputs, _ = network.apply(
-      params, network_state, None, images, is_training=False
-    )
-    logits = policy.cast_to_output(outputs.logits)
+    params = policy.cast_to_compute(params)
+
+    def logits_of(images):
+      images = policy.cast_to_compute(preprocess(images, config.data))
+      outputs, _ = network.apply(
+        params, network_state, None, images, is_training=False
+      )
+      return policy.cast_to_output(outputs.logits)
+
+    if views.num_views(config.eval) == 1:
+      logits = logits_of(batch['image'])
+    else:
+      logits = views.to_logits(
+        views.mean_probabilities(logits_of, batch['image'], config.eval)
+      )
     sums = score(logits, batch['label'], batch['mask'])
     return jax.lax.psum(sums, PMAP_AXIS)
 

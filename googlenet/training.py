@@ -6,7 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from googlenet import checkpoint, diagnosis
+from googlenet import (
+  checkpoint,
+  diagnosis,
+  image_sizes,
+  running_statistics,
+)
 from googlenet import metrics as metrics_lib
 from googlenet import train_step as step_lib
 from googlenet.allocator import release_free_memory
@@ -17,6 +22,7 @@ from googlenet.recorder import Recorder
 from googlenet.resume import Start, describe_data
 from googlenet.saver import Saver
 from googlenet.stopping import Stopped, Stopper
+from googlenet.tensorboard import histograms, make_show_inputs
 from googlenet.writer import Writer
 
 
@@ -47,6 +53,9 @@ class Training:
     self._saver, self._stopper = saver, stopper
     self._best: dict[str, Any] | None = None
     self._saved_step, self._saved_time = -1, time.monotonic()
+    self._show_inputs = None
+    if self._config.logging.images and writer.has_tensorboard:
+      self._show_inputs = make_show_inputs(run.config, run.train.dataset)
 
   def best_result(self) -> dict[str, Any]:
     """Returns what result.json says of the best checkpoint."""
@@ -70,24 +79,35 @@ class Training:
     state = start.state
     if start.about is not None:
       self._best, self._saved_step = start.about['best'], start.step
+    else:
+      self._write_inputs(0)
     seed = step_lib.replicated(np.uint32(config.seed))
+    sizes = image_sizes.parse_sizes(config.train.image_sizes)
+    total_steps = self._run.durations.total_steps
+    size_before = image_sizes.size_at(sizes, start.step + 1, total_steps)
     try:
       if start.about is not None and start.about['is_epoch_pending']:
-        self._finish_epoch(start.step, state)
+        state = self._finish_epoch(start.step, state)
       for step, batch in enumerate(
         self._run.train.batches(self._indices(start.step, num_steps)),
         start=start.step + 1,
       ):
-        state, metrics = self._profiler.train_step(step, state, batch, seed)
+        size = image_sizes.size_at(sizes, step, total_steps)
+        state, metrics = self._profiler.train_step(
+          step, state, batch, seed, *([size] if size else [])
+        )
         self._stopper.can_save()
+        is_new_size, size_before = size != size_before, size
+        if is_new_size:  # compiling is no part of the images/s
+          self._recorder.leave_out(step)
         self._recorder.after_step(step, metrics)
-        if step == start.step + 1:
+        if is_new_size or step == start.step + 1:
           # What the first step leaves in pieces would make the second take as
           # much memory again.
           release_free_memory()
         self._saver.poll()
         if step % self._run.durations.steps_per_epoch == 0 or step == num_steps:
-          self._finish_epoch(step, state)
+          state = self._finish_epoch(step, state)
         elif self._is_due(step):
           self._save(step, state)
         if self._stopper.poll() and step < num_steps:
@@ -131,13 +151,34 @@ class Training:
       and (time.monotonic() - self._saved_time >= every.every_seconds)
     )
 
-  def _finish_epoch(self, step: int, state: step_lib.TrainState) -> None:
+  def _estimated(self, state: step_lib.TrainState) -> step_lib.TrainState:
+    """Estimates batch norm anew, where the config asks for it.
+
+    The state keeps it: checkpoints hold what was evaluated, and training itself
+    reads no running statistics.
+    """
+    if self._run.statistics_step is None:
+      return state
+    network_state = running_statistics.estimate(
+      self._run.statistics_step,
+      state.eval_params,
+      state.eval_network_state,
+      self._run.train,
+      self._config,
+    )
+    return state.with_eval_network_state(network_state)
+
+  def _finish_epoch(
+    self, step: int, state: step_lib.TrainState
+  ) -> step_lib.TrainState:
+    """Evaluates and saves what is due; returns the state to go on with."""
     config = self._config
     epoch = step // self._run.durations.steps_per_epoch
     is_last = step == self._run.durations.num_steps
     self._recorder.record(step)
     is_best = False
     if is_last or epoch % config.eval.every_epochs == 0:
+      state = self._estimated(state)
       evaluated = evaluate(
         self._run.eval_step,
         state.eval_params,
@@ -153,11 +194,26 @@ class Training:
       self._recorder.after_evaluation(step, evaluated)
       is_best = self._is_best(step, evaluated)
     self._recorder.after_epoch(step)
+    self._write_inputs(step)
+    every = config.logging.histograms
+    if every and (is_last or epoch % every == 0):
+      self._write_histograms(step, state)
     self._recorder.restart_clock()
     every = config.checkpoint.every_epochs
     by_epoch = bool(every) and epoch % every == 0
     if is_last or is_best or by_epoch or self._is_due(step):
       self._save(step, state)
+    return state
+
+  def _write_inputs(self, step: int) -> None:
+    """Shows the images that the step after this one will be given."""
+    if self._show_inputs and step < self._run.durations.num_steps:
+      (batch,) = self._indices(step, step + 1)
+      self._writer.write_summary(step, self._show_inputs(batch, step))
+
+  def _write_histograms(self, step: int, state: step_lib.TrainState) -> None:
+    if self._writer.has_tensorboard:
+      self._writer.write_summary(step, histograms(checkpoint.to_host(state)))
 
   def _is_best(self, step: int, evaluated: dict[str, float]) -> bool:
     metric = self._config.checkpoint.best_metric

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import jax
+from tensorboardX.proto import summary_pb2
 
 from googlenet import events
 from googlenet.errors import UserError
@@ -41,10 +42,13 @@ class Writer:
     self._workdir = pathlib.Path(workdir)
     self._config_json, self._class_names = config_json, class_names
     self._with_tensorboard = tensorboard
+    self._has_summaries = False
     self._is_writer = jax.process_index() == 0
     self._lock: Lock | None = None
     self._jsonl: BinaryIO | None = None
     self._events: events.EventFile | None = None
+    # Images and histograms from before the workdir was made.
+    self._waiting: list[tuple[int, summary_pb2.Summary]] = []
 
   def open(self) -> None:
     """Makes the workdir, if that has not happened yet.
@@ -63,15 +67,16 @@ class Writer:
     # First: a folder with it holds a run, which can be continued.
     self._write_texts()
     (self._workdir / 'checkpoints').mkdir()
-    self._open_files()
+    self._open_files(0)
 
-  def resume(self, lock: Lock, num_bytes: int) -> None:
+  def resume(self, lock: Lock, num_bytes: int, summary_stop: int) -> None:
     """Continues the files of a run that was cut off.
 
     Args:
       lock: of the workdir.
       num_bytes: how much of metrics.jsonl is older than the checkpoint; what
         follows is of steps that are made again.
+      summary_stop: the first step whose images and histograms are made again.
     """
     self._lock = lock
     path = self._workdir / 'metrics.jsonl'
@@ -80,19 +85,40 @@ class Writer:
     self._write_texts()
     (self._workdir / 'checkpoints').mkdir(exist_ok=True)
     (self._workdir / 'result.json').unlink(missing_ok=True)
-    self._open_files()
+    self._open_files(summary_stop)
 
   def _write_texts(self) -> None:
     write_text(self._workdir / 'config.json', self._config_json)
     write_classes(self._workdir, self._class_names)
 
-  def _open_files(self) -> None:
+  def _open_files(self, summary_stop: int) -> None:
     path = self._workdir / 'metrics.jsonl'
     self._jsonl = open(path, 'ab', buffering=0)  # noqa: SIM115
     if self._with_tensorboard:
       self._events = events.rewrite(
-        self._workdir / 'tensorboard', read_records(path)
+        self._workdir / 'tensorboard', read_records(path), summary_stop
       )
+    waiting, self._waiting = self._waiting, []
+    for step, summary in waiting:
+      self.write_summary(step, summary)
+
+  @property
+  def has_tensorboard(self) -> bool:
+    """Whether this process writes event files."""
+    return self._is_writer and self._with_tensorboard
+
+  def write_summary(self, step: int, summary: summary_pb2.Summary) -> None:
+    """Adds images or histograms to TensorBoard, after all records up to a step.
+
+    They do not make the workdir: before the first record they wait for it.
+    """
+    if not self.has_tensorboard:
+      return
+    if self._events is None:
+      self._waiting.append((step, summary))
+      return
+    self._events.write_summary(step, summary)
+    self._has_summaries = True
 
   def write(self, step: int, epoch: float, scalars: dict[str, float]) -> None:
     """Appends one line to metrics.jsonl, and the scalars to TensorBoard.
@@ -112,9 +138,16 @@ class Writer:
       self._events.write(step, scalars)
 
   def size(self) -> int:
-    """Returns the bytes of metrics.jsonl, all of them on the disk."""
+    """Returns the bytes of metrics.jsonl, all of them on the disk.
+
+    So are images and histograms then; scalars of TensorBoard are made anew from
+    it.
+    """
     if self._jsonl is None:
       return 0
+    if self._has_summaries:
+      self._events.sync()
+      self._has_summaries = False
     os.fsync(self._jsonl.fileno())
     return self._jsonl.tell()
 

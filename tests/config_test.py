@@ -33,6 +33,9 @@ def test_no_field_is_unread(config, tmp_path, monkeypatch):
   """Runs the program with each way to use a field, and watches the reads."""
   config.data.train_split = 'train[:192]'  # two epochs
   config.model.aux_heads = 'on'
+  config.augment.rand_augment_ops = 1
+  config.augment.erase_probability = 0.5
+  config.augment.mixup_alpha = 1.0
   config = config_lib.resolve(config)
   sections = {id(config): ''}
   sections |= {
@@ -66,6 +69,8 @@ def test_no_field_is_unread(config, tmp_path, monkeypatch):
   images.random_resized_crop(28, config.augment, config.seed)
   for schedule in optimizer.SCHEDULES.values():
     schedule(config.optimizer, 10, 100)(1)
+
+  optimizer._muon(lambda step: 0.1, config.optimizer, None)
 
   def stop(contender):  # before the first process: it reads the fields itself
     raise UserError(contender.name)
@@ -111,6 +116,25 @@ def test_damaged_json(tmp_path, text):
   with pytest.raises(UserError, match=re.escape(str(path))) as error:
     config_lib.load(path)
   assert len(str(error.value)) < 400
+
+
+def test_a_bool_that_became_a_choice_is_still_read(config):
+  """augment.flip of configs and runs that are older than alternating flips."""
+  for old, now in ((True, 'random'), (False, 'none')):
+    config.augment.flip = old
+    resolved = config_lib.resolve(config)
+    assert resolved.augment.flip == now
+    text = config_lib.to_json(config)
+    assert config_lib.resolve(config_lib.from_json(text)) == resolved
+
+
+def test_mixing_takes_pairs(config):
+  config.train.batch_size = 12
+  config_lib.check_pairs(config, 4)
+  config.augment.mixup_alpha = 1.0
+  config_lib.check_pairs(config, 2)
+  with pytest.raises(UserError, match='choose a multiple of 8$'):
+    config_lib.check_pairs(config, 4)
 
 
 def durations(num_examples, num_devices, **train):

@@ -20,6 +20,7 @@ SMALL = (
   '--config.train.max_steps=6',
   '--config.train.batch_size=64',
   '--config.logging.every_steps=2',
+  '--config.logging.images=0',
   '--config.data.eval_split=test[:1000]',
 )
 
@@ -42,6 +43,7 @@ def config() -> ml_collections.ConfigDict:
   config.train.batch_size = 64
   config.train.max_steps = 6
   config.logging.every_steps = 2
+  config.logging.images = 0
   return config
 
 

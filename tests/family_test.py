@@ -1,6 +1,7 @@
 """Every network of the family: sizes pinned, gradients, devices, refusals."""
 
 import chex
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 from conftest import ROOT, load_config
 
 from googlenet import architectures, layers, modules
+from googlenet import loss as loss_lib
 from googlenet import network as network_lib
-from googlenet import train_step as step_lib
-from googlenet.architectures import analysis
+from googlenet.architectures import analysis, rows
 from googlenet.compilation import compile_with
 from googlenet.errors import UserError
 from googlenet.initialization import (
@@ -242,7 +243,7 @@ def test_gradient_step_alone_and_in_two_parts(variant):
       )
       heads = [outputs.logits, *outputs.aux_logits.values()]
       losses = [
-        step_lib.cross_entropy(logits, labels).mean() for logits in heads
+        loss_lib.cross_entropy(logits, labels).mean() for logits in heads
       ]
       return sum(losses), new_state
 
@@ -376,13 +377,87 @@ def test_dropout_is_by_image_and_keeps_the_mean():
     drop(0)
 
 
+def test_stochastic_depth_drops_whole_images():
+  """Huang et al., 2016: more often the deeper, the mean as in evaluation."""
+  model = load_config(ROOT / 'configs/fmnist96.py').unlock().model
+  model.variant, model.stochastic_depth = 'residual', 0.5
+  residuals = [
+    row.residual
+    for stage in architectures.resolve(model).stages
+    for row in stage.rows
+    if isinstance(row, architectures.Block)
+  ]
+  rates = [residual.drop_rate for residual in residuals]
+  count = len(residuals)
+  np.testing.assert_allclose(rates, 0.5 * np.arange(1, count + 1) / count)
+  assert [residual.place for residual in residuals] == list(range(1, count + 1))
+  assert rates[-1] == 0.5
+  model.variant = 'bn'
+  with pytest.raises(UserError, match='no residual blocks'):
+    architectures.resolve(model)
+
+  kernels = layers.select_kernels('xla', 'cpu', jnp.float32)
+  setting = modules.Setting(
+    kernels, 'none', 'relu', is_training=True, keys=keys(1000)
+  )
+  x = jnp.ones((1000, 2, 2, 3))
+
+  def drop(place, **changes):
+    here = setting._replace(**changes)
+    fn = hk.transform(lambda: modules.drop_branches(x, 0.2, place, here))
+    return np.asarray(fn.apply({}, None))
+
+  dropped = drop(1)
+  kept = dropped.any((1, 2, 3))
+  np.testing.assert_array_equal(dropped[~kept], 0)
+  np.testing.assert_allclose(dropped[kept], 1.25)
+  assert 0.75 < kept.mean() < 0.85
+  assert 0.25 < np.mean(kept != drop(2).any((1, 2, 3))) < 0.4
+  np.testing.assert_array_equal(drop(1, keys=keys(1000)[::-1]), dropped[::-1])
+  np.testing.assert_array_equal(drop(1, is_training=False), x)
+  with pytest.raises(ValueError, match='keys'):
+    drop(1, keys=None)
+
+
+@pytest.mark.parametrize('kernels', ['xla', 'cpu'])
+def test_a_dropped_block_is_its_input(kernels):
+  """In each layout of the kernels: image by image."""
+  row = rows.Block(
+    'block',
+    ((rows.Conv('conv_1x1', 4, 1),),),
+    rows.Residual(3, 1.0, drop_rate=0.5, place=1),
+  )
+  chosen = layers.select_kernels(kernels, 'cpu', jnp.float32)
+  x = jnp.abs(jax.random.normal(jax.random.key(1), (16, 4, 4, 3)))
+
+  def forward(x, image_keys, is_training):
+    setting = modules.Setting(
+      chosen, 'none', 'relu', is_training=is_training, keys=image_keys
+    )
+    return chosen.leave(modules.Block(row, setting)(chosen.enter(x)))
+
+  block = hk.without_apply_rng(hk.transform(forward))
+  params = block.init(jax.random.key(0), x, keys(16), True)
+  trained = np.asarray(block.apply(params, x, keys(16), True))
+  whole = np.asarray(block.apply(params, x, keys(16), False))
+  is_input = np.isclose(trained, x).all((1, 2, 3))
+  assert 0 < is_input.sum() < 16
+  assert not np.isclose(trained, whole)[~is_input].all()
+  model_x = np.asarray(x)
+  added = (trained - model_x)[~is_input]
+  positive = trained[~is_input] > 0
+  expected = 2 * (whole - model_x)[~is_input]
+  inner = positive & (whole[~is_input] > 0)  # where no ReLU is in between
+  np.testing.assert_allclose(added[inner], expected[inner], atol=1e-5)
+
+
 def test_aux_heads_are_trained_by_their_share(config):
   """The gradient is that of loss + 0.3 * (aux_1 + ...), Szegedy et al."""
   config.model.aux_heads = 'on'
   config.model.kernels = 'xla'
   network = network_lib.make_network(config.model)
   params, state = init_from_numpy(network, (28, 28, 1), 0)
-  loss_fn = step_lib.make_loss_fn(network, config)
+  loss_fn = loss_lib.make_loss_fn(network, config)
   batch = {
     'image': np.random.default_rng(0).integers(
       0, 256, (8, 28, 28, 1), dtype=np.uint8
@@ -396,10 +471,10 @@ def test_aux_heads_are_trained_by_their_share(config):
   )
   pixels = (jnp.asarray(batch['image']) / 255 - 0.2860) / 0.3530
   outputs, _ = network.apply(params, state, keys(8), pixels, True)
-  aux_loss = step_lib.cross_entropy(outputs.aux_logits['aux_1'], batch['label'])
+  aux_loss = loss_lib.cross_entropy(outputs.aux_logits['aux_1'], batch['label'])
   np.testing.assert_allclose(metrics['aux_1_loss'], aux_loss.mean(), rtol=1e-4)
   config.train.aux_loss_weight = 0.0
-  alone, _ = step_lib.make_loss_fn(network, config)(
+  alone, _ = loss_lib.make_loss_fn(network, config)(
     params, state, batch, (keys(8), keys(8))
   )
   np.testing.assert_allclose(alone, metrics['loss'], rtol=1e-6)

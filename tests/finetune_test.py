@@ -9,7 +9,7 @@ import pytest
 from conftest import SMALL
 from launch_test import files_under
 
-from googlenet import checkpoint, finetune, loop, optimizer, pretrained
+from googlenet import checkpoint, finetune, groups, loop, optimizer, pretrained
 from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet.errors import UserError
@@ -184,7 +184,7 @@ def test_rates_multiply_the_step_of_every_optimizer(config, name):
     rule = optimizer.make_optimizer(
       config.optimizer, optax.constant_schedule(rate)
     )
-    rule = optimizer.with_rates(rule, rates)
+    rule = groups.with_rates(rule, rates)
     state = rule.init(PARAMS)
     _, state = rule.update(grads, state, PARAMS)
     return rule.update(grads, state, PARAMS)[0]
@@ -212,7 +212,7 @@ def test_frozen_parts_get_no_update_and_no_memory(config, name):
   rule = optimizer.make_optimizer(
     config.optimizer, optax.constant_schedule(0.1)
   )
-  frozen = optimizer.with_frozen(rule, ('conv_1',), PARAMS)
+  frozen = groups.with_frozen(rule, ('conv_1',), PARAMS)
   state = frozen.init(PARAMS)
   updates, _ = frozen.update(PARAMS, state, PARAMS)
   assert not np.any(updates['conv_1/conv_7x7']['w'])
@@ -236,7 +236,7 @@ def test_frozen_parts_get_no_update_and_no_memory(config, name):
 )
 def test_malformed_rates(texts):
   with pytest.raises(ValueError, match='.'):
-    optimizer.parse_rates(texts)
+    groups.parse_factors(texts)
 
 
 # ---- A whole run.

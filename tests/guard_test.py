@@ -194,6 +194,7 @@ def test_a_run_that_ends(small, tmp_path, monkeypatch, policy, steps, last):  # 
 
 def test_the_first_bad_layer_in_the_order_of_the_network(config):
   config.model.variant = 'tiny'
+  config.augment.flip = 'alternating'
   run = loop.build(config_lib.resolve(config))
   order = diagnosis.layer_names(run.network.architecture)
   assert order[-1] == 'logits'

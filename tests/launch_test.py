@@ -240,8 +240,8 @@ BAD_INPUT = {
     ['config.optimizer.learning_rate', "'fast'", 'a number > 0'],
   ),
   'bad bool': (
-    ['--config.augment.flip=maybe'],
-    ['config.augment.flip', "'maybe'", 'true or false'],
+    ['--config.optimizer.nesterov=maybe'],
+    ['config.optimizer.nesterov', "'maybe'", 'true or false'],
   ),
   'bad tuple': (
     ['--config.data.mean=(0.1,"x")'],
@@ -491,8 +491,8 @@ BAD_INPUT = {
     ['config.train.epochs', "'two'", 'whole number'],
   ),
   'a bool denied twice': (
-    ['--noconfig.augment.flip=true'],
-    ['config.augment.flip', 'true or false'],
+    ['--noconfig.optimizer.nesterov=true'],
+    ['config.optimizer.nesterov', 'true or false'],
   ),
   'a field without a name': (['--config.=2'], ['config. is not a field']),
   'a value that is empty': (
@@ -893,8 +893,11 @@ def test_losses_do_not_depend_on_the_number_of_devices(
     *flags,
     '--config.train.max_steps=20',
     '--config.logging.every_steps=1',
-    '--config.augment.flip=true',
+    '--config.augment.flip=alternating',
     '--config.augment.crop_padding=2',
+    '--config.augment.erase_probability=0.5',
+    '--config.augment.mixup_alpha=0.5',
+    '--config.augment.cutmix_alpha=0.5',
     '--config.optimizer.warmup_steps=5',
   )
   for count in devices:

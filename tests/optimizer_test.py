@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 import pytest
 
+from googlenet import groups, lookahead
 from googlenet import optimizer as optimizer_lib
+from googlenet.errors import UserError
 
 
 def optimizer_config(**changes) -> ml_collections.ConfigDict:
@@ -22,6 +25,9 @@ def optimizer_config(**changes) -> ml_collections.ConfigDict:
     'step_epochs': (3.0, 6.0),
     'step_factor': 0.1,
     'poly_power': 0.5,
+    'muon_rest': 'sgd',
+    'rates': (),
+    'decays': (),
   }
   return ml_collections.ConfigDict({**fields, **changes})
 
@@ -128,3 +134,155 @@ def test_every_optimizer_goes_downhill_and_spares_biases(name):
   assert b[0] < 0
   assert w[1] < 0
   assert abs(b[1]) < 1e-5  # yogi's starts at 1e-6, not 0
+
+
+# ---- Muon.
+
+
+def orthogonalized(matrix):
+  """Five Newton-Schulz steps in float64: U f(S) V, of all sizes at once."""
+  u, s, v = np.linalg.svd(matrix, full_matrices=False)
+  s = s / np.linalg.norm(s)
+  for _ in range(5):
+    s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+  return u * s @ v
+
+
+@pytest.mark.parametrize('rest', optimizer_lib.MUON_RESTS)
+def test_muon_orthogonalizes_convolutions_and_leaves_the_rest(rest):
+  rng = np.random.default_rng(0)
+  shapes = {'conv': {'w': (3, 3, 2, 24), 'b': (24,)}, 'logits': {'w': (24, 5)}}
+  shapes['logits']['b'] = (5,)
+  params, grads = (
+    {
+      module: {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in leaves.items()
+      }
+      for module, leaves in shapes.items()
+    }
+    for _ in range(2)
+  )
+  config = optimizer_config(
+    name='muon', nesterov=True, weight_decay=0.5, muon_rest=rest
+  )
+  schedule = optimizer_lib.make_schedule(config, 10, 100)
+  rule = optimizer_lib.make_optimizer(config, schedule)
+  state, w = rule.init(params), params['conv']['w']
+  mean = np.zeros((18, 24))
+  for step in (1, 2):
+    updates, state = rule.update(grads, state, params)
+    # Nesterov's look ahead of a mean that is corrected for its beginning.
+    g = grads['conv']['w'].reshape(18, 24)
+    mean = 0.9 * mean + 0.1 * g
+    ahead = 0.9 * mean / (1 - 0.9 ** (step + 1)) + 0.1 * g / (1 - 0.9**step)
+    direction = orthogonalized(ahead) * np.sqrt(24 / 18)
+    expected = -0.1 * (direction.reshape(w.shape) + 0.5 * w)
+    np.testing.assert_allclose(updates['conv']['w'], expected, atol=2e-4)
+
+  alone = optimizer_config(
+    name=rest, nesterov=True, weight_decay=0.5, momentum=0.9
+  )
+  other = optimizer_lib.make_optimizer(alone, schedule)
+  other_state = other.init(params)
+  for _ in range(2):
+    wanted, other_state = other.update(grads, other_state, params)
+  for module, leaf in (('conv', 'b'), ('logits', 'w'), ('logits', 'b')):
+    np.testing.assert_allclose(
+      updates[module][leaf], wanted[module][leaf], rtol=1e-5, atol=1e-7
+    )
+
+
+# ---- Groups.
+
+
+def test_the_longest_part_and_the_kind_multiply():
+  factors = {'a': 2.0, 'a/b': 3.0, '*/b': 10.0, 'a/b/w': 5.0}
+  for path, expected in {
+    'a/c/w': 2.0,
+    'a/b/scale': 3.0,
+    'a/b/b': 30.0,
+    'a/b/w': 5.0,
+    'ab/w': 1.0,
+    'ab/b': 10.0,
+  }.items():
+    assert groups.factor_of(path, factors) == expected
+
+
+def updates_of(config, params, grads, steps=2):
+  schedule = optimizer_lib.make_schedule(config, 10, 100)
+  rule = optimizer_lib.make_optimizer(config, schedule)
+  state = rule.init(params)
+  for _ in range(steps):
+    updates, state = rule.update(grads, state, params)
+  return updates
+
+
+GROUPED = {
+  'one': {'w': jnp.array([3.0, -2.0]), 'scale': jnp.array([1.0])},
+  'two/a': {'w': jnp.array([1.0, 5.0]), 'b': jnp.array([2.0])},
+}
+
+
+@pytest.mark.parametrize('name', optimizer_lib.OPTIMIZERS)
+def test_groups_have_the_updates_of_other_rates_and_decays(name):
+  """Each leaf moves as if the whole network had its rate and decay."""
+  grads = jax.tree.map(lambda p: 0.1 * p + 0.3, GROUPED)
+  made = updates_of(
+    optimizer_config(
+      name=name,
+      weight_decay=0.2,
+      rates=('two=0.5', '*/b=4'),
+      decays=('*/scale=1', '*/b=0.5', 'two/a/w=0'),
+    ),
+    GROUPED,
+    grads,
+  )
+  for path, rate, decay in (
+    (('one', 'w'), 0.1, 0.2),
+    (('one', 'scale'), 0.1, 0.2),
+    (('two/a', 'w'), 0.05, 0.0),
+    (('two/a', 'b'), 0.2, 0.1),
+  ):
+    # As a weight, alone: what decays is a matter of its name.
+    leaf, grad = (tree[path[0]][path[1]] for tree in (GROUPED, grads))
+    alone = optimizer_config(name=name, weight_decay=decay, learning_rate=rate)
+    if name == 'lars' and path[1] != 'w':
+      continue  # its trust ratio is of weights alone
+    wanted = updates_of(alone, {'m': {'w': leaf}}, {'m': {'w': grad}})
+    np.testing.assert_allclose(
+      made[path[0]][path[1]], wanted['m']['w'], rtol=1e-5
+    )
+
+
+def test_groups_that_are_not_there():
+  groups.check_groups('x', ['one', 'two', 'two/a', 'two/a/b', '*/b'], GROUPED)
+  for name in ('three', 'on', '*/offset', 'two/a/w/x'):
+    with pytest.raises(UserError, match=r'config\.x: the network has no'):
+      groups.check_groups('x', [name], GROUPED)
+  with pytest.raises(ValueError, match='none of'):
+    groups.parse_factors(('*/q=1',))
+  assert groups.parse_factors(('a=0',), may_be_zero=True) == {'a': 0.0}
+
+
+# ---- Lookahead.
+
+
+def test_lookahead_against_a_loop():
+  rng = np.random.default_rng(0)
+  params = {'m': {'w': rng.normal(size=3).astype(np.float32)}}
+  fast = optax.sgd(0.1, momentum=0.9)
+  rule = lookahead.with_lookahead(fast, 3, 0.25)
+  state, w, v = rule.init(params), params['m']['w'].astype(float), 0.0
+  slow = w
+  for step in range(1, 11):
+    grad = rng.normal(size=3).astype(np.float32)
+    updates, state = rule.update({'m': {'w': grad}}, state, params)
+    params = optax.apply_updates(params, updates)
+    v = 0.9 * v + grad
+    w = w - 0.1 * v
+    if step % 3 == 0:
+      slow = w = slow + 0.25 * (w - slow)
+    np.testing.assert_allclose(params['m']['w'], w, rtol=1e-5)
+    np.testing.assert_allclose(state.slow['m']['w'], slow, rtol=1e-5)
+  assert lookahead.with_lookahead(fast, 0, 0.5) is fast

@@ -1,4 +1,4 @@
-"""What the network sees, against NumPy, and augmentation by key."""
+"""What the network sees, against NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from googlenet.preprocess import augment, preprocess
+from googlenet.preprocess import preprocess
 
 
 def data_config(size, mean=(0.25,), std=(0.5,), channels=0):
@@ -72,58 +72,6 @@ def test_eager_equals_jit():
 def test_images_must_be_uint8():
   with pytest.raises(AssertionError):
     preprocess(jnp.zeros((1, 4, 4, 1)), data_config(4))
-
-
-def augment_config(flip=False, crop_padding=0):
-  return ml_collections.ConfigDict({'flip': flip, 'crop_padding': crop_padding})
-
-
-def keys(n, seed=0):
-  return jax.random.split(jax.random.key(seed), n)
-
-
-def test_off_changes_nothing():
-  images = random_images(4, 8, 8, 1)
-  assert augment(images, keys(4), augment_config()) is images
-
-
-def test_flip_mirrors_half_of_the_images():
-  images = random_images(400, 6, 6, 1)
-  flipped = np.asarray(augment(images, keys(400), augment_config(flip=True)))
-  assert flipped.dtype == np.uint8
-  same = (flipped == images).all((1, 2, 3))
-  mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
-  assert (same ^ mirrored).all()
-  assert 0.4 < mirrored.mean() < 0.6
-
-
-def test_crop_is_a_window_of_the_padded_image():
-  images = random_images(200, 6, 6, 2) // 2 + 100  # nothing is 0 but padding
-  cropped = np.asarray(augment(images, keys(200), augment_config(False, 2)))
-  assert cropped.shape == images.shape
-  offsets = set()
-  for image, crop in zip(images, cropped, strict=True):
-    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-    (found,) = [
-      (i, j)
-      for i in range(5)
-      for j in range(5)
-      if np.array_equal(padded[i : i + 6, j : j + 6], crop)
-    ]
-    offsets.add(found)
-  assert len(offsets) == 25
-
-
-def test_an_image_depends_on_its_key_only():
-  images = random_images(8, 6, 6, 1)
-  config = augment_config(True, 3)
-  whole = augment(images, keys(8), config)
-  parts = [
-    augment(images[i : i + 2], keys(8)[i : i + 2], config) for i in (0, 6)
-  ]
-  np.testing.assert_array_equal(whole[:2], parts[0])
-  np.testing.assert_array_equal(whole[6:], parts[1])
-  assert not np.array_equal(whole, augment(images, keys(8, seed=1), config))
 
 
 def test_grey_becomes_colour_and_colour_grey():

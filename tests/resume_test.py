@@ -38,10 +38,10 @@ def killed_at(monkeypatch, step):
   def broken(config):
     run = build(config)
 
-    def train_step(state, batch, seed):
+    def train_step(state, *inputs):
       if int(state.step) + 1 == step:
         raise Killed
-      return run.train_step(state, batch, seed)
+      return run.train_step(state, *inputs)
 
     return run._replace(train_step=train_step)
 
@@ -57,6 +57,8 @@ def small(config):
   config.train.epochs = 3
   config.train.max_steps = 0
   config.logging.every_steps = 3
+  config.logging.images = 2
+  config.logging.histograms = 2
   config.checkpoint.every_epochs = 1
   config.train.compilation_cache = ''
   config.model.kernels = 'cpu'
@@ -87,11 +89,18 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(
 
 
 def test_augmentation_average_and_adam_go_on_too(small, tmp_path, monkeypatch):
-  small.augment.flip = True
+  small.augment.flip = 'alternating'
   small.augment.crop_padding = 2
-  small.optimizer.name = 'adamw'
+  small.augment.cutout_size = 4
+  small.augment.cutmix_alpha = 1.0
+  small.optimizer.name = 'muon'
+  small.optimizer.muon_rest = 'adamw'
+  small.optimizer.rates = ('*/b=2',)
+  small.optimizer.lookahead_period = 3
   small.optimizer.learning_rate = 1e-3
   small.train.ema_decay = 0.9
+  small.model.normalization = 'batch'
+  small.eval.batch_norm_batches = 2
   small.train.precision = 'params=float32,compute=float16,output=float32'
   small.train.loss_scale = 'dynamic'
   small.train.on_nonfinite = 'skip'
@@ -396,6 +405,7 @@ def test_seconds_ask_for_checkpoints(small, tmp_path, monkeypatch):
 
 def test_a_config_without_younger_fields(small, tmp_path):
   """A run goes on as it was before there were these fields."""
+  small.logging.images = small.logging.histograms = 0
   values = json.loads(config_lib.to_json(small))
   for name in ADDED:
     section, _, field = name.partition('.')

@@ -20,8 +20,11 @@ def records(workdir: pathlib.Path) -> list[dict]:
   return found
 
 
-def events(workdir: pathlib.Path) -> list[tuple[int, str, float]]:
-  """Returns (step, name, value) of the event files, in their order."""
+def all_events(workdir: pathlib.Path) -> list[tuple[int, str, object]]:
+  """Returns (step, name, value) of the event files, in their order.
+
+  The value of an image or a histogram is its protobuf message.
+  """
   found = []
   for path in sorted((workdir / 'tensorboard').glob('*tfevents*')):
     data = path.read_bytes()
@@ -29,12 +32,17 @@ def events(workdir: pathlib.Path) -> list[tuple[int, str, float]]:
       length = int.from_bytes(data[:8], 'little')
       event = event_pb2.Event.FromString(data[12 : 12 + length])
       found += [
-        (event.step, v.tag, v.simple_value)
+        (event.step, v.tag, getattr(v, v.WhichOneof('value')))
         for v in event.summary.value
         if v.tag != SPEED
       ]
       data = data[16 + length :]
   return found
+
+
+def events(workdir: pathlib.Path) -> list[tuple[int, str, float]]:
+  """Returns the scalars among them."""
+  return [event for event in all_events(workdir) if type(event[2]) is float]
 
 
 def arrays(path: pathlib.Path) -> dict[str, bytes]:
@@ -54,7 +62,7 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
   assert records(one) == records(other)
   steps = [(r['step'], 'eval/loss' in r) for r in records(one)]
   assert len(set(steps)) == len(steps), 'a step stands there twice'
-  assert events(one) == events(other)
+  assert all_events(one) == all_events(other)
   assert events(one) == [
     (r['step'], name, float(np.float32(value)))
     for r in records(one)

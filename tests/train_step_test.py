@@ -9,6 +9,7 @@ import pytest
 
 from googlenet import config as config_lib
 from googlenet import loop
+from googlenet import loss as loss_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
@@ -50,13 +51,13 @@ def test_loss_against_numpy():
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   hard = -log_p[np.arange(6), labels]
   np.testing.assert_allclose(
-    step_lib.cross_entropy(jnp.array(logits), jnp.array(labels)),
+    loss_lib.cross_entropy(jnp.array(logits), jnp.array(labels)),
     hard,
     rtol=1e-5,
   )
   smooth = 0.9 * hard - 0.1 * log_p.mean(-1)
   np.testing.assert_allclose(
-    step_lib.cross_entropy(jnp.array(logits), jnp.array(labels), 0.1),
+    loss_lib.cross_entropy(jnp.array(logits), jnp.array(labels), 0.1),
     smooth,
     rtol=1e-5,
   )
@@ -115,7 +116,8 @@ def test_loss_falls_and_nothing_is_compiled_twice(config):
 
 @pytest.mark.parametrize('microbatches', [2, 8])
 def test_microbatches_give_the_same_step(config, microbatches):
-  config.augment.flip = True
+  config.augment.flip = 'random'
+  config.augment.mixup_alpha = config.augment.cutmix_alpha = 1.0
   steps = {}
   for parts in (1, microbatches):
     config.train.microbatches = parts
@@ -177,6 +179,24 @@ def test_random_keys_follow_seed_and_step(config):
   assert run(0)[0] != run(0)[1]
 
 
+def test_alternating_flips_follow_example_and_epoch(config):
+  """Without learning: epochs 0 and 2 are alike, wherever an image stands."""
+  config.augment.flip = 'alternating'
+  config.optimizer.learning_rate = 1e-30
+  config.optimizer.weight_decay = 0.0
+  _, state, train_step, _ = make(config)
+  index = np.arange(16, dtype=np.int32)[None] + 7
+  images = make_batch()
+  seen = []
+  for epoch, order in ((0, 1), (1, 1), (2, -1), (3, -1)):
+    batch = {**images, 'index': index, 'epoch': np.full_like(index, epoch)}
+    batch = {name: x[:, ::order] for name, x in batch.items()}
+    state, metrics = train_step(state, batch, SEED)
+    seen.append(float(metrics['loss']))
+  np.testing.assert_allclose(seen[:2], seen[2:], rtol=1e-6)
+  assert abs(seen[0] - seen[1]) > 1e-4
+
+
 def test_evaluation_masks_padding(config):
   network, state, _, eval_step = make(config)
   mask = np.array([[1] * 11 + [0] * 5], np.float32)
@@ -185,7 +205,7 @@ def test_evaluation_masks_padding(config):
   x = jnp.asarray((batch['image'][0] / 255 - 0.2860) / 0.3530, jnp.float32)
   logits = np.asarray(network.apply(state.params, {}, None, x, False)[0].logits)
   labels = batch['label'][0]
-  losses = np.asarray(step_lib.cross_entropy(logits, labels))
+  losses = np.asarray(loss_lib.cross_entropy(logits, labels))
   order = np.argsort(-logits, -1)
   top_5 = [label in row[:5] for label, row in zip(labels, order, strict=True)]
   assert sums['count'] == 11

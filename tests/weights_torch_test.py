@@ -15,9 +15,9 @@ import pytest
 from conftest import ROOT
 from family_test import FAST_TO_COMPILE
 
+from googlenet import loss as loss_lib
 from googlenet import modules, pretrained
 from googlenet import network as network_lib
-from googlenet import train_step as step_lib
 from googlenet.compilation import compile_with
 from googlenet.weights import convert, files, names
 
@@ -130,7 +130,7 @@ def compare(network, params, state, torch_network, scheme, size):
     heads = [(1.0, outputs.logits)]
     heads += [(0.3, logits) for logits in outputs.aux_logits.values()]
     return sum(
-      weight * step_lib.cross_entropy(logits, labels).mean()
+      weight * loss_lib.cross_entropy(logits, labels).mean()
       for weight, logits in heads
     ), new_state
 

@@ -1,5 +1,6 @@
 """Every network as rows of data, and what a config makes of it."""
 
+import itertools
 from typing import Any
 
 import ml_collections
@@ -21,6 +22,7 @@ from googlenet.architectures.nin import NIN
 from googlenet.architectures.rows import (
   CLASSES,
   Architecture,
+  Block,
   Conv,
   Dense,
   Dropout,
@@ -81,6 +83,19 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
   if initializer == 'auto':
     initializer = architecture.initializer
 
+  depth_rate = model_config.stochastic_depth
+  num_residual = sum(
+    isinstance(row, Block) and row.residual is not None
+    for stage in architecture.stages
+    for row in stage.rows
+  )
+  if depth_rate and not num_residual:
+    raise UserError(
+      f'config.model.stochastic_depth={depth_rate}: the network {variant!r} '
+      'has no residual blocks; allowed is 0'
+    )
+  places = itertools.count(1)
+
   def fill(node: Any) -> Any:
     if isinstance(node, Conv | Dense | Residual):
       if node.width == CLASSES:
@@ -88,6 +103,12 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
       else:
         width = max(round(node.width * model_config.width_multiplier), 1)
       node = node._replace(width=width)
+    if isinstance(node, Residual) and depth_rate:
+      # Huang et al., 2016, arXiv 1603.09382, section 3: linear decay.
+      place = next(places)
+      node = node._replace(
+        drop_rate=depth_rate * place / num_residual, place=place
+      )
     elif isinstance(node, Dropout) and node.rate is None:
       return Dropout(dropout)
     if not isinstance(node, tuple):

@@ -97,6 +97,8 @@ class Residual(NamedTuple):
 
   width: int
   scale: float
+  drop_rate: float = 0.0  # of the branches in training (stochastic depth)
+  place: int = 0  # among the residual blocks, from 1
 
 
 class Block(NamedTuple):

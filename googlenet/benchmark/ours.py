@@ -19,6 +19,7 @@ import numpy as np
 
 from googlenet import config as config_lib
 from googlenet import loop
+from googlenet import loss as loss_lib
 from googlenet import train_step as step_lib
 from googlenet.allocator import release_free_memory
 from googlenet.benchmark.clock import intervals, median_seconds, seconds
@@ -131,8 +132,8 @@ def make_parts(run: loop.Run) -> tuple[Callable, Callable]:
   """
   config = run.config
   num_parts = config.train.microbatches
-  loss_fn = step_lib.make_loss_fn(run.network, config)
-  gradient_fn = step_lib.make_gradient_fn(loss_fn, num_parts)
+  loss_fn = loss_lib.make_loss_fn(run.network, config)
+  gradient_fn = loss_lib.make_gradient_fn(loss_fn, num_parts)
 
   def keys(batch):
     size = batch['label'].shape[0]

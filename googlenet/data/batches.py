@@ -1,8 +1,9 @@
 """Batches on the devices: order by (seed, epoch), shares by process.
 
 A batch is a dict of arrays with a leading axis of this process's devices,
-`image` uint8 [D, B, H, W, C] and `label` int32 [D, B]. A set that fits lives
-on every device and a batch is gathered there; a larger one is streamed.
+`image` uint8 [D, B, H, W, C] and int32 [D, B] `label`, `index` (of the example
+in its set, -1: padding) and `epoch`. A set that fits lives on every device and
+a batch is gathered there; a larger one is streamed.
 """
 
 import contextlib
@@ -73,21 +74,34 @@ def make_feed(
 
     def resident(index_batches: Sequence[IndexBatch]) -> Iterator[Batch]:
       for index_batch in index_batches:
-        yield gather(images, labels, device_share(index_batch.indices))
+        numbers = _numbers(index_batch)
+        yield {**gather(images, labels, numbers['index']), **numbers}
 
     return Feed(dataset, resident, True)
 
   def streamed(index_batches: Sequence[IndexBatch]) -> Iterator[Batch]:
     share = (jax.process_index(), jax.process_count())
-    for images, labels in stream(dataset, index_batches, share, num_workers):
-      check_labels(labels, num_classes, dataset.name)
-      shape = (jax.local_device_count(), -1)
-      yield {
-        'image': images.reshape(*shape, *images.shape[1:]),
-        'label': labels.reshape(shape),
-      }
+    parts = stream(dataset, index_batches, share, num_workers)
+    # The stream ends with the last of them, and may be closed before.
+    with contextlib.closing(parts):
+      for index_batch, (images, labels) in zip(
+        index_batches, parts, strict=True
+      ):
+        check_labels(labels, num_classes, dataset.name)
+        shape = (jax.local_device_count(), -1)
+        yield {
+          'image': images.reshape(*shape, *images.shape[1:]),
+          'label': labels.reshape(shape),
+          **_numbers(index_batch),
+        }
 
   return Feed(dataset, streamed, False)
+
+
+def _numbers(index_batch: IndexBatch) -> dict[str, np.ndarray]:
+  """Returns this process's part of `index` and `epoch`."""
+  index = device_share(index_batch.indices)
+  return {'index': index, 'epoch': np.full_like(index, index_batch.epoch)}
 
 
 def device_share(indices: np.ndarray) -> np.ndarray:
@@ -162,4 +176,4 @@ def eval_batches(feed: Feed, batch_size: int) -> Iterator[Batch]:
   with contextlib.closing(feed.batches(index_batches)) as batches:
     for index_batch, batch in zip(index_batches, batches, strict=True):
       mask = (device_share(index_batch.indices) >= 0).astype(np.float32)
-      yield {**batch, 'mask': mask}
+      yield {'image': batch['image'], 'label': batch['label'], 'mask': mask}

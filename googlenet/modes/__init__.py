@@ -52,6 +52,9 @@ MODES = {
     'reads',
     takes_several=True,
   ),
+  'demo': Mode(
+    _LOOK, 'a page on which to try a run: pictures, maps', 'reads', ('port',)
+  ),
   'predict': Mode(
     _LOOK,
     'the classes of image files',
@@ -87,6 +90,7 @@ FLAGS = {
     'go on with another config (but not another network, data or seed)',
   ),
   'compare': Flag(False, 'a line for each network'),
+  'port': Flag(7860, 'of the page, at 127.0.0.1; 0: any that is free'),
   'images': Flag(
     '', 'files, folders, patterns like photos/*.jpg; - is a list on stdin'
   ),

@@ -6,7 +6,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from googlenet import loop, multi_crop, trained
+from googlenet import config as config_lib
+from googlenet import loop, multi_crop, running_statistics, trained, views
 from googlenet import train_step as step_lib
 from googlenet.data import batches, images
 from googlenet.errors import UserError
@@ -40,8 +41,10 @@ def run(
   runs = [(workdir, config), *others]
   dataset = loop.load_split(config, 'eval_split')
   members = [
-    trained.load_run(
-      folder, member_config, loop.image_shape(config, dataset)[-1]
+    _with_statistics(
+      trained.load_run(
+        folder, member_config, loop.image_shape(config, dataset)[-1]
+      )
     )
     for folder, member_config in runs
   ]
@@ -66,12 +69,31 @@ def run(
   for member in members:
     print(f'{member.path}: step {member.step:,}')
   of = [f'{config.eval.crops} crops'] if config.eval.crops > 1 else []
+  num_views = views.num_views(config.eval)
+  of += [f'{num_views} views'] if num_views > 1 else []
   of += [f'{len(members)} networks averaged'] if others else []
   print(
     f'{dataset.name} {dataset.split}: accuracy {scores["accuracy"]:.4f}, '
     f'top-5 {scores["top_5"]:.4f}, loss {scores["loss"]:.4f} on '
     f'{scores["count"]:,} images' + ''.join(f', {text}' for text in of)
   )
+
+
+def _with_statistics(member: trained.Trained) -> trained.Trained:
+  """Estimates batch norm anew where the config asks for it, as in training."""
+  config = member.config
+  if not config.eval.batch_norm_batches:
+    return member
+  train = loop.load_split(config, 'train_split')
+  config_lib.durations(config.train, train.num_examples, jax.device_count())
+  network_state = running_statistics.estimate(
+    running_statistics.make_statistics_step(config),
+    member.params,
+    member.network_state,
+    loop.make_feed(config, train),
+    config,
+  )
+  return member._replace(network_state=network_state)
 
 
 def _check_same_images(

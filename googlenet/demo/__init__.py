@@ -1,0 +1,1 @@
+"""The page of --mode=demo: what it answers, and the server behind it."""

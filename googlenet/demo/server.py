@@ -1,0 +1,190 @@
+"""The server of the page: a few addresses on this machine, bounds on uploads.
+
+Nothing on the page comes from elsewhere, which its content security policy
+makes sure of.
+"""
+
+import io
+import pathlib
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import uvicorn
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+HOST = '127.0.0.1'
+MAX_BYTES = 20 * 2**20
+# Of phones with 50 megapixels.
+MAX_PIXELS = 2**26
+# What browsers show; other readers of Pillow call programs (EPS) or are rare.
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP')
+_STATIC = pathlib.Path(__file__).parent / 'static'
+# Each holds an upload in memory at most.
+_MAX_REQUESTS = 16
+_HEADERS = {
+  'Content-Security-Policy': (
+    "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data: blob:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+  ),
+  'X-Content-Type-Options': 'nosniff',
+  'Referrer-Policy': 'no-referrer',
+  'Cache-Control': 'no-store',
+}
+
+Read = Callable[[io.BytesIO], np.ndarray]
+Answer = Callable[[np.ndarray], dict[str, Any]]
+
+
+def make_app(
+  about: dict[str, Any],
+  examples: Sequence[bytes],
+  read: Read,
+  answer: Answer,
+) -> Starlette:
+  """Makes the application.
+
+  Args:
+    about: the run, for JSON.
+    examples: PNGs to choose from.
+    read: a file, opened -> uint8 [H, W, C]; what it raises is the file's fault.
+    answer: uint8 [H, W, C] -> what the page shows, for JSON.
+  """
+  # One at a time: memory for one image, not for sixteen.
+  lock = threading.Lock()
+
+  def work(data: bytes, is_inverted: bool) -> dict[str, Any]:
+    with lock, warnings.catch_warnings():
+      # Of sizes and odd metadata: no business of who runs the demo.
+      warnings.filterwarnings('ignore', module=r'PIL\.')
+      image = decode(data, read)
+      return answer(255 - image if is_inverted else image)
+
+  async def tell(request: Request) -> Response:
+    limits = {'max_bytes': MAX_BYTES, 'examples': len(examples)}
+    return JSONResponse({**about, **limits})
+
+  async def example(request: Request) -> Response:
+    place = request.path_params['place']
+    if place >= len(examples):
+      raise HTTPException(404, 'there is no such example')
+    return Response(examples[place], media_type='image/png')
+
+  async def ask(request: Request) -> Response:
+    data = await _body(request)
+    is_inverted = request.query_params.get('invert') == '1'
+    return JSONResponse(await run_in_threadpool(work, data, is_inverted))
+
+  async def failed(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+      return JSONResponse({'error': error.detail}, error.status_code)
+    # The traceback goes to the terminal.
+    text = 'Something went wrong; the terminal of the demo says what.'
+    return JSONResponse({'error': text}, 500)
+
+  return Starlette(
+    routes=[
+      Route('/about', tell),
+      Route('/examples/{place:int}', example),
+      Route('/answer', ask, methods=['POST']),
+      Mount('/', StaticFiles(directory=_STATIC, html=True)),
+    ],
+    middleware=[
+      Middleware(_WithHeaders),
+      # Another site whose name is made to lead here is no host of ours.
+      Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, 'localhost']),
+    ],
+    exception_handlers={HTTPException: failed, Exception: failed},
+  )
+
+
+class _WithHeaders:
+  """Adds the headers that every answer has."""
+
+  def __init__(self, app: Any):
+    self._app = app
+
+  async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def send_with_headers(message: Any) -> None:
+      if message['type'] == 'http.response.start':
+        MutableHeaders(scope=message).update(_HEADERS)
+      await send(message)
+
+    await self._app(scope, receive, send_with_headers)
+
+
+async def _body(request: Request) -> bytes:
+  """Reads a body up to `MAX_BYTES`; a longer one is not read on."""
+  length = request.headers.get('content-length', '')
+  too_large = HTTPException(
+    413, f'The picture is larger than {MAX_BYTES >> 20} MiB: make it smaller.'
+  )
+  if length.isdecimal() and int(length) > MAX_BYTES:
+    raise too_large
+  data = bytearray()
+  async for chunk in request.stream():
+    if len(data) + len(chunk) > MAX_BYTES:
+      raise too_large
+    data += chunk
+  return bytes(data)
+
+
+def decode(data: bytes, read: Read) -> np.ndarray:
+  """Reads an upload; its size is known before there is memory for its pixels.
+
+  Raises:
+    HTTPException: it is too large or cannot be read.
+  """
+  if not data:
+    raise HTTPException(422, 'The picture is empty.')
+  try:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+      width, height = image.size
+  except Image.DecompressionBombError as error:
+    raise HTTPException(413, _too_many('That')) from error
+  except Exception as error:  # Pillow raises a dozen types
+    raise HTTPException(
+      415, f'This is no picture of a known kind ({", ".join(FORMATS)}).'
+    ) from error
+  if width * height > MAX_PIXELS:
+    raise HTTPException(413, _too_many(f'{width}x{height}'))
+  try:
+    return read(io.BytesIO(data))
+  except Exception as error:  # likewise
+    raise HTTPException(422, 'The picture is damaged.') from error
+
+
+def _too_many(size: str) -> str:
+  return (
+    f'{size} are more than {MAX_PIXELS // 10**6} million pixels: make the '
+    'picture smaller.'
+  )
+
+
+def serve(app: Starlette, listener: socket.socket) -> None:
+  """Answers until Ctrl-C or SIGTERM."""
+  server = uvicorn.Server(
+    uvicorn.Config(
+      app,
+      log_level='warning',
+      access_log=False,
+      server_header=False,
+      limit_concurrency=_MAX_REQUESTS,
+      timeout_graceful_shutdown=1,
+    )
+  )
+  server.run(sockets=[listener])

@@ -1,0 +1,279 @@
+// Sends a picture, shows the answer. No library, nothing from elsewhere.
+
+const byId = (id) => document.getElementById(id);
+const make = (tag, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+const signed = (x) => (x < 0 ? '−' : '+') + Math.abs(x).toFixed(2);
+const percent = (x) => `${(100 * x).toFixed(1)} %`;
+
+let about = null;
+let lastPicture = null; // sent again when light and dark are swapped
+let latest = 0; // number of the last request: older answers are dropped
+let answer = null;
+let chosen = 0;
+
+async function start() {
+  about = await (await fetch('about')).json();
+  const [size, , channels] = about.size;
+  byId('about').textContent =
+    `${about.variant}, trained on ${about.data} for ` +
+    `${about.step.toLocaleString('en')} steps: ${about.classes} classes, ` +
+    `images of ${size} x ${size} pixels, ${channels === 1 ? 'grey' : 'colour'}`;
+  byId('invert-help').hidden = channels !== 1;
+  byId('examples-box').hidden = !about.examples;
+  for (let i = 0; i < about.examples; i++) {
+    const image = make('img', { src: `examples/${i}`, alt: '' });
+    const button = make('button', { type: 'button' }, image);
+    button.setAttribute('aria-label', `Test image ${i + 1}`);
+    button.onclick = async () =>
+      sendAndLook(await (await fetch(`examples/${i}`)).blob());
+    byId('examples').append(button);
+  }
+}
+
+function fail(text) {
+  byId('status').textContent = '';
+  byId('error').textContent = text;
+  byId('error').hidden = false;
+  byId('output').removeAttribute('aria-busy');
+}
+
+async function send(picture) {
+  const number = ++latest;
+  if (picture.size > about.max_bytes) {
+    const mib = about.max_bytes / 2 ** 20;
+    fail(`The picture is larger than ${mib} MiB: make it smaller.`);
+    return;
+  }
+  lastPicture = picture;
+  byId('error').hidden = true;
+  byId('status').textContent = 'Looking at it …';
+  byId('output').setAttribute('aria-busy', 'true');
+  const invert = byId('invert').checked ? '?invert=1' : '';
+  let reply;
+  let body;
+  try {
+    reply = await fetch(`answer${invert}`, { method: 'POST', body: picture });
+    body = await reply.json();
+  } catch {
+    if (number === latest) fail('The demo does not answer: is it still running?');
+    return;
+  }
+  if (number !== latest) return;
+  if (!reply.ok) {
+    fail(body.error);
+    return;
+  }
+  answer = body;
+  chosen = 0;
+  show();
+}
+
+// On a narrow screen the result lies below; who draws goes on drawing.
+async function sendAndLook(picture) {
+  await send(picture);
+  if (matchMedia('(max-width: 52rem)').matches) byId('output').scrollIntoView();
+}
+
+function show() {
+  const best = answer.classes[0];
+  byId('status').textContent = `${best.name}, ${percent(best.probability)}`;
+  byId('output').removeAttribute('aria-busy');
+  byId('result').hidden = false;
+  document.querySelectorAll('.seen').forEach((image) => {
+    image.src = answer.seen;
+  });
+  byId('classes').replaceChildren(...answer.classes.map(classButton));
+  byId('stages').replaceChildren(...answer.stages.map(stage));
+  showChosen();
+}
+
+function classButton(entry, index) {
+  const bar = make('span', { className: 'bar' });
+  bar.style.width = `${100 * entry.probability}%`;
+  const button = make(
+    'button',
+    { type: 'button' },
+    bar,
+    make('span', { textContent: entry.name }),
+    make('span', {
+      className: 'number',
+      textContent: percent(entry.probability),
+    }),
+  );
+  button.onclick = () => {
+    chosen = index;
+    showChosen();
+  };
+  return make('li', {}, button);
+}
+
+function stage(entry) {
+  const shape = entry.shape.join(' x ');
+  const channels = entry.channels.map(({ channel, image }) =>
+    make('img', { src: image, alt: `channel ${channel}`, title: `channel ${channel}` }),
+  );
+  return make(
+    'div',
+    { className: 'stage' },
+    make('div', {}, entry.name, make('small', { textContent: shape })),
+    make('div', { className: 'channels' }, ...channels),
+  );
+}
+
+function showChosen() {
+  const entry = answer.classes[chosen];
+  byId('classes').querySelectorAll('button').forEach((button, i) => {
+    button.setAttribute('aria-pressed', String(i === chosen));
+  });
+  byId('map-title').textContent = `Where it looks: ${entry.name}`;
+  byId('overlay').hidden = !entry.map;
+  if (entry.map) {
+    byId('overlay').src = entry.map;
+    byId('overlay').alt = `Class activation map of ${entry.name}`;
+    byId('map-text').textContent =
+      `Class activation map. Orange speaks for ${entry.name}, blue against. ` +
+      `Its mean, ${signed(entry.logit - entry.bias)}, and the bias, ` +
+      `${signed(entry.bias)}, make the logit, ${signed(entry.logit)}.`;
+  } else {
+    byId('map-text').textContent =
+      'This network has no class activation maps: its logits are not linear ' +
+      'in the mean of a last map.';
+  }
+  byId('branch-text').textContent = answer.blocks.length
+    ? `By how much the logit of ${entry.name} falls without the branch: ` +
+      '+ speaks for the class, − against.'
+    : 'This network has no blocks of branches side by side.';
+  const effects = answer.blocks.flatMap((block) =>
+    block.branches.map((branch) => Math.abs(branch.effects[chosen])),
+  );
+  const largest = Math.max(...effects, 1e-12);
+  byId('blocks').replaceChildren(
+    ...answer.blocks.map((block) => blockRow(block, largest)),
+  );
+}
+
+function blockRow(block, largest) {
+  const cells = block.branches.map((branch) => {
+    const effect = branch.effects[chosen];
+    const bar = make('span', { className: `bar ${effect < 0 ? 'against' : 'for'}` });
+    bar.style.width = `${(100 * Math.abs(effect)) / largest}%`;
+    const cell = make(
+      'div',
+      { className: 'cell' },
+      bar,
+      make('small', { textContent: branch.name.replaceAll('conv_', '') }),
+      make('span', { className: 'number', textContent: signed(effect) }),
+    );
+    cell.setAttribute('role', 'cell');
+    return cell;
+  });
+  const name = make('div', { textContent: block.name });
+  name.setAttribute('role', 'rowheader');
+  const row = make('div', { className: 'block' }, name, ...cells);
+  row.setAttribute('role', 'row');
+  return row;
+}
+
+// Drawing: white on black, as the images of MNIST and its kin.
+const canvas = byId('draw');
+const context = canvas.getContext('2d');
+const pen = { x: 140, y: 140, down: false };
+let pause = 0;
+
+function clear() {
+  context.fillStyle = '#000';
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.strokeStyle = '#fff';
+  context.lineWidth = 18;
+  context.lineCap = context.lineJoin = 'round';
+}
+
+function lineTo(x, y) {
+  context.beginPath();
+  context.moveTo(pen.x, pen.y);
+  context.lineTo(x, y);
+  context.stroke();
+  Object.assign(pen, { x, y });
+}
+
+function place(event) {
+  const box = canvas.getBoundingClientRect();
+  return [
+    ((event.clientX - box.left) * canvas.width) / box.width,
+    ((event.clientY - box.top) * canvas.height) / box.height,
+  ];
+}
+
+function sendDrawing() {
+  clearTimeout(pause);
+  pause = setTimeout(() => canvas.toBlob(send, 'image/png'), 250);
+}
+
+canvas.onpointerdown = (event) => {
+  canvas.setPointerCapture(event.pointerId);
+  const [x, y] = place(event);
+  Object.assign(pen, { x, y, down: true });
+  lineTo(x, y);
+};
+canvas.onpointermove = (event) => {
+  if (pen.down) lineTo(...place(event));
+};
+canvas.onpointerup = canvas.onpointercancel = () => {
+  if (pen.down) sendDrawing();
+  pen.down = false;
+};
+let keyPen = false;
+canvas.onkeydown = (event) => {
+  const move = {
+    ArrowLeft: [-8, 0], ArrowRight: [8, 0], ArrowUp: [0, -8], ArrowDown: [0, 8],
+  }[event.key];
+  if (event.key === ' ') keyPen = !keyPen;
+  else if (!move) return;
+  event.preventDefault();
+  const [dx, dy] = move ?? [0, 0];
+  const x = Math.min(Math.max(pen.x + dx, 0), canvas.width);
+  const y = Math.min(Math.max(pen.y + dy, 0), canvas.height);
+  if (keyPen) {
+    lineTo(x, y);
+    sendDrawing();
+  } else {
+    Object.assign(pen, { x, y });
+  }
+  byId('pen').classList.toggle('down', keyPen);
+  byId('pen').style.left = `${(100 * x) / canvas.width}%`;
+  byId('pen').style.top = `${(100 * y) / canvas.height}%`;
+};
+byId('pen').style.left = byId('pen').style.top = '50%';
+byId('clear').onclick = clear;
+clear();
+
+byId('file').onchange = (event) => {
+  const [file] = event.target.files;
+  if (file) sendAndLook(file);
+  event.target.value = ''; // the same file may be chosen again
+};
+byId('invert').onchange = () => {
+  if (lastPicture) send(lastPicture);
+};
+// Anywhere on the page: beside the box a browser would leave the page.
+document.ondragover = (event) => {
+  event.preventDefault();
+  byId('drop').classList.add('over');
+};
+document.ondragleave = () => byId('drop').classList.remove('over');
+document.ondrop = (event) => {
+  event.preventDefault();
+  byId('drop').classList.remove('over');
+  const [file] = event.dataTransfer.files;
+  if (file) sendAndLook(file);
+};
+document.onpaste = (event) => {
+  const [file] = event.clipboardData.files;
+  if (file) sendAndLook(file);
+};
+
+start().catch(() => fail('The demo does not answer: is it still running?'));

@@ -1,0 +1,78 @@
+"""Test-time augmentation: predictions averaged over views of an image.
+
+The image; with `eval.shift` the image moved up and left, and down and right;
+with `eval.flip` all of them mirrored too (after Jordan, 2024, arXiv 2404.00498,
+section 3.5). All views count alike.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+
+def num_views(eval_config: ml_collections.ConfigDict) -> int:
+  """Returns how many views the `eval` section asks for."""
+  return (3 if eval_config.shift else 1) * (2 if eval_config.flip else 1)
+
+
+def shifted(images: jax.Array, rows: int, columns: int) -> jax.Array:
+  """Moves images [B, H, W, C] down and right, black from outside."""
+  _, height, width, _ = images.shape
+  pad = max(abs(rows), abs(columns))
+  padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  top, left = pad - rows, pad - columns
+  return padded[:, top : top + height, left : left + width]
+
+
+def make_views(
+  images: jax.Array, eval_config: ml_collections.ConfigDict
+) -> jax.Array:
+  """Returns the views of images.
+
+  Args:
+    images: uint8 [B, H, W, C].
+    eval_config: the `eval` section: `shift` in pixels of the stored image,
+      `flip`.
+
+  Returns:
+    uint8 [V, B, H, W, C]; the first are the images.
+  """
+  views, shift = [images], eval_config.shift
+  if shift:
+    views += [shifted(images, place, place) for place in (-shift, shift)]
+  if eval_config.flip:
+    views += [view[:, :, ::-1] for view in views]
+  return jnp.stack(views)
+
+
+def mean_probabilities(
+  logits_fn: Callable[[jax.Array], jax.Array],
+  images: jax.Array,
+  eval_config: ml_collections.ConfigDict,
+) -> jax.Array:
+  """Averages probabilities over the views of images.
+
+  Args:
+    logits_fn: uint8 [B, H, W, C] -> logits [B, K].
+    images: uint8 [B, H, W, C].
+    eval_config: the `eval` section.
+
+  Returns:
+    float32 [B, K].
+  """
+
+  def probabilities(view: jax.Array) -> jax.Array:
+    return jax.nn.softmax(logits_fn(view).astype(jnp.float32))
+
+  if num_views(eval_config) == 1:
+    return probabilities(images)
+  # One after another: they take no more memory than one.
+  return jax.lax.map(probabilities, make_views(images, eval_config)).mean(0)
+
+
+def to_logits(probabilities: jax.Array) -> jax.Array:
+  """Returns finite logarithms: logits whose softmax are the probabilities."""
+  tiny = jnp.finfo(jnp.float32).tiny
+  return jnp.log(jnp.maximum(probabilities, tiny))

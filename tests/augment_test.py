@@ -1,0 +1,294 @@
+"""Augmentation by key: what it touches, and what it leaves alone."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+from conftest import ROOT, load_config
+from PIL import Image, ImageEnhance, ImageOps
+
+from googlenet import rand_augment
+from googlenet.augment import alternating_flips, augment
+
+
+def augment_config(**changes):
+  config = load_config(ROOT / 'configs/fmnist96.py').augment
+  return ml_collections.ConfigDict({**config.to_dict(), **changes})
+
+
+def random_images(*shape, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.integers(0, 256, shape, dtype=np.uint8)
+
+
+def keys(n, seed=0):
+  return jax.random.split(jax.random.key(seed), n)
+
+
+def augmented(images, seed=0, mean=(0.0,), flips=None, **changes):
+  config = augment_config(**changes)
+  return np.asarray(
+    augment(images, keys(len(images), seed), config, mean, flips)
+  )
+
+
+def test_off_changes_nothing():
+  images = random_images(4, 8, 8, 1)
+  assert augment(images, keys(4), augment_config()) is images
+
+
+def test_flip_mirrors_half_of_the_images():
+  images = random_images(400, 6, 6, 1)
+  flipped = augmented(images, flip='random')
+  assert flipped.dtype == np.uint8
+  same = (flipped == images).all((1, 2, 3))
+  mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+  assert (same ^ mirrored).all()
+  assert 0.4 < mirrored.mean() < 0.6
+
+
+def test_crop_is_a_window_of_the_padded_image():
+  images = random_images(200, 6, 6, 2) // 2 + 100  # nothing is 0 but padding
+  cropped = augmented(images, crop_padding=2)
+  assert cropped.shape == images.shape
+  offsets = set()
+  for image, crop in zip(images, cropped, strict=True):
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    (found,) = [
+      (i, j)
+      for i in range(5)
+      for j in range(5)
+      if np.array_equal(padded[i : i + 6, j : j + 6], crop)
+    ]
+    offsets.add(found)
+  assert len(offsets) == 25
+
+
+ALL = {
+  'flip': 'random',
+  'crop_padding': 3,
+  'rand_augment_ops': 2,
+  'erase_probability': 0.5,
+  'cutout_size': 3,
+}
+
+
+def test_an_image_depends_on_its_key_only():
+  images = random_images(8, 9, 9, 1)
+  config = augment_config(**ALL)
+  whole = augment(images, keys(8), config)
+  parts = [
+    augment(images[i : i + 2], keys(8)[i : i + 2], config) for i in (0, 6)
+  ]
+  np.testing.assert_array_equal(whole[:2], parts[0])
+  np.testing.assert_array_equal(whole[6:], parts[1])
+  assert not np.array_equal(whole, augment(images, keys(8, seed=1), config))
+
+
+def test_a_part_that_is_off_moves_no_other():
+  """Erasing finds the same box whether or not images are cropped before."""
+  images = np.full((50, 12, 12, 1), 200, np.uint8)
+  erased = augmented(images, erase_probability=0.5, fill='black')
+  both = augmented(images, erase_probability=0.5, fill='black', flip='random')
+  np.testing.assert_array_equal(erased, both)
+  assert (erased == 0).any()
+
+
+def test_alternating_flips():
+  """Random in epoch 0, from then on the other way round each time."""
+  indices = np.arange(400, dtype=np.int32)
+  epochs = [np.full(400, epoch, np.int32) for epoch in range(4)]
+  flips = [
+    np.asarray(alternating_flips(np.uint32(3), indices, e)) for e in epochs
+  ]
+  assert 0.4 < flips[0].mean() < 0.6
+  np.testing.assert_array_equal(flips[1], ~flips[0])
+  np.testing.assert_array_equal(flips[2], flips[0])
+  np.testing.assert_array_equal(flips[3], ~flips[0])
+  # An example's own, wherever it stands in the batch.
+  order = np.random.default_rng(0).permutation(400).astype(np.int32)
+  moved = alternating_flips(np.uint32(3), order, epochs[0])
+  np.testing.assert_array_equal(moved, flips[0][order])
+  other = np.asarray(alternating_flips(np.uint32(4), indices, epochs[0]))
+  assert 0.3 < np.mean(other != flips[0]) < 0.7
+
+  images = random_images(400, 4, 4, 1)
+  made = augmented(images, flips=flips[0], flip='alternating')
+  expected = np.where(flips[0][:, None, None, None], images[:, :, ::-1], images)
+  np.testing.assert_array_equal(made, expected)
+
+
+def changed_box(before, after):
+  """Returns (top, left, bottom, right) of what changed, or None."""
+  rows, columns, _ = np.nonzero(before != after)
+  if not len(rows):
+    return None
+  return rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+
+
+def test_erasing_fills_one_rectangle_and_nothing_else():
+  images = np.full((600, 20, 30, 1), 255, np.uint8)
+  area, aspect = (0.1, 0.3), (0.5, 2.0)
+  erased = augmented(
+    images,
+    erase_probability=0.75,
+    erase_area=area,
+    erase_aspect=aspect,
+    fill='black',
+  )
+  boxes = [changed_box(*pair) for pair in zip(images, erased, strict=True)]
+  found = [box for box in boxes if box is not None]
+  assert 0.68 < len(found) / 600 < 0.82
+  areas, aspects = [], []
+  for image, box in zip(erased, boxes, strict=True):
+    if box is None:
+      continue
+    top, left, bottom, right = box
+    assert (image[top:bottom, left:right] == 0).all()  # the whole rectangle
+    height, width = bottom - top, right - left
+    # Sides are rounded to pixels.
+    assert (height - 0.5) * (width - 0.5) <= area[1] * 600
+    assert (height + 0.5) * (width + 0.5) >= area[0] * 600
+    assert (height - 0.5) / (width + 0.5) <= aspect[1]
+    assert (height + 0.5) / (width - 0.5) >= aspect[0]
+    areas.append(height * width / 600)
+    aspects.append(np.log(height / width))
+  assert np.mean(areas) == pytest.approx(0.2, abs=0.015)
+  assert np.mean(aspects) == pytest.approx(0, abs=0.08)
+  # Every side of the image is reached.
+  tops, lefts, bottoms, rights = zip(*found, strict=True)
+  assert (min(tops), min(lefts), max(bottoms), max(rights)) == (0, 0, 20, 30)
+
+
+def test_a_rectangle_that_never_fits_erases_nothing():
+  images = random_images(20, 8, 8, 1)
+  made = augmented(
+    images, erase_probability=1.0, erase_area=(0.99, 0.99), erase_aspect=(9, 9)
+  )
+  np.testing.assert_array_equal(made, images)
+
+
+def test_cutout_is_a_square_that_the_border_cuts():
+  images = np.full((500, 12, 12, 1), 255, np.uint8)
+  made = augmented(images, cutout_size=4, fill='black')
+  sides = set()
+  for before, after in zip(images, made, strict=True):
+    top, left, bottom, right = changed_box(before, after)
+    assert (after[top:bottom, left:right] == 0).all()
+    height, width = bottom - top, right - left
+    for side, low, high in ((height, top, bottom), (width, left, right)):
+      assert side == 4 or (side < 4 and (low == 0 or high == 12))
+    sides.add((height, width))
+  assert (4, 4) in sides
+  assert min(sides) == (2, 2)  # centred on a corner
+
+
+@pytest.mark.parametrize('mean', [(0.2, 0.4), (0.3,), (0.1, 0.2, 0.6)])
+def test_fills(mean):
+  """The mean is a channel's where there are as many, else that of all."""
+  images = np.full((40, 10, 10, 2), 255, np.uint8)
+  made = augmented(images, mean=mean, cutout_size=6, fill='mean')
+  wanted = mean if len(mean) == 2 else [np.mean(mean)] * 2
+  wanted = np.round(255 * np.array(wanted))
+  filled = made[(made != 255).all(-1)]
+  assert len(filled)
+  np.testing.assert_array_equal(filled, np.tile(wanted, (len(filled), 1)))
+  noise = augmented(images, cutout_size=6, fill='random')
+  noise = noise[(noise != 255).any(-1)]
+  assert noise.mean() == pytest.approx(127.5, abs=8)
+  assert np.std(noise) == pytest.approx(73.9, abs=6)
+  assert np.abs(np.corrcoef(noise.T)[0, 1]) < 0.15
+
+
+# ---- RandAugment.
+
+
+def apply(image, name, strength):
+  op = rand_augment.OPERATIONS.index(name)
+  return np.asarray(
+    rand_augment.apply(image, jnp.int32(op), jnp.float32(strength))
+  )
+
+
+def pillow(image, name, strength):
+  """What Pillow makes of a grey image."""
+  image = Image.fromarray(image[..., 0])
+  factor = 1 + 0.9 * strength
+  made = {
+    'identity': lambda: image,
+    'autocontrast': lambda: ImageOps.autocontrast(image),
+    'brightness': lambda: ImageEnhance.Brightness(image).enhance(factor),
+    'contrast': lambda: ImageEnhance.Contrast(image).enhance(factor),
+    'sharpness': lambda: ImageEnhance.Sharpness(image).enhance(factor),
+    'posterize': lambda: ImageOps.posterize(
+      image, 8 - round(4 * abs(strength))
+    ),
+    'solarize': lambda: ImageOps.solarize(image, 256 * (1 - abs(strength))),
+  }[name]()
+  return np.asarray(made)[..., None]
+
+
+@pytest.mark.parametrize('strength', [-1.0, -0.5, 0.25, 1.0])
+@pytest.mark.parametrize('name', rand_augment.INTENSITY)
+def test_intensity_is_that_of_pillow(name, strength):
+  image = random_images(9, 12, 1, seed=1) // 2 + 40
+  made = apply(image, name, strength).astype(int)
+  # Pillow cuts off what we round.
+  np.testing.assert_allclose(made, pillow(image, name, strength), atol=2)
+
+
+def test_translation_moves_pixels():
+  image = random_images(331, 331, 1)
+  moved = apply(image, 'translate_x', 0.1)  # 15 pixels
+  np.testing.assert_array_equal(moved[:, :-15], image[:, 15:])
+  assert not moved[:, -15:].any()
+  moved = apply(image, 'translate_y', -0.1)
+  np.testing.assert_array_equal(moved[15:], image[:-15])
+  assert not moved[:15].any()
+
+
+@pytest.mark.parametrize('strength', [-1.0, 0.6])
+@pytest.mark.parametrize('name', ['shear_x', 'shear_y', 'rotate'])
+def test_shear_and_rotation_are_those_of_pillow(name, strength):
+  """On a smooth image: bilinear both."""
+  y, x = np.mgrid[:40, :40]
+  image = (128 + 60 * np.sin(x / 7) + 60 * np.cos(y / 9)).astype(np.uint8)
+  amount, centre = 0.3 * strength, 20.0  # Pillow counts from a corner
+  angle = np.radians(30) * strength
+  cos, sin = np.cos(angle), np.sin(angle)
+  a, b, d, e = {  # x of the source is a x + b y, y is d x + e y
+    'shear_x': (1, amount, 0, 1),
+    'shear_y': (1, 0, amount, 1),
+    'rotate': (cos, sin, -sin, cos),
+  }[name]
+  c = centre - a * centre - b * centre
+  f = centre - d * centre - e * centre
+  expected = Image.fromarray(image).transform(
+    (40, 40),
+    Image.Transform.AFFINE,
+    (a, b, c, d, e, f),
+    Image.Resampling.BILINEAR,
+  )
+  made = apply(image[..., None], name, strength)[..., 0].astype(int)
+  inner = np.s_[9:-9, 9:-9]  # at the border Pillow has no blend with black
+  np.testing.assert_allclose(made[inner], np.asarray(expected)[inner], atol=2)
+  assert np.abs(made[inner] - image[inner].astype(int)).max() > 10
+
+
+def test_every_operation_is_drawn():
+  """One operation an image: the pictures are those of the table, no other."""
+  image = random_images(12, 12, 1, seed=2) // 2 + 30
+  images = np.repeat(image[None], 300, 0)
+  made = augmented(images, rand_augment_ops=1, rand_augment_magnitude=7.0)
+  known = {
+    apply(image, name, sign * 0.7).tobytes(): name
+    for name in rand_augment.OPERATIONS
+    for sign in (-1, 1)
+  }
+  assert {known[one.tobytes()] for one in made} == set(rand_augment.OPERATIONS)
+  again = augmented(images, rand_augment_ops=2, rand_augment_magnitude=7.0)
+  assert len({one.tobytes() for one in again}) > len(known)
+  still = augmented(images, rand_augment_ops=1, rand_augment_magnitude=0.0)
+  unmoved = {apply(image, 'autocontrast', 0).tobytes(), image.tobytes()}
+  assert {one.tobytes() for one in still} == unmoved

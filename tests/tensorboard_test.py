@@ -1,0 +1,176 @@
+"""Images of inputs and histograms of layers, read back from the event file."""
+
+import io
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from run_files import all_events
+from tensorboardX.proto import event_pb2, summary_pb2
+
+from googlenet import checkpoint, events, loop, tensorboard, train_step
+from googlenet import config as config_lib
+
+
+def pixels(image):
+  return np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
+
+
+def test_grid_by_hand():
+  images = np.zeros((3, 2, 1, 1), np.float32)
+  images[0] = 0.5
+  images[1, 1] = 7.0  # clipped
+  page = tensorboard.grid(images)
+  assert page.dtype == np.uint8
+  assert page.shape == (10, 8, 1)  # two rows, two columns; lines of 2 pixels
+  expected = np.full((10, 8), 255)
+  expected[2:4, 2] = 128
+  expected[2, 5] = 0
+  expected[6:8, 2] = 0
+  np.testing.assert_array_equal(page[..., 0], expected)
+
+
+@pytest.fixture
+def two_epochs(config):
+  config.data.train_split = 'train[:130]'  # a step of 64 is left out
+  config.data.eval_split = 'test[:50]'
+  config.train.max_steps = 5
+  config.logging.every_steps = 1
+  config.logging.images = 5
+  config.logging.histograms = 2
+  return config
+
+
+def test_images_are_those_that_the_network_sees(
+  two_epochs, tmp_path, monkeypatch
+):
+  """Flipped, cropped and normalised in two channels more than they have."""
+  two_epochs.augment.flip = True
+  two_epochs.augment.crop_padding = 3
+  two_epochs.data.channels = 3
+  two_epochs.data.mean = (0.1, 0.3, 0.5)
+  two_epochs.data.std = (0.2, 0.5, 0.9)
+  seen = []
+  prepare = train_step.preprocess
+
+  def watch(images, data_config):
+    images = prepare(images, data_config)
+    jax.debug.callback(lambda x: seen.append(np.array(x)), images)
+    return images
+
+  monkeypatch.setattr(train_step, 'preprocess', watch)
+  loop.train_and_evaluate(config_lib.resolve(two_epochs), tmp_path / 'run')
+  jax.effects_barrier()
+  batches = [images for images in seen if len(images) == 64]
+  assert len(batches) == 5
+  shown = {
+    step: value
+    for step, name, value in all_events(tmp_path / 'run')
+    if name == 'inputs'
+  }
+  assert list(shown) == [0, 2, 4]  # at the start of each of three epochs
+  for step, image in shown.items():
+    assert (image.height, image.width) == (62, 92)
+    page = pixels(image)
+    for place in range(5):
+      row, column = divmod(place, 3)
+      tile = page[2 + 30 * row :, 2 + 30 * column :][:28, :28]
+      expected = 255 * (
+        batches[step][place] * two_epochs.data.std + two_epochs.data.mean
+      )
+      np.testing.assert_allclose(tile, expected, atol=0.51)
+  # In the file each follows the records up to its step.
+  steps = [step for step, _, _ in all_events(tmp_path / 'run')]
+  assert steps == sorted(steps)
+
+
+def test_histograms_of_parameters_and_momentum(two_epochs, tmp_path):
+  two_epochs.checkpoint.keep = 9
+  loop.train_and_evaluate(config_lib.resolve(two_epochs), tmp_path / 'run')
+  found = {
+    (step, name): value
+    for step, name, value in all_events(tmp_path / 'run')
+    if isinstance(value, summary_pb2.HistogramProto)
+  }
+  # Each second epoch, and the last.
+  assert {step for step, _ in found} == {4, 5}
+  for step in (4, 5):
+    with np.load(checkpoint.path_of(tmp_path / 'run', step)) as stored:
+      for kind, prefix in (('parameters', 'params/'), ('momentum', None)):
+        names = [n for s, n in found if s == step and n.startswith(kind)]
+        assert len(names) == 16  # eight layers with w and b
+        for name in names:
+          path = name.removeprefix(f'{kind}/')
+          (key,) = (
+            key
+            for key in stored.files
+            if key == f'params/{path}'
+            or (prefix is None and key.endswith(f'trace/{path}'))
+            if key.startswith('params/') == (prefix is not None)
+          )
+          histogram, array = found[step, name], stored[key].astype(np.float64)
+          assert histogram.num == sum(histogram.bucket) == array.size
+          assert (histogram.min, histogram.max) == (array.min(), array.max())
+          np.testing.assert_allclose(histogram.sum, array.sum(), atol=1e-6)
+          below = np.cumsum(histogram.bucket)[len(histogram.bucket) // 2]
+          limit = histogram.bucket_limit[len(histogram.bucket) // 2]
+          assert below == (array < limit).sum() or limit >= array.max()
+
+
+def test_histograms_leave_out_what_is_not_finite(config):
+  params = {'a': {'w': np.array([1.0, np.inf]), 'b': np.array([np.nan])}}
+  state = train_step.TrainState(0, params, {}, (), None, {}, {})
+  (value,) = tensorboard.histograms(state).value
+  assert (value.tag, value.histo.num) == ('parameters/a/w', 1)
+
+
+def test_nothing_without_tensorboard(two_epochs, tmp_path, monkeypatch):
+  two_epochs.logging.tensorboard = False
+  monkeypatch.setattr(tensorboard, 'image', None)
+  monkeypatch.setattr(tensorboard, 'histograms', None)
+  loop.train_and_evaluate(config_lib.resolve(two_epochs), tmp_path / 'run')
+  assert not (tmp_path / 'run/tensorboard').exists()
+
+
+def test_rewriting_keeps_whole_events_below_the_stop(tmp_path):
+  folder = tmp_path / 'tensorboard'
+  file = events.EventFile(folder)
+  for step in (0, 3, 6):
+    file.write(step, {'train/loss': 1.0}, when=float(step))
+    image = tensorboard.image('inputs', np.full((1, 1, 1), step, np.uint8))
+    file.write_summary(step, image)
+  file.close()
+  before = {event.step: event for event in events.read(folder)}
+  (path,) = folder.iterdir()
+  data = path.read_bytes()
+  records = [{'step': step, 'train/loss': 2.0} for step in (0, 3, 6)]
+
+  def rewritten(data, stop):
+    path.write_bytes(data)
+    for other in folder.iterdir():
+      if other != path:
+        other.unlink()
+    events.rewrite(folder, records, stop).close()
+    found = list(events.read(folder))[1:]
+    return [
+      (event.step, event.summary.value[0].tag, event.wall_time)
+      for event in found
+    ]
+
+  def image_of(step):
+    return (step, 'inputs', before[step].wall_time)
+
+  def loss_of(step):
+    return (step, 'train/loss', float(step))
+
+  expected = [loss_of(0), image_of(0), loss_of(3), image_of(3), loss_of(6)]
+  assert rewritten(data, 6) == expected
+  assert rewritten(data, 7) == [*expected, image_of(6)]
+  assert rewritten(data[:-5], 7) == expected  # the last event is cut off
+  torn = bytearray(data)
+  torn[-30] ^= 1
+  assert rewritten(bytes(torn), 7) == expected
+  huge = data + (2**60).to_bytes(8, 'little') + b'0000'
+  assert rewritten(huge, 6) == expected
+  assert isinstance(before[0], event_pb2.Event)
