@@ -89,6 +89,7 @@ def test_logits_are_equal_for_any_batch(run, capfd, format):
   assert shown.err == ''
   assert f'model    model.{format}: {format}, ' in shown.out
   assert 'tiny, 2,186 parameters, 10 classes' in shown.out
+  assert 'computes in' not in shown.out
   assert 'uint8 [batch, 28, 28, 1], grey, resized to 28x28' in shown.out
   assert 'step_000000007.npz: step 7' in shown.out
   beside = ['model.stablehlo.json'] if format == 'stablehlo' else []
@@ -106,8 +107,14 @@ def test_logits_are_equal_for_any_batch(run, capfd, format):
     assert f'JAX {jax.__version__} or newer, on cpu, cuda, tpu' in shown.out
 
 
-# Images of about the smallest size that the network takes.
-SIZES = {'inception_v3': 75, 'alexnet': 67, 'nin': 67, 'fmnist28': 28}
+# Small, but not so that maps of 1x1 hide the order of their values.
+SIZES = {
+  'inception_v3': 75,
+  'alexnet': 99,
+  'vgg16': 64,
+  'nin': 67,
+  'fmnist28': 28,
+}
 
 
 def onnx_net(config, tmp_path, stored_shape=(28, 28, 1)):
@@ -128,8 +135,8 @@ def test_onnx_of_every_network(config, tmp_path, variant):
   expected = outputs(net, images)
   scale = np.abs(expected[0]).max()
   assert scale > 0.05
-  np.testing.assert_allclose(logits, expected[0], atol=3e-6 * max(scale, 1))
-  np.testing.assert_allclose(probabilities, expected[1], atol=3e-6)
+  np.testing.assert_allclose(logits, expected[0], atol=1e-5 * max(scale, 1))
+  np.testing.assert_allclose(probabilities, expected[1], atol=1e-5)
 
 
 ACTIVATIONS = FIELDS['model.activation'].allowed.removeprefix('one of ')

@@ -238,7 +238,7 @@ class _Writer:
     y = self._join(block.name, block.branches, x)
     if not block.residual:
       return y
-    width, scale = block.residual
+    width, scale = block.residual[:2]  # the rest is of training
     linear = rows.Conv('linear', width, 1, is_linear=True)
     y = self._conv(block.name, linear, y)
     if x.shape[-1] != width:

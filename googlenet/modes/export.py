@@ -6,6 +6,7 @@ import os
 import jax
 import jmp
 import ml_collections
+import numpy as np
 
 from googlenet import outputs, trained
 from googlenet.exports import arrays, onnx_graph, stablehlo
@@ -65,7 +66,8 @@ def run(
     lines.append(
       f'run by   onnxruntime 1.17 or newer (opset {onnx_graph.OPSET})'
     )
-    if jmp.get_policy(config.train.precision).compute_dtype != 'float32':
+    policy = jmp.get_policy(config.train.precision)
+    if np.dtype(policy.compute_dtype) != np.float32:
       lines.append(
         'computes in float32, where the run does in '
         f'{config.train.precision}: logits differ by its rounding'
