@@ -59,7 +59,6 @@ def small(config):
   config.logging.every_steps = 3
   config.checkpoint.every_epochs = 1
   config.train.compilation_cache = ''
-  config.model.kernels = 'cpu'
   return config
 
 
