@@ -35,8 +35,8 @@ SMALL = (
   '--config.data.eval_split=test[:1000]',
 )
 
-# What takes time here is compiling, not what comes of it. Programs that are
-# started, and so what a user gets, are compiled as ever.
+# What takes time here is compiling, not what comes of it. `launch_py` starts a
+# process that compiles as a user's does, unless it is asked for less.
 if 'JAX_DISABLE_MOST_OPTIMIZATIONS' not in os.environ:
   jax.config.update('jax_disable_most_optimizations', True)
 
@@ -69,11 +69,11 @@ def load_config(path: pathlib.Path | str) -> ml_collections.ConfigDict:
   return module.get_config()
 
 
-@pytest.fixture
-def config() -> ml_collections.ConfigDict:
-  """The default config, unlocked, made small."""
+def small_config() -> ml_collections.ConfigDict:
+  """The default config, unlocked, made small as `SMALL` does."""
   config = load_config(ROOT / 'configs/fmnist96.py').unlock()
   config.model.variant = 'tiny'
+  config.model.kernels = 'xla'
   config.data.image_size = 28
   config.data.eval_split = 'test[:1000]'
   config.train.batch_size = 64
@@ -81,6 +81,11 @@ def config() -> ml_collections.ConfigDict:
   config.logging.every_steps = 2
   config.logging.images = 0
   return config
+
+
+@pytest.fixture
+def config() -> ml_collections.ConfigDict:
+  return small_config()
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -134,11 +139,12 @@ def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   return folder
 
 
-def environment(devices: int) -> dict[str, str]:
-  """Variables that make JAX find so many devices in a process it starts in."""
+def environment(devices: int, optimized: bool = True) -> dict[str, str]:
+  """Variables for a process: how many devices it has, how it compiles."""
   return {
     'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': str(not optimized),
   }
 
 
@@ -156,13 +162,17 @@ def config_flags(config: str, compilation_cache: str) -> list[str]:
 
 
 def start(
-  folder: pathlib.Path, *flags: str, devices: int = 1, timeout: float = 900
+  folder: pathlib.Path,
+  *flags: str,
+  devices: int = 1,
+  optimized: bool = True,
+  timeout: float = 900,
 ) -> subprocess.CompletedProcess:
   """Runs `python launch.py` to its end in a process of its own."""
   return subprocess.run(
     [sys.executable, str(ROOT / 'launch.py'), *flags],
     cwd=folder,
-    env={**os.environ, **environment(devices)},
+    env={**os.environ, **environment(devices, optimized)},
     capture_output=True,
     text=True,
     timeout=timeout,

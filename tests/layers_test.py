@@ -59,6 +59,23 @@ def compiled(
   return compile_with(kernels.compiler_options, lowered)
 
 
+def value(
+  kernels: Kernels,
+  operation: Callable[..., jax.Array],
+  args: tuple[np.ndarray, ...],
+  dtype: str,
+) -> jax.Array:
+  """The first of what `value_and_gradients` gives."""
+
+  def run(x: jax.Array, *rest: jax.Array) -> jax.Array:
+    return kernels.leave(operation(kernels, kernels.enter(x), *rest))
+
+  args = [jnp.asarray(arg, dtype) for arg in args]
+  result = compiled(kernels, run, *args)(*args)
+  assert result.dtype == dtype
+  return result
+
+
 def value_and_gradients(
   kernels: Kernels,
   operation: Callable[..., jax.Array],
@@ -429,8 +446,10 @@ def test_convolution_with_all_that_follows_it_agrees(
     actual = value_and_gradients(kernels, fused, args)
     for a, b in zip(actual, expected, strict=True):
       assert relative_error(a, b) < 1e-5, kernels.name
+  if dtype == 'float32':
+    return
   for kernels in KERNELS.values():
-    y, *_ = value_and_gradients(kernels, fused, args, dtype)
+    y = value(kernels, fused, args, dtype)
     assert relative_error(y, expected[0]) < TOLERANCE[dtype], kernels.name
 
 
@@ -524,7 +543,7 @@ def test_pmap_equals_jit(name: str) -> None:
     KERNELS[name].compiler_options,
     jax.pmap(gradients, in_axes=(0, None, None, None)),
   )(x, *rest)
-  single = gradients(x[0], *rest)
+  single = compiled(KERNELS[name], gradients, x[0], *rest)(x[0], *rest)
   for a, b in zip(mapped, single, strict=True):
     assert relative_error(a[0], b) < 1e-5
 

@@ -20,10 +20,9 @@ SIZE, NUM_IMAGES = 28, 11
 
 
 @pytest.fixture
-def photos_config(config, tmp_path):
-  photos.prepare(photos.Photos, tmp_path)
+def photos_config(config, photos_dir):
   config.data.source, config.data.name = 'tfds', 'photos'
-  config.data.data_dir = str(tmp_path)
+  config.data.data_dir = str(photos_dir)
   config.data.eval_split = f'validation[:{NUM_IMAGES}]'
   config.data.image_size = SIZE
   config.data.mean, config.data.std = (0.5, 0.4, 0.3), (0.3, 0.2, 0.25)
@@ -73,12 +72,10 @@ def reference_crops(image, crops):
   return np.stack(out)
 
 
-def reference_probabilities(one, pixels):
+def reference_probabilities(one, apply, pixels):
   x = pixels / 255 - np.array(one.config.data.mean)
   x = (x / np.array(one.config.data.std)).astype(np.float32)
-  outputs, _ = one.network.apply(
-    one.params, one.network_state, None, x, is_training=False
-  )
+  outputs, _ = apply(one.params, one.network_state, None, x, False)
   logits = np.asarray(outputs.logits, np.float64)
   exp = np.exp(logits - logits.max(-1, keepdims=True))
   return exp / exp.sum(-1, keepdims=True)
@@ -95,6 +92,7 @@ def test_scores_are_those_of_the_averaged_predictions(
   reader = dataset.read.read
   if reader._source is None:
     reader.open()
+  applies = [jax.jit(one.network.apply, static_argnums=4) for one in members]
   losses, hits = [], []
   for index in range(NUM_IMAGES):
     example = reader._source[index]
@@ -104,7 +102,11 @@ def test_scores_are_those_of_the_averaged_predictions(
     with photos.decode(example['image']) as image:
       pixels = reference_crops(image.convert('RGB'), crops)
     probabilities = np.mean(
-      [reference_probabilities(one, pixels).mean(0) for one in members], 0
+      [
+        reference_probabilities(one, apply, pixels).mean(0)
+        for one, apply in zip(members, applies, strict=True)
+      ],
+      0,
     )
     label = number % len(photos.CLASS_NAMES)
     losses.append(-np.log(probabilities[label]))

@@ -2,14 +2,17 @@
 
 import contextlib
 import gzip
+import io
 import json
 import types
+from unittest import mock
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import small_config
 
 from googlenet import architectures, layer_times, loop, profiling
 from googlenet import config as config_lib
@@ -105,13 +108,39 @@ def tensorboard_steps(folder) -> int:
   return names.count('train')
 
 
-def test_a_run_leaves_traces_and_the_table(config, tmp_path, capsys):
+@pytest.fixture(scope='module')
+def traced_run(tmp_path_factory):
+  """Workdir and screen of a run of which two steps are traced."""
+  workdir, screen = tmp_path_factory.mktemp('traced') / 'run', io.StringIO()
+  config = small_config()
   config.logging.profile_steps = 2
-  folder = run(config, tmp_path / 'run')
+  with contextlib.redirect_stdout(screen):
+    run(config, workdir)
+  return workdir, screen.getvalue()
+
+
+@pytest.fixture(scope='module')
+def plain_run(tmp_path_factory):
+  """Workdir of the same run without a trace: to start one would fail."""
+  workdir = tmp_path_factory.mktemp('plain') / 'run'
+  config = small_config()
+  assert config.logging.profile_steps == 0
+  refuse = mock.Mock(side_effect=AssertionError('traced'))
+  with (
+    mock.patch.object(jax.profiler, 'start_trace', refuse),
+    mock.patch.object(layer_times, 'report', refuse),
+  ):
+    run(config, workdir)
+  return workdir
+
+
+def test_a_run_leaves_traces_and_the_table(traced_run):
+  workdir, screen = traced_run
+  folder = workdir / 'profile'
   assert traced_steps(folder) == [3, 4]
   assert tensorboard_steps(folder) == 2
   table = (folder / 'layers.txt').read_text()
-  assert table in capsys.readouterr().out
+  assert table in screen
   lines = [line.split() for line in table.splitlines()]
   assert [line[:4] for line in lines[2:4]] == [
     # 2 * (14 * 14 * 49 * 8), and the six convolutions at 7 * 7 places.
@@ -124,16 +153,14 @@ def test_a_run_leaves_traces_and_the_table(config, tmp_path, capsys):
   assert 'do not add up' in table
 
 
-def test_traced_steps_are_the_steps_of_the_run_but_for_speed(config, tmp_path):
-  config.logging.profile_steps = 2
-  run(config, tmp_path / 'traced')
-  config.logging.profile_steps = 0
-  run(config, tmp_path / 'plain')
+def test_traced_steps_are_the_steps_of_the_run_but_for_speed(
+  traced_run, plain_run
+):
   records, arrays = {}, {}
-  for name in ('traced', 'plain'):
-    lines = (tmp_path / name / 'metrics.jsonl').read_text().splitlines()
+  for name, workdir in (('traced', traced_run[0]), ('plain', plain_run)):
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
     records[name] = [json.loads(line) for line in lines]
-    with np.load(tmp_path / name / 'checkpoints/step_000000006.npz') as file:
+    with np.load(workdir / 'checkpoints/step_000000006.npz') as file:
       # What it tells of the run holds times.
       arrays[name] = {k: file[k] for k in file.files if k != 'about'}
   speed = 'train/images_per_second'
@@ -146,14 +173,8 @@ def test_traced_steps_are_the_steps_of_the_run_but_for_speed(config, tmp_path):
   chex.assert_trees_all_equal(arrays['traced'], arrays['plain'])
 
 
-def test_without_profile_steps_nothing_is_traced(config, tmp_path, monkeypatch):
-  def refuse(*_, **__):
-    raise AssertionError('traced')
-
-  monkeypatch.setattr(jax.profiler, 'start_trace', refuse)
-  monkeypatch.setattr(layer_times, 'report', refuse)
-  assert config.logging.profile_steps == 0
-  assert not run(config, tmp_path / 'run').exists()
+def test_without_profile_steps_nothing_is_traced(plain_run):
+  assert not (plain_run / 'profile').exists()
 
 
 def test_a_run_that_fails_closes_its_trace(config, tmp_path, monkeypatch):

@@ -61,7 +61,6 @@ def small(config):
   config.logging.histograms = 2
   config.checkpoint.every_epochs = 1
   config.train.compilation_cache = ''
-  config.model.kernels = 'cpu'
   return config
 
 

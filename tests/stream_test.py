@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import pathlib
 import pickle
 import signal
 
@@ -15,14 +14,6 @@ from googlenet.data import batches, images, load_dataset, stream
 from googlenet.errors import UserError
 
 CROP = images.RandomResizedCrop(24, (0.08, 1.0), (0.75, 1.3333), 3)
-
-
-@pytest.fixture(scope='module')
-def tfds_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-  folder = tmp_path_factory.mktemp('tfds')
-  for builder_cls in (photos.Photos, photos.DamagedPhotos):
-    photos.prepare(builder_cls, folder)
-  return folder
 
 
 def load(folder, name='photos', split='train', transform=CROP):
@@ -52,9 +43,9 @@ def assert_same(actual, expected):
     np.testing.assert_array_equal(ours[1], theirs[1])
 
 
-def test_images_of_all_kinds_become_rgb_with_their_labels(tfds_dir):
+def test_images_of_all_kinds_become_rgb_with_their_labels(photos_dir):
   """The class shows in the colour: no channel is swapped or inverted."""
-  dataset = load(tfds_dir, transform=images.CenterCrop(24, 28))
+  dataset = load(photos_dir, transform=images.CenterCrop(24, 28))
   assert dataset.image_shape == (24, 24, 3)
   ((pixels, labels),) = read(
     dataset, [batches.IndexBatch(np.arange(photos.NUM_TRAIN))]
@@ -69,24 +60,24 @@ def test_images_of_all_kinds_become_rgb_with_their_labels(tfds_dir):
 
 
 @pytest.mark.parametrize('num_workers', [1, 2])
-def test_processes_change_no_bit(tfds_dir, num_workers):
-  dataset = load(tfds_dir)
+def test_processes_change_no_bit(photos_dir, num_workers):
+  dataset = load(photos_dir)
   expected = read(dataset, train(0, 5))  # into the third epoch
   assert_same(read(dataset, train(0, 5), num_workers), expected)
   assert not multiprocessing.active_children()
 
 
-def test_a_stream_continues_from_its_step_number(tfds_dir):
-  dataset = load(tfds_dir)
+def test_a_stream_continues_from_its_step_number(photos_dir):
+  dataset = load(photos_dir)
   whole = pickle.loads(pickle.dumps(train(0, 6)))
   assert_same(read(dataset, train(3, 6)), read(dataset, whole)[3:])
 
 
-def test_epochs_differ_in_crops_not_in_images(tfds_dir):
+def test_epochs_differ_in_crops_not_in_images(photos_dir):
   indices = np.arange(40)
   for transform, same in ((CROP, False), (images.CenterCrop(24, 28), True)):
     (a, labels), (b, again), (c, _) = read(
-      load(tfds_dir, transform=transform),
+      load(photos_dir, transform=transform),
       [batches.IndexBatch(indices, epoch) for epoch in (0, 1, 0)],
     )
     np.testing.assert_array_equal(labels, again)
@@ -95,8 +86,8 @@ def test_epochs_differ_in_crops_not_in_images(tfds_dir):
     assert equal.all() if same else equal.mean() < 0.1
 
 
-def test_shares_of_processes_are_disjoint_and_complete(tfds_dir):
-  dataset = load(tfds_dir)
+def test_shares_of_processes_are_disjoint_and_complete(photos_dir):
+  dataset = load(photos_dir)
   whole = read(dataset, train(0, 3))
   shares = [read(dataset, train(0, 3), share=(i, 2)) for i in range(2)]
   for (pixels, labels), *parts in zip(whole, *shares, strict=True):
@@ -110,8 +101,8 @@ def test_shares_of_processes_are_disjoint_and_complete(tfds_dir):
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_evaluation_sees_every_example_once(tfds_dir, num_workers):
-  dataset = load(tfds_dir, split='validation', transform=images.Whole(24))
+def test_evaluation_sees_every_example_once(photos_dir, num_workers):
+  dataset = load(photos_dir, split='validation', transform=images.Whole(24))
   made = batches.eval_indices(dataset.num_examples, 16, 1)
   labels = [labels for _, labels in read(dataset, made, num_workers)]
   assert [len(part) for part in labels] == [16, 16, 16]
@@ -121,8 +112,8 @@ def test_evaluation_sees_every_example_once(tfds_dir, num_workers):
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_a_damaged_image_is_named(tfds_dir, num_workers):
-  dataset = load(tfds_dir, 'damaged_photos')
+def test_a_damaged_image_is_named(photos_dir, num_workers):
+  dataset = load(photos_dir, 'damaged_photos')
   with pytest.raises(UserError) as caught:
     read(dataset, train(0, 2), num_workers)
   text = str(caught.value)
@@ -134,16 +125,16 @@ def test_a_damaged_image_is_named(tfds_dir, num_workers):
   assert not multiprocessing.active_children()
 
 
-def test_a_stream_left_early_leaves_no_process(tfds_dir):
-  given = stream.stream(load(tfds_dir), train(0, 100), (0, 1), 2)
+def test_a_stream_left_early_leaves_no_process(photos_dir):
+  given = stream.stream(load(photos_dir), train(0, 100), (0, 1), 2)
   next(given)
   assert len(multiprocessing.active_children()) == 2
   given.close()
   assert not multiprocessing.active_children()
 
 
-def test_a_killed_worker_is_told(tfds_dir):
-  given = stream.stream(load(tfds_dir), train(0, 1000), (0, 1), 2)
+def test_a_killed_worker_is_told(photos_dir):
+  given = stream.stream(load(photos_dir), train(0, 1000), (0, 1), 2)
   next(given)
   os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
   with pytest.raises(UserError, match=r'config\.data\.workers.*-9'):
@@ -151,14 +142,14 @@ def test_a_killed_worker_is_told(tfds_dir):
   assert not multiprocessing.active_children()
 
 
-def test_too_little_shared_memory_is_told(tfds_dir, monkeypatch):
+def test_too_little_shared_memory_is_told(photos_dir, monkeypatch):
   usage = stream.shutil.disk_usage('/')
   monkeypatch.setattr(
     stream.shutil, 'disk_usage', lambda _: usage._replace(free=100_000)
   )
   with pytest.raises(UserError, match=r'config\.data\.workers=2 .*--shm-size'):
-    read(load(tfds_dir), train(0, 2), 2)
+    read(load(photos_dir), train(0, 2), 2)
 
 
-def test_nothing_to_read(tfds_dir):
-  assert read(load(tfds_dir), train(5, 5)) == []
+def test_nothing_to_read(photos_dir):
+  assert read(load(photos_dir), train(5, 5)) == []

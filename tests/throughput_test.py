@@ -4,7 +4,6 @@ import io
 import re
 
 import numpy as np
-import photos
 import pytest
 from PIL import Image
 
@@ -33,9 +32,8 @@ def test_prints_a_line_for_each_number_of_workers(monkeypatch, capsys):
   assert len(rates) == 4
 
 
-def test_measures_a_set_by_name(tmp_path, capsys):
-  photos.prepare(photos.Photos, tmp_path)
-  flags = ['--name=photos', f'--data_dir={tmp_path}', '--workers=0']
+def test_measures_a_set_by_name(photos_dir, capsys):
+  flags = ['--name=photos', f'--data_dir={photos_dir}', '--workers=0']
   assert throughput.main([*flags, '--images=128', '--image_size=32']) == 0
   assert 'photos, 32x32' in capsys.readouterr().out
   assert throughput.main([*flags, '--split=validation']) == 2

@@ -83,7 +83,8 @@ def test_first_step_against_plain_jax(config):
     log_p = jax.nn.log_softmax(outputs.logits)
     return -jnp.mean(log_p[jnp.arange(16), batch['label'][0]]), outputs.logits
 
-  (value, logits), grads = jax.value_and_grad(loss, has_aux=True)(before)
+  gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  (value, logits), grads = gradient(before)
   state, metrics = train_step(state, batch, SEED)
   expected = jax.tree.map(lambda p, g: p - 0.05 * g, before, grads)
   chex.assert_trees_all_close(state.params, expected, rtol=1e-4, atol=1e-6)
@@ -114,8 +115,9 @@ def test_loss_falls_and_nothing_is_compiled_twice(config):
   assert compiled == []
 
 
-@pytest.mark.parametrize('microbatches', [2, 8])
-def test_microbatches_give_the_same_step(config, microbatches):
+@pytest.mark.parametrize(('microbatches', 'kernels'), [(2, 'auto'), (8, 'xla')])
+def test_microbatches_give_the_same_step(config, microbatches, kernels):
+  config.model.kernels = kernels
   config.augment.flip = 'random'
   config.augment.mixup_alpha = config.augment.cutmix_alpha = 1.0
   steps = {}
@@ -129,11 +131,12 @@ def test_microbatches_give_the_same_step(config, microbatches):
 
 
 @pytest.mark.parametrize(
-  ('compute', 'loss_scale', 'tolerance'),
-  [('bfloat16', 1.0, 0.15), ('float16', 128.0, 0.03)],
+  ('compute', 'loss_scale', 'tolerance', 'kernels'),
+  [('bfloat16', 1.0, 0.15, 'auto'), ('float16', 128.0, 0.03, 'xla')],
 )
-def test_mixed_precision(config, compute, loss_scale, tolerance):
+def test_mixed_precision(config, compute, loss_scale, tolerance, kernels):
   """Half-width activations, float32 parameters, a gradient that is close."""
+  config.model.kernels = kernels
   config.optimizer.grad_clip_norm = 0.0
   config.optimizer.warmup_steps = 0
   config.optimizer.weight_decay = 0.0
@@ -165,9 +168,11 @@ def test_random_keys_follow_seed_and_step(config):
   config.augment.crop_padding = 4
   config.optimizer.learning_rate = 1e-30
   config.optimizer.weight_decay = 0.0
+  _, begin, train_step, _ = make(config)
+  begin = jax.device_get(begin)  # each step donates the state it gets
 
   def run(seed):
-    _, state, train_step, _ = make(config)
+    state = step_lib.replicated(begin)
     seen = []
     for _ in range(2):
       state, metrics = train_step(state, make_batch(), np.uint32(seed))
