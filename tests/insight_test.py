@@ -138,7 +138,8 @@ def test_branches_fill_each_block(config, variant):
 
 
 def test_an_earlier_block_is_cut_out_of_the_whole_network(config, monkeypatch):
-  more = Stage('stage_3', (blocks.inception('inception_3a', *[4] * 6),))
+  block = blocks.inception('inception_3a', blocks.Widths(*[4] * 6))
+  more = Stage('stage_3', (block,))
   two_blocks = TINY._replace(stages=(*TINY.stages, more))
   monkeypatch.setitem(ARCHITECTURES, 'tiny', two_blocks)
   one = make_trained(config)

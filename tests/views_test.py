@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from googlenet import config as config_lib
-from googlenet import loop, views
+from googlenet import loop, scores, trained, views
 from googlenet import train_step as step_lib
 from googlenet.data.batches import eval_batches
 from googlenet.errors import UserError
 from googlenet.evaluation import evaluate
-from googlenet.modes import evaluate as evaluate_mode
+from googlenet.predictions import predict_split
 
 
 def move(images, rows, columns):
@@ -68,12 +68,15 @@ def test_scores_are_those_of_the_mean_in_both_ways_to_evaluate(config):
     hits += list((p.argmax(-1) == labels)[mask > 0])
   params = step_lib.replicated(params)
   first = evaluate(run.eval_step, params, {}, run.evaluation, 20)
-  member = evaluate_mode.Member('', config, run.network, 0, params, {})
-  second = evaluate_mode.evaluate_average(config, [member])
-  for scores in (first, second):
-    np.testing.assert_allclose(scores['loss'], np.mean(losses), rtol=1e-4)
-    assert scores['accuracy'] == pytest.approx(np.mean(hits), abs=1e-6)
-    assert scores['count'] == 50
+  member = trained.Trained(
+    '', config, run.network, 0, params, {}, (28, 28, 1), ()
+  )
+  predicted = predict_split(config, [member])
+  second = scores.compute(predicted.probabilities, predicted.labels)._asdict()
+  for found in (first, second):
+    np.testing.assert_allclose(found['loss'], np.mean(losses), rtol=1e-4)
+    assert found['accuracy'] == pytest.approx(np.mean(hits), abs=1e-6)
+    assert found['count'] == 50
 
 
 def test_crops_have_views_of_their_own(config):
