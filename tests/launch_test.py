@@ -221,7 +221,7 @@ BAD_INPUT = {
     [
       '--mode=trian',
       "'train'",
-      'evaluate, summary, benchmark, import_weights, export_weights',
+      'allowed is one of train, benchmark, summary, evaluate, report, ',
     ],
   ),
   'a word without a flag': (['train'], ["'train'", '--flag=value']),
