@@ -221,7 +221,7 @@ BAD_INPUT = {
     [
       '--mode=trian',
       "'train'",
-      'allowed is one of train, benchmark, summary, evaluate, ',
+      'allowed is one of train, sweep, benchmark, summary, evaluate, ',
     ],
   ),
   'a word without a flag': (['train'], ["'train'", '--flag=value']),
