@@ -585,10 +585,11 @@ def test_a_sweep_ended_by_a_signal_goes_on_with_the_same_bits(
     *TINY,
     f'--config.train.compilation_cache={compilation_cache}',
     '--config.logging.every_steps=1',
-    '--config.train.epochs=400',
-    '--config.eval.every_epochs=400',
-    '--config.checkpoint.every_epochs=400',
+    '--config.train.epochs=200',
+    '--config.eval.every_epochs=200',
+    '--config.checkpoint.every_epochs=200',
     '--sweep=seed=0,1',
+    '--shard=0/2',
     '--workdir=s',
   ]
   options = {
@@ -606,17 +607,20 @@ def test_a_sweep_ended_by_a_signal_goes_on_with_the_same_bits(
   out, err = process.communicate(timeout=300)
   assert process.returncode == 75, err
   assert 'ended on SIGTERM after step' in err
-  assert 'ended on SIGTERM with 2 trial(s) to go: the same command' in err
+  assert 'ended on SIGTERM with 1 trial(s) to go: the same command' in err
   assert not (tmp_path / 's/seed=1').exists()
   assert len(list((tmp_path / 's/seed=0/checkpoints').iterdir())) == 1
   done = subprocess.run(command, **options)
   assert done.returncode == 0, done.stderr
   assert 'resumed  after step' in done.stdout
-  assert '2 of 2' in done.stdout
+  assert '1 of 2' in done.stdout
+  assert not (tmp_path / 's/seed=1').exists()
 
-  whole = [flag for flag in command if not flag.startswith('--sweep')]
-  whole[2], whole[-1] = '--mode=train', '--workdir=whole'
-  assert subprocess.run(whole, **options).returncode == 0
+  whole = [
+    flag for flag in command[3:] if flag[:7] not in ('--sweep', '--shard')
+  ]
+  whole[-1] = f'--workdir={tmp_path}/whole'
+  assert launch.main(['launch.py', *whole]) == 0
   assert_same_run(tmp_path / 'whole', tmp_path / 's/seed=0')
 
 
