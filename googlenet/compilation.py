@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from googlenet.allocator import release_free_memory
 
@@ -48,6 +49,34 @@ def compiled_with(
     key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     if key not in programs:
       programs[key] = compile_with(options, function.lower(*args))
+    if jax.process_count() > 1:
+      return _call_in_all_processes(programs[key], args)
     return programs[key](*args)
 
   return call
+
+
+def _call_in_all_processes(program: Any, args: tuple[Any, ...]) -> Any:
+  """Calls a compiled `pmap`, as `pmap` itself does with several processes.
+
+  The program takes and returns arrays of all processes; here as there each
+  process has its own part of them.
+  """
+  shardings, _ = program.input_shardings
+  meshes, specs = _split(shardings)
+  everywhere = jax.tree.map(
+    multihost_utils.host_local_array_to_global_array, args, meshes, specs
+  )
+  out = program(*everywhere)
+  meshes, specs = _split(program.output_shardings)
+  return jax.tree.map(
+    multihost_utils.global_array_to_host_local_array, out, meshes, specs
+  )
+
+
+def _split(shardings: Any) -> tuple[Any, Any]:
+  """Returns the trees of meshes and of partition specs."""
+  return tuple(
+    jax.tree.map(lambda sharding, name=name: getattr(sharding, name), shardings)
+    for name in ('mesh', 'spec')
+  )

@@ -132,6 +132,16 @@ LONG = (
 )
 
 
+def test_two_processes_with_the_kernels_of_this_machine(start, tmp_path):
+  """Programs that are compiled with options take local arrays all the same."""
+  flags = ('--config.model.kernels=auto', '--config.train.max_steps=3')
+  start(1, 2, *flags, '--workdir=one').wait()
+  start(2, 1, *flags, PATIENT, '--workdir=two').wait()
+  np.testing.assert_allclose(
+    losses(tmp_path / 'two'), losses(tmp_path / 'one'), rtol=2e-4
+  )
+
+
 @pytest.mark.parametrize('dies', [0, 1])
 def test_when_one_dies_the_other_ends_with_a_line(start, tmp_path, dies):
   processes = start(2, 2, *LONG, '--heartbeat_timeout_seconds=10')
