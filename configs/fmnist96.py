@@ -77,6 +77,7 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.step_factor = 0.1  # ... and by what
   optimizer.poly_power = 0.5  # poly: (1 - progress) ** power
   optimizer.muon_rest = 'sgd'  # muon: sgd | adamw for all but convolutions
+  optimizer.muon_steps = 5  # Newton-Schulz iterations, each a cost
   # Factors of groups: parts, or kinds */w */b */scale */offset.
   optimizer.rates = ()  # of the learning rate: ('*/b=2', 'logits=0.1')
   optimizer.decays = ()  # of weight_decay: ('*/scale=1', 'logits=0')

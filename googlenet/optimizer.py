@@ -52,6 +52,7 @@ def _muon(
   muon = optax.contrib.muon(
     rate,
     beta=config.momentum,
+    ns_steps=config.muon_steps,
     nesterov=config.nesterov,
     weight_decay=config.weight_decay,
     weight_decay_mask=mask,

@@ -26,6 +26,7 @@ def optimizer_config(**changes) -> ml_collections.ConfigDict:
     'step_factor': 0.1,
     'poly_power': 0.5,
     'muon_rest': 'sgd',
+    'muon_steps': 5,
     'rates': (),
     'decays': (),
   }
@@ -139,17 +140,17 @@ def test_every_optimizer_goes_downhill_and_spares_biases(name):
 # ---- Muon.
 
 
-def orthogonalized(matrix):
-  """Five Newton-Schulz steps in float64: U f(S) V, of all sizes at once."""
+def orthogonalized(matrix, steps):
+  """Newton-Schulz steps in float64: U f(S) V, of all sizes at once."""
   u, s, v = np.linalg.svd(matrix, full_matrices=False)
   s = s / np.linalg.norm(s)
-  for _ in range(5):
+  for _ in range(steps):
     s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
   return u * s @ v
 
 
-@pytest.mark.parametrize('rest', optimizer_lib.MUON_RESTS)
-def test_muon_orthogonalizes_convolutions_and_leaves_the_rest(rest):
+@pytest.mark.parametrize(('rest', 'steps'), [('sgd', 5), ('adamw', 3)])
+def test_muon_orthogonalizes_convolutions_and_leaves_the_rest(rest, steps):
   rng = np.random.default_rng(0)
   shapes = {'conv': {'w': (3, 3, 2, 24), 'b': (24,)}, 'logits': {'w': (24, 5)}}
   shapes['logits']['b'] = (5,)
@@ -164,7 +165,11 @@ def test_muon_orthogonalizes_convolutions_and_leaves_the_rest(rest):
     for _ in range(2)
   )
   config = optimizer_config(
-    name='muon', nesterov=True, weight_decay=0.5, muon_rest=rest
+    name='muon',
+    nesterov=True,
+    weight_decay=0.5,
+    muon_rest=rest,
+    muon_steps=steps,
   )
   schedule = optimizer_lib.make_schedule(config, 10, 100)
   rule = optimizer_lib.make_optimizer(config, schedule)
@@ -176,7 +181,7 @@ def test_muon_orthogonalizes_convolutions_and_leaves_the_rest(rest):
     g = grads['conv']['w'].reshape(18, 24)
     mean = 0.9 * mean + 0.1 * g
     ahead = 0.9 * mean / (1 - 0.9 ** (step + 1)) + 0.1 * g / (1 - 0.9**step)
-    direction = orthogonalized(ahead) * np.sqrt(24 / 18)
+    direction = orthogonalized(ahead, steps) * np.sqrt(24 / 18)
     expected = -0.1 * (direction.reshape(w.shape) + 0.5 * w)
     np.testing.assert_allclose(updates['conv']['w'], expected, atol=2e-4)
 

@@ -1,0 +1,48 @@
+"""The networks that come with the project are what their files say."""
+
+import hashlib
+import json
+import re
+
+import pytest
+from conftest import ROOT
+
+from googlenet.publish import SUMS
+
+FOLDERS = sorted(p for p in (ROOT / 'pretrained').iterdir() if p.is_dir())
+MAX_BYTES = 15e6
+
+
+def test_there_is_one_and_all_are_small():
+  assert FOLDERS
+  files = [p for p in (ROOT / 'pretrained').rglob('*') if p.is_file()]
+  assert sum(path.stat().st_size for path in files) <= MAX_BYTES
+
+
+@pytest.mark.parametrize('folder', FOLDERS, ids=lambda folder: folder.name)
+def test_checksums(folder):
+  lines = (folder / SUMS).read_text().splitlines()
+  assert len(lines) >= 5
+  for line in lines:
+    digest, name = line.split('  ')
+    found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    assert found == digest, name
+
+
+@pytest.mark.parametrize('folder', FOLDERS, ids=lambda folder: folder.name)
+def test_accuracy_on_the_test_images_is_the_stated_one(launch_here, folder):
+  """Rounding of bfloat16 differs from machine to machine: ten images may."""
+  done = launch_here('--mode=evaluate', f'--workdir={folder}', config='')
+  assert done.returncode == 0, done.stderr
+  found = re.search(
+    r'fashion_mnist test: accuracy ([\d.]+), .* on 10,000 images', done.stdout
+  )
+  assert found, done.stdout
+  result = json.loads((folder / 'result.json').read_text())
+  assert float(found[1]) == pytest.approx(result['eval/accuracy'], abs=1e-3)
+  readme = (ROOT / 'pretrained/README.md').read_text()
+  (line,) = (
+    x for x in readme.splitlines() if x.startswith(f'| `{folder.name}')
+  )
+  assert f'{result["eval/accuracy"]:.4f}' in line
+  assert 'launch.py --config=' in line
