@@ -2,15 +2,16 @@
 
   python launch.py --config=configs/fmnist28_fast.py
 
-What the GoogleNet of the data set's leaderboard reached. The images stay at
-28x28, the network has half of the widths of `fmnist28`; Muon, alternating flips, label smoothing, averaged parameters
-with batch norm estimated anew, predictions averaged with the mirrored image.
-Evaluated at the end alone.
+Test accuracy 0.9397 +- 0.0013, mean and deviation of seeds 0 to 2; seed 0
+(0.9384) took 8 min 05 s on two cores of an AMD EPYC (JAX 0.12), 55 s of it up
+to the end of the first step. The GoogleNet of the data set's leaderboard: 0.937.
 
-Changes to it are judged on held-out training images, not on the test set:
---config.data.train_split='train[:55000]'
+Images as they are (28x28), half of the widths of `fmnist28`; Muon with batches
+of 256, alternating flips, label smoothing, averaged parameters with batch norm
+estimated anew, predictions averaged with the mirrored image. Scored at the end
+alone. Chosen on held-out training images (docs/accuracy.md), as changes to it
+should be: --config.data.train_split='train[:55000]'
 --config.data.eval_split='train[55000:]'
-Result: RESULT
 """
 
 import ml_collections
