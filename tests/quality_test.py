@@ -9,8 +9,9 @@ import statistics
 import pytest
 
 SEEDS = (0, 1)
-# QUALITY
-LOW, HIGH = 0.0, 1.0
+# Seeds 0 to 4 gave 0.9174, 0.9136, 0.9172, 0.9194, 0.9150: four deviations of a
+# mean of two seeds to either side.
+LOW, HIGH = 0.910, 0.923
 
 
 @pytest.mark.slow
