@@ -73,18 +73,23 @@ def main(argv: list[str]) -> int:
       return EXIT_DONE
     is_alone = not supervisor.is_one_of_several(argv[1:], os.environ)
     return _run(parse(argv), is_alone)
-  except Stopped as error:
-    print(error, file=sys.stderr, flush=True)
-    code = error.exit_code
-  except (UserError, OSError) as error:
-    tell_error(str(error))
-    code = getattr(error, 'exit_code', EXIT_BAD_INPUT)
-  except KeyboardInterrupt:
+  except (UserError, OSError, KeyboardInterrupt) as error:
+    if not jax.distributed.is_initialized():
+      return _tell(error)
+    distributed.silence_threads()
+    distributed.end_process(_tell(error))
+
+
+def _tell(error: BaseException) -> int:
+  """Says in a line why this has ended; returns the exit code."""
+  if isinstance(error, KeyboardInterrupt):
     print('interrupted', file=sys.stderr)
-    code = EXIT_INTERRUPTED
-  if jax.distributed.is_initialized():
-    distributed.end_process(code)
-  return code
+    return EXIT_INTERRUPTED
+  if isinstance(error, Stopped):
+    print(error, file=sys.stderr, flush=True)
+  else:
+    tell_error(str(error))
+  return getattr(error, 'exit_code', EXIT_BAD_INPUT)
 
 
 def _run(arguments: Arguments, is_alone: bool) -> int:

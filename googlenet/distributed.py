@@ -6,6 +6,7 @@ Every process reads its share of the data; process 0 alone writes.
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -149,6 +150,22 @@ def on_process_0(function: Callable[[], Any]) -> Any:
   if 'error' in message:
     raise UserError(message['error'])
   return message['value']
+
+
+def silence_threads() -> None:
+  """From here on Python alone writes to stderr.
+
+  JAX's threads in C++ write there what they think of a lost process, also below
+  the line that says why this one has ended.
+  """
+  sys.stderr.flush()
+  ours = os.dup(2)
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, 2)
+  os.close(nowhere)
+  sys.stderr = open(  # noqa: SIM115
+    ours, 'w', buffering=1, encoding=sys.stderr.encoding, errors='replace'
+  )
 
 
 def end_process(exit_code: int) -> None:

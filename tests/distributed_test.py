@@ -161,6 +161,28 @@ def test_when_one_dies_the_other_ends_with_a_line(start, tmp_path, dies):
   again.wait_for('resumed  after step')
 
 
+def test_the_last_line_is_ours():
+  """What threads of C++ write to the descriptor comes to nothing."""
+  program = (
+    'import os, sys\n'
+    'from googlenet.distributed import silence_threads\n'
+    'os.write(2, b"before\\n")\n'
+    'silence_threads()\n'
+    'print("error: ours, é", file=sys.stderr)\n'
+    'os.write(2, b"trace\\n")\n'
+    'os._exit(3)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONIOENCODING': 'utf-8'},
+    capture_output=True,
+    check=False,
+  )
+  assert done.returncode == 3
+  assert done.stderr.decode() == 'before\nerror: ours, é\n'
+
+
 def test_a_signal_to_one_ends_all_at_the_same_step(start, tmp_path):
   processes = start(2, 2, *LONG, PATIENT)
   processes.wait_for('step 10/')
