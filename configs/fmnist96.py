@@ -3,8 +3,10 @@
   python launch.py --config=configs/fmnist96.py
 
 The network of 2014 without auxiliary heads, dropout and response normalisation.
-Test accuracy with bfloat16 activations: 0.834 after one epoch, 0.900 after
-three, 0.920 after six of the ten; two CPU cores make 123 images/s (float32).
+Test accuracy with bfloat16 activations
+(--config.train.precision=params=float32,compute=bfloat16,output=float32):
+0.9315 after the ten epochs, 0.9045 after three (one seed, 0); 36 minutes on two
+cores of an AMD EPYC (JAX 0.12).
 Any field is overridden by a flag: --config.train.epochs=2.
 """
 
