@@ -2,20 +2,21 @@
 
   python launch.py --config=configs/fmnist96_best.py
 
-GoogLeNet with batch norm at 96x96 (5,984,810 parameters): random crops,
-alternating flips, random erasing (Zhong et al., 2017), label smoothing, cosine,
-averaged parameters with batch norm estimated anew, predictions averaged with
-the mirrored image; bfloat16 activations. For a GPU: 150 epochs, 9 million
-images a seed. Five seeds:
+GoogLeNet with batch norm at 96x96 (5,984,810 parameters): Muon with batches of
+256, random crops, alternating flips, random erasing (Zhong et al., 2017), label
+smoothing, cosine, averaged parameters with batch norm estimated anew,
+predictions averaged with the mirrored image; bfloat16 activations. 150 epochs,
+9 million images a seed: for a GPU. Five seeds:
 
   for seed in 0 1 2 3 4; do python launch.py \
     --config=configs/fmnist96_best.py --config.seed=$seed \
     --workdir=runs/best_$seed; done; python -m googlenet.trials runs/best_*
 
-Changes to it are judged on held-out training images, not on the test set:
+Result: open, the 150 epochs were not run so far. Cut to five epochs, a core of
+an AMD EPYC, one seed, on held-out training images: 0.9414 in 52 minutes (SGD,
+batches of 128: 0.9294). Changes are judged so, not on the test set:
 --config.data.train_split='train[:55000]'
 --config.data.eval_split='train[55000:]'
-Result: open, not run so far.
 """
 
 import ml_collections
@@ -32,12 +33,16 @@ def get_config() -> ml_collections.ConfigDict:
   config.augment.flip = 'alternating'
   config.augment.erase_probability = 0.5
 
-  config.optimizer.learning_rate = 0.1
+  config.optimizer.name = 'muon'
+  config.optimizer.muon_steps = 3  # no worse than 5, at half of its cost
+  config.optimizer.learning_rate = 0.02
   config.optimizer.weight_decay = 0.0005
   config.optimizer.grad_clip_norm = 0.0
-  config.optimizer.warmup_steps = 2340  # five epochs
+  config.optimizer.warmup_steps = 1170  # five epochs
+  config.optimizer.rates = ('*/offset=4',)
 
   config.train.epochs = 150
+  config.train.batch_size = 256
   config.train.label_smoothing = 0.1
   config.train.ema_decay = 0.999
   config.train.precision = 'params=float32,compute=bfloat16,output=float32'
