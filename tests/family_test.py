@@ -210,7 +210,7 @@ def test_width_multiplier(variant):
 
 
 # Compiling is what takes time: the others only with `-m slow`.
-QUICK = ('nin', 'tiny', 'alexnet')
+QUICK = ('nin', 'tiny')
 
 
 @pytest.mark.parametrize(

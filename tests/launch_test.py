@@ -168,7 +168,7 @@ def test_batch_that_does_not_divide_by_devices(launch_py, tmp_path):
 @pytest.mark.parametrize(
   ('devices', 'num_steps', 'flags'),
   [
-    ((1, 2, 4, 8), 20, ('--config.model.kernels=auto',)),
+    ((1, 2, 8), 12, ('--config.model.kernels=auto',)),
     (
       (1, 4),
       10,
