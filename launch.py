@@ -11,10 +11,10 @@ import signal
 import sys
 import time
 
-from googlenet import supervisor
 from googlenet.errors import UserError
+from googlenet.runtime import supervisor
+from googlenet.runtime.terminal import tell_error
 from googlenet.shell import help as help_lib
-from googlenet.terminal import tell_error
 
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 
@@ -49,16 +49,16 @@ import importlib  # noqa: E402
 
 import jax  # noqa: E402
 
-from googlenet import distributed  # noqa: E402
-from googlenet.machine import tune_machine  # noqa: E402
 from googlenet.modes import MODES  # noqa: E402
+from googlenet.runtime import distributed  # noqa: E402
+from googlenet.runtime.machine import tune_machine  # noqa: E402
+from googlenet.runtime.stopping import Stopped  # noqa: E402
 from googlenet.shell import field_table  # noqa: E402
 from googlenet.shell.command_line import (  # noqa: E402
   Arguments,
   parse,
   read_config,
 )
-from googlenet.stopping import Stopped  # noqa: E402
 
 
 def main(argv: list[str]) -> int:

@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
   # 'auto' and None below: as the network is defined.
   model.normalization = 'auto'  # auto | none | lrn | batch
   model.batch_norm_decay = 0.9  # of the running statistics, a (micro)batch
-  model.activation = 'relu'  # a name in googlenet/modules.py
+  model.activation = 'relu'  # a name in googlenet/network/modules.py
   model.dropout = config_dict.placeholder(float)  # rate before the classifier
   model.stochastic_depth = 0.0  # rate of the last residual block; 0: none
   model.aux_heads = 'auto'  # auto | on | off: auxiliary classifiers
@@ -67,7 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
   augment.mix_probability = 1.0  # that an image is mixed
 
   config.optimizer = optimizer = ml_collections.ConfigDict()
-  optimizer.name = 'sgd'  # a name in googlenet/optimizer.py
+  optimizer.name = 'sgd'  # a name in googlenet/optimizer
   optimizer.learning_rate = 0.05  # peak, for the global batch
   optimizer.momentum = 0.9  # sgd, rmsprop, lars, muon
   optimizer.nesterov = True  # sgd, lars, muon

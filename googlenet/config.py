@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import ml_collections
 from ml_collections import config_dict
 
-from googlenet import architectures, image_sizes, mixing
+from googlenet import architectures
 from googlenet.architectures import analysis
+from googlenet.augment import image_sizes, mixing
+from googlenet.checkpoint.workdir import near_run
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import ADDED, FIELDS, RENAMED, SEVERAL_TYPES
-from googlenet.workdir import near_run
 
 
 def resolve(

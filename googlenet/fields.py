@@ -7,17 +7,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import jmp
 
-from googlenet import (
-  architectures,
-  augment,
-  groups,
-  image_sizes,
-  initializers,
-  layers,
-  modules,
-  optimizer,
-  rand_augment,
-)
+from googlenet import architectures, augment, layers, optimizer
+from googlenet.augment import image_sizes, rand_augment
+from googlenet.network import initializers, modules
+from googlenet.optimizer import groups
 
 
 class Field(NamedTuple):

@@ -14,27 +14,31 @@ import jmp
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet import finetune, groups, image_sizes, resume, stopping
 from googlenet import metrics as metrics_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
+from googlenet.augment import image_sizes
+from googlenet.checkpoint.saver import Saver, WriteError
 from googlenet.data import batches, images, sources
 from googlenet.errors import UserError
-from googlenet.initialization import (
+from googlenet.metrics.writer import Writer
+from googlenet.network.initialization import (
   abstract_init,
   count_parameters,
   init_from_numpy,
 )
-from googlenet.lookahead import with_lookahead
+from googlenet.optimizer import groups
+from googlenet.optimizer.lookahead import with_lookahead
 from googlenet.preprocess import num_channels
-from googlenet.profiling import Profiler, check_profile_steps
-from googlenet.recorder import Recorder
-from googlenet.running_statistics import make_statistics_step
-from googlenet.saver import Saver, WriteError
-from googlenet.terminal import warn
-from googlenet.training import Training
-from googlenet.writer import Writer
+from googlenet.runtime import stopping
+from googlenet.runtime.terminal import warn
+from googlenet.training import resume
+from googlenet.training.epochs import Training
+from googlenet.training.profiling import Profiler, check_profile_steps
+from googlenet.training.recorder import Recorder
+from googlenet.training.running_statistics import make_statistics_step
+from googlenet.transfer import finetune
 
 Config = ml_collections.FrozenConfigDict
 

@@ -10,8 +10,7 @@ import jmp
 import ml_collections
 import optax
 
-from googlenet import mixing
-from googlenet.augment import augment
+from googlenet.augment import augment, mixing
 from googlenet.network import Network
 from googlenet.preprocess import preprocess
 

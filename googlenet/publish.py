@@ -22,10 +22,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from googlenet import checkpoint, pretrained, trained
+from googlenet import checkpoint
 from googlenet import config as config_lib
+from googlenet.checkpoint.workdir import write_text
 from googlenet.errors import UserError
-from googlenet.workdir import write_text
+from googlenet.inference import trained
+from googlenet.transfer import pretrained
 
 SUMS = 'SHA256SUMS'
 # What stays as it is, where the run has it.

@@ -18,14 +18,13 @@ import numpy as np
 import optax
 
 from googlenet import guard as guard_lib
-from googlenet import views
-from googlenet.augment import alternating_flips
-from googlenet.compilation import compiled_with
+from googlenet.augment import alternating_flips, views
 from googlenet.loss import PMAP_AXIS as PMAP_AXIS
 from googlenet.loss import Metrics as Metrics
 from googlenet.loss import cross_entropy, make_gradient_fn, make_loss_fn
 from googlenet.network import Network
 from googlenet.preprocess import preprocess
+from googlenet.runtime.compilation import compiled_with
 
 Batch = dict[str, jax.Array]
 

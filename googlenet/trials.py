@@ -24,7 +24,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
-from googlenet.resume import MAY_CHANGE, differences
+from googlenet.training.resume import MAY_CHANGE, differences
 
 # They are no part of a recipe: where and how a run is made, kept and shown.
 _LEFT_OUT = (

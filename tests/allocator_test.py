@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from googlenet.allocator import release_free_memory, tune_allocator
+from googlenet.runtime.allocator import release_free_memory, tune_allocator
 
 
 def test_tune_allocator_works_with_glibc() -> None:

@@ -8,8 +8,7 @@ import pytest
 from conftest import ROOT, load_config
 from PIL import Image, ImageEnhance, ImageOps
 
-from googlenet import rand_augment
-from googlenet.augment import alternating_flips, augment
+from googlenet.augment import alternating_flips, augment, rand_augment
 
 
 def augment_config(**changes):

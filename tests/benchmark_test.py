@@ -14,8 +14,8 @@ from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet.benchmark import contenders, flops, ours, results, runner, table
 from googlenet.errors import UserError
-from googlenet.initialization import count_parameters, init_from_numpy
 from googlenet.modes import benchmark
+from googlenet.network.initialization import count_parameters, init_from_numpy
 
 FAST = (
   *SMALL,

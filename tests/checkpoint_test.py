@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from googlenet import archive, checkpoint, loop
+from googlenet import checkpoint, loop
 from googlenet import config as config_lib
-from googlenet.archive import DamagedError, MismatchError
+from googlenet.checkpoint import archive
+from googlenet.checkpoint.archive import DamagedError, MismatchError
 from googlenet.errors import UserError
 
 

@@ -9,8 +9,8 @@ import pytest
 from googlenet import config as config_lib
 from googlenet import loop
 from googlenet import train_step as step_lib
-from googlenet.compilation import compiled_with
 from googlenet.data import batches
+from googlenet.runtime.compilation import compiled_with
 
 NO_EFFECT = (('xla_embed_ir_in_executable', False),)
 UNKNOWN = (('xla_no_such_option', True),)

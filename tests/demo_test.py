@@ -22,11 +22,12 @@ from PIL import Image
 
 import launch
 from googlenet import config as config_lib
-from googlenet import insight, loop, trained
+from googlenet import loop
 from googlenet.demo import answer
 from googlenet.errors import UserError
-from googlenet.initialization import init_from_numpy
+from googlenet.inference import insight, trained
 from googlenet.modes import demo
+from googlenet.network.initialization import init_from_numpy
 
 
 def png(pixels: np.ndarray) -> bytes:

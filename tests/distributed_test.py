@@ -12,8 +12,9 @@ import pytest
 from conftest import ROOT, environment
 from run_files import losses
 
-from googlenet import checkpoint, supervisor
-from googlenet.distributed import Address, complete
+from googlenet import checkpoint
+from googlenet.runtime import supervisor
+from googlenet.runtime.distributed import Address, complete
 
 FLAGS = (
   f'--config={ROOT}/configs/fmnist96.py',
@@ -165,7 +166,7 @@ def test_the_last_line_is_ours():
   """What threads of C++ write to the descriptor comes to nothing."""
   program = (
     'import os, sys\n'
-    'from googlenet.distributed import silence_threads\n'
+    'from googlenet.runtime.distributed import silence_threads\n'
     'os.write(2, b"before\\n")\n'
     'silence_threads()\n'
     'print("error: ours, é", file=sys.stderr)\n'

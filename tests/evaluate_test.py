@@ -9,9 +9,11 @@ import pytest
 import small_run
 
 import launch
-from googlenet import averaging, checkpoint, loop, trained
+from googlenet import checkpoint, loop
 from googlenet.errors import UserError
+from googlenet.inference import trained
 from googlenet.preprocess import preprocess
+from googlenet.scoring import averaging
 
 SPLIT = '--config.data.eval_split=test[:300]'
 

@@ -11,18 +11,19 @@ import optax
 import pytest
 from conftest import ROOT, load_config
 
-from googlenet import architectures, layers, modules
+from googlenet import architectures, layers
 from googlenet import loss as loss_lib
 from googlenet import network as network_lib
 from googlenet.architectures import analysis, rows
-from googlenet.compilation import compile_with
 from googlenet.errors import UserError
-from googlenet.initialization import (
+from googlenet.modes import summary
+from googlenet.network import modules
+from googlenet.network.initialization import (
   abstract_init,
   count_parameters,
   init_from_numpy,
 )
-from googlenet.modes import summary
+from googlenet.runtime.compilation import compile_with
 
 # A size at which every window of the network fits, not far above the smallest.
 SMALL = {
@@ -289,7 +290,7 @@ def test_gradient_step_alone_and_in_two_parts(variant):
 @pytest.mark.parametrize('kernels', [k for k in layers.KERNELS if k != 'xla'])
 @pytest.mark.parametrize('variant', ['paper', 'factorized', 'residual'])
 def test_kernels_agree(variant, kernels):
-  if kernels == 'onednn' and not layers.layers_onednn.is_available(
+  if kernels == 'onednn' and not layers.onednn.is_available(
     jnp.dtype('float32')
   ):
     pytest.skip('XLA has no oneDNN here')

@@ -13,8 +13,8 @@ from saved_run import save_run
 
 import googlenet
 import launch
-from googlenet import feature_files
 from googlenet.data.sources import load_dataset
+from googlenet.inference import feature_files
 
 
 @pytest.fixture

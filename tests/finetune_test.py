@@ -9,11 +9,13 @@ import pytest
 from conftest import SMALL
 from run_files import files_under
 
-from googlenet import checkpoint, groups, loop, optimizer, pretrained, transfer
+from googlenet import checkpoint, loop, optimizer, transfer
 from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet.errors import UserError
-from googlenet.initialization import init_from_numpy
+from googlenet.network.initialization import init_from_numpy
+from googlenet.optimizer import groups
+from googlenet.transfer import pretrained
 
 BATCH_NORM = (
   '--config.model.normalization=batch',

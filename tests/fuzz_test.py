@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from photos import photo
 
 import launch
-from googlenet import archive, checkpoint
+from googlenet import checkpoint
 from googlenet import config as config_lib
+from googlenet.checkpoint import archive
 from googlenet.data import tfds_reader
 from googlenet.data.idx import idx_header, read_idx
 from googlenet.errors import UserError

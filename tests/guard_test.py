@@ -10,10 +10,11 @@ from resume_test import small, train  # noqa: F401
 from run_files import records
 
 from googlenet import config as config_lib
-from googlenet import diagnosis, guard, loop
+from googlenet import guard, loop
 from googlenet import train_step as step_lib
 from googlenet.data import batches
 from googlenet.metrics import NonFiniteError
+from googlenet.training import diagnosis
 
 
 def judge(policy, steps, scale=8.0):

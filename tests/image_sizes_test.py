@@ -9,9 +9,9 @@ from run_files import assert_same_run
 from googlenet import config as config_lib
 from googlenet import loop
 from googlenet import train_step as step_lib
+from googlenet.augment.image_sizes import parse_sizes, size_at
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
-from googlenet.image_sizes import parse_sizes, size_at
 
 
 def test_sizes_change_at_parts_of_the_schedule():

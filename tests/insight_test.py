@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from googlenet import config as config_lib
-from googlenet import insight, loop, trained
+from googlenet import loop
 from googlenet import train_step as step_lib
 from googlenet.architectures import ARCHITECTURES, blocks
 from googlenet.architectures.googlenet import TINY
 from googlenet.architectures.rows import Stage
 from googlenet.errors import UserError
-from googlenet.initialization import init_from_numpy
+from googlenet.inference import insight, trained
+from googlenet.network.initialization import init_from_numpy
 
 
 def make_trained(config, channels=1):

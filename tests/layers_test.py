@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from googlenet import layers, layers_onednn
-from googlenet.compilation import compile_with, compiled_with
+from googlenet import layers
 from googlenet.errors import UserError
-from googlenet.layers import KERNELS, Kernels
+from googlenet.layers import KERNELS, Kernels, onednn
+from googlenet.runtime.compilation import compile_with, compiled_with
 
 # Relative errors in the norm. The narrow types are compared with float32, so
 # their bounds are a few times the spacing of numbers of that type near 1.
@@ -563,7 +563,7 @@ def test_shapes_and_layout(kernels: Kernels) -> None:
 
 # ---- Selection.
 
-HAS_ONEDNN = layers_onednn.is_available(jnp.dtype('float32'))
+HAS_ONEDNN = onednn.is_available(jnp.dtype('float32'))
 
 
 @pytest.mark.parametrize(
@@ -581,7 +581,7 @@ def test_select_kernels(kernels: str, backend: str, name: str) -> None:
 
 
 def test_onednn_is_chosen_by_what_a_program_compiles_to() -> None:
-  assert not layers_onednn.is_available(jnp.dtype('int32'))
+  assert not onednn.is_available(jnp.dtype('int32'))
   x = jnp.ones((8, 8, 8, 16))
   program = compiled(
     KERNELS['onednn'], KERNELS['onednn'].conv, x, jnp.ones((3, 3, 16, 16))

@@ -8,7 +8,7 @@ from tensorboardX.proto import event_pb2
 
 from googlenet import metrics as metrics_lib
 from googlenet.errors import UserError
-from googlenet.writer import Writer
+from googlenet.metrics.writer import Writer
 
 
 def step_metrics(loss):

@@ -6,9 +6,9 @@ import pytest
 from augment_test import augment_config, keys
 
 from googlenet import loss as loss_lib
-from googlenet import mixing
 from googlenet import network as network_lib
-from googlenet.initialization import init_from_numpy
+from googlenet.augment import mixing
+from googlenet.network.initialization import init_from_numpy
 
 N, SIZE = 400, 12
 

@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 
 from googlenet import config as config_lib
-from googlenet import loop, multi_crop, scores, trained
+from googlenet import loop
 from googlenet import train_step as step_lib
 from googlenet.fields import FIELDS
-from googlenet.initialization import init_from_numpy
+from googlenet.inference import trained
 from googlenet.modes import evaluate
-from googlenet.predictions import predict_split
+from googlenet.network.initialization import init_from_numpy
+from googlenet.scoring import multi_crop, scores
+from googlenet.scoring.predictions import predict_split
 
 SIZE, NUM_IMAGES = 28, 11
 

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from conftest import ROOT, load_config
 
-from googlenet import architectures, layers_onednn, modules
+from googlenet import architectures
 from googlenet import network as network_lib
 from googlenet.architectures import analysis, blocks
-from googlenet.initialization import (
+from googlenet.layers import onednn
+from googlenet.modes import summary
+from googlenet.network import modules
+from googlenet.network.initialization import (
   abstract_init,
   count_parameters,
   init_from_numpy,
 )
-from googlenet.modes import summary
 
-HAS_ONEDNN = layers_onednn.is_available(jnp.dtype('float32'))
+HAS_ONEDNN = onednn.is_available(jnp.dtype('float32'))
 ALL_KERNELS = pytest.mark.parametrize(
   'kernels', ['xla', 'cpu', *['onednn'] * HAS_ONEDNN]
 )

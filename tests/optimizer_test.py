@@ -7,9 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from googlenet import groups, lookahead
 from googlenet import optimizer as optimizer_lib
 from googlenet.errors import UserError
+from googlenet.optimizer import groups, lookahead
 
 
 def optimizer_config(**changes) -> ml_collections.ConfigDict:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import small_config
 
-from googlenet import architectures, layer_times, loop, profiling
+from googlenet import architectures, loop
 from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet.architectures import blocks
@@ -27,11 +27,12 @@ from googlenet.architectures.rows import (
   MaxPool,
   Stage,
 )
+from googlenet.checkpoint.workdir import check_workdir
 from googlenet.errors import UserError
-from googlenet.initialization import init_from_numpy
-from googlenet.layer_times import LayerTime
 from googlenet.modes import summary
-from googlenet.workdir import check_workdir
+from googlenet.network.initialization import init_from_numpy
+from googlenet.training import layer_times, profiling
+from googlenet.training.layer_times import LayerTime
 
 # Pooling after a convolution, after a block, and in a row; a head.
 MIXED_STAGES = (

@@ -15,9 +15,11 @@ from conftest import ROOT
 from PIL import Image
 
 import launch
-from googlenet import insight, loop, scores, trained
-from googlenet.predictions import predict_split
+from googlenet import loop
+from googlenet.inference import insight, trained
 from googlenet.report import classes, figures, markup, pictures, runs
+from googlenet.scoring import scores
+from googlenet.scoring.predictions import predict_split
 
 FILE = f'--config={ROOT}/configs/fmnist96.py'
 EMPTY = {'meta', 'link', 'img', 'br'}

@@ -14,12 +14,14 @@ from conftest import ROOT, SMALL
 from run_files import assert_same_run, records
 
 import launch
-from googlenet import archive, checkpoint, loop, resume
+from googlenet import checkpoint, loop
 from googlenet import config as config_lib
+from googlenet.checkpoint import archive
+from googlenet.checkpoint.saver import WriteError
+from googlenet.checkpoint.workdir import Lock
 from googlenet.errors import UserError
 from googlenet.fields import ADDED
-from googlenet.saver import WriteError
-from googlenet.workdir import Lock
+from googlenet.training import resume
 
 
 class Killed(BaseException):

@@ -8,11 +8,11 @@ import pytest
 
 from googlenet import checkpoint, loop
 from googlenet import config as config_lib
-from googlenet import running_statistics as statistics_lib
 from googlenet import train_step as step_lib
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
 from googlenet.modes import evaluate
+from googlenet.training import running_statistics as statistics_lib
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import pathlib
 import jax
 import numpy as np
 
-from googlenet import checkpoint, loop, workdir
+from googlenet import checkpoint, loop
 from googlenet import config as config_lib
-from googlenet.initialization import init_from_numpy
+from googlenet.checkpoint import workdir
+from googlenet.network.initialization import init_from_numpy
 
 CLASS_NAMES = tuple(f'class "{i}", é' for i in range(10))
 

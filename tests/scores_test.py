@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from googlenet import score_table, scores
+from googlenet.scoring import score_table, scores
 
 
 def random_predictions(num_examples=400, num_classes=7):

@@ -14,11 +14,11 @@ from conftest import ROOT, load_config
 import googlenet
 import launch
 from googlenet import config as config_lib
-from googlenet import terminal
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.modes import FLAGS, MODES
 from googlenet.overrides import set_fields
+from googlenet.runtime import terminal
 from googlenet.shell import field_table
 from googlenet.shell import help as help_lib
 from googlenet.shell.command_line import load_config_file, parse

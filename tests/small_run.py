@@ -8,8 +8,8 @@ from conftest import ROOT, load_config
 
 from googlenet import checkpoint, loop
 from googlenet import config as config_lib
-from googlenet.initialization import init_from_numpy
-from googlenet.workdir import write_text
+from googlenet.checkpoint.workdir import write_text
+from googlenet.network.initialization import init_from_numpy
 
 
 def small_config(**fields):

@@ -22,9 +22,10 @@ import pytest
 from conftest import ROOT
 from run_files import assert_same_run
 
-from googlenet import checkpoint, loop, resume
+from googlenet import checkpoint, loop
 from googlenet import config as config_lib
 from googlenet.errors import UserError
+from googlenet.training import resume
 
 pytestmark = pytest.mark.slow
 

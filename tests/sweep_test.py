@@ -17,10 +17,10 @@ from run_files import assert_same_run
 
 import launch
 from googlenet import config as config_lib
+from googlenet.checkpoint.workdir import Lock, is_locked
 from googlenet.errors import UserError
 from googlenet.metrics import NonFiniteError, divergence_in
 from googlenet.sweep import grid, plot, summary, trials
-from googlenet.workdir import Lock, is_locked
 
 TINY = (
   '--config.model.variant=tiny',

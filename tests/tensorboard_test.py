@@ -9,8 +9,10 @@ from PIL import Image
 from run_files import all_events
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from googlenet import checkpoint, events, loop, loss, tensorboard, train_step
+from googlenet import checkpoint, loop, loss, train_step
 from googlenet import config as config_lib
+from googlenet.metrics import events
+from googlenet.training import tensorboard
 
 
 def pixels(image):

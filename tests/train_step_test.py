@@ -13,8 +13,8 @@ from googlenet import loss as loss_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
-from googlenet.evaluation import evaluate
-from googlenet.initialization import init_from_numpy
+from googlenet.network.initialization import init_from_numpy
+from googlenet.training.evaluation import evaluate
 
 
 def make(config):

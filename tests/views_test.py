@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 
 from googlenet import config as config_lib
-from googlenet import loop, scores, trained, views
+from googlenet import loop
 from googlenet import train_step as step_lib
+from googlenet.augment import views
 from googlenet.data.batches import eval_batches
 from googlenet.errors import UserError
-from googlenet.evaluation import evaluate
-from googlenet.predictions import predict_split
+from googlenet.inference import trained
+from googlenet.scoring import scores
+from googlenet.scoring.predictions import predict_split
+from googlenet.training.evaluation import evaluate
 
 
 def move(images, rows, columns):

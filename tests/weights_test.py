@@ -12,10 +12,11 @@ from family_test import model_config
 from run_files import files_under
 
 import launch
-from googlenet import architectures, pretrained
+from googlenet import architectures
 from googlenet.errors import UserError
-from googlenet.initialization import abstract_init
 from googlenet.network import make_network
+from googlenet.network.initialization import abstract_init
+from googlenet.transfer import pretrained
 from googlenet.weights import convert, files, names
 
 # Sizes at which the heads are as those of the other framework.

@@ -16,9 +16,10 @@ from conftest import ROOT
 from family_test import FAST_TO_COMPILE
 
 from googlenet import loss as loss_lib
-from googlenet import modules, pretrained
 from googlenet import network as network_lib
-from googlenet.compilation import compile_with
+from googlenet.network import modules
+from googlenet.runtime.compilation import compile_with
+from googlenet.transfer import pretrained
 from googlenet.weights import convert, files, names
 
 torch = pytest.importorskip('torch', reason='compares with PyTorch')

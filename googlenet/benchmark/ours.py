@@ -21,15 +21,15 @@ from googlenet import config as config_lib
 from googlenet import loop
 from googlenet import loss as loss_lib
 from googlenet import train_step as step_lib
-from googlenet.allocator import release_free_memory
 from googlenet.benchmark.clock import intervals, median_seconds, seconds
 from googlenet.benchmark.flops import flop_per_image, product_flop_per_s
-from googlenet.compilation import compiled_with
 from googlenet.data import batches
 from googlenet.errors import UserError
-from googlenet.initialization import count_parameters
-from googlenet.machine import tune_machine
 from googlenet.metrics import steps_in_flight
+from googlenet.network.initialization import count_parameters
+from googlenet.runtime.allocator import release_free_memory
+from googlenet.runtime.compilation import compiled_with
+from googlenet.runtime.machine import tune_machine
 
 Config = ml_collections.FrozenConfigDict
 

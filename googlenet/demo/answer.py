@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from googlenet import insight
-from googlenet.trained import Trained
+from googlenet.inference import insight
+from googlenet.inference.trained import Trained
 
 NUM_CLASSES = 10  # shown, at most
 NUM_CHANNELS = 12  # of each stage

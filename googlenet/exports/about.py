@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from googlenet.trained import Trained
+from googlenet.inference.trained import Trained
 
 _COLOURS = {1: 'grey', 3: 'RGB', 4: 'RGBA'}
 

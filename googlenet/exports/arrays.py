@@ -7,11 +7,12 @@ import pathlib
 import jax
 import numpy as np
 
-from googlenet import checkpoint, loop, trained
+from googlenet import checkpoint, loop
 from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.exports.about import about
-from googlenet.initialization import abstract_init
+from googlenet.inference import trained
+from googlenet.network.initialization import abstract_init
 from googlenet.weights import files
 
 _KEY = 'googlenet'

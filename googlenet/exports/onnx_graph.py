@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from googlenet import batch_norm, preprocess
+from googlenet import preprocess
 from googlenet.architectures import rows
 from googlenet.errors import UserError
 from googlenet.exports.about import about
+from googlenet.inference.trained import Trained
+from googlenet.layers import batch_norm
 from googlenet.padding import pads
-from googlenet.trained import Trained
 
 # Of January 2024: the first with GELU; onnxruntime 1.17.
 OPSET, IR_VERSION = 20, 9

@@ -10,7 +10,7 @@ from jax import export as jax_export
 from googlenet import inference
 from googlenet import network as network_lib
 from googlenet.errors import UserError
-from googlenet.trained import Trained
+from googlenet.inference.trained import Trained
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 

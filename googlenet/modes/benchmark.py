@@ -16,7 +16,7 @@ import ml_collections
 
 from googlenet import loop
 from googlenet.benchmark import contenders, results, runner, table
-from googlenet.workdir import check_workdir
+from googlenet.checkpoint.workdir import check_workdir
 
 Config = ml_collections.FrozenConfigDict
 

@@ -9,9 +9,10 @@ import time
 import ml_collections
 import numpy as np
 
-from googlenet import loop, trained
+from googlenet import loop
 from googlenet.demo import answer
 from googlenet.errors import UserError
+from googlenet.inference import trained
 
 _NUM_EXAMPLES = 8
 _REQUIRED = ('starlette', 'uvicorn')

@@ -7,19 +7,15 @@ import pathlib
 import jax
 import ml_collections
 
-from googlenet import (
-  averaging,
-  loop,
-  running_statistics,
-  score_table,
-  scores,
-  trained,
-  views,
-)
 from googlenet import config as config_lib
+from googlenet import loop
+from googlenet.augment import views
+from googlenet.checkpoint.workdir import check_new_file, write_text
 from googlenet.errors import UserError, did_you_mean
-from googlenet.predictions import predict_split
-from googlenet.workdir import check_new_file, write_text
+from googlenet.inference import trained
+from googlenet.scoring import averaging, score_table, scores
+from googlenet.scoring.predictions import predict_split
+from googlenet.training import running_statistics
 
 Config = ml_collections.FrozenConfigDict
 _AVERAGES = ('predictions', 'weights')

@@ -8,10 +8,10 @@ import jmp
 import ml_collections
 import numpy as np
 
-from googlenet import outputs, trained
 from googlenet.exports import arrays, onnx_graph, stablehlo
 from googlenet.exports.about import about, images_in_words
-from googlenet.initialization import count_parameters
+from googlenet.inference import outputs, trained
+from googlenet.network.initialization import count_parameters
 
 Config = ml_collections.FrozenConfigDict
 

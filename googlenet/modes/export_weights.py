@@ -6,11 +6,12 @@ import pathlib
 import jax
 import ml_collections
 
-from googlenet import architectures, trained
+from googlenet import architectures
 from googlenet.architectures import analysis
 from googlenet.architectures.rows import AvgPool
 from googlenet.errors import UserError
-from googlenet.initialization import count_parameters
+from googlenet.inference import trained
+from googlenet.network.initialization import count_parameters
 from googlenet.padding import placement
 from googlenet.weights import convert, files, names
 

@@ -11,9 +11,10 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from googlenet import feature_files, inference, loop, outputs, trained
+from googlenet import inference, loop
 from googlenet.data import batches, files
 from googlenet.data.sources import Dataset
+from googlenet.inference import feature_files, outputs, trained
 from googlenet.modes.predict import (
   UnreadableImagesError,
   count_images,

@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 import ml_collections
 
-from googlenet import architectures, pretrained
+from googlenet import architectures
 from googlenet import config as config_lib
 from googlenet import network as network_lib
+from googlenet.checkpoint.workdir import check_workdir
 from googlenet.errors import UserError
-from googlenet.initialization import abstract_init, count_parameters
+from googlenet.network.initialization import abstract_init, count_parameters
+from googlenet.transfer import pretrained
 from googlenet.weights import convert, files, names
 from googlenet.weights.files import Stored
-from googlenet.workdir import check_workdir
 
 Config = ml_collections.FrozenConfigDict
 

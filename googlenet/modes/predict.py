@@ -15,9 +15,10 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from googlenet import inference, outputs, trained
+from googlenet import inference
 from googlenet.data import files
 from googlenet.errors import UserError
+from googlenet.inference import outputs, trained
 
 Config = ml_collections.FrozenConfigDict
 

@@ -10,15 +10,17 @@ import ml_collections
 import numpy as np
 
 from googlenet import config as config_lib
-from googlenet import loop, scores, trained
+from googlenet import loop
+from googlenet.checkpoint.workdir import check_writable, write_text
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
-from googlenet.predictions import predict_split
+from googlenet.inference import trained
 from googlenet.report import classes, inside, page, runs, sections
 from googlenet.report.sections import Section
-from googlenet.resume import differences
-from googlenet.terminal import warn
-from googlenet.workdir import check_writable, write_text
+from googlenet.runtime.terminal import warn
+from googlenet.scoring import scores
+from googlenet.scoring.predictions import predict_split
+from googlenet.training.resume import differences
 
 Config = ml_collections.FrozenConfigDict
 _NUM_CLASS_MAPS = 12

@@ -7,8 +7,8 @@ import ml_collections
 
 from googlenet import architectures, loop
 from googlenet.architectures import analysis
-from googlenet.initialization import abstract_init, count_parameters
 from googlenet.network import make_network
+from googlenet.network.initialization import abstract_init, count_parameters
 
 
 class Row(NamedTuple):

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.checkpoint.saver import WriteError
+from googlenet.checkpoint.workdir import Lock
 from googlenet.errors import UserError
-from googlenet.saver import WriteError
-from googlenet.stopping import EXIT_INTERRUPTED, Stopped
-from googlenet.supervisor import EXIT_CONTINUE
+from googlenet.runtime.stopping import EXIT_INTERRUPTED, Stopped
+from googlenet.runtime.supervisor import EXIT_CONTINUE
+from googlenet.runtime.terminal import paint
 from googlenet.sweep import folder, grid, plot, summary, trials
-from googlenet.terminal import paint
-from googlenet.workdir import Lock
 
 Config = ml_collections.FrozenConfigDict
 

@@ -3,13 +3,13 @@
 import matplotlib
 import numpy as np
 
-from googlenet import score_table
-from googlenet import scores as score_lib
-from googlenet.predictions import Predictions
 from googlenet.report import figures, pictures
 from googlenet.report.markup import Html, element, figure, image, join, table
 from googlenet.report.sections import Section
-from googlenet.scores import Scores
+from googlenet.scoring import score_table
+from googlenet.scoring import scores as score_lib
+from googlenet.scoring.predictions import Predictions
+from googlenet.scoring.scores import Scores
 
 NUM_ERRORS = 24
 _NUM_CONFUSIONS = 12

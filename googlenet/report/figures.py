@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from googlenet.report.markup import Html, element
-from googlenet.scores import NUM_BINS, Bin
+from googlenet.scoring.scores import NUM_BINS, Bin
 
 NUM_COLOURS = 6
 _INK, _FAINT = '#000001', '#000002'

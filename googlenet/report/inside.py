@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from googlenet import insight
+from googlenet.inference import insight
+from googlenet.inference.trained import Trained
 from googlenet.report import pictures
 from googlenet.report.markup import Html, element, figure, image, join, table
 from googlenet.report.sections import Section, note
-from googlenet.trained import Trained
 
 _NUM_CLASSES = 3
 

@@ -8,8 +8,8 @@ import ml_collections
 
 from googlenet import checkpoint
 from googlenet import config as config_lib
-from googlenet.resume import differences
-from googlenet.writer import read_records
+from googlenet.metrics.writer import read_records
+from googlenet.training.resume import differences
 
 Config = ml_collections.FrozenConfigDict
 

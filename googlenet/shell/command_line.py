@@ -12,11 +12,11 @@ import ml_collections
 from absl import flags
 
 from googlenet import config as config_lib
-from googlenet import distributed
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS
 from googlenet.modes import FLAGS, MODES, modes_of
 from googlenet.overrides import StrayArgument, set_fields
+from googlenet.runtime import distributed
 from googlenet.shell.help import unknown_mode
 
 _RUN_OF_SEVERAL = ('coordinator_address', 'num_processes', 'process_id')

@@ -9,7 +9,7 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.fields import FIELDS
 from googlenet.overrides import as_text
-from googlenet.terminal import paint
+from googlenet.runtime.terminal import paint
 
 _WIDTH = 80
 

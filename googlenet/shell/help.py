@@ -13,7 +13,7 @@ from typing import TextIO
 import googlenet
 from googlenet.errors import UserError, did_you_mean
 from googlenet.modes import FLAGS, MODES, Flag, Mode
-from googlenet.terminal import paint
+from googlenet.runtime.terminal import paint
 
 _WIDTH = 80
 _HELP = {'-h', '-help', '--help', '--helpfull', '--helpshort'}

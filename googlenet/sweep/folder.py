@@ -8,16 +8,16 @@ from typing import Any
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet import resume
-from googlenet.errors import UserError
-from googlenet.sweep import grid
-from googlenet.workdir import (
+from googlenet.checkpoint.workdir import (
   RUN_FILES,
   Lock,
   check_writable,
   holds_a_run,
   write_text,
 )
+from googlenet.errors import UserError
+from googlenet.sweep import grid
+from googlenet.training import resume
 
 NAME = 'sweep.json'
 Config = ml_collections.FrozenConfigDict

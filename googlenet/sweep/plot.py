@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from googlenet.archive import sync_folder
+from googlenet.checkpoint.archive import sync_folder
+from googlenet.metrics.writer import read_records
 from googlenet.sweep.grid import short_names
 from googlenet.sweep.summary import Row
-from googlenet.writer import read_records
 
 # Okabe and Ito, told apart without colour vision; lines and markers differ too.
 _COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#000000')

@@ -8,9 +8,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from googlenet.checkpoint.workdir import write_text
 from googlenet.sweep.grid import Trial, short_names
 from googlenet.sweep.trials import State
-from googlenet.workdir import write_text
 
 SCORES = ('eval/accuracy', 'eval/loss')
 

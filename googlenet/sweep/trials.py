@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
 from googlenet import config as config_lib
-from googlenet import resume, supervisor
+from googlenet.checkpoint.workdir import is_locked, write_text
 from googlenet.errors import UserError
 from googlenet.metrics import divergence_in
+from googlenet.runtime import supervisor
+from googlenet.runtime.terminal import paint
 from googlenet.sweep.grid import Trial, as_flags
-from googlenet.terminal import paint
-from googlenet.workdir import is_locked, write_text
+from googlenet.training import resume
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / 'launch.py'
 _DIVERGED = 'diverged.json'

@@ -1,0 +1,227 @@
+"""Optimizer and learning-rate schedule from the `optimizer` section."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from googlenet.optimizer.groups import parse_factors, with_decays, with_rates
+
+Config = ml_collections.ConfigDict
+
+
+def _sgd(rate: optax.Schedule, config: Config) -> optax.GradientTransformation:
+  # optax treats momentum 0 as a trace that doubles the memory for nothing.
+  momentum = config.momentum or None
+  return optax.sgd(rate, momentum, nesterov=config.nesterov)
+
+
+def _rmsprop(
+  rate: optax.Schedule, config: Config
+) -> optax.GradientTransformation:
+  return optax.rmsprop(rate, momentum=config.momentum or None)
+
+
+def _lars(rate: optax.Schedule, config: Config) -> optax.GradientTransformation:
+  return optax.lars(
+    rate,
+    momentum=config.momentum,
+    nesterov=config.nesterov,
+    trust_ratio_mask=is_weight,
+  )
+
+
+def _muon(
+  rate: optax.Schedule, config: Config, mask: Any
+) -> optax.GradientTransformation:
+  """Jordan et al., 2024: kellerjordan.github.io/posts/muon.
+
+  Weights of convolutions are matrices of what goes in, [kh * kw * C_in, C_out];
+  `muon_rest` moves all else: classifiers, biases, batch norm.
+  """
+
+  def dimensions(params):
+    return jax.tree.map(
+      lambda _: optax.contrib.MuonDimensionNumbers((0, 1, 2), 3), params
+    )
+
+  muon = optax.contrib.muon(
+    rate,
+    beta=config.momentum,
+    ns_steps=config.muon_steps,
+    nesterov=config.nesterov,
+    weight_decay=config.weight_decay,
+    weight_decay_mask=mask,
+    muon_weight_dimension_numbers=dimensions,
+  )
+  rest = (
+    optax.adamw(rate, weight_decay=config.weight_decay, mask=mask)
+    if config.muon_rest == 'adamw'
+    else optax.chain(
+      optax.add_decayed_weights(config.weight_decay, mask), _sgd(rate, config)
+    )
+  )
+  return optax.multi_transform(
+    {'muon': muon, 'rest': rest},
+    lambda params: jax.tree.map(
+      lambda p: 'muon' if p.ndim == 4 else 'rest', params
+    ),
+  )
+
+
+def _plain(
+  make: Callable[..., optax.GradientTransformation],
+) -> Callable[[optax.Schedule, Config], optax.GradientTransformation]:
+  return lambda rate, config: make(rate)
+
+
+def _decoupled(
+  make: Callable[..., optax.GradientTransformation],
+) -> Callable[[optax.Schedule, Config, Any], optax.GradientTransformation]:
+  return lambda rate, config, mask: make(
+    rate, weight_decay=config.weight_decay, mask=mask
+  )
+
+
+# Optimizers whose weight decay is a part of the update (decoupled).
+_DECOUPLED = {
+  'adamw': _decoupled(optax.adamw),
+  'nadamw': _decoupled(optax.nadamw),
+  'adamaxw': _decoupled(optax.adamaxw),
+  'lamb': _decoupled(optax.lamb),
+  'lion': _decoupled(optax.lion),
+  'muon': _muon,
+}
+# Optimizers to which weight decay is added as a gradient (L2), before them.
+_COUPLED = {
+  'sgd': _sgd,
+  'rmsprop': _rmsprop,
+  'lars': _lars,
+  'adam': _plain(optax.adam),
+  'nadam': _plain(optax.nadam),
+  'adamax': _plain(optax.adamax),
+  'adagrad': _plain(optax.adagrad),
+  'amsgrad': _plain(optax.amsgrad),
+  'radam': _plain(optax.radam),
+  'yogi': _plain(optax.yogi),
+}
+OPTIMIZERS = (*_COUPLED, *_DECOUPLED)
+MUON_RESTS = ('sgd', 'adamw')
+
+
+def is_weight(params: Any) -> Any:
+  """Returns a tree of bools: true for leaves named 'w', which decay."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: path[-1].key == 'w', params
+  )
+
+
+def _constant(config: Config, steps_per_epoch: int, steps: int):
+  del steps_per_epoch, steps
+  return optax.constant_schedule(config.learning_rate)
+
+
+def _cosine(config: Config, steps_per_epoch: int, steps: int):
+  del steps_per_epoch
+  return optax.cosine_decay_schedule(config.learning_rate, max(steps, 1))
+
+
+def _step(config: Config, steps_per_epoch: int, steps: int):
+  del steps
+  last = 2**31 - 1  # steps are int32
+  falls = jnp.array(
+    [min(round(e * steps_per_epoch), last) for e in config.step_epochs]
+  )
+
+  def schedule(step):  # epochs count from the start of the run
+    passed = jnp.sum(step + config.warmup_steps >= falls)
+    return config.learning_rate * config.step_factor**passed
+
+  return schedule
+
+
+def _poly(config: Config, steps_per_epoch: int, steps: int):
+  del steps_per_epoch
+  return optax.polynomial_schedule(
+    config.learning_rate, 0.0, config.poly_power, max(steps, 1)
+  )
+
+
+SCHEDULES = {
+  'constant': _constant,
+  'cosine': _cosine,
+  'step': _step,
+  'poly': _poly,
+}
+
+
+def make_schedule(
+  optimizer_config: Config, steps_per_epoch: int, total_steps: int
+) -> optax.Schedule:
+  """Returns step -> learning rate: a linear warm-up from 0, then the schedule.
+
+  Args:
+    optimizer_config: the `optimizer` section.
+    steps_per_epoch: update steps in an epoch.
+    total_steps: update steps of the whole schedule, warm-up included.
+  """
+  warmup = min(optimizer_config.warmup_steps, total_steps)
+  schedule = SCHEDULES[optimizer_config.schedule](
+    optimizer_config, steps_per_epoch, total_steps - warmup
+  )
+  if not warmup:
+    return schedule
+  rise = optax.linear_schedule(0.0, optimizer_config.learning_rate, warmup)
+  # Step 0 would be wasted at rate 0: the first step makes 1/warmup of it.
+  return optax.join_schedules([lambda step: rise(step + 1), schedule], [warmup])
+
+
+def make_optimizer(
+  optimizer_config: Config, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+  """Returns the chain: clip by global norm, weight decay, update rule, rates.
+
+  Args:
+    optimizer_config: the `optimizer` section, checked by `config.resolve`.
+    schedule: step -> learning rate.
+  """
+  chain = []
+  if optimizer_config.grad_clip_norm:
+    chain.append(optax.clip_by_global_norm(optimizer_config.grad_clip_norm))
+  weight_decay = optimizer_config.weight_decay
+  decays = parse_factors(optimizer_config.decays, may_be_zero=True)
+  if decays:
+    make = functools.partial(_rules, optimizer_config, schedule, mask=None)
+    chain.append(
+      with_decays(lambda decay: optax.chain(*make(decay)), weight_decay, decays)
+    )
+  else:
+    chain += _rules(optimizer_config, schedule, weight_decay, is_weight)
+  rates = parse_factors(optimizer_config.rates)
+  return with_rates(optax.chain(*chain), rates)
+
+
+def _rules(
+  optimizer_config: Config,
+  schedule: optax.Schedule,
+  weight_decay: float,
+  mask: Any,
+) -> list[optax.GradientTransformation]:
+  """Returns weight decay, of what `mask` says or of all, and the update rule.
+
+  A flat list: checkpoints name the state by its places in the chain.
+  """
+  name = optimizer_config.name
+  if name in _DECOUPLED:
+    config = ml_collections.ConfigDict(
+      {**optimizer_config.to_dict(), 'weight_decay': weight_decay}
+    )
+    return [_DECOUPLED[name](schedule, config, mask)]
+  rule = _COUPLED[name](schedule, optimizer_config)
+  if not weight_decay:
+    return [rule]
+  return [optax.add_decayed_weights(weight_decay, mask), rule]

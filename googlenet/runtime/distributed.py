@@ -1,0 +1,176 @@
+"""Several processes as one run: joining them, and telling all the same.
+
+Every process reads its share of the data; process 0 alone writes.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from googlenet.errors import UserError
+from googlenet.runtime.supervisor import EXIT_CONTINUE
+
+# A process that is silent for so long counts as gone, and ends the others.
+HEARTBEAT_TIMEOUT_SECONDS = 30
+
+
+# Where launchers tell number and place; JAX finds the rest.
+_PLACES = (
+  ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'),
+  ('SLURM_NTASKS', 'SLURM_PROCID'),
+)
+
+
+class Address(NamedTuple):
+  """The place of this process among all; None: to be found."""
+
+  coordinator_address: str | None
+  num_processes: int | None
+  process_id: int | None
+
+
+def complete(address: Address, environment: Mapping[str, str]) -> Address:
+  """Returns an address with what a launcher tells of number and place.
+
+  JAX would ask mpi4py for them under Open MPI 5.
+  """
+  if not address.coordinator_address:
+    return address
+  for count, place in _PLACES:
+    if count in environment and place in environment:
+      count, place = int(environment[count]), int(environment[place])
+      return Address(
+        address.coordinator_address,
+        address.num_processes or count,
+        place if address.process_id is None else address.process_id,
+      )
+  return address
+
+
+def check_address(address: Address) -> None:
+  """Checks the flags of an address.
+
+  Raises:
+    UserError: one of them is out of range.
+  """
+  where, count, place = address
+  if where and not re.fullmatch(r'[^:\s]+:\d{1,5}|\[[^]\s]+\]:\d{1,5}', where):
+    raise UserError(
+      f'--coordinator_address={where} is not an address: it takes host:port of '
+      'process 0, like node1:12345'
+    )
+  if count is not None and count < 1:
+    raise UserError(
+      f'--num_processes={count} is not allowed: it takes 1 or more'
+    )
+  if place is not None and not 0 <= place < (count or place + 1):
+    raise UserError(
+      f'--process_id={place} is not allowed: it takes 0 to {(count or 1) - 1}, '
+      'one less than --num_processes'
+    )
+  if (count or 1) > 1 and place is not None and not where:
+    raise UserError(
+      '--coordinator_address is missing: give host:port of process 0'
+    )
+
+
+class PeerError(UserError):
+  """What one process computes with the others has failed."""
+
+  exit_code = EXIT_CONTINUE
+
+  def __init__(self, error: Exception):
+    super().__init__(
+      'this process has lost the others of the run '
+      f'({" ".join(str(error).split())[:200]}): start all of them again with '
+      'the same --workdir, and the run goes on from its last checkpoint'
+    )
+
+
+def initialize(address: Address, heartbeat_timeout_seconds: int) -> None:
+  """Joins the processes of a run; before JAX looks for devices.
+
+  Args:
+    address: of this process.
+    heartbeat_timeout_seconds: see `HEARTBEAT_TIMEOUT_SECONDS`.
+
+  Raises:
+    UserError: they do not find each other.
+  """
+  try:
+    jax.distributed.initialize(
+      **complete(address, os.environ)._asdict(),
+      heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+      initialization_timeout=300,
+    )
+  except (RuntimeError, ValueError, OSError, KeyError) as error:
+    raise UserError(
+      f'the processes of this run do not find each other: '
+      f'{" ".join(str(error).split())[:300]}; give --coordinator_address, '
+      '--num_processes and --process_id to each'
+    ) from error
+
+
+def broadcast(tree: Any) -> Any:
+  """Returns the arrays of process 0, in every process."""
+  if jax.process_count() == 1:
+    return tree
+  return multihost_utils.broadcast_one_to_all(tree)
+
+
+def on_process_0(function: Callable[[], Any]) -> Any:
+  """Calls a function in process 0 and returns its value everywhere.
+
+  Args:
+    function: returns what JSON can hold.
+
+  Raises:
+    UserError: where it raises one, with its text, in every process.
+  """
+  if jax.process_count() == 1:
+    return function()
+  message, value = {}, None
+  if jax.process_index() == 0:
+    try:
+      value = function()
+      message = {'value': value}
+    except UserError as error:
+      message = {'error': str(error)}
+  data = json.dumps(message).encode()
+  size = int(broadcast(np.array(len(data), np.int32)))
+  padded = np.frombuffer(data.ljust(size)[:size], np.uint8)
+  message = json.loads(broadcast(padded).tobytes())
+  if 'error' in message:
+    raise UserError(message['error'])
+  return message['value']
+
+
+def silence_threads() -> None:
+  """From here on Python alone writes to stderr.
+
+  JAX's threads in C++ write there what they think of a lost process, also below
+  the line that says why this one has ended.
+  """
+  sys.stderr.flush()
+  ours = os.dup(2)
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, 2)
+  os.close(nowhere)
+  sys.stderr = open(  # noqa: SIM115
+    ours, 'w', buffering=1, encoding=sys.stderr.encoding, errors='replace'
+  )
+
+
+def end_process(exit_code: int) -> None:
+  """Ends this process without waiting for the others.
+
+  An orderly end does, for minutes, and they may wait for this one.
+  """
+  os._exit(exit_code)
