@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
   # 'auto' and None below: as the network is defined.
   model.normalization = 'auto'  # auto | none | lrn | batch
   model.batch_norm_decay = 0.9  # of the running statistics, a (micro)batch
-  model.activation = 'relu'  # a name in googlenet/network/modules.py
+  model.activation = 'relu'  # a name in googlenet/network/setting.py
   model.dropout = config_dict.placeholder(float)  # rate before the classifier
   model.stochastic_depth = 0.0  # rate of the last residual block; 0: none
   model.aux_heads = 'auto'  # auto | on | off: auxiliary classifiers

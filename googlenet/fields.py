@@ -9,7 +9,8 @@ import jmp
 
 from googlenet import architectures, augment, layers, optimizer
 from googlenet.augment import image_sizes, rand_augment
-from googlenet.network import initializers, modules
+from googlenet.network.initializers import INITIALIZERS
+from googlenet.network.setting import ACTIVATIONS
 from googlenet.optimizer import groups
 
 
@@ -169,11 +170,11 @@ FIELDS: dict[str, Field] = {
   'model.width_multiplier': _positive(100),
   'model.normalization': _choice('auto', *architectures.NORMALIZATIONS),
   'model.batch_norm_decay': _fraction(),
-  'model.activation': _choice(*modules.ACTIVATIONS),
+  'model.activation': _choice(*ACTIVATIONS),
   'model.dropout': _optional(_fraction()),
   'model.stochastic_depth': _fraction(),
   'model.aux_heads': _choice('auto', 'on', 'off'),
-  'model.initializer': _choice('auto', *initializers.INITIALIZERS),
+  'model.initializer': _choice('auto', *INITIALIZERS),
   'model.kernels': _choice('auto', *layers.KERNELS),
   'data.source': _choice('bundled', 'tfds'),
   'data.name': _text(),

@@ -17,12 +17,13 @@ from googlenet import network as network_lib
 from googlenet.architectures import analysis, rows
 from googlenet.errors import UserError
 from googlenet.modes import summary
-from googlenet.network import modules
+from googlenet.network import modules, regularization
 from googlenet.network.initialization import (
   abstract_init,
   count_parameters,
   init_from_numpy,
 )
+from googlenet.network.setting import ACTIVATIONS, Setting
 from googlenet.runtime.compilation import compile_with
 
 # A size at which every window of the network fits, not far above the smallest.
@@ -358,14 +359,14 @@ def test_batch_norm_equals_numpy():
 
 
 def test_dropout_is_by_image_and_keeps_the_mean():
-  setting = modules.Setting(layers.KERNELS['xla'], 'none', 'relu')
+  setting = Setting(layers.KERNELS['xla'], 'none', 'relu')
   x = jnp.ones((4, 5000))
 
   def drop(place, is_training=True, **changes):
     given = setting._replace(is_training=is_training, **changes)
     # Dropout asks Haiku whether parameters are being made.
     function = network_lib.hk.transform(
-      lambda: modules.dropout(x, 0.4, place, given)
+      lambda: regularization.dropout(x, 0.4, place, given)
     )
     return np.asarray(function.apply({}, None))
 
@@ -391,7 +392,7 @@ def test_no_two_dropouts_of_a_network_draw_the_same_mask(monkeypatch):
   architecture = architectures.Architecture(stages, dropout=0.5)
   monkeypatch.setitem(architectures.ARCHITECTURES, 'tiny', architecture)
   network = network_lib.make_network(small_config('tiny', kernels='xla'))
-  drop, masks = modules.dropout, []
+  drop, masks = regularization.dropout, []
 
   def keep_mask(x, rate, place, setting):
     if not setting.is_training or setting.keys is None:
@@ -400,7 +401,7 @@ def test_no_two_dropouts_of_a_network_draw_the_same_mask(monkeypatch):
     masks.append(np.asarray(drop(jnp.ones((2, 64)), rate, place, setting)))
     return x
 
-  monkeypatch.setattr(modules, 'dropout', keep_mask)
+  monkeypatch.setattr(regularization, 'dropout', keep_mask)
   x = jnp.ones((2, 8, 8, 1))
   params, state = network.init(jax.random.key(0), x)
   network.apply(params, state, keys(2), x, True)
@@ -429,14 +430,12 @@ def test_stochastic_depth_drops_whole_images():
     architectures.resolve(model)
 
   kernels = layers.select_kernels('xla', 'cpu', jnp.float32)
-  setting = modules.Setting(
-    kernels, 'none', 'relu', is_training=True, keys=keys(1000)
-  )
+  setting = Setting(kernels, 'none', 'relu', is_training=True, keys=keys(1000))
   x = jnp.ones((1000, 2, 2, 3))
 
   def drop(place, **changes):
     here = setting._replace(**changes)
-    fn = hk.transform(lambda: modules.drop_branches(x, 0.2, place, here))
+    fn = hk.transform(lambda: regularization.drop_branches(x, 0.2, place, here))
     return np.asarray(fn.apply({}, None))
 
   dropped = drop(1)
@@ -463,7 +462,7 @@ def test_a_dropped_block_is_its_input(kernels):
   x = jnp.abs(jax.random.normal(jax.random.key(1), (16, 4, 4, 3)))
 
   def forward(x, image_keys, is_training):
-    setting = modules.Setting(
+    setting = Setting(
       chosen, 'none', 'relu', is_training=is_training, keys=image_keys
     )
     return chosen.leave(modules.Block(row, setting)(chosen.enter(x)))
@@ -547,7 +546,7 @@ def test_adaptive_pooling_equals_pytorchs_windows():
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('activation', modules.ACTIVATIONS)
+@pytest.mark.parametrize('activation', ACTIVATIONS)
 def test_activation_is_a_field(activation):
   network, params, state = make(
     (28, 28, 1), variant='tiny', activation=activation
@@ -559,7 +558,7 @@ def test_activation_is_a_field(activation):
   p = params['conv_1/conv_7x7']
   z = layers.KERNELS['xla'].conv(images(2, 28, 28, 1), p['w'], 2) + p['b']
   np.testing.assert_allclose(
-    y, modules.ACTIVATIONS[activation](z), rtol=1e-4, atol=1e-5
+    y, ACTIVATIONS[activation](z), rtol=1e-4, atol=1e-5
   )
 
 

@@ -19,6 +19,7 @@ from googlenet.network.initialization import (
   count_parameters,
   init_from_numpy,
 )
+from googlenet.network.setting import Setting
 
 HAS_ONEDNN = onednn.is_available(jnp.dtype('float32'))
 ALL_KERNELS = pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def numpy_pool(x):
 def test_inception_block_against_numpy_loops(kernels):
   row = blocks.inception('inception_3a', blocks.Widths(4, 3, 6, 2, 5, 3))
   ops = network_lib.select_kernels(kernels, 'cpu', jnp.float32)
-  setting = modules.Setting(ops, 'none', 'relu')
+  setting = Setting(ops, 'none', 'relu')
 
   def forward(x):
     return ops.leave(modules.Block(row, setting)(ops.enter(x)))

@@ -17,7 +17,7 @@ from family_test import FAST_TO_COMPILE
 
 from googlenet import loss as loss_lib
 from googlenet import network as network_lib
-from googlenet.network import modules
+from googlenet.network import regularization
 from googlenet.runtime.compilation import compile_with
 from googlenet.transfer import pretrained
 from googlenet.weights import convert, files, names
@@ -179,7 +179,7 @@ def compare(network, params, state, torch_network, scheme, size):
 @pytest.fixture(autouse=True)
 def _no_dropout_in_heads(monkeypatch):
   """Theirs are drawn by another generator."""
-  monkeypatch.setattr(modules, 'dropout', lambda x, *_: x)
+  monkeypatch.setattr(regularization, 'dropout', lambda x, *_: x)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ Images and end points are [B, H, W, C]. Parameters are named after the paper:
   aux_1/conv_1x1, fc, logits       heads, where there are some
   logits                           w [1024, num_classes], b [num_classes]
 
-The names are stable: checkpoints and weight import rely on them. `modules` says
-what each of these holds.
+The names are stable: checkpoints and weight import rely on them. convolution.py
+and heads.py say what each of these holds.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +28,9 @@ import ml_collections
 from googlenet import architectures
 from googlenet.architectures import rows
 from googlenet.layers import Kernels, select_kernels
-from googlenet.network.modules import (
-  AuxHead,
-  Setting,
-  apply_head,
-  apply_row,
-  dense,
-  is_within,
-)
+from googlenet.network.heads import AuxHead, apply_head, dense
+from googlenet.network.modules import apply_row
+from googlenet.network.setting import Setting, is_within
 
 Edit = Callable[[str, jax.Array], jax.Array]
 

@@ -20,7 +20,9 @@ import numpy as np
 
 from googlenet import network as network_lib
 from googlenet.architectures import analysis, rows
-from googlenet.network import Network, modules
+from googlenet.network import Network
+from googlenet.network import heads as heads_lib
+from googlenet.network.modules import apply_row
 from googlenet.runtime.compilation import compile_with
 
 # Of each function; their median is shown.
@@ -96,10 +98,10 @@ def split(
     return Layer(name, apply, own(params), is_side)
 
   def head(x: jax.Array) -> jax.Array:
-    features, _ = modules.apply_head(architecture.head, x, 0, setting)
+    features, _ = heads_lib.apply_head(architecture.head, x, 0, setting)
     if not architecture.has_logits:
       return features
-    return modules.dense('logits', num_classes, features)
+    return heads_lib.dense('logits', num_classes, features)
 
   heads = {
     head.after: (place, head)
@@ -111,13 +113,13 @@ def split(
       kind = re.sub('(?<!^)(?=[A-Z])', '_', type(row).__name__).lower()
       name = getattr(row, 'name', kind)
       joined = f'{name} + max_pool' if pool else name
-      apply = functools.partial(modules.apply_row, row, pool, setting=setting)
+      apply = functools.partial(apply_row, row, pool, setting=setting)
       layers.append(layer(joined, {name}, apply))
       if name in heads:
         place, aux = heads[name]
 
         def side(x: jax.Array, aux=aux, place=place) -> jax.Array:
-          return modules.AuxHead(aux, place, setting)(x, num_classes)
+          return heads_lib.AuxHead(aux, place, setting)(x, num_classes)
 
         layers.append(layer(aux.name, {aux.name}, side, is_side=True))
   names = [op.name for op in architecture.head if isinstance(op, rows.Dense)]

@@ -14,7 +14,7 @@ import optax
 
 from googlenet.errors import UserError, did_you_mean
 from googlenet.network import Network
-from googlenet.network.modules import is_within
+from googlenet.network.setting import is_within
 from googlenet.optimizer.groups import parse_factors, with_frozen, with_rates
 from googlenet.transfer import load
 

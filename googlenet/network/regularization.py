@@ -1,0 +1,72 @@
+"""Dropout and stochastic depth: each image has its own key."""
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from googlenet.network.setting import Setting
+
+# Sets the keys of stochastic depth apart from those of dropout.
+_DEPTH_PLACES = 1_000_000
+
+
+def dropout(
+  x: jax.Array, rate: float, place: int, setting: Setting
+) -> jax.Array:
+  """Zeroes elements of x [B, ...] with probability `rate` while training.
+
+  Each image has its own key, so what happens to it does not depend on the
+  number of devices or microbatches.
+
+  Args:
+    x: activations.
+    rate: 0 for none.
+    place: of this dropout in the network, so that no two drop alike.
+    setting: of the network; `keys` are needed.
+
+  Raises:
+    ValueError: there are no keys.
+  """
+  if not rate or not setting.is_training or hk.running_init():
+    return x
+  if setting.keys is None:
+    raise ValueError('dropout needs keys while training: one for each image')
+  chex.assert_equal_shape_prefix([x, setting.keys], 1)
+
+  def one(x: jax.Array, key: jax.Array) -> jax.Array:
+    keep = jax.random.bernoulli(
+      jax.random.fold_in(key, place), 1 - rate, x.shape
+    )
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+  return jax.vmap(one)(x, setting.keys)
+
+
+def drop_branches(x: jax.Array, rate: float, place: int, setting: Setting):
+  """Zeroes all of x [B, ...] for an image with probability `rate` in training.
+
+  Stochastic depth: Huang et al., 2016, arXiv 1603.09382; what stays is scaled
+  up, so that evaluation has nothing to do. Each image has its own key.
+
+  Args:
+    x: what is added to a residual block's input.
+    rate: 0 for none.
+    place: of the block among the residual ones, from 1.
+    setting: of the network; `keys` are needed.
+
+  Raises:
+    ValueError: there are no keys.
+  """
+  if not rate or not setting.is_training or hk.running_init():
+    return x
+  if setting.keys is None:
+    raise ValueError('stochastic depth needs keys while training')
+  chex.assert_equal_shape_prefix([x, setting.keys], 1)
+
+  def one(x: jax.Array, key: jax.Array) -> jax.Array:
+    key = jax.random.fold_in(key, _DEPTH_PLACES + place)
+    is_kept = jax.random.bernoulli(key, 1 - rate)
+    return jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
+
+  return jax.vmap(one)(x, setting.keys)
