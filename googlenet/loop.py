@@ -33,6 +33,7 @@ from googlenet.optimizer.lookahead import with_lookahead
 from googlenet.preprocess import num_channels
 from googlenet.runtime import stopping
 from googlenet.runtime.terminal import warn
+from googlenet.train_state import TrainState, make_train_state, replicated
 from googlenet.training import resume
 from googlenet.training.epochs import Training
 from googlenet.training.profiling import Profiler, check_profile_steps
@@ -51,7 +52,7 @@ class Run(NamedTuple):
   train: batches.Feed
   evaluation: batches.Feed
   network: network_lib.Network
-  state: step_lib.TrainState
+  state: TrainState
   train_step: Any
   eval_step: Any
   statistics_step: Any = None  # None: batch norm is evaluated as it ran
@@ -112,7 +113,7 @@ def make_feed(config: Config, dataset: sources.Dataset) -> batches.Feed:
     config.model.num_classes,
     config.data.on_device_mb,
     config.data.workers,
-    step_lib.replicated,
+    replicated,
     step_lib.PMAP_AXIS,
   )
 
@@ -205,7 +206,7 @@ def build(config: Config) -> Run:
     train_feed,
     eval_feed,
     network,
-    step_lib.make_train_state(params, network_state, optimizer, config.train),
+    make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
     step_lib.make_eval_step(network, config),
     make_statistics_step(config) if config.eval.batch_norm_batches else None,

@@ -6,7 +6,8 @@ import pytest
 
 from googlenet.data import Dataset, batches
 from googlenet.errors import UserError
-from googlenet.train_step import PMAP_AXIS, replicated
+from googlenet.train_state import replicated
+from googlenet.train_step import PMAP_AXIS
 
 
 def dataset(num_examples=10, num_classes=10) -> Dataset:

@@ -11,6 +11,7 @@ from googlenet import loop
 from googlenet import train_step as step_lib
 from googlenet.data import batches
 from googlenet.runtime.compilation import compiled_with
+from googlenet.train_state import replicated
 
 NO_EFFECT = (('xla_embed_ir_in_executable', False),)
 UNKNOWN = (('xla_no_such_option', True),)
@@ -50,7 +51,7 @@ def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
   network = run.network._replace(setting=setting)
   order = batches.TrainIndices(0, 1000, config.train.batch_size, 0, 1)
   batch = next(iter(run.train.batches(order)))
-  seed = step_lib.replicated(np.uint32(0))
+  seed = replicated(np.uint32(0))
   train_step = step_lib.make_train_step(
     network, optax.sgd(1.0), optax.constant_schedule(1.0), run.config
   )

@@ -14,6 +14,7 @@ from googlenet import guard, loop
 from googlenet import train_step as step_lib
 from googlenet.data import batches
 from googlenet.metrics import NonFiniteError
+from googlenet.train_state import make_train_state, replicated, update_ema
 from googlenet.training import diagnosis
 
 
@@ -67,7 +68,7 @@ def make_update(config):
   config = config_lib.resolve(config)
   optimizer = optax.sgd(0.5, momentum=0.9)
   params = {'conv': {'w': jnp.arange(4.0)}}
-  state = step_lib.make_train_state(
+  state = make_train_state(
     params, {'bn': {'mean': jnp.ones(2)}}, optimizer, config.train
   )
   update = step_lib.make_update_step(optimizer, lambda n: 0.5 + n, config.train)
@@ -129,7 +130,7 @@ def test_average_of_the_parameters(config):
     state.ema_network_state['bn']['mean'], 2 - left, rtol=1e-5
   )
   frozen = {'conv': {'w': np.random.default_rng(0).random(99, np.float32)}}
-  kept = step_lib.update_ema(frozen, frozen, 100, 0.999)
+  kept = update_ema(frozen, frozen, 100, 0.999)
   np.testing.assert_array_equal(kept['conv']['w'], frozen['conv']['w'])
   config.train.ema_decay = 0.0
   state, _ = make_update(config)
@@ -149,10 +150,10 @@ def broken_at(monkeypatch, steps):
       if int(state.step) + 1 in steps:
         scale = np.float32(np.inf)
         state = state._replace(
-          guard=state.guard._replace(loss_scale=step_lib.replicated(scale))
+          guard=state.guard._replace(loss_scale=replicated(scale))
         )
         state, metrics = run.train_step(state, batch, seed)
-        scale = step_lib.replicated(np.float32(1))
+        scale = replicated(np.float32(1))
         return state._replace(
           guard=state.guard._replace(loss_scale=scale)
         ), metrics
@@ -211,13 +212,13 @@ def test_the_first_bad_layer_in_the_order_of_the_network(config):
   for module in params:
     if module.startswith(name):
       params[module]['w'] *= 1e38
-  found = find(run.state._replace(params=step_lib.replicated(params)))
+  found = find(run.state._replace(params=replicated(params)))
   assert found.startswith('first the output of')
   module = next(m for m in params if m.startswith(name))
   params[module]['w'][:] = np.nan
   params['logits']['b'][:] = np.nan
-  found = find(run.state._replace(params=step_lib.replicated(params)))
+  found = find(run.state._replace(params=replicated(params)))
   assert found == f'first a parameter of {name}'
   huge = guard.make_guard(np.inf)
-  found = find(run.state._replace(guard=step_lib.replicated(huge)))
+  found = find(run.state._replace(guard=replicated(huge)))
   assert found.startswith('every output is finite, first the gradient of')

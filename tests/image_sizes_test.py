@@ -8,10 +8,10 @@ from run_files import assert_same_run
 
 from googlenet import config as config_lib
 from googlenet import loop
-from googlenet import train_step as step_lib
 from googlenet.augment.image_sizes import parse_sizes, size_at
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
+from googlenet.train_state import replicated
 
 
 def test_sizes_change_at_parts_of_the_schedule():
@@ -66,7 +66,7 @@ def test_steps_see_the_size_they_are_given(config):
     one.data.image_size = native
     run = loop.build(config_lib.resolve(one))
     (batch,) = run.train.batches(TrainIndices(0, 160, 32, 0, 1))
-    seed = step_lib.replicated(np.uint32(0))
+    seed = replicated(np.uint32(0))
     state, _ = run.train_step(run.state, batch, seed, given)
     states[native, given] = jax.device_get(state.params)
   jax.tree.map(np.testing.assert_array_equal, states[20, None], states[28, 20])

@@ -7,13 +7,13 @@ import pytest
 
 from googlenet import config as config_lib
 from googlenet import loop
-from googlenet import train_step as step_lib
 from googlenet.architectures import ARCHITECTURES, blocks
 from googlenet.architectures.googlenet import TINY
 from googlenet.architectures.rows import Stage
 from googlenet.errors import UserError
 from googlenet.inference import insight, trained
 from googlenet.network.initialization import init_from_numpy
+from googlenet.train_state import replicated
 
 
 def make_trained(config, channels=1):
@@ -34,8 +34,8 @@ def make_trained(config, channels=1):
     config,
     network,
     0,
-    step_lib.replicated(params),
-    step_lib.replicated(state),
+    replicated(params),
+    replicated(state),
     shape,
     classes,
   )

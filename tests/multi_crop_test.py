@@ -10,13 +10,13 @@ from PIL import Image
 
 from googlenet import config as config_lib
 from googlenet import loop
-from googlenet import train_step as step_lib
 from googlenet.fields import FIELDS
 from googlenet.inference import trained
 from googlenet.modes import evaluate
 from googlenet.network.initialization import init_from_numpy
 from googlenet.scoring import multi_crop, scores
 from googlenet.scoring.predictions import predict_split
+from googlenet.train_state import replicated
 
 SIZE, NUM_IMAGES = 28, 11
 
@@ -115,8 +115,8 @@ def test_scores_are_those_of_the_averaged_predictions(
     hits.append(np.argmax(probabilities) == label)
   replicated = [
     one._replace(
-      params=step_lib.replicated(one.params),
-      network_state=step_lib.replicated(one.network_state),
+      params=replicated(one.params),
+      network_state=replicated(one.network_state),
     )
     for one in members
   ]

@@ -8,10 +8,10 @@ import pytest
 
 from googlenet import checkpoint, loop
 from googlenet import config as config_lib
-from googlenet import train_step as step_lib
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
 from googlenet.modes import evaluate
+from googlenet.train_state import replicated
 from googlenet.training import running_statistics as statistics_lib
 
 
@@ -76,9 +76,7 @@ def test_what_was_evaluated_is_saved(normalized, tmp_path, capsys, ema_decay):
     run.state.network_state,
     bool(ema_decay),
   )
-  wanted = estimate(
-    run, step_lib.replicated(saved.params), run.state.network_state
-  )
+  wanted = estimate(run, replicated(saved.params), run.state.network_state)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
     saved.network_state,

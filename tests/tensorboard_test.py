@@ -9,9 +9,10 @@ from PIL import Image
 from run_files import all_events
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from googlenet import checkpoint, loop, loss, train_step
+from googlenet import checkpoint, loop, loss
 from googlenet import config as config_lib
 from googlenet.metrics import events
+from googlenet.train_state import TrainState
 from googlenet.training import tensorboard
 
 
@@ -122,7 +123,7 @@ def test_histograms_of_parameters_and_momentum(two_epochs, tmp_path):
 
 def test_histograms_leave_out_what_is_not_finite(config):
   params = {'a': {'w': np.array([1.0, np.inf]), 'b': np.array([np.nan])}}
-  state = train_step.TrainState(0, params, {}, (), None, {}, {})
+  state = TrainState(0, params, {}, (), None, {}, {})
   (value,) = tensorboard.histograms(state).value
   assert (value.tag, value.histo.num) == ('parameters/a/w', 1)
 

@@ -14,6 +14,7 @@ from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
 from googlenet.network.initialization import init_from_numpy
+from googlenet.train_state import make_train_state, replicated
 from googlenet.training.evaluation import evaluate
 
 
@@ -27,7 +28,7 @@ def make(config):
   optimizer = optimizer_lib.make_optimizer(config.optimizer, schedule)
   return (
     network,
-    step_lib.make_train_state(params, network_state, optimizer, config.train),
+    make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
     step_lib.make_eval_step(network, config),
   )
@@ -102,7 +103,7 @@ def test_loss_falls_and_nothing_is_compiled_twice(config):
   config.optimizer.warmup_steps = 0
   _, state, train_step, _ = make(config)
   batch = make_batch()
-  state, first = train_step(state, batch, step_lib.replicated(SEED))
+  state, first = train_step(state, batch, replicated(SEED))
   compiled = []
   jax.monitoring.register_event_duration_secs_listener(
     lambda event, *_, **__: (
@@ -110,7 +111,7 @@ def test_loss_falls_and_nothing_is_compiled_twice(config):
     )
   )
   for _ in range(30):
-    state, last = train_step(state, batch, step_lib.replicated(SEED))
+    state, last = train_step(state, batch, replicated(SEED))
   assert float(last['loss']) < 0.8 * float(first['loss'])
   assert compiled == []
 
@@ -172,7 +173,7 @@ def test_random_keys_follow_seed_and_step(config):
   begin = jax.device_get(begin)  # each step donates the state it gets
 
   def run(seed):
-    state = step_lib.replicated(begin)
+    state = replicated(begin)
     seen = []
     for _ in range(2):
       state, metrics = train_step(state, make_batch(), np.uint32(seed))

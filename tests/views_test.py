@@ -6,13 +6,13 @@ import pytest
 
 from googlenet import config as config_lib
 from googlenet import loop
-from googlenet import train_step as step_lib
 from googlenet.augment import views
 from googlenet.data.batches import eval_batches
 from googlenet.errors import UserError
 from googlenet.inference import trained
 from googlenet.scoring import scores
 from googlenet.scoring.predictions import predict_split
+from googlenet.train_state import replicated
 from googlenet.training.evaluation import evaluate
 
 
@@ -69,7 +69,7 @@ def test_scores_are_those_of_the_mean_in_both_ways_to_evaluate(config):
       p = p + exp / exp.sum(-1, keepdims=True) / 6
     losses += list(-np.log(p[np.arange(len(p)), labels])[mask > 0])
     hits += list((p.argmax(-1) == labels)[mask > 0])
-  params = step_lib.replicated(params)
+  params = replicated(params)
   first = evaluate(run.eval_step, params, {}, run.evaluation, 20)
   member = trained.Trained(
     '', config, run.network, 0, params, {}, (28, 28, 1), ()

@@ -9,6 +9,7 @@ from googlenet import architectures
 from googlenet import train_step as step_lib
 from googlenet.architectures import analysis
 from googlenet.benchmark.clock import median_seconds
+from googlenet.train_state import replicated
 
 # Side of the matrices whose product is timed.
 _PRODUCT_SIZE = {'cpu': 2048}
@@ -19,7 +20,7 @@ def product_flop_per_s(dtype: jnp.dtype, count: int) -> float:
   """Returns what all devices reach together on a product of matrices."""
   n = _PRODUCT_SIZE.get(jax.default_backend(), _PRODUCT_SIZE_ELSEWHERE)
   rng = np.random.default_rng(0)
-  a, b = step_lib.replicated(
+  a, b = replicated(
     [jnp.asarray(rng.standard_normal((n, n), np.float32), dtype)] * 2
   )
   product = jax.pmap(

@@ -30,6 +30,7 @@ from googlenet.network.initialization import count_parameters
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.compilation import compiled_with
 from googlenet.runtime.machine import tune_machine
+from googlenet.train_state import replicated
 
 Config = ml_collections.FrozenConfigDict
 
@@ -57,7 +58,7 @@ class Training:
 
   def __init__(self, run: loop.Run):
     self.run, self.state = run, run.state
-    self._seed = step_lib.replicated(np.uint32(run.config.seed))
+    self._seed = replicated(np.uint32(run.config.seed))
     self._made = 0
 
   def take(self, count: int) -> Iterator[batches.Batch]:

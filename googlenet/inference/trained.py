@@ -19,13 +19,13 @@ import numpy as np
 from googlenet import checkpoint, inference, loop
 from googlenet import config as config_lib
 from googlenet import network as network_lib
-from googlenet import train_step as step_lib
 from googlenet.checkpoint.workdir import read_classes
 from googlenet.data import files, images
 from googlenet.errors import UserError
 from googlenet.network.initialization import abstract_init
 from googlenet.preprocess import num_channels
 from googlenet.runtime.terminal import warn
+from googlenet.train_state import replicated
 from googlenet.transfer import pretrained
 from googlenet.weights import files as weight_files
 from googlenet.weights import names
@@ -171,8 +171,8 @@ def make_trained(
     config,
     network,
     restored.step,
-    step_lib.replicated(restored.params),
-    step_lib.replicated(restored.network_state),
+    replicated(restored.params),
+    replicated(restored.network_state),
     image_shape,
     class_names,
     stored_shape or image_shape,

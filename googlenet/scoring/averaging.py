@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from googlenet import checkpoint
-from googlenet import train_step as step_lib
 from googlenet.checkpoint import archive
 from googlenet.errors import UserError, did_you_mean
 from googlenet.inference.trained import Trained
+from googlenet.train_state import replicated
 
 _WORDS = ('last', 'best', 'all')
 
@@ -99,7 +99,7 @@ def average_weights(members: list[Trained]) -> Trained:
     return (total / len(leaves)).astype(leaves[0].dtype)
 
   params, network_state = (
-    step_lib.replicated(
+    replicated(
       jax.tree.map(mean, *(getattr(member, name) for member in members))
     )
     for name in ('params', 'network_state')

@@ -11,6 +11,7 @@ from googlenet import loss as loss_lib
 from googlenet import train_step as step_lib
 from googlenet.architectures import Dense
 from googlenet.data.batches import TrainIndices
+from googlenet.train_state import TrainState
 
 
 def layer_names(architecture: architectures.Architecture) -> list[str]:
@@ -43,7 +44,7 @@ def _bad_layers(tree: Any) -> set[str]:
 
 def find(
   run: Any,
-  state: step_lib.TrainState,
+  state: TrainState,
   step: int,
   indices: TrainIndices,
 ) -> str:
@@ -84,7 +85,7 @@ def _is_finite(array: Any) -> bool:
 
 
 def _outputs_and_gradients(
-  run: Any, state: step_lib.TrainState, batch: step_lib.Batch
+  run: Any, state: TrainState, batch: step_lib.Batch
 ) -> tuple[dict[str, jax.Array], Any]:
   """Returns end points and scaled gradients [D, ...] of the local devices."""
   config = run.config

@@ -8,13 +8,13 @@ import numpy as np
 
 from googlenet import checkpoint
 from googlenet import metrics as metrics_lib
-from googlenet import train_step as step_lib
 from googlenet.augment import image_sizes
 from googlenet.checkpoint.saver import Saver
 from googlenet.data import batches
 from googlenet.metrics.writer import Writer
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.stopping import Stopped, Stopper
+from googlenet.train_state import TrainState, replicated
 from googlenet.training import diagnosis, running_statistics
 from googlenet.training.evaluation import evaluate
 from googlenet.training.profiling import Profiler
@@ -64,7 +64,7 @@ class Training:
       f'best/{metric}': self._best['value'],
     }
 
-  def train(self, start: Start) -> step_lib.TrainState:
+  def train(self, start: Start) -> TrainState:
     """Makes all steps that are left and returns the last state.
 
     Raises:
@@ -78,7 +78,7 @@ class Training:
       self._best, self._saved_step = start.about['best'], start.step
     else:
       self._write_inputs(0)
-    seed = step_lib.replicated(np.uint32(config.seed))
+    seed = replicated(np.uint32(config.seed))
     sizes = image_sizes.parse_sizes(config.train.image_sizes)
     total_steps = self._run.durations.total_steps
     size_before = image_sizes.size_at(sizes, start.step + 1, total_steps)
@@ -148,7 +148,7 @@ class Training:
       and (time.monotonic() - self._saved_time >= every.every_seconds)
     )
 
-  def _estimated(self, state: step_lib.TrainState) -> step_lib.TrainState:
+  def _estimated(self, state: TrainState) -> TrainState:
     """Estimates batch norm anew, where the config asks for it.
 
     The state keeps it: checkpoints hold what was evaluated, and training itself
@@ -165,9 +165,7 @@ class Training:
     )
     return state.with_eval_network_state(network_state)
 
-  def _finish_epoch(
-    self, step: int, state: step_lib.TrainState
-  ) -> step_lib.TrainState:
+  def _finish_epoch(self, step: int, state: TrainState) -> TrainState:
     """Evaluates and saves what is due; returns the state to go on with."""
     config = self._config
     epoch = step // self._run.durations.steps_per_epoch
@@ -208,7 +206,7 @@ class Training:
       (batch,) = self._indices(step, step + 1)
       self._writer.write_summary(step, self._show_inputs(batch, step))
 
-  def _write_histograms(self, step: int, state: step_lib.TrainState) -> None:
+  def _write_histograms(self, step: int, state: TrainState) -> None:
     if self._writer.has_tensorboard:
       self._writer.write_summary(step, histograms(checkpoint.to_host(state)))
 
@@ -225,7 +223,7 @@ class Training:
     return True
 
   def _stop(
-    self, step: int, state: step_lib.TrainState, is_epoch_pending: bool = False
+    self, step: int, state: TrainState, is_epoch_pending: bool = False
   ) -> None:
     if self._saved_step != step or is_epoch_pending:
       self._save(step, state, is_epoch_pending)
@@ -239,7 +237,7 @@ class Training:
   def _save(
     self,
     step: int,
-    state: step_lib.TrainState,
+    state: TrainState,
     is_epoch_pending: bool = False,
   ) -> None:
     """Copies the state and has it written; process 0 alone does.

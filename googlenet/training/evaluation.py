@@ -22,7 +22,7 @@ def evaluate(
 
   Args:
     eval_step: made by `train_step.make_eval_step`.
-    params: on every local device, as `train_step.replicated` puts them.
+    params: on every local device, as `train_state.replicated` puts them.
     network_state: likewise.
     feed: the examples.
     batch_size: images a step, over all devices.

@@ -12,7 +12,8 @@ from googlenet.config import Durations
 from googlenet.errors import UserError
 from googlenet.metrics import Screen, steps_in_flight
 from googlenet.network import Network
-from googlenet.train_step import Batch, Metrics, TrainState
+from googlenet.train_state import TrainState
+from googlenet.train_step import Batch, Metrics
 from googlenet.training import layer_times
 from googlenet.training.recorder import Recorder
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from googlenet import checkpoint
 from googlenet import config as config_lib
-from googlenet import train_step as step_lib
 from googlenet.checkpoint.archive import DamagedError
 from googlenet.checkpoint.workdir import Lock, check_workdir, check_writable
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.runtime.distributed import broadcast, on_process_0
+from googlenet.train_state import TrainState, replicated
 
 # What a run has begun with, in parameters or in the order of its data.
 NEVER_CHANGES = (
@@ -77,7 +77,7 @@ class Start(NamedTuple):
   """
 
   step: int
-  state: step_lib.TrainState
+  state: TrainState
   about: dict[str, Any] | None
   progress: np.ndarray
   path: str
@@ -96,7 +96,7 @@ class Start(NamedTuple):
     return self.step + (0 if self.about['is_epoch_pending'] else 1)
 
 
-def first_start(state: step_lib.TrainState) -> Start:
+def first_start(state: TrainState) -> Start:
   """Returns the beginning of a run."""
   return Start(0, state, None, np.zeros((0, 0)), '')
 
@@ -234,7 +234,7 @@ def restore(
   workdir: str | os.PathLike[str],
   config: Any,
   data: dict[str, Any],
-  state: step_lib.TrainState,
+  state: TrainState,
   warn: checkpoint.Warn,
 ) -> Start:
   """Returns where a run goes on: at its newest whole checkpoint.
@@ -278,9 +278,7 @@ def restore(
   raw = broadcast(np.frombuffer(progress.tobytes(), np.uint8))
   progress = np.frombuffer(raw.tobytes(), np.float64).reshape(shape)
   restored = broadcast(checkpoint.to_host(restored))
-  return Start(
-    int(restored.step), step_lib.replicated(restored), about, progress, path
-  )
+  return Start(int(restored.step), replicated(restored), about, progress, path)
 
 
 def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:

@@ -17,7 +17,8 @@ from tensorboardX.proto import summary_pb2
 from googlenet.augment import mixing
 from googlenet.data import batches, sources
 from googlenet.loss import make_images
-from googlenet.train_step import TrainState, drawn
+from googlenet.train_state import TrainState
+from googlenet.train_step import drawn
 
 # TensorBoard shows 30.
 _NUM_BINS = 60
