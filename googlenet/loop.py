@@ -34,7 +34,7 @@ from googlenet.preprocess import num_channels
 from googlenet.runtime import stopping
 from googlenet.runtime.terminal import warn
 from googlenet.train_state import TrainState, make_train_state, replicated
-from googlenet.training import resume
+from googlenet.training import messages, resume
 from googlenet.training.epochs import Training
 from googlenet.training.profiling import Profiler, check_profile_steps
 from googlenet.training.recorder import Recorder
@@ -244,7 +244,7 @@ def train_and_evaluate(
     if found.result is not None:
       if found.lock is not None:
         found.lock.release()
-        print(_finished(found.result, workdir), flush=True)
+        print(messages.finished(found.result, workdir), flush=True)
       return found.result
     try:
       return _train(config, workdir, started, found, stopper)
@@ -274,7 +274,7 @@ def _train(
       workdir, config, resume.describe_data(run.train.dataset), run.state, warn
     )
     run = run._replace(state=start.state)
-  for line in describe(run, workdir):
+  for line in messages.describe(run, workdir):
     screen.line(line)
   recorder = Recorder(config, run.durations, writer, screen, started)
   if start.about is not None:
@@ -292,7 +292,7 @@ def _train(
   training = Training(run, writer, recorder, profiler, saver, stopper)
   try:
     if found.is_run:
-      screen.line(_resumed(start))
+      screen.line(messages.resumed(start))
       if found.lock is not None:
         writer.resume(found.lock, start.metrics_bytes, start.summary_stop)
     state = training.train(start)
@@ -313,67 +313,6 @@ def _train(
     screen.close()
     saver.poll(wait=True)
     writer.close()
-  for line in _describe_result(result, workdir):
+  for line in messages.describe_result(result, workdir):
     screen.line(line)
   return result
-
-
-def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
-  """Returns the lines that say what a run works on."""
-  config, durations = run.config, run.durations
-  train, evaluation = run.train.dataset, run.evaluation.dataset
-  shape = 'x'.join(str(side) for side in train.image_shape)
-  size, _, channels = image_shape(config, train)
-  optimizer = config.optimizer
-  devices = jax.local_devices()
-  where = 'on the device' if run.train.on_device else 'streamed'
-  stops = (
-    f', stops after {durations.num_steps:,}'
-    if durations.num_steps < durations.total_steps
-    else ''
-  )
-  return [
-    f'network  {config.model.variant}, {size}x{size}x{channels} '
-    f'-> {config.model.num_classes} classes, '
-    f'{count_parameters(run.state.params):,} parameters',
-    f'devices  {jax.device_count()} x {devices[0].device_kind} '
-    f'({jax.default_backend()}), {jax.process_count()} process(es), '
-    f'kernels {run.network.kernels.name}, {config.train.precision}',
-    f'data     {train.name} ({config.data.source}): {train.num_examples:,} '
-    f'{train.split} and {evaluation.num_examples:,} {evaluation.split} '
-    f'images, {shape}, {where}',
-    f'training {config.train.epochs} epochs x {durations.steps_per_epoch:,} '
-    f'steps of {config.train.batch_size} images{stops}; {optimizer.name}, '
-    f'learning rate {optimizer.learning_rate:g}, {optimizer.schedule}',
-    *run.lines,
-    f'workdir  {workdir}',
-  ]
-
-
-def _resumed(start: resume.Start) -> str:
-  if start.about is None:
-    return (
-      'resumed  from the beginning: the run was cut off before it was saved'
-    )
-  return f'resumed  after step {start.step:,}, from {start.path}'
-
-
-def _finished(result: dict[str, Any], workdir: str | os.PathLike[str]) -> str:
-  return (
-    f'--workdir={workdir} holds a finished run of {result.get("step", "?")} '
-    f'steps, eval accuracy {result.get("eval/accuracy", "?")}: nothing is left '
-    'to do (give --config.train.epochs or --config.train.max_steps with '
-    '--allow_config_change to train further, or another folder)'
-  )
-
-
-def _describe_result(
-  result: dict[str, Any], workdir: str | os.PathLike[str]
-) -> list[str]:
-  minutes, seconds = divmod(round(result['seconds']), 60)
-  return [
-    f'result   eval accuracy {result["eval/accuracy"]:.4f}, loss '
-    f'{result["eval/loss"]:.4f} on {result["eval/count"]:,} images after '
-    f'{result["step"]:,} steps and {minutes} min {seconds:02d} s',
-    f'in       {workdir}',
-  ]
