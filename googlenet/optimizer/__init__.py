@@ -90,6 +90,8 @@ def _decoupled(
 # Optimizers whose weight decay is a part of the update (decoupled).
 _DECOUPLED = {
   'adamw': _decoupled(optax.adamw),
+  'adan': _decoupled(optax.adan),
+  'ademamix': _decoupled(optax.contrib.ademamix),
   'nadamw': _decoupled(optax.nadamw),
   'adamaxw': _decoupled(optax.adamaxw),
   'lamb': _decoupled(optax.lamb),
@@ -101,11 +103,15 @@ _COUPLED = {
   'sgd': _sgd,
   'rmsprop': _rmsprop,
   'lars': _lars,
+  'sign_sgd': _plain(optax.sign_sgd),
   'adam': _plain(optax.adam),
+  'adabelief': _plain(optax.adabelief),
+  'adadelta': _plain(optax.adadelta),
   'nadam': _plain(optax.nadam),
   'adamax': _plain(optax.adamax),
   'adagrad': _plain(optax.adagrad),
   'amsgrad': _plain(optax.amsgrad),
+  'novograd': _plain(optax.novograd),
   'radam': _plain(optax.radam),
   'yogi': _plain(optax.yogi),
 }
