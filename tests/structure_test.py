@@ -1,0 +1,61 @@
+"""How the package hangs together: what imports what, and what README names."""
+
+import ast
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / 'googlenet'
+
+
+def part_of(module: str) -> str:
+  """The folder or file right below the package: 'googlenet.layers.xla'."""
+  return '.'.join(module.split('.')[1:2])
+
+
+def imported(path: pathlib.Path) -> set[str]:
+  """The parts that a file imports."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and node.module == 'googlenet':
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom) and node.module:
+      if node.module.startswith('googlenet.'):
+        found.add(part_of(node.module))
+    elif isinstance(node, ast.Import):
+      found |= {
+        part_of(alias.name)
+        for alias in node.names
+        if alias.name.startswith('googlenet.')
+      }
+  return found
+
+
+def parts() -> dict[str, set[str]]:
+  """What each folder and file right below the package imports of the others."""
+  found = {}
+  for path in PACKAGE.rglob('*.py'):
+    name = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+    if name != '__init__':
+      found.setdefault(name, set()).update(imported(path) - {name})
+  return found
+
+
+def test_no_two_parts_import_each_other():
+  """Taking away what imports nothing that is left takes away all."""
+  left = parts()
+  assert {'layers', 'network', 'loop', 'config'} <= left.keys()
+  assert 'layers' in left['network']
+  while left:
+    ground = {name for name, needs in left.items() if not needs & left.keys()}
+    assert ground, f'these import each other: {sorted(left)}'
+    left = {name: needs for name, needs in left.items() if name not in ground}
+
+
+def test_readme_names_every_part():
+  text = (ROOT / 'README.md').read_text()
+  table = text[text.index('| file | what it is |') :]
+  table = table[: table.index('What shapes it:')]
+  named = set(re.findall(r'`(?:googlenet/)?([a-z_]+)(?:/|\.py)`', table))
+  missing = parts().keys() - named
+  assert not missing
