@@ -28,7 +28,7 @@ def test_tune_allocator_is_a_no_op_without_mallopt(
 # In a process of its own: other tests leave free memory behind.
 _FREE_128_MIB = """
 import os, pathlib
-from googlenet.allocator import release_free_memory, tune_allocator
+from googlenet.runtime.allocator import release_free_memory, tune_allocator
 
 def resident_bytes():
   pages = pathlib.Path('/proc/self/statm').read_text().split()[1]

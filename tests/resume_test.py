@@ -166,7 +166,7 @@ def test_a_signal_ends_it_and_the_workdir_alone_continues_it(
 
 STOPPER = """
 import sys
-from googlenet.stopping import Stopper
+from googlenet.runtime.stopping import Stopper
 with Stopper() as stopper:
   if sys.argv[1] == 'can_save':
     stopper.can_save()
