@@ -55,26 +55,34 @@ class Run(NamedTuple):
   state: TrainState
   train_step: Any
   eval_step: Any
-  statistics_step: Any = None  # None: batch norm is evaluated as it ran
+  # Batch norm estimated anew, and on what; None: it is evaluated as it ran.
+  statistics_step: Any = None
+  statistics: batches.Feed | None = None
   lines: tuple[str, ...] = ()  # to tell of where it starts from
 
 
 def load_split(
-  config: Config, field: str, squares: images.Squares | None = None
+  config: Config,
+  field: str,
+  squares: images.Squares | None = None,
+  is_augmented: bool | None = None,
 ) -> sources.Dataset:
   """Returns the data set of `data.train_split` or `data.eval_split`.
 
   Args:
     config: resolved.
-    field: 'train_split', which is augmented, or 'eval_split'.
+    field: 'train_split' or 'eval_split'.
     squares: what to make of each image in place of what the config says.
+    is_augmented: whether the host augments; None: as in training.
 
   Raises:
     UserError: as `load_dataset`; and where classes or channels of the images
       do not fit the config.
   """
+  if is_augmented is None:
+    is_augmented = field == 'train_split'
   transform = images.make_transform(
-    config.data, config.augment, config.seed, field == 'train_split'
+    config.data, config.augment, config.seed, is_augmented
   )
   try:
     dataset = sources.load_dataset(
@@ -158,6 +166,29 @@ def check_image_sizes(
         )
 
 
+def check_augmentation(
+  config: Config, stored_shape: tuple[int, int, int]
+) -> None:
+  """Checks that pixels of the stored images are left.
+
+  Raises:
+    UserError: a border, a shift or a square is as large as an image.
+  """
+  side = min(stored_shape[:2])
+  for name, largest in (
+    ('augment.crop_padding', side - 1),
+    ('augment.cutout_size', side),
+    ('eval.shift', side - 1),
+  ):
+    section, _, field = name.partition('.')
+    value = config[section][field]
+    if value > largest:
+      raise UserError(
+        f'config.{name}={value} is too large for stored images of '
+        f'{stored_shape[0]}x{stored_shape[1]} pixels: choose at most {largest}'
+      )
+
+
 def build(config: Config) -> Run:
   """Makes all parts of a run; compiles nothing of the network yet.
 
@@ -177,6 +208,7 @@ def build(config: Config) -> Run:
   )
   config_lib.check_pairs(config, jax.device_count())
   check_profile_steps(config.logging.profile_steps, durations)
+  check_augmentation(config, train.image_shape)
   train_feed = make_feed(config, train)
   eval_feed = make_feed(config, evaluation)
 
@@ -209,9 +241,21 @@ def build(config: Config) -> Run:
     make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
     step_lib.make_eval_step(network, config),
-    make_statistics_step(config) if config.eval.batch_norm_batches else None,
+    *_make_statistics(config, train_feed),
     lines,
   )
+
+
+def _make_statistics(
+  config: Config, train: batches.Feed
+) -> tuple[Any, batches.Feed | None]:
+  """Returns the step that estimates batch norm and the images for it."""
+  if not config.eval.batch_norm_batches:
+    return None, None
+  if config.augment.random_resized_crop:  # the host's: training has no others
+    split = load_split(config, 'train_split', is_augmented=False)
+    train = make_feed(config, split)
+  return make_statistics_step(config), train
 
 
 def train_and_evaluate(

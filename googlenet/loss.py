@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradient: pure functions, no device axis."""
+"""The loss of a batch and its gradient: pure functions, within a `pmap`."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from googlenet.augment import augment, mixing
 from googlenet.network import Network
 from googlenet.preprocess import preprocess
 
-# Of the devices over which batch norm averages.
+# Of the devices: gradients, metrics and batch norm are averaged over it.
 PMAP_AXIS = 'batch'
 
 Metrics = dict[str, jax.Array]
@@ -31,17 +31,31 @@ def cross_entropy(
   return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
 
-def make_images(
+def make_inputs(
   batch: dict[str, jax.Array],
   keys: jax.Array,
   config: ml_collections.ConfigDict,
   image_size: int | None = None,
-) -> jax.Array:
-  """Returns what training shows the network, float32 [B, S, S, C], unmixed."""
+) -> tuple[jax.Array, mixing.Mixed | None]:
+  """Returns what training shows the network: augmented, prepared, mixed.
+
+  Args:
+    batch: as for `make_loss_fn`.
+    keys: [B] keys of augmentation.
+    config: the `augment` and `data` sections are read.
+    image_size: takes the place of `data.image_size`.
+
+  Returns:
+    float32 [B, S, S, C], and what they are a mixture of; None of nothing else.
+  """
   images = augment(
     batch['image'], keys, config.augment, config.data.mean, batch.get('flip')
   )
-  return preprocess(images, config.data, image_size)
+  images = preprocess(images, config.data, image_size)
+  if not mixing.is_on(config.augment):
+    return images, None
+  mixed = mixing.mix(images, batch['label'], keys, config.augment)
+  return mixed.images, mixed
 
 
 def make_loss_fn(
@@ -67,11 +81,7 @@ def make_loss_fn(
   def loss_fn(params, network_state, batch, keys):
     augment_keys, dropout_keys = keys
     labels = batch['label']
-    images = make_images(batch, augment_keys, config, image_size)
-    mixed = None
-    if mixing.is_on(config.augment):
-      mixed = mixing.mix(images, labels, augment_keys, config.augment)
-      images = mixed.images
+    images, mixed = make_inputs(batch, augment_keys, config, image_size)
     params, images = policy.cast_to_compute((params, images))
     outputs, network_state = network.apply(
       params,

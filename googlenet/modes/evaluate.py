@@ -37,7 +37,7 @@ def run(
     workdir: of a trained run; nothing is written there.
     started: unused.
     others: workdirs and configs of further runs, to be averaged with the first.
-    checkpoint: of each run, see `averaging.select`.
+    checkpoint: of each run, see `scoring.averaging.select`.
     average: of several: their 'predictions', or their 'weights', to one
       network.
     output: a new file for the scores as JSON; '' for none.
@@ -62,13 +62,14 @@ def run(
   dataset = loop.load_split(config, 'eval_split')
   channels = loop.image_shape(config, dataset)[-1]
   members = [
-    _with_statistics(trained.load_run(folder, member_config, channels, path))
+    trained.load_run(folder, member_config, channels, path)
     for (folder, member_config), chosen in zip(runs, paths, strict=True)
     for path in chosen
   ]
   networks = members
   if average == 'weights':
     networks = [averaging.average_weights(members)]
+  networks = [_with_statistics(network) for network in networks]
   predictions = predict_split(config, networks)
   found = scores.compute(predictions.probabilities, predictions.labels)
   if not math.isfinite(found.loss):
@@ -112,7 +113,7 @@ def _with_statistics(member: trained.Trained) -> trained.Trained:
   config = member.config
   if not config.eval.batch_norm_batches:
     return member
-  train = loop.load_split(config, 'train_split')
+  train = loop.load_split(config, 'train_split', is_augmented=False)
   config_lib.durations(config.train, train.num_examples, jax.device_count())
   network_state = running_statistics.estimate(
     running_statistics.make_statistics_step(config),

@@ -79,8 +79,9 @@ def average_weights(members: list[Trained]) -> Trained:
   """Returns a network with the mean of the parameters of several.
 
   Izmailov et al., 2018 (arXiv 1803.05407). Running statistics of batch norm are
-  averaged like parameters, not computed anew as there: right for checkpoints
-  that are close to each other, as those of one run at its end.
+  averaged like parameters: right for checkpoints that are close to each other,
+  as those of one run at its end. For others they are estimated anew, as there
+  (`training.running_statistics`).
 
   Raises:
     UserError: they are not of one network.

@@ -1,4 +1,4 @@
-"""Averaging predictions: over crops of an image, and over networks.
+"""Predictions averaged over crops of an image.
 
 Szegedy et al. (2014), section 7; softmax probabilities are averaged. Lengths
 follow the size of the network's input: 224 makes 256, 288, 320 and 352 of 8, 9,
@@ -70,13 +70,15 @@ def views(
 def make_predict_step(
   network: Network,
   config: ml_collections.ConfigDict,
+  eval_config: ml_collections.ConfigDict,
   protocol: Protocol | None,
 ) -> Callable[[hk.Params, hk.State, jax.Array], jax.Array]:
   """Makes the pmapped prediction.
 
   Args:
     network: the network of `config.model`.
-    config: the `train`, `data` and `eval` sections are read.
+    config: of the network; the `train` and `data` sections are read.
+    eval_config: the `eval` section of all that are averaged.
     protocol: None: the views of the `eval` section.
 
   Returns:
@@ -103,7 +105,7 @@ def make_predict_step(
       return view_lib.mean_probabilities(
         lambda view: logits_of(preprocess(view, config.data)),
         images,
-        config.eval,
+        eval_config,
       )
 
     def probabilities(x):

@@ -59,7 +59,7 @@ def predict_split(
   # Members of one network share the program: parameters are its arguments.
   steps = {
     id(member.network): multi_crop.make_predict_step(
-      member.network, member.config, protocol
+      member.network, member.config, config.eval, protocol
     )
     for member in members
   }

@@ -9,7 +9,7 @@ import numpy as np
 from googlenet import architectures
 from googlenet import loss as loss_lib
 from googlenet import train_step as step_lib
-from googlenet.architectures import Dense
+from googlenet.architectures.rows import Dense
 from googlenet.data.batches import TrainIndices
 from googlenet.train_state import TrainState
 
@@ -47,6 +47,7 @@ def find(
   state: TrainState,
   step: int,
   indices: TrainIndices,
+  image_size: int | None = None,
 ) -> str:
   """Says, in words, which layer was the first that was not finite.
 
@@ -55,6 +56,7 @@ def find(
     state: that the step began with.
     step: the step, 1 is the first.
     indices: of its batch.
+    image_size: what took the place of `data.image_size` in it.
 
   Returns:
     '' if all is finite in the share of the batch that this process has.
@@ -69,7 +71,7 @@ def find(
   if int(state.step) != step - 1:
     return ''  # the state is that of another step: nothing to be learned
   (batch,) = run.train.batches(indices)
-  outputs, grads = _outputs_and_gradients(run, state, batch)
+  outputs, grads = _outputs_and_gradients(run, state, batch, image_size)
   bad = {name for name in outputs if not _is_finite(outputs[name])}
   if name := first_bad(order, bad & set(order)):
     return f'first the output of {name}'
@@ -85,12 +87,12 @@ def _is_finite(array: Any) -> bool:
 
 
 def _outputs_and_gradients(
-  run: Any, state: TrainState, batch: step_lib.Batch
+  run: Any, state: TrainState, batch: step_lib.Batch, image_size: int | None
 ) -> tuple[dict[str, jax.Array], Any]:
   """Returns end points and scaled gradients [D, ...] of the local devices."""
   config = run.config
   policy = jmp.get_policy(config.train.precision)
-  loss_fn = loss_lib.make_loss_fn(run.network, config)
+  loss_fn = loss_lib.make_loss_fn(run.network, config, image_size)
 
   def compute(params, network_state, loss_scale, step, batch):
     places = step_lib.places(batch)
@@ -103,7 +105,7 @@ def _outputs_and_gradients(
       return value * loss_scale
 
     grads = jax.grad(loss)(params)
-    images = loss_lib.make_images(batch, keys[0], config)
+    images, _ = loss_lib.make_inputs(batch, keys[0], config, image_size)
     params, images = policy.cast_to_compute((params, images))
     outputs, _ = run.network.apply(
       params,

@@ -79,9 +79,7 @@ class Training:
     else:
       self._write_inputs(0)
     seed = replicated(np.uint32(config.seed))
-    sizes = image_sizes.parse_sizes(config.train.image_sizes)
-    total_steps = self._run.durations.total_steps
-    size_before = image_sizes.size_at(sizes, start.step + 1, total_steps)
+    size_before = self._image_size(start.step + 1)
     try:
       if start.about is not None and start.about['is_epoch_pending']:
         state = self._finish_epoch(start.step, state)
@@ -89,7 +87,7 @@ class Training:
         self._run.train.batches(self._indices(start.step, num_steps)),
         start=start.step + 1,
       ):
-        size = image_sizes.size_at(sizes, step, total_steps)
+        size = self._image_size(step)
         state, metrics = self._profiler.train_step(
           step, state, batch, seed, *([size] if size else [])
         )
@@ -116,6 +114,7 @@ class Training:
           state,
           error.step,
           self._indices(error.step - 1, error.step),
+          self._image_size(error.step),
         )
       except jax.errors.JaxRuntimeError:  # it takes more memory than a step
         where = ''
@@ -126,6 +125,11 @@ class Training:
       ) from error
     self._saver.finish()
     return state
+
+  def _image_size(self, step: int) -> int | None:
+    """Returns what takes the place of `data.image_size` in a step, from 1."""
+    sizes = image_sizes.parse_sizes(self._config.train.image_sizes)
+    return image_sizes.size_at(sizes, step, self._run.durations.total_steps)
 
   def _indices(self, start: int, stop: int):
     return batches.TrainIndices(
@@ -160,7 +164,7 @@ class Training:
       self._run.statistics_step,
       state.eval_params,
       state.eval_network_state,
-      self._run.train,
+      self._run.statistics,
       self._config,
     )
     return state.with_eval_network_state(network_state)
@@ -204,7 +208,8 @@ class Training:
     """Shows the images that the step after this one will be given."""
     if self._show_inputs and step < self._run.durations.num_steps:
       (batch,) = self._indices(step, step + 1)
-      self._writer.write_summary(step, self._show_inputs(batch, step))
+      shown = self._show_inputs(batch, step, self._image_size(step + 1))
+      self._writer.write_summary(step, shown)
 
   def _write_histograms(self, step: int, state: TrainState) -> None:
     if self._writer.has_tensorboard:

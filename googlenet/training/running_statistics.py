@@ -80,7 +80,7 @@ def estimate(
     statistics_step: made by `make_statistics_step`.
     params: on every local device.
     network_state: likewise; what is not estimated stays.
-    feed: of the training data.
+    feed: of the training data, as evaluation sees images.
     config: `eval.batch_norm_batches`, `train.batch_size` and `seed` are read.
   """
   num_examples, size = feed.dataset.num_examples, config.train.batch_size

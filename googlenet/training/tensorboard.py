@@ -4,6 +4,7 @@ Both follow from the state and the step number alone, so a run that was cut off
 shows the same as one that was not.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -14,9 +15,8 @@ import optax
 from tensorboardX import summary
 from tensorboardX.proto import summary_pb2
 
-from googlenet.augment import mixing
 from googlenet.data import batches, sources
-from googlenet.loss import make_images
+from googlenet.loss import make_inputs
 from googlenet.train_state import TrainState
 from googlenet.train_step import drawn
 
@@ -24,7 +24,7 @@ from googlenet.train_step import drawn
 _NUM_BINS = 60
 _BORDER = 2  # pixels between images
 # Running means of gradients, as optax's rules name them.
-_MOMENTA = ('trace', 'mu')
+_MOMENTA = ('trace', 'mu', 'm', 'm1')
 
 
 def make_show_inputs(
@@ -40,21 +40,20 @@ def make_show_inputs(
     dataset: of training.
 
   Returns:
-    (examples of a step's global batch, steps made before it) -> a grid of the
-    first of its images, named 'inputs'.
+    (examples of a step's global batch, steps made before it, what takes the
+    place of `data.image_size` in that step or None) -> a grid of the first of
+    its images, named 'inputs'.
   """
 
-  @jax.jit
-  def as_seen(batch, seed, step):
+  @functools.partial(jax.jit, static_argnames='image_size')
+  def as_seen(batch, seed, step, image_size):
     places = jax.numpy.arange(len(batch['image']))
     batch, (keys, _) = drawn(batch, places, seed, step, config.augment.flip)
-    images = make_images(batch, keys, config)
-    if mixing.is_on(config.augment):
-      labels = batch['label']
-      images = mixing.mix(images, labels, keys, config.augment).images
-    return images
+    return make_inputs(batch, keys, config, image_size)[0]
 
-  def show_inputs(batch: batches.IndexBatch, step: int) -> summary_pb2.Summary:
+  def show_inputs(
+    batch: batches.IndexBatch, step: int, image_size: int | None
+  ) -> summary_pb2.Summary:
     count = config.logging.images
     first = batch.indices[: count + count % 2]  # mixing takes pairs
     images, labels = dataset.read(first, batch.epoch)
@@ -64,7 +63,8 @@ def make_show_inputs(
       'index': first.astype(np.int32),
       'epoch': np.full(len(first), batch.epoch, np.int32),
     }
-    seen = as_seen(part, np.uint32(config.seed), np.int32(step))[:count]
+    seen = as_seen(part, np.uint32(config.seed), np.int32(step), image_size)
+    seen = seen[:count]
     pixels = np.asarray(seen) * np.float32(config.data.std)
     return image('inputs', grid(pixels + np.float32(config.data.mean)))
 
