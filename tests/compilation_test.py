@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
+from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet import loop
 from googlenet import train_step as step_lib
 from googlenet.data import batches
 from googlenet.runtime.compilation import compiled_with
@@ -45,7 +45,7 @@ def test_a_larger_program_may_hold_it():
 def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
   config,
 ):
-  run = loop.build(config_lib.resolve(config))
+  run = assembly.build(config_lib.resolve(config))
   kernels = run.network.kernels._replace(compiler_options=UNKNOWN)
   setting = run.network.setting._replace(kernels=kernels)
   network = run.network._replace(setting=setting)

@@ -21,8 +21,8 @@ from conftest import ROOT, load_config
 from PIL import Image
 
 import launch
+from googlenet import assembly, loop
 from googlenet import config as config_lib
-from googlenet import loop
 from googlenet.demo import answer
 from googlenet.errors import UserError
 from googlenet.inference import insight, trained
@@ -56,7 +56,7 @@ def member(workdir):
 
 
 def test_answer_says_what_the_network_does(member):
-  dataset = loop.load_split(member.config, 'eval_split')
+  dataset = assembly.load_split(member.config, 'eval_split')
   (image,), _ = dataset.read(np.arange(1))
   told = answer.answer(member, image)
   json.dumps(told, allow_nan=False)
@@ -113,7 +113,7 @@ def test_a_network_without_maps_or_blocks(config):
   config.model.width_multiplier = 0.02
   config.data.image_size = 32
   config = config_lib.resolve(config)
-  network = loop.make_network(config)
+  network = assembly.make_network(config)
   params, state = init_from_numpy(network, (32, 32, 1), 0)
   names = tuple('abcdefghij')
   member = trained.Trained(

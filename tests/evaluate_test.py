@@ -9,7 +9,7 @@ import pytest
 import small_run
 
 import launch
-from googlenet import checkpoint, loop
+from googlenet import assembly, checkpoint
 from googlenet.errors import UserError
 from googlenet.inference import trained
 from googlenet.preprocess import preprocess
@@ -85,7 +85,7 @@ def test_weights_are_averaged(run, capfd, tmp_path):
   assert '3 weights averaged' in out
   told = json.loads(path.read_text())
   # From the definition: the mean network on the images.
-  dataset = loop.load_split(members[0].config, 'eval_split')
+  dataset = assembly.load_split(members[0].config, 'eval_split')
   images, labels = dataset.read(np.arange(300))
   x = preprocess(images, members[0].config.data)
   outputs, _ = mean.network.apply(

@@ -9,7 +9,7 @@ import pytest
 from conftest import SMALL
 from run_files import files_under
 
-from googlenet import checkpoint, loop, optimizer, transfer
+from googlenet import assembly, checkpoint, optimizer, transfer
 from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet.errors import UserError
@@ -35,7 +35,7 @@ class Case:
 def make(config, channels=1, seed=0, **model):
   config = config.copy_and_resolve_references()
   config.model.update({'kernels': 'xla', **model})
-  network = loop.make_network(config_lib.resolve(config))
+  network = assembly.make_network(config_lib.resolve(config))
   return Case(network, *init_from_numpy(network, (28, 28, channels), seed))
 
 

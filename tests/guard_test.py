@@ -9,8 +9,8 @@ import pytest
 from resume_test import small, train  # noqa: F401
 from run_files import records
 
+from googlenet import assembly, guard
 from googlenet import config as config_lib
-from googlenet import guard, loop
 from googlenet import train_step as step_lib
 from googlenet.data import batches
 from googlenet.metrics import NonFiniteError
@@ -141,7 +141,7 @@ def test_average_of_the_parameters(config):
 
 def broken_at(monkeypatch, steps):
   """Makes the gradients of some steps not finite."""
-  build = loop.build
+  build = assembly.build
 
   def broken(config):
     run = build(config)
@@ -161,7 +161,7 @@ def broken_at(monkeypatch, steps):
 
     return run._replace(train_step=train_step)
 
-  monkeypatch.setattr(loop, 'build', broken)
+  monkeypatch.setattr(assembly, 'build', broken)
 
 
 def test_a_run_that_skips(small, tmp_path, monkeypatch, capsys):  # noqa: F811
@@ -197,7 +197,7 @@ def test_a_run_that_ends(small, tmp_path, monkeypatch, policy, steps, last):  # 
 def test_the_first_bad_layer_in_the_order_of_the_network(config):
   config.model.variant = 'tiny'
   config.augment.flip = 'alternating'
-  run = loop.build(config_lib.resolve(config))
+  run = assembly.build(config_lib.resolve(config))
   order = diagnosis.layer_names(run.network.architecture)
   assert order[-1] == 'logits'
 

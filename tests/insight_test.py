@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet import loop
 from googlenet.architectures import ARCHITECTURES, blocks
 from googlenet.architectures.googlenet import TINY
 from googlenet.architectures.rows import Stage
@@ -19,7 +19,7 @@ from googlenet.train_state import replicated
 def make_trained(config, channels=1):
   """A network that was never trained, but has biases of all sizes."""
   config = config_lib.resolve(config)
-  network = loop.make_network(config)
+  network = assembly.make_network(config)
   size = config.data.image_size
   shape = (size, size, channels)
   params, state = init_from_numpy(network, shape, 3)
@@ -127,7 +127,7 @@ def test_the_last_branches_and_the_bias_add_up_to_the_logits(tiny):
 )
 def test_branches_fill_each_block(config, variant):
   config.model.variant, config.data.image_size = variant, 299
-  network = loop.make_network(config_lib.resolve(config))
+  network = assembly.make_network(config_lib.resolve(config))
   shapes = config_lib.analysis.walk(network.architecture, (299, 299, 1), 10)
   names = insight.block_names(network)
   assert bool(names) == (variant != 'residual')

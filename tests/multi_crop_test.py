@@ -8,8 +8,8 @@ import photos
 import pytest
 from PIL import Image
 
+from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet import loop
 from googlenet.fields import FIELDS
 from googlenet.inference import trained
 from googlenet.modes import evaluate
@@ -35,7 +35,7 @@ def photos_config(config, photos_dir):
 
 def member(config, seed):
   config = config_lib.resolve(config)
-  network = loop.make_network(config)
+  network = assembly.make_network(config)
   params, state = init_from_numpy(network, (SIZE, SIZE, 3), seed)
   params = jax.tree.map(lambda w: 2 * w, params)  # less alike predictions
   return trained.Trained(
@@ -90,7 +90,7 @@ def test_scores_are_those_of_the_averaged_predictions(
 ):
   photos_config.eval.crops = crops
   members = [member(photos_config, seed) for seed in range(num_members)]
-  dataset = loop.load_split(members[0].config, 'eval_split')
+  dataset = assembly.load_split(members[0].config, 'eval_split')
   reader = dataset.read.read
   if reader._source is None:
     reader.open()

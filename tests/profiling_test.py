@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import small_config
 
-from googlenet import architectures, loop
+from googlenet import architectures, assembly, loop
 from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet.architectures import blocks
@@ -179,7 +179,7 @@ def test_without_profile_steps_nothing_is_traced(plain_run):
 
 
 def test_a_run_that_fails_closes_its_trace(config, tmp_path, monkeypatch):
-  build = loop.build
+  build = assembly.build
 
   def broken(config):
     parts = build(config)
@@ -193,7 +193,7 @@ def test_a_run_that_fails_closes_its_trace(config, tmp_path, monkeypatch):
 
     return parts._replace(train_step=train_step)
 
-  monkeypatch.setattr(loop, 'build', broken)
+  monkeypatch.setattr(assembly, 'build', broken)
   config.logging.profile_steps = 3
   with pytest.raises(KeyboardInterrupt):
     run(config, tmp_path / 'run')

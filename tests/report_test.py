@@ -15,7 +15,7 @@ from conftest import ROOT
 from PIL import Image
 
 import launch
-from googlenet import loop
+from googlenet import assembly
 from googlenet.inference import insight, trained
 from googlenet.report import classes, figures, markup, pictures, runs
 from googlenet.scoring import scores
@@ -183,7 +183,7 @@ def test_scores_and_errors_are_those_of_the_network(page, run):
   expected = [i for _, i in sorted(wrong)[: classes.NUM_ERRORS]]
   shown = re.findall(r', image (\d+)', page.sections['errors'])
   assert [int(i) for i in shown] == expected
-  dataset = loop.load_split(one.config, 'eval_split')
+  dataset = assembly.load_split(one.config, 'eval_split')
   pixels, labels = dataset.read(np.array(expected[:1]))
   (first, *_) = [
     a for tag, a in page.elements if tag == 'img' and 'taken for' in a['alt']
@@ -194,7 +194,9 @@ def test_scores_and_errors_are_those_of_the_network(page, run):
 
 def test_the_maps_are_of_the_chosen_image(page, run):
   one = trained.load_run(run)
-  pixels, labels = loop.load_split(one.config, 'eval_split').read(np.array([7]))
+  pixels, labels = assembly.load_split(one.config, 'eval_split').read(
+    np.array([7])
+  )
   text = page.sections['maps']
   assert f'Image 7: {one.class_names[labels[0]]}' in text
   for line in (

@@ -14,7 +14,7 @@ from conftest import ROOT, SMALL
 from run_files import assert_same_run, records
 
 import launch
-from googlenet import checkpoint, loop
+from googlenet import assembly, checkpoint, loop
 from googlenet import config as config_lib
 from googlenet.checkpoint import archive
 from googlenet.checkpoint.saver import WriteError
@@ -35,7 +35,7 @@ def train(config, workdir, **options):
 
 def killed_at(monkeypatch, step):
   """Makes the program end before a step."""
-  build = loop.build
+  build = assembly.build
 
   def broken(config):
     run = build(config)
@@ -47,7 +47,7 @@ def killed_at(monkeypatch, step):
 
     return run._replace(train_step=train_step)
 
-  monkeypatch.setattr(loop, 'build', broken)
+  monkeypatch.setattr(assembly, 'build', broken)
 
 
 @pytest.fixture
@@ -377,7 +377,7 @@ def test_a_last_save_that_fails_ends_the_run_unfinished(
 def test_a_folder_that_goes_away_ends_the_run_with_a_line(
   small, tmp_path, monkeypatch, capsys
 ):
-  build = loop.build
+  build = assembly.build
 
   def broken(config):
     run = build(config)
@@ -389,7 +389,7 @@ def test_a_folder_that_goes_away_ends_the_run_with_a_line(
 
     return run._replace(train_step=train_step)
 
-  monkeypatch.setattr(loop, 'build', broken)
+  monkeypatch.setattr(assembly, 'build', broken)
   with pytest.raises(WriteError, match='step 30 .*No such file') as error:
     train(small, tmp_path / 'run')
   assert '\n' not in str(error.value)

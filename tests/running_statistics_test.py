@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from googlenet import checkpoint, loop
+from googlenet import assembly, checkpoint, loop
 from googlenet import config as config_lib
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
@@ -32,7 +32,7 @@ def estimate(run, params, network_state):
 
 
 def test_the_mean_over_batches_of_what_each_has(normalized):
-  run = loop.build(config_lib.resolve(normalized))
+  run = assembly.build(config_lib.resolve(normalized))
   batches = list(run.train.batches(TrainIndices(0, 200, 32, 0, 3)))
   state = estimate(run, run.state.params, run.state.network_state)
   w = np.asarray(run.state.params['conv_1/conv_7x7']['w'], np.float64)
@@ -57,7 +57,7 @@ def test_the_mean_over_batches_of_what_each_has(normalized):
 
 def test_frozen_parts_keep_theirs_to_the_bit(normalized):
   normalized.finetune.frozen = ('conv_1',)
-  run = loop.build(config_lib.resolve(normalized))
+  run = assembly.build(config_lib.resolve(normalized))
   state = estimate(run, run.state.params, run.state.network_state)
   for name, value in run.state.network_state['conv_1/conv_7x7'].items():
     np.testing.assert_array_equal(state['conv_1/conv_7x7'][name], value)
@@ -69,7 +69,7 @@ def test_what_was_evaluated_is_saved(normalized, tmp_path, capsys, ema_decay):
   normalized.train.ema_decay = ema_decay
   config = config_lib.resolve(normalized)
   result = loop.train_and_evaluate(config, tmp_path / 'run')
-  run = loop.build(config)
+  run = assembly.build(config)
   saved = checkpoint.restore(
     checkpoint.path_of(tmp_path / 'run', 6),
     run.state.params,

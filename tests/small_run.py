@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from conftest import ROOT, load_config
 
-from googlenet import checkpoint, loop
+from googlenet import assembly, checkpoint, loop
 from googlenet import config as config_lib
 from googlenet.checkpoint.workdir import write_text
 from googlenet.network.initialization import init_from_numpy
@@ -38,7 +38,7 @@ def untrained(
 ) -> pathlib.Path:
   """Writes what imported weights leave: a config and parameters, no more."""
   config = small_config(**fields)
-  network = loop.make_network(config)
+  network = assembly.make_network(config)
   size = config.data.image_size
   params, state = init_from_numpy(network, (size, size, channels), 0)
   trees = {'params': params, 'network_state': state}

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
+from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet import loop
 from googlenet import loss as loss_lib
 from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
@@ -227,7 +227,7 @@ def test_evaluation_masks_padding(config):
 @pytest.mark.parametrize('batch_size', [1000, 384])
 def test_evaluate_counts_every_example_once(config, on_device_mb, batch_size):
   config.data.on_device_mb = on_device_mb
-  run = loop.build(config_lib.resolve(config))
+  run = assembly.build(config_lib.resolve(config))
   scores = evaluate(
     run.eval_step,
     run.state.params,

@@ -12,7 +12,7 @@ from PIL import Image
 from saved_run import CLASS_NAMES, save_run
 
 import googlenet
-from googlenet import architectures, inference, loop
+from googlenet import architectures, assembly, inference
 from googlenet import config as config_lib
 from googlenet.data import files, images
 from googlenet.data.sources import load_dataset
@@ -116,7 +116,7 @@ def test_names_of_end_points_are_those_of_the_network(config, variant):
   size = 299 if variant == 'inception_v3' else 224
   config.data.image_size = size
   config = config_lib.resolve(config)
-  network = loop.make_network(config)
+  network = assembly.make_network(config)
   image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
   shapes = jax.eval_shape(network.init, jax.random.key(0), image)
   outputs, _ = jax.eval_shape(
@@ -255,7 +255,7 @@ def test_files_are_read_as_the_data_set_is(config, tmp_path):
   config.model.num_classes = 4
   for resize in (0, 40):
     config.data.resize = resize
-    dataset = loop.load_split(config_lib.resolve(config), 'eval_split')
+    dataset = assembly.load_split(config_lib.resolve(config), 'eval_split')
     reader = dataset.read.read
     if reader._source is None:
       reader.open()

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet import loop
 from googlenet.augment import views
 from googlenet.data.batches import eval_batches
 from googlenet.errors import UserError
@@ -54,7 +54,7 @@ def test_scores_are_those_of_the_mean_in_both_ways_to_evaluate(config):
   config.data.eval_split = 'test[:50]'
   config.eval.flip, config.eval.shift, config.eval.batch_size = True, 2, 20
   config = config_lib.resolve(config)
-  run = loop.build(config)
+  run = assembly.build(config)
   params = jax.tree.map(np.asarray, run.state.params)
   losses, hits = [], []
   for batch in eval_batches(run.evaluation, 20):

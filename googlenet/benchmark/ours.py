@@ -1,7 +1,7 @@
 """A process that measures this project: `python -m googlenet.benchmark.ours`.
 
 A job comes as JSON on stdin (see `runner`), a report leaves as one line of JSON
-on stdout. What is timed is what `loop` runs: its data, its feed, its steps.
+on stdout. What is timed is what `loop` does: its data, its feed, its steps.
 """
 
 import json
@@ -17,8 +17,8 @@ import jmp
 import ml_collections
 import numpy as np
 
+from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet import loop
 from googlenet import loss as loss_lib
 from googlenet import train_step as step_lib
 from googlenet.benchmark.clock import intervals, median_seconds, seconds
@@ -54,9 +54,9 @@ def peak_bytes() -> int:
 
 
 class Training:
-  """A run as `loop` makes it, advanced step by step."""
+  """A run as `assembly.build` makes it, advanced step by step."""
 
-  def __init__(self, run: loop.Run):
+  def __init__(self, run: assembly.Run):
     self.run, self.state = run, run.state
     self._seed = replicated(np.uint32(run.config.seed))
     self._made = 0
@@ -109,7 +109,7 @@ def measure_size(training: Training) -> dict[str, float]:
   count, in_flight = config.benchmark.steps, steps_in_flight()
   first_s = seconds(lambda: next(training.steps(1)))
   first_done = time.time()
-  release_free_memory()  # as `loop` does
+  release_free_memory()  # as `training.epochs` does
   calls = 1 + count + in_flight
   train_s = statistics.median(intervals(training.steps(calls), in_flight))
   peak = peak_bytes()
@@ -125,7 +125,7 @@ def measure_size(training: Training) -> dict[str, float]:
   }
 
 
-def make_parts(run: loop.Run) -> tuple[Callable, Callable]:
+def make_parts(run: assembly.Run) -> tuple[Callable, Callable]:
   """Returns the pmapped loss and gradient of a training step.
 
   Both are (params, network_state, batch) -> arrays with a device axis, not
@@ -209,14 +209,14 @@ def measure_shares(training: Training) -> dict[str, float]:
   )
 
 
-def build(config: Config, batch_size: int) -> loop.Run:
+def build(config: Config, batch_size: int) -> assembly.Run:
   """Returns the run of one batch size.
 
   Raises:
-    UserError: as `loop.build`, where it speaks of the batch size by its field.
+    UserError: as `assembly.build`, the batch size by the name of its field.
   """
   try:
-    return loop.build(with_train(config, batch_size=batch_size))
+    return assembly.build(with_train(config, batch_size=batch_size))
   except UserError as error:
     text = str(error)
     if batch_size != config.train.batch_size:
@@ -255,7 +255,7 @@ def measure(config: Config, batch_sizes: list[int], started: float) -> dict:
 def describe(training: Training) -> dict[str, Any]:
   """Returns what network runs on what devices."""
   run, devices = training.run, jax.devices()
-  image_shape = loop.image_shape(run.config, run.train.dataset)
+  image_shape = assembly.image_shape(run.config, run.train.dataset)
   return {
     'framework': f'jax {jax.__version__}',
     'backend': jax.default_backend(),

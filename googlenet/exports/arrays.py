@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from googlenet import checkpoint, loop
+from googlenet import assembly, checkpoint
 from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.exports.about import about
@@ -76,7 +76,7 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
     )
   size = config.data.image_size
   image_shape = (size, size, config.data.channels or channels)
-  network = loop.make_network(config)
+  network = assembly.make_network(config)
   shapes = dict(zip(_TREES, abstract_init(network, image_shape), strict=True))
 
   def tree_of(tree_name: str) -> dict[str, dict[str, np.ndarray]]:

@@ -16,7 +16,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from googlenet import checkpoint, inference, loop
+from googlenet import assembly, checkpoint, inference
 from googlenet import config as config_lib
 from googlenet import network as network_lib
 from googlenet.checkpoint.workdir import read_classes
@@ -202,7 +202,7 @@ def load_run(
   if config is None:
     config = config_lib.resolve(config_lib.load(workdir / 'config.json'))
   class_names = read_classes(workdir, config.model.num_classes)
-  network = loop.make_network(config)
+  network = assembly.make_network(config)
   use_ema = bool(config.train.ema_decay)
   size = config.data.image_size
 

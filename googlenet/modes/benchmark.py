@@ -14,7 +14,7 @@ from typing import Any
 
 import ml_collections
 
-from googlenet import loop
+from googlenet import assembly
 from googlenet.benchmark import contenders, results, runner, table
 from googlenet.checkpoint.workdir import check_workdir
 
@@ -55,15 +55,15 @@ def measure(
   Raises:
     UserError: as `run`.
   """
-  dataset = loop.load_split(config, 'train_split')
-  loop.load_split(config, 'eval_split')
+  dataset = assembly.load_split(config, 'train_split')
+  assembly.load_split(config, 'eval_split')
   contenders.check_batch_sizes(config, dataset.num_examples)
   python, why_not = contenders.find_torch(config.benchmark.torch_python)
   if python and not contenders.has_torch_peer(config.model):
     python, why_not = '', 'it has the plain networks alone, as they are defined'
   if why_not:
     print(f'torch is left out: {why_not}', flush=True)
-  channels = loop.image_shape(config, dataset)[-1]
+  channels = assembly.image_shape(config, dataset)[-1]
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
 

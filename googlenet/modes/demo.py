@@ -9,7 +9,7 @@ import time
 import ml_collections
 import numpy as np
 
-from googlenet import loop
+from googlenet import assembly
 from googlenet.demo import answer
 from googlenet.errors import UserError
 from googlenet.inference import trained
@@ -102,7 +102,7 @@ def load_examples(config: ml_collections.FrozenConfigDict) -> list[bytes]:
   own.
   """
   try:
-    dataset = loop.load_split(config, 'eval_split')
+    dataset = assembly.load_split(config, 'eval_split')
     count = min(_NUM_EXAMPLES, dataset.num_examples)
     first, _ = dataset.read(np.arange(count))
   except UserError as error:

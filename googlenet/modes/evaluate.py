@@ -7,8 +7,8 @@ import pathlib
 import jax
 import ml_collections
 
+from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet import loop
 from googlenet.augment import views
 from googlenet.checkpoint.workdir import check_new_file, write_text
 from googlenet.errors import UserError, did_you_mean
@@ -59,8 +59,8 @@ def run(
     _check_same_images(config, workdir, *other)
   runs = [(workdir, config), *others]
   paths = [averaging.select(folder, checkpoint) for folder, _ in runs]
-  dataset = loop.load_split(config, 'eval_split')
-  channels = loop.image_shape(config, dataset)[-1]
+  dataset = assembly.load_split(config, 'eval_split')
+  channels = assembly.image_shape(config, dataset)[-1]
   members = [
     trained.load_run(folder, member_config, channels, path)
     for (folder, member_config), chosen in zip(runs, paths, strict=True)
@@ -113,13 +113,13 @@ def _with_statistics(member: trained.Trained) -> trained.Trained:
   config = member.config
   if not config.eval.batch_norm_batches:
     return member
-  train = loop.load_split(config, 'train_split', is_augmented=False)
+  train = assembly.load_split(config, 'train_split', is_augmented=False)
   config_lib.durations(config.train, train.num_examples, jax.device_count())
   network_state = running_statistics.estimate(
     running_statistics.make_statistics_step(config),
     member.params,
     member.network_state,
-    loop.make_feed(config, train),
+    assembly.make_feed(config, train),
     config,
   )
   return member._replace(network_state=network_state)

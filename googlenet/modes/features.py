@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from googlenet import inference, loop
+from googlenet import assembly, inference
 from googlenet.data import batches, files
 from googlenet.data.sources import Dataset
 from googlenet.inference import feature_files, outputs, trained
@@ -59,8 +59,8 @@ def run(
   format = outputs.format_of(output, format, FORMATS)
   outputs.check_new(output)
   paths = files.find(images, sys.stdin) if images else []
-  dataset = None if images else loop.load_split(config, 'eval_split')
-  channels = loop.image_shape(config, dataset)[-1] if dataset else None
+  dataset = None if images else assembly.load_split(config, 'eval_split')
+  channels = assembly.image_shape(config, dataset)[-1] if dataset else None
   net = trained.load_run(workdir, config, channels)
   names = [name for name in end_points.split(',') if name]
   names = tuple(dict.fromkeys(names)) or (
@@ -131,7 +131,7 @@ def _of_split(
   net: trained.Trained, dataset: Dataset, names: tuple[str, ...]
 ) -> Iterator[Part]:
   step = net.apply.step(names)
-  feed = loop.make_feed(net.config, dataset)
+  feed = assembly.make_feed(net.config, dataset)
 
   def flat(array: Any, is_real: np.ndarray) -> np.ndarray:
     array = np.asarray(array)

@@ -9,8 +9,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet import loop
 from googlenet.checkpoint.workdir import check_writable, write_text
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
@@ -82,7 +82,7 @@ def _of_network(
     text = 'No checkpoint so far: scores, errors and maps are left out.'
     return [Section('classes', 'Classes', sections.note(text))]
   dataset, problem = _load_split(files)
-  channels = dataset and loop.image_shape(files.config, dataset)[-1]
+  channels = dataset and assembly.image_shape(files.config, dataset)[-1]
   one = trained.load_run(files.workdir, files.config, channels)
   block = inside.choose_block(one, block)
   if dataset is None:
@@ -127,7 +127,7 @@ def _load_split(files: runs.RunFiles) -> tuple[Dataset | None, str]:
     UserError: that is because of a field that was changed for the report.
   """
   try:
-    return loop.load_split(files.config, 'eval_split'), ''
+    return assembly.load_split(files.config, 'eval_split'), ''
   except UserError as error:
     path = pathlib.Path(files.workdir) / 'config.json'
     if differences(config_lib.load(path), files.config):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import ml_collections
 
-from googlenet import architectures, loop
+from googlenet import architectures, assembly
 from googlenet.architectures import analysis
 from googlenet.network import make_network
 from googlenet.network.initialization import abstract_init, count_parameters
@@ -47,8 +47,8 @@ def run(
     compare: a line for each network, in place of the layers of one.
   """
   del workdir, started
-  dataset = loop.load_split(config, 'train_split')
-  height, width, channels = image_shape = loop.image_shape(config, dataset)
+  dataset = assembly.load_split(config, 'train_split')
+  height, width, channels = image_shape = assembly.image_shape(config, dataset)
   size = f'{height}x{width}x{channels}'
   if compare:
     print(f'{size}, {config.model.num_classes} classes')

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from googlenet import loop
+from googlenet import assembly
 from googlenet.data import batches, images, sources
 from googlenet.inference.trained import Trained
 from googlenet.scoring import multi_crop
@@ -65,8 +65,8 @@ def predict_split(
   }
   total, labels, done = 0.0, None, 0
   for transform in transforms:
-    dataset = loop.load_split(config, 'eval_split', transform)
-    feed = loop.make_feed(config, dataset)
+    dataset = assembly.load_split(config, 'eval_split', transform)
+    feed = assembly.make_feed(config, dataset)
     parts, answers = [], []
     for batch in batches.eval_batches(feed, config.eval.batch_size):
       probabilities = sum(
@@ -88,7 +88,7 @@ def predict_split(
     labels = np.concatenate(answers)
   count = np.float32(len(transforms) * len(members))
   return Predictions(
-    loop.load_split(config, 'eval_split'), total / count, labels
+    assembly.load_split(config, 'eval_split'), total / count, labels
   )
 
 

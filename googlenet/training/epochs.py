@@ -38,7 +38,7 @@ class Training:
     """Makes none yet.
 
     Args:
-      run: a `loop.Run`.
+      run: a `assembly.Run`.
       writer: of the files of the run.
       recorder: of its metrics.
       profiler: makes single steps.
