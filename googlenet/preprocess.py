@@ -1,7 +1,7 @@
 """From stored pixels to what the network sees: pure jnp, on the device.
 
 The same functions serve training, evaluation and prediction; what training
-does to images beside is in `augment` and `mixing`.
+does to images beside is in `augment`.
 """
 
 import chex

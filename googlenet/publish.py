@@ -4,15 +4,15 @@
 
 The new folder is a workdir like that of the run (evaluate, predict, report,
 demo, features, export and fine-tuning take it), without what only training
-needs: the newest checkpoint alone, of it the parameters and statistics that
-were evaluated. config.json is that of the run, but for data.data_dir (a
-machine's own) and eval.batch_norm_batches (0: the statistics are in the file).
+needs: the last checkpoint alone, of it the parameters and statistics that were
+evaluated. config.json is that of the run, but for what is a machine's own
+(data.data_dir, train.compilation_cache, benchmark.torch_python) and for
+eval.batch_norm_batches (0: the statistics are in the file).
 `sha256sum -c SHA256SUMS` in that folder checks all of it.
 """
 
 import argparse
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -27,9 +27,16 @@ from googlenet import config as config_lib
 from googlenet.checkpoint.workdir import write_text
 from googlenet.errors import UserError
 from googlenet.inference import trained
+from googlenet.report import runs
 from googlenet.transfer import pretrained
 
 SUMS = 'SHA256SUMS'
+# Paths of the machine, and what others begin with.
+_OF_A_MACHINE = {
+  'data.data_dir': '',
+  'train.compilation_cache': '~/.cache/googlenet-haiku',
+  'benchmark.torch_python': '',
+}
 # What stays as it is, where the run has it.
 _COPIED = ('classes.txt', 'metrics.jsonl', 'result.json')
 
@@ -47,21 +54,28 @@ def publish(
     The path of the checkpoint in it.
 
   Raises:
-    UserError: `run` is no finished run or its checkpoint is damaged, or
+    UserError: `run` is no finished run or its last checkpoint is damaged, or
       `folder` holds something or cannot be made.
   """
   run, folder = pathlib.Path(run), pathlib.Path(folder)
   config = config_lib.load(run / 'config.json')
-  if not (run / 'result.json').is_file():
+  result = runs.read(str(run)).result
+  if not result:
     raise UserError(
-      f'{run} is not finished, it has no result.json: go on with it by python '
-      f'launch.py --workdir={run}'
+      f'{run} is not finished, it has no whole result.json: go on with it by '
+      f'python launch.py --workdir={run}'
     )
   if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
     raise UserError(
       f'{folder} is there already and is not overwritten: give a new folder'
     )
   source, restored = pretrained.read_run(run)
+  if int(restored.step) != result.get('step'):
+    raise UserError(
+      f'{run}/result.json is of step {result.get("step", "?")}, the newest '
+      f'checkpoint that is whole of step {int(restored.step)}, which is not '
+      'what was scored: train it again'
+    )
   prefix = 'ema_' if config.train.ema_decay else ''
   state = {
     f'{prefix}params': restored.params,
@@ -72,7 +86,7 @@ def publish(
   snapshot = checkpoint.Snapshot(
     restored.step, state, about, np.zeros((0, 0), np.float64)
   )
-  config.data.data_dir = ''
+  config.update_from_flattened_dict(_OF_A_MACHINE)
   config.eval.batch_norm_batches = 0
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -114,8 +128,8 @@ def main(argv: Sequence[str]) -> int:
   options = parser.parse_args(argv)
   try:
     path = publish(options.run, options.folder)
-    result = json.loads((pathlib.Path(options.run) / 'result.json').read_text())
-  except UserError as error:
+    result = runs.read(options.run).result
+  except (UserError, OSError) as error:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     return 2
   size = path.stat().st_size / 1e6

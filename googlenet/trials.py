@@ -4,8 +4,9 @@
   python -m googlenet.trials runs/* --base=configs/fmnist28_fast.py --format=csv
 
 One row a run: how its config differs from the base, its seed, the split it was
-scored on, test accuracy (the last and the best), images/s, minutes, and whether
-it is finished. Runs that differ in their seed alone make a row of their mean.
+scored on, accuracy (the last and the best), images/s, minutes, and whether it
+is finished. Finished runs that differ in their seed alone make a row of their
+mean; of two with the same seed the first counts.
 """
 
 import argparse
@@ -24,12 +25,17 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
+from googlenet.report import runs
 from googlenet.training.resume import MAY_CHANGE, differences
 
-# They are no part of a recipe: where and how a run is made, kept and shown.
+# They are no part of a recipe: where and how a run is made, kept and shown, and
+# when it is scored.
 _LEFT_OUT = (
   'seed',
   'data.eval_split',
+  'eval.every_epochs',
+  'eval.batch_size',
+  'eval.crops',
   *(name for name in MAY_CHANGE if not name.startswith('eval.')),
 )
 _SECTIONS_LEFT_OUT = ('checkpoint', 'logging')
@@ -58,7 +64,7 @@ class Group(NamedTuple):
   split: str
   seeds: int
   mean: float  # of the last accuracies
-  deviation: float  # of the sample; 0 for one seed
+  deviation: float | None  # of the sample; None for one seed
   minutes: float | None  # mean
 
 
@@ -74,76 +80,58 @@ def describe_changes(
   )
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the records of metrics.jsonl; a line that was cut off ends it."""
-  records = []
-  try:
-    text = path.read_text(encoding='utf-8')
-  except FileNotFoundError:
-    return []
-  for line in text.splitlines():
-    try:
-      records.append(json.loads(line))
-    except ValueError:
-      break
-  return records
-
-
 def read_trial(
   workdir: str | os.PathLike[str], base: ml_collections.ConfigDict
 ) -> Trial:
   """Reads a run.
 
   Raises:
-    UserError: the folder holds none, or its config is damaged.
+    UserError: the folder holds none, or it cannot be read.
   """
-  folder = pathlib.Path(workdir)
-  config = load_config(folder)
-  records = read_metrics(folder / 'metrics.jsonl')
-  evaluated = [r for r in records if 'eval/accuracy' in r]
-  rates = [
-    r['train/images_per_second']
-    for r in records
-    if r.get('train/images_per_second')
-  ]
   try:
-    result = json.loads((folder / 'result.json').read_text(encoding='utf-8'))
-  except (FileNotFoundError, ValueError):
-    result = {}
-  rate = statistics.median(rates) if rates else None
-  seconds = result.get('seconds')
+    files = runs.read(str(workdir))
+  except OSError as error:
+    raise UserError(f'{workdir}: {error.strerror}') from error
+  config = files.config
+  _, accuracies = files.curve('eval/accuracy')
+  _, rates = files.curve('train/images_per_second')
+  evaluated = [r for r in files.records if 'eval/accuracy' in r]
+  seconds = files.result.get('seconds')
   return Trial(
     str(workdir),
     describe_changes(base, config),
     config.seed,
     config.data.eval_split,
-    evaluated[-1]['epoch'] if evaluated else None,
+    evaluated[-1].get('epoch') if evaluated else None,
     config.train.epochs,
-    evaluated[-1]['eval/accuracy'] if evaluated else None,
-    max((r['eval/accuracy'] for r in evaluated), default=None),
-    result.get('train/images_per_second', rate),
+    accuracies[-1] if accuracies else None,
+    max(accuracies, default=None),
+    files.result.get(
+      'train/images_per_second', statistics.median(rates) if rates else None
+    ),
     None if seconds is None else seconds / 60,
-    bool(result),
+    bool(files.result),
   )
 
 
 def make_groups(trials: Sequence[Trial]) -> list[Group]:
   """Returns means over the seeds of finished runs, the best first."""
-  groups: dict[tuple[str, str], list[Trial]] = {}
+  groups: dict[tuple[str, str], dict[int, Trial]] = {}
   for trial in trials:
     if trial.is_finished and trial.accuracy is not None:
-      groups.setdefault((trial.changes, trial.split), []).append(trial)
+      group = groups.setdefault((trial.changes, trial.split), {})
+      group.setdefault(trial.seed, trial)
   made = []
   for (changes, split), members in groups.items():
-    scores = [trial.accuracy for trial in members]
-    minutes = [t.minutes for t in members if t.minutes is not None]
+    scores = [trial.accuracy for trial in members.values()]
+    minutes = [t.minutes for t in members.values() if t.minutes is not None]
     made.append(
       Group(
         changes,
         split,
         len(scores),
         statistics.mean(scores),
-        statistics.stdev(scores) if len(scores) > 1 else 0.0,
+        statistics.stdev(scores) if len(scores) > 1 else None,
         statistics.mean(minutes) if minutes else None,
       )
     )

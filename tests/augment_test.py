@@ -160,6 +160,20 @@ def test_erasing_fills_one_rectangle_and_nothing_else():
   assert (min(tops), min(lefts), max(bottoms), max(rights)) == (0, 0, 20, 30)
 
 
+def test_the_aspect_of_what_is_erased_is_height_by_width():
+  images = np.full((50, 40, 40, 1), 255, np.uint8)
+  erased = augmented(
+    images,
+    erase_probability=1.0,
+    erase_area=(0.1, 0.2),
+    erase_aspect=(2.0, 3.0),
+    fill='black',
+  )
+  for pair in zip(images, erased, strict=True):
+    top, left, bottom, right = changed_box(*pair)
+    assert bottom - top > 1.5 * (right - left)
+
+
 def test_a_rectangle_that_never_fits_erases_nothing():
   images = random_images(20, 8, 8, 1)
   made = augmented(
@@ -211,12 +225,14 @@ def apply(image, name, strength):
 
 
 def pillow(image, name, strength):
-  """What Pillow makes of a grey image."""
-  image = Image.fromarray(image[..., 0])
+  """What Pillow makes of an image."""
+  shape = image.shape
+  image = Image.fromarray(image[..., 0] if shape[-1] == 1 else image)
   factor = 1 + 0.9 * strength
   made = {
     'identity': lambda: image,
     'autocontrast': lambda: ImageOps.autocontrast(image),
+    'equalize': lambda: ImageOps.equalize(image),
     'brightness': lambda: ImageEnhance.Brightness(image).enhance(factor),
     'contrast': lambda: ImageEnhance.Contrast(image).enhance(factor),
     'sharpness': lambda: ImageEnhance.Sharpness(image).enhance(factor),
@@ -225,13 +241,15 @@ def pillow(image, name, strength):
     ),
     'solarize': lambda: ImageOps.solarize(image, 256 * (1 - abs(strength))),
   }[name]()
-  return np.asarray(made)[..., None]
+  return np.asarray(made).reshape(shape)
 
 
 @pytest.mark.parametrize('strength', [-1.0, -0.5, 0.25, 1.0])
 @pytest.mark.parametrize('name', rand_augment.INTENSITY)
-def test_intensity_is_that_of_pillow(name, strength):
-  image = random_images(9, 12, 1, seed=1) // 2 + 40
+@pytest.mark.parametrize('channels', [1, 3])
+def test_intensity_is_that_of_pillow(channels, name, strength):
+  image = random_images(40, 60, channels, seed=1) // 2 + 40
+  image[..., 0] //= 2  # another mean in each colour
   made = apply(image, name, strength).astype(int)
   # Pillow cuts off what we round.
   np.testing.assert_allclose(made, pillow(image, name, strength), atol=2)
@@ -277,7 +295,7 @@ def test_shear_and_rotation_are_those_of_pillow(name, strength):
 
 def test_every_operation_is_drawn():
   """One operation an image: the pictures are those of the table, no other."""
-  image = random_images(12, 12, 1, seed=2) // 2 + 30
+  image = random_images(24, 24, 1, seed=2) // 2 + 30
   images = np.repeat(image[None], 300, 0)
   made = augmented(images, rand_augment_ops=1, rand_augment_magnitude=7.0)
   known = {
@@ -289,5 +307,8 @@ def test_every_operation_is_drawn():
   again = augmented(images, rand_augment_ops=2, rand_augment_magnitude=7.0)
   assert len({one.tobytes() for one in again}) > len(known)
   still = augmented(images, rand_augment_ops=1, rand_augment_magnitude=0.0)
-  unmoved = {apply(image, 'autocontrast', 0).tobytes(), image.tobytes()}
+  unmoved = {
+    apply(image, name, 0).tobytes()
+    for name in ('identity', 'autocontrast', 'equalize')
+  }
   assert {one.tobytes() for one in still} == unmoved

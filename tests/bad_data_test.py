@@ -37,6 +37,18 @@ BAD_INPUT = {
     ['--config.data.mean=(0.1,0.2)'],
     ['config.data.mean', '1 channel'],
   ),
+  'border of an image': (
+    ['--config.augment.crop_padding=28'],
+    ['config.augment.crop_padding=28', '28x28', 'at most 27'],
+  ),
+  'square larger than an image': (
+    ['--config.augment.cutout_size=29'],
+    ['config.augment.cutout_size=29', 'at most 28'],
+  ),
+  'shift out of an image': (
+    ['--config.eval.shift=28'],
+    ['config.eval.shift=28', 'at most 27'],
+  ),
   'unknown split': (
     ['--config.data.train_split=trian'],
     ["config.data.train_split='trian'", "'train'"],

@@ -13,7 +13,9 @@ from googlenet import assembly, checkpoint
 from googlenet.errors import UserError
 from googlenet.inference import trained
 from googlenet.preprocess import preprocess
-from googlenet.scoring import averaging
+from googlenet.scoring import averaging, scores
+from googlenet.scoring.predictions import predict_split
+from googlenet.training import running_statistics
 
 SPLIT = '--config.data.eval_split=test[:300]'
 
@@ -94,6 +96,46 @@ def test_weights_are_averaged(run, capfd, tmp_path):
   loss = -jax.nn.log_softmax(outputs.logits)[np.arange(300), labels].mean()
   assert told['loss'] == pytest.approx(float(loss), rel=1e-4)
   assert told['average'] == 'weights'
+
+
+def test_batch_norm_is_that_of_the_mean_of_weights(tmp_path, capfd):
+  """Estimated after averaging, not averaged over what each estimated."""
+  run = small_run.train(
+    tmp_path / 'run', model__normalization='batch', eval__batch_norm_batches=2
+  )
+  members = members_of(run)
+  config, mean = members[0].config, averaging.average_weights(members)
+  state = running_statistics.estimate(
+    running_statistics.make_statistics_step(config),
+    mean.params,
+    mean.network_state,
+    assembly.make_feed(config, assembly.load_split(config, 'train_split')),
+    config,
+  )
+  path = tmp_path / 'scores.json'
+  flags = f'--workdir={run}', '--checkpoint=all', '--average=weights'
+  evaluate(capfd, *flags, f'--output={path}')
+  wanted, other = (
+    scores.compute(found.probabilities, found.labels).loss
+    for found in (
+      predict_split(config, [mean._replace(network_state=state)]),
+      predict_split(config, [mean]),
+    )
+  )
+  assert abs(wanted - other) > 1e-4 * wanted
+  told = json.loads(path.read_text())['loss']
+  assert told == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_networks_that_are_averaged_have_the_same_views(run):
+  """Those of the config that is asked, whatever each was trained with."""
+  members = members_of(run)[:2]
+  config = small_run.small_config(eval__flip=True)
+  found = predict_split(config, members)
+  alone = [predict_split(config, [one]).probabilities for one in members]
+  np.testing.assert_allclose(found.probabilities, np.mean(alone, 0), atol=1e-6)
+  plain = predict_split(members[0].config, members).probabilities
+  assert np.abs(found.probabilities - plain).max() > 1e-3
 
 
 def test_weights_of_two_networks_are_not_averaged(run):

@@ -55,6 +55,35 @@ def test_cutmix_pastes_one_box_and_counts_its_pixels():
   assert (~own).any(0).all()  # every pixel is pasted somewhere
 
 
+@pytest.mark.parametrize('weight', [0.36, 0.75, 0.91])
+def test_the_box_is_as_large_as_its_part(weight):
+  """Where the border does not cut it: 1 - weight of the area."""
+  boxes = np.stack(
+    [mixing.box(key, jnp.float32(weight), 400, 200) for key in keys(30)]
+  )
+  whole = boxes[
+    ~boxes[:, [0, -1]].any((1, 2)) & ~boxes[..., [0, -1]].any((1, 2))
+  ]
+  assert len(whole)
+  np.testing.assert_allclose(whole.mean((1, 2)), 1 - weight, rtol=0.04)
+
+
+def test_weights_of_cutmix_are_uniform_for_alpha_1():
+  """The mean part that is left of an image, worked out by many random boxes."""
+  rng = np.random.default_rng(0)
+  half = np.sqrt(rng.uniform(size=10**6)) / 2
+  sides = []
+  for _ in range(2):
+    centre = rng.uniform(size=10**6)
+    sides.append(np.minimum(centre + half, 1) - np.maximum(centre - half, 0))
+  expected = 1 - np.mean(sides[0] * sides[1])
+  images = jnp.zeros((4000, 64, 64, 1))
+  mixed = mixing.mix(
+    images, jnp.zeros(4000, int), keys(4000), augment_config(cutmix_alpha=1.0)
+  )
+  assert mixed.weights.mean() == pytest.approx(expected, abs=0.03)
+
+
 def test_both_kinds_and_images_that_are_spared():
   mixed = mix(mixup_alpha=1.0, cutmix_alpha=1.0, mix_probability=0.5)
   images, weights = np.asarray(mixed.images)[..., 0], np.asarray(mixed.weights)

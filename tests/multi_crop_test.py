@@ -113,7 +113,7 @@ def test_scores_are_those_of_the_averaged_predictions(
     label = number % len(photos.CLASS_NAMES)
     losses.append(-np.log(probabilities[label]))
     hits.append(np.argmax(probabilities) == label)
-  replicated = [
+  on_devices = [
     one._replace(
       params=replicated(one.params),
       network_state=replicated(one.network_state),
@@ -121,7 +121,7 @@ def test_scores_are_those_of_the_averaged_predictions(
     for one in members
   ]
   done = []
-  found = predict_split(members[0].config, replicated, done.append)
+  found = predict_split(members[0].config, on_devices, done.append)
   assert done[-1] == NUM_IMAGES * {10: 1, 144: 4}[crops]
   found = scores.compute(found.probabilities, found.labels)
   assert found.count == NUM_IMAGES

@@ -226,6 +226,8 @@ def updates_of(config, params, grads, steps=2):
 GROUPED = {
   'one': {'w': jnp.array([3.0, -2.0]), 'scale': jnp.array([1.0])},
   'two/a': {'w': jnp.array([1.0, 5.0]), 'b': jnp.array([2.0])},
+  # A convolution, which is what Muon moves.
+  'two/conv': {'w': jnp.array([[[[3.0, -1.0], [2.0, 0.5], [1.0, 4.0]]]])},
 }
 
 
@@ -248,6 +250,7 @@ def test_groups_have_the_updates_of_other_rates_and_decays(name):
     (('one', 'scale'), 0.1, 0.2),
     (('two/a', 'w'), 0.05, 0.0),
     (('two/a', 'b'), 0.2, 0.1),
+    (('two/conv', 'w'), 0.05, 0.2),
   ):
     # As a weight, alone: what decays is a matter of its name.
     leaf, grad = (tree[path[0]][path[1]] for tree in (GROUPED, grads))

@@ -65,8 +65,16 @@ def test_averages_are_what_is_published(config, tmp_path):
   assert config['train']['ema_decay'] == 0.5
 
 
+def set_step(run, step):
+  """As if the checkpoint that was scored were lost."""
+  result = json.loads((run / 'result.json').read_text()) | {'step': step}
+  (run / 'result.json').write_text(json.dumps(result))
+
+
 CASES = {
   'is not finished': lambda run: (run / 'result.json').unlink(),
+  'no whole result.json': lambda run: (run / 'result.json').write_text('[]'),
+  'not what was scored': lambda run: set_step(run, 1),
   'holds no run': lambda run: (run / 'config.json').unlink(),
   'holds no checkpoint': lambda run: shutil.rmtree(run / 'checkpoints'),
   'is there already': lambda run: (run.parent / 'made').write_text('mine'),

@@ -88,6 +88,21 @@ def test_what_was_evaluated_is_saved(normalized, tmp_path, capsys, ema_decay):
   assert accuracy == f'{result["eval/accuracy"]:.4f}'
 
 
+def test_images_are_those_of_evaluation_where_the_host_crops(normalized):
+  """Whole, not random crops of them."""
+  normalized.augment.random_resized_crop = True
+  run = assembly.build(config_lib.resolve(normalized))
+  indices = TrainIndices(0, 200, 32, 0, 1)
+  for feed, is_whole in ((run.statistics, True), (run.train, False)):
+    (batch,) = feed.batches(indices)
+    (examples,) = indices
+    whole, _ = assembly.load_split(
+      run.config, 'train_split', is_augmented=False
+    ).read(examples.indices)
+    seen = np.asarray(batch['image']).reshape(whole.shape)
+    assert np.array_equal(seen, whole) == is_whole
+
+
 def test_a_network_without_batch_norm_is_refused(config):
   config.eval.batch_norm_batches = 1
   with pytest.raises(UserError, match=r'eval\.batch_norm_batches=1.*allowed'):

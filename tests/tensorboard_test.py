@@ -48,21 +48,22 @@ def two_epochs(config):
 def test_images_are_those_that_the_network_sees(
   two_epochs, tmp_path, monkeypatch
 ):
-  """Flipped, cropped and normalised in two channels more than they have."""
+  """Flipped, cropped, mixed, and in two channels more than they have."""
   two_epochs.augment.flip = True
   two_epochs.augment.crop_padding = 3
+  two_epochs.augment.mixup_alpha = 1.0
   two_epochs.data.channels = 3
   two_epochs.data.mean = (0.1, 0.3, 0.5)
   two_epochs.data.std = (0.2, 0.5, 0.9)
   seen = []
-  prepare = loss.preprocess
+  make_inputs = loss.make_inputs
 
-  def watch(images, *args):
-    images = prepare(images, *args)
+  def watch(*args):
+    images, mixed = make_inputs(*args)
     jax.debug.callback(lambda x: seen.append(np.array(x)), images)
-    return images
+    return images, mixed
 
-  monkeypatch.setattr(loss, 'preprocess', watch)
+  monkeypatch.setattr(loss, 'make_inputs', watch)
   loop.train_and_evaluate(config_lib.resolve(two_epochs), tmp_path / 'run')
   jax.effects_barrier()
   batches = [images for images in seen if len(images) == 64]
@@ -86,6 +87,18 @@ def test_images_are_those_that_the_network_sees(
   # In the file each follows the records up to its step.
   steps = [step for step, _, _ in all_events(tmp_path / 'run')]
   assert steps == sorted(steps)
+
+
+def test_images_have_the_size_of_their_step(two_epochs, tmp_path):
+  """Of 20 steps the first four see 20 pixels."""
+  two_epochs.train.image_sizes = ('20@0', '28@0.2')
+  loop.train_and_evaluate(config_lib.resolve(two_epochs), tmp_path / 'run')
+  heights = {
+    step: value.height
+    for step, name, value in all_events(tmp_path / 'run')
+    if name == 'inputs'
+  }
+  assert heights == {0: 46, 2: 46, 4: 62}  # two rows, lines of 2 pixels
 
 
 def test_histograms_of_parameters_and_momentum(two_epochs, tmp_path):

@@ -62,6 +62,44 @@ def test_rows_and_means(runs, capsys):
   assert group['deviation'] == pytest.approx(0.05 * 2**0.5)
 
 
+def test_a_seed_counts_once_and_alone_has_no_deviation(runs, capsys):
+  assert trials.main([runs[0], runs[0], '--format=json']) == 0
+  (group,) = json.loads(capsys.readouterr().out)['groups']
+  assert (group['seeds'], group['mean'], group['deviation']) == (1, 0.7, None)
+
+
+@pytest.mark.parametrize(
+  ('name', 'content'),
+  [
+    ('result.json', b'[]'),
+    ('result.json', b'{"sec'),
+    ('metrics.jsonl', b'5\n{"step": 1}\n\xff\n[]\n{"eval/accuracy": 1}\n'),
+  ],
+)
+def test_damaged_files_lose_no_table(runs, tmp_path, capsys, name, content):
+  (tmp_path / 'a' / name).write_bytes(content)
+  assert trials.main([*runs[:2], '--format=json']) == 0
+  out, err = capsys.readouterr()
+  assert not err
+  table = json.loads(out)
+  assert [trial['workdir'] for trial in table['trials']] == runs[:2]
+  if name == 'result.json':
+    assert not table['trials'][0]['is_finished']
+  else:
+    assert table['trials'][0]['accuracy'] is None
+
+
+def test_when_a_run_is_scored_is_no_part_of_its_recipe(runs, tmp_path, capsys):
+  path = tmp_path / 'b/config.json'
+  config = json.loads(path.read_text())
+  config['eval'] |= {'every_epochs': 7, 'batch_size': 11, 'crops': 10}
+  path.write_text(json.dumps(config))
+  assert trials.main([*runs[:2], '--format=json']) == 0
+  table = json.loads(capsys.readouterr().out)
+  assert [trial['changes'] for trial in table['trials']] == ['', '']
+  assert table['groups'][0]['seeds'] == 2
+
+
 def test_text_and_csv_say_the_same(runs, capsys):
   base = f'--base={ROOT / "configs/fmnist96.py"}'
   assert trials.main([*runs[:3], base]) == 0

@@ -16,8 +16,8 @@ from googlenet.augment import rand_augment
 FLIPS = ('none', 'random', 'alternating')
 FILLS = ('black', 'mean', 'random')
 
-# Folded into a key, so that no two parts draw the same numbers. Crop and flip
-# split theirs, as they did before there was anything else.
+# Folded into a key, each part's own. Crop and flip split theirs, as they did
+# before there was anything else.
 _RAND_AUGMENT, _ERASING, _CUTOUT = 1, 2, 3
 _ALTERNATING_FLIP = 0x666C6970
 # As torchvision: rectangles that are drawn until one fits into the image.

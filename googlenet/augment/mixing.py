@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-# Sets the numbers apart from those that `augment` draws of the same keys.
+# Sets the numbers apart from those that `augment.augment` draws of these keys.
 _MIXING = 0x6D6978
 
 

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from googlenet.preprocess import LUMA
+
 MAX_MAGNITUDE = 10
 
 Matrix = list[list[jax.Array | float]]  # [2, 3]: (row, column, 1) -> (row, ...)
@@ -107,12 +109,29 @@ def _autocontrast(image: jax.Array, strength: jax.Array) -> jax.Array:
   return jnp.where(high > low, (image - low) * (255.0 / spread), image)
 
 
+def _equalize(image: jax.Array, strength: jax.Array) -> jax.Array:
+  del strength
+
+  def one(plane: jax.Array) -> jax.Array:
+    x = plane.astype(jnp.int32)
+    counts = jnp.zeros(256, jnp.int32).at[x].add(1)
+    step = (plane.size - counts[x.max()]) // 255
+    below = jnp.cumsum(counts) - counts
+    table = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
+    return jnp.where(step > 0, table[x], plane)
+
+  return jax.vmap(one, in_axes=-1, out_axes=-1)(image)
+
+
 def _brightness(image: jax.Array, strength: jax.Array) -> jax.Array:
   return _blend(image, jnp.zeros_like(image), strength)
 
 
 def _contrast(image: jax.Array, strength: jax.Array) -> jax.Array:
-  grey = jnp.round(image.mean())
+  grey = image
+  if image.shape[-1] == len(LUMA):
+    grey = jnp.round(jnp.sum(image * jnp.asarray(LUMA), -1))
+  grey = jnp.floor(grey.mean() + 0.5)
   return _blend(image, jnp.full_like(image, grey), strength)
 
 
@@ -144,6 +163,7 @@ def _solarize(image: jax.Array, strength: jax.Array) -> jax.Array:
 INTENSITY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
   'identity': _identity,
   'autocontrast': _autocontrast,
+  'equalize': _equalize,
   'brightness': _brightness,
   'contrast': _contrast,
   'sharpness': _sharpness,
