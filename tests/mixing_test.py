@@ -65,7 +65,7 @@ def test_the_box_is_as_large_as_its_part(weight):
     ~boxes[:, [0, -1]].any((1, 2)) & ~boxes[..., [0, -1]].any((1, 2))
   ]
   assert len(whole)
-  np.testing.assert_allclose(whole.mean((1, 2)), 1 - weight, rtol=0.04)
+  np.testing.assert_allclose(whole.mean((1, 2)), 1 - weight, rtol=0.1)
 
 
 def test_weights_of_cutmix_are_uniform_for_alpha_1():
