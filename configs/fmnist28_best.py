@@ -3,10 +3,10 @@
   python launch.py --config=configs/fmnist28_best.py
 
 The network of fmnist28_fast (28x28, 1,501,914 parameters) for forty epochs.
-What it learns by heart in a run of this length is kept away from it by small
-random crops, random erasing of small rectangles (Zhong et al., 2017) and a
-weight decay that Muon feels: 1 / (rate * decay) is five epochs. Predictions are
-averaged over the image, its shifts by a pixel and their mirror images.
+Small random crops, random erasing of small rectangles (Zhong et al., 2017) and
+a weight decay that Muon feels keep it from learning its images by heart:
+1 / (rate * decay) is five epochs. Predictions are averaged over the image, its
+shifts by a pixel and their mirror images.
 """
 
 import ml_collections

@@ -24,7 +24,8 @@ from googlenet.network.initialization import (
 from googlenet.optimizer import groups
 from googlenet.optimizer.lookahead import with_lookahead
 from googlenet.preprocess import num_channels
-from googlenet.train_state import TrainState, make_train_state, replicated
+from googlenet.runtime.devices import PMAP_AXIS, replicated
+from googlenet.train_state import TrainState, make_train_state
 from googlenet.training.profiling import check_profile_steps
 from googlenet.training.running_statistics import make_statistics_step
 from googlenet.transfer import finetune
@@ -110,7 +111,7 @@ def make_feed(config: Config, dataset: sources.Dataset) -> batches.Feed:
     config.data.on_device_mb,
     config.data.workers,
     replicated,
-    step_lib.PMAP_AXIS,
+    PMAP_AXIS,
   )
 
 

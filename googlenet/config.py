@@ -1,7 +1,7 @@
 """The whole config: checks of its fields, what follows from them, its file.
 
-Parts of the program are handed their own section (`config.model`, ...) and
-never import this file; `resolve` has checked the values by then.
+What computes (network, data, augmentation, loss, optimizer, steps) is handed
+its section and never imports this file; `resolve` has checked it by then.
 """
 
 import json

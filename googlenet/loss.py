@@ -13,9 +13,7 @@ import optax
 from googlenet.augment import augment, mixing
 from googlenet.network import Network
 from googlenet.preprocess import preprocess
-
-# Of the devices: gradients, metrics and batch norm are averaged over it.
-PMAP_AXIS = 'batch'
+from googlenet.runtime.devices import PMAP_AXIS
 
 Metrics = dict[str, jax.Array]
 

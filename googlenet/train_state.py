@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from googlenet import guard as guard_lib
-from googlenet.loss import PMAP_AXIS
+from googlenet.runtime.devices import replicated
 
 
 class TrainState(NamedTuple):
@@ -47,16 +47,6 @@ class TrainState(NamedTuple):
     """Puts other running statistics in place of those of evaluation."""
     name = 'ema_network_state' if self.ema_params else 'network_state'
     return self._replace(**{name: network_state})
-
-
-def replicated(tree: Any) -> Any:
-  """Puts arrays on every local device, just as `pmap` returns them.
-
-  Anything else would be moved, and the step compiled, a second time.
-  """
-  mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (PMAP_AXIS,))
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.device_put(tree, everywhere)
 
 
 def make_train_state(

@@ -17,12 +17,16 @@ import optax
 
 from googlenet import guard as guard_lib
 from googlenet.augment import alternating_flips, views
-from googlenet.loss import PMAP_AXIS as PMAP_AXIS
-from googlenet.loss import Metrics as Metrics
-from googlenet.loss import cross_entropy, make_gradient_fn, make_loss_fn
+from googlenet.loss import (
+  Metrics,
+  cross_entropy,
+  make_gradient_fn,
+  make_loss_fn,
+)
 from googlenet.network import Network
 from googlenet.preprocess import preprocess
 from googlenet.runtime.compilation import compiled_with
+from googlenet.runtime.devices import PMAP_AXIS
 from googlenet.train_state import TrainState, update_ema
 
 Batch = dict[str, jax.Array]

@@ -4,9 +4,9 @@
   python -m googlenet.trials runs/* --base=configs/fmnist28_fast.py --format=csv
 
 One row a run: how its config differs from the base, its seed, the split it was
-scored on, accuracy (the last and the best), images/s, minutes, and whether it
-is finished. Finished runs that differ in their seed alone make a row of their
-mean; of two with the same seed the first counts.
+scored on, accuracy (the last, which counts, and the best), images/s, minutes,
+and whether it is finished. Finished runs that differ in their seed alone make a
+row of their mean; of two with the same seed the first counts.
 """
 
 import argparse

@@ -6,8 +6,7 @@ import pytest
 
 from googlenet.data import Dataset, batches
 from googlenet.errors import UserError
-from googlenet.train_state import replicated
-from googlenet.train_step import PMAP_AXIS
+from googlenet.runtime.devices import PMAP_AXIS, replicated
 
 
 def dataset(num_examples=10, num_classes=10) -> Dataset:

@@ -11,7 +11,7 @@ from googlenet import config as config_lib
 from googlenet import train_step as step_lib
 from googlenet.data import batches
 from googlenet.runtime.compilation import compiled_with
-from googlenet.train_state import replicated
+from googlenet.runtime.devices import replicated
 
 NO_EFFECT = (('xla_embed_ir_in_executable', False),)
 UNKNOWN = (('xla_no_such_option', True),)

@@ -14,7 +14,8 @@ from googlenet import config as config_lib
 from googlenet import train_step as step_lib
 from googlenet.data import batches
 from googlenet.metrics import NonFiniteError
-from googlenet.train_state import make_train_state, replicated, update_ema
+from googlenet.runtime.devices import replicated
+from googlenet.train_state import make_train_state, update_ema
 from googlenet.training import diagnosis
 
 

@@ -11,7 +11,7 @@ from googlenet import config as config_lib
 from googlenet.augment.image_sizes import parse_sizes, size_at
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
-from googlenet.train_state import replicated
+from googlenet.runtime.devices import replicated
 
 
 def test_sizes_change_at_parts_of_the_schedule():

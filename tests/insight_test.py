@@ -13,7 +13,7 @@ from googlenet.architectures.rows import Stage
 from googlenet.errors import UserError
 from googlenet.inference import insight, trained
 from googlenet.network.initialization import init_from_numpy
-from googlenet.train_state import replicated
+from googlenet.runtime.devices import replicated
 
 
 def make_trained(config, channels=1):

@@ -14,9 +14,9 @@ from googlenet.fields import FIELDS
 from googlenet.inference import trained
 from googlenet.modes import evaluate
 from googlenet.network.initialization import init_from_numpy
+from googlenet.runtime.devices import replicated
 from googlenet.scoring import multi_crop, scores
 from googlenet.scoring.predictions import predict_split
-from googlenet.train_state import replicated
 
 SIZE, NUM_IMAGES = 28, 11
 

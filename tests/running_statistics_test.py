@@ -11,7 +11,7 @@ from googlenet import config as config_lib
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
 from googlenet.modes import evaluate
-from googlenet.train_state import replicated
+from googlenet.runtime.devices import replicated
 from googlenet.training import running_statistics as statistics_lib
 
 

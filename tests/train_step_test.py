@@ -14,7 +14,8 @@ from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet import train_step as step_lib
 from googlenet.network.initialization import init_from_numpy
-from googlenet.train_state import make_train_state, replicated
+from googlenet.runtime.devices import replicated
+from googlenet.train_state import make_train_state
 from googlenet.training.evaluation import evaluate
 
 

@@ -10,9 +10,9 @@ from googlenet.augment import views
 from googlenet.data.batches import eval_batches
 from googlenet.errors import UserError
 from googlenet.inference import trained
+from googlenet.runtime.devices import replicated
 from googlenet.scoring import scores
 from googlenet.scoring.predictions import predict_split
-from googlenet.train_state import replicated
 from googlenet.training.evaluation import evaluate
 
 

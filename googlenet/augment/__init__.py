@@ -2,6 +2,9 @@
 
 What becomes of an image follows from its key alone, so not from the number of
 devices. Each part has a key of its own: one that is off moves no other.
+
+mixing.py makes mixtures of prepared images; image_sizes.py says how large they
+are in a step; views.py are the flips and shifts of evaluation.
 """
 
 from collections.abc import Callable

@@ -18,7 +18,7 @@ from googlenet.errors import UserError
 Config = ml_collections.FrozenConfigDict
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-# What `allocator.tune_allocator` does for us, as glibc takes it from outside.
+# What `runtime.allocator` does for us, as glibc takes it from outside.
 _TORCH_ALLOCATOR = {
   'MALLOC_MMAP_MAX_': '0',
   'MALLOC_TRIM_THRESHOLD_': '16000000000',

@@ -6,10 +6,9 @@ import ml_collections
 import numpy as np
 
 from googlenet import architectures
-from googlenet import train_step as step_lib
 from googlenet.architectures import analysis
 from googlenet.benchmark.clock import median_seconds
-from googlenet.train_state import replicated
+from googlenet.runtime.devices import PMAP_AXIS, replicated
 
 # Side of the matrices whose product is timed.
 _PRODUCT_SIZE = {'cpu': 2048}
@@ -25,7 +24,7 @@ def product_flop_per_s(dtype: jnp.dtype, count: int) -> float:
   )
   product = jax.pmap(
     lambda a, b, _: a @ b,
-    axis_name=step_lib.PMAP_AXIS,
+    axis_name=PMAP_AXIS,
     in_axes=(None, None, 0),
   )
   num_devices = jax.local_device_count()

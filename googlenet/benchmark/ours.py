@@ -25,12 +25,11 @@ from googlenet.benchmark.clock import intervals, median_seconds, seconds
 from googlenet.benchmark.flops import flop_per_image, product_flop_per_s
 from googlenet.data import batches
 from googlenet.errors import UserError
-from googlenet.metrics import steps_in_flight
 from googlenet.network.initialization import count_parameters
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.compilation import compiled_with
+from googlenet.runtime.devices import PMAP_AXIS, replicated, steps_in_flight
 from googlenet.runtime.machine import tune_machine
-from googlenet.train_state import replicated
 
 Config = ml_collections.FrozenConfigDict
 
@@ -157,7 +156,7 @@ def make_parts(run: assembly.Run) -> tuple[Callable, Callable]:
   return tuple(
     compiled_with(
       run.network.kernels.compiler_options,
-      jax.pmap(fn, axis_name=step_lib.PMAP_AXIS, in_axes=(None, None, 0)),
+      jax.pmap(fn, axis_name=PMAP_AXIS, in_axes=(None, None, 0)),
     )
     for fn in (loss, gradient)
   )

@@ -5,6 +5,9 @@ state as a name: `params/conv_1/conv_7x7/w`, `opt_state/1/0/trace/...`. Beside
 them stand `step`, `progress` (metrics of the steps since the last record, and
 of the epoch) and `about`, JSON in bytes: the config, what identifies the data,
 and the course of the run so far.
+
+archive.py is the file, saver.py the thread that writes it, workdir.py the
+folder of a run and its lock.
 """
 
 import json

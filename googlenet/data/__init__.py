@@ -1,4 +1,4 @@
-"""Image-classification data sets with random access."""
+"""Images with labels: data sets, splits, batches on devices, streams, files."""
 
 from googlenet.data.sources import Dataset as Dataset
 from googlenet.data.sources import check_labels as check_labels

@@ -3,6 +3,9 @@
 What training, evaluation and every use of a trained network have in common is
 `preprocess` and `Network.apply`; here they become one pure function of uint8
 images, and that one a loop over batches on all devices.
+
+trained.py makes it from a run, insight.py looks into it; outputs.py and
+feature_files.py write what users ask of it.
 """
 
 import functools
@@ -18,18 +21,17 @@ import numpy as np
 
 from googlenet.architectures import analysis
 from googlenet.errors import UserError, did_you_mean
-from googlenet.metrics import steps_in_flight
 from googlenet.network import Network, Outputs
 from googlenet.preprocess import preprocess
 from googlenet.runtime.compilation import compiled_with
-from googlenet.train_step import PMAP_AXIS
+from googlenet.runtime.devices import PMAP_AXIS, steps_in_flight
 
 # Beside the end points of the network: the softmax of its logits.
 PROBABILITIES = 'probabilities'
 
 
 def end_point_names(network: Network, image_size: int) -> tuple[str, ...]:
-  """Returns all names that `Apply` and `Step` take, from first to last.
+  """Returns all names that `Apply` and `Apply.step` take, from first to last.
 
   Args:
     network: made from a config.

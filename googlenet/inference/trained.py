@@ -24,8 +24,8 @@ from googlenet.data import files, images
 from googlenet.errors import UserError
 from googlenet.network.initialization import abstract_init
 from googlenet.preprocess import num_channels
+from googlenet.runtime.devices import replicated
 from googlenet.runtime.terminal import warn
-from googlenet.train_state import replicated
 from googlenet.transfer import pretrained
 from googlenet.weights import files as weight_files
 from googlenet.weights import names
@@ -47,7 +47,7 @@ class Trained(NamedTuple):
       the device; `image_shape` where that is not known (imported weights).
     apply: (params, network_state, images, end_points=()) -> Outputs, jitted and
       pure, for images uint8 [B, H, W, C] of any H and W as a set stores them;
-      see `inference`.
+      see `inference.Apply`.
   """
 
   path: pathlib.Path

@@ -10,6 +10,9 @@ A network is written once, against `Kernels`, and runs on any of
 XLA for CPUs runs the gradient of max pooling on one thread, and convolution
 gradients far below the speed of a matrix product; the last two do neither.
 All agree in values and gradients up to rounding, for every float dtype.
+
+pooling.py is the max pooling of both forms for CPUs; batch_norm.py is one for
+all, no part of `Kernels`.
 """
 
 from collections.abc import Callable

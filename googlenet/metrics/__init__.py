@@ -1,4 +1,8 @@
-"""What a run tells: metrics fetched from the device late, and the screen."""
+"""What a run tells: metrics fetched from the device late, and the screen.
+
+writer.py and events.py are its files: metrics.jsonl, result.json, and those of
+TensorBoard.
+"""
 
 import math
 import time
@@ -9,16 +13,6 @@ import numpy as np
 import tqdm
 
 from googlenet.errors import UserError
-
-
-def steps_in_flight() -> int:
-  """Returns how many steps to give to the devices ahead of the running one.
-
-  A GPU or TPU should never wait for Python. A CPU does not gain by it:
-  it computes on the threads that wait.
-  """
-  return 0 if jax.default_backend() == 'cpu' else 2
-
 
 _STOPPED = ': training stopped. '
 

@@ -43,7 +43,7 @@ def run(
     config: of the run; its `data` and `eval` sections may differ.
     workdir: of a trained run; nothing is written there.
     started: unused.
-    images: see `files.find`; '': those of `data.eval_split`.
+    images: see `data.files.find`; '': those of `data.eval_split`.
     end_points: names, separated by commas; '': the last stage.
     format: 'npz' or 'array_record'; '': as `output` ends.
     output: path of a new file: with `path` of each image, or `label`.

@@ -59,7 +59,7 @@ def run(
     config: of the run; its `eval` section may differ.
     workdir: of a trained run; nothing is written there.
     started: unused.
-    images: see `files.find`.
+    images: see `data.files.find`.
     top_k: how many classes of each image; all where there are fewer.
     format: 'table', 'csv' or 'jsonl'; '': as `output` ends, or a table.
     output: path of a new file; '': the screen.

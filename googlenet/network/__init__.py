@@ -13,7 +13,10 @@ Images and end points are [B, H, W, C]. Parameters are named after the paper:
   logits                           w [1024, num_classes], b [num_classes]
 
 The names are stable: checkpoints and weight import rely on them. convolution.py
-and heads.py say what each of these holds.
+and heads.py say what each of these holds; modules.py joins them to blocks,
+regularization.py drops some of it in training, setting.py is what all have in
+common. initializers.py are the distributions that parameters begin with,
+initialization.py draws them.
 """
 
 from collections.abc import Callable, Sequence

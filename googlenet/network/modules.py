@@ -1,4 +1,4 @@
-"""Haiku modules: from rows of data to layers and blocks on maps.
+"""Rows of data as Haiku modules on maps: layers and blocks.
 
 Maps are in the layout of the kernels.
 """

@@ -1,1 +1,4 @@
-"""The machine under a run: devices, processes, heap, signals, terminal."""
+"""What is under a run: devices, processes, compiler, heap, signals, terminal.
+
+Imports nothing: launch.py needs supervisor and terminal before JAX.
+"""

@@ -13,7 +13,8 @@ def tune_machine(compilation_cache: str) -> None:
 
   Args:
     compilation_cache: folder of compiled programs, so that a second start
-      compiles none of them (but see `compilation`); '' for none.
+      compiles none of them (but those that call oneDNN, see `compilation`); ''
+      for none.
 
   Raises:
     UserError: the folder cannot be made, or JAX finds no device.
@@ -29,8 +30,8 @@ def tune_machine(compilation_cache: str) -> None:
       ) from error
     jax.config.update('jax_compilation_cache_dir', folder)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  # Before JAX starts its threads, which keep the heap that they start with:
-  # 165 images/s instead of 123 (training in bfloat16, two CPU cores).
+  # Before JAX starts its threads, which keep the heap that they start with
+  # (docs/performance.md has what it gives).
   tune_allocator()
   try:
     jax.devices()

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from googlenet.errors import UserError
-from googlenet.metrics import steps_in_flight
+from googlenet.runtime.devices import steps_in_flight
 from googlenet.runtime.supervisor import EXIT_CONTINUE
 
 EXIT_INTERRUPTED = 130

@@ -2,8 +2,8 @@
 
 When one process dies JAX ends the others from C++, with SIGABRT and a page of
 its internals; no line of Python runs after that. So a child does the work, and
-this process, which imports nothing, says in a line what became of it. It passes
-on the signals it gets, and a child whose parent is killed is killed too.
+this process, which does not import JAX, says in a line what became of it. It
+passes on the signals it gets, and a child whose parent is killed is killed too.
 """
 
 import ctypes

@@ -1,1 +1,1 @@
-"""Predictions of a split and what they are worth."""
+"""Predictions of a split, of one or several networks, and their worth."""

@@ -11,7 +11,7 @@ from googlenet import checkpoint
 from googlenet.checkpoint import archive
 from googlenet.errors import UserError, did_you_mean
 from googlenet.inference.trained import Trained
-from googlenet.train_state import replicated
+from googlenet.runtime.devices import replicated
 
 _WORDS = ('last', 'best', 'all')
 

@@ -18,7 +18,7 @@ from googlenet.augment import views as view_lib
 from googlenet.network import Network
 from googlenet.preprocess import preprocess
 from googlenet.runtime.compilation import compiled_with
-from googlenet.train_step import PMAP_AXIS
+from googlenet.runtime.devices import PMAP_AXIS
 
 
 class Protocol(NamedTuple):

@@ -11,6 +11,7 @@ from googlenet import loss as loss_lib
 from googlenet import train_step as step_lib
 from googlenet.architectures.rows import Dense
 from googlenet.data.batches import TrainIndices
+from googlenet.runtime.devices import PMAP_AXIS
 from googlenet.train_state import TrainState
 
 
@@ -113,7 +114,7 @@ def _outputs_and_gradients(
       keys[1],
       images,
       is_training=True,
-      axis_name=step_lib.PMAP_AXIS,
+      axis_name=PMAP_AXIS,
       with_end_points=True,
     )
     return {
@@ -124,7 +125,7 @@ def _outputs_and_gradients(
 
   pmapped = jax.pmap(
     compute,
-    axis_name=step_lib.PMAP_AXIS,
+    axis_name=PMAP_AXIS,
     in_axes=(None, None, None, None, 0),
     devices=jax.local_devices(),
   )

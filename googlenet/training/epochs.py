@@ -13,8 +13,9 @@ from googlenet.checkpoint.saver import Saver
 from googlenet.data import batches
 from googlenet.metrics.writer import Writer
 from googlenet.runtime.allocator import release_free_memory
+from googlenet.runtime.devices import replicated
 from googlenet.runtime.stopping import Stopped, Stopper
-from googlenet.train_state import TrainState, replicated
+from googlenet.train_state import TrainState
 from googlenet.training import diagnosis, running_statistics
 from googlenet.training.evaluation import evaluate
 from googlenet.training.profiling import Profiler

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from googlenet.data import batches
-from googlenet.metrics import steps_in_flight
+from googlenet.runtime.devices import steps_in_flight
 
 
 def evaluate(
@@ -22,7 +22,7 @@ def evaluate(
 
   Args:
     eval_step: made by `train_step.make_eval_step`.
-    params: on every local device, as `train_state.replicated` puts them.
+    params: on every local device, as `runtime.devices.replicated` puts them.
     network_state: likewise.
     feed: the examples.
     batch_size: images a step, over all devices.

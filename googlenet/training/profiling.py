@@ -10,8 +10,9 @@ import ml_collections
 
 from googlenet.config import Durations
 from googlenet.errors import UserError
-from googlenet.metrics import Screen, steps_in_flight
+from googlenet.metrics import Screen
 from googlenet.network import Network
+from googlenet.runtime.devices import steps_in_flight
 from googlenet.train_state import TrainState
 from googlenet.train_step import Batch, Metrics
 from googlenet.training import layer_times

@@ -11,8 +11,9 @@ import numpy as np
 
 from googlenet.config import Durations
 from googlenet.guard import make_policy
-from googlenet.metrics import Screen, StepMetrics, mean, steps_in_flight
+from googlenet.metrics import Screen, StepMetrics, mean
 from googlenet.metrics.writer import Writer
+from googlenet.runtime.devices import steps_in_flight
 
 
 class Recorder:

@@ -19,8 +19,9 @@ from googlenet.checkpoint.workdir import Lock, check_workdir, check_writable
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
+from googlenet.runtime.devices import replicated
 from googlenet.runtime.distributed import broadcast, on_process_0
-from googlenet.train_state import TrainState, replicated
+from googlenet.train_state import TrainState
 
 # What a run has begun with, in parameters or in the order of its data.
 NEVER_CHANGES = (

@@ -17,7 +17,8 @@ from googlenet.data.batches import Feed, TrainIndices
 from googlenet.network import make_network
 from googlenet.preprocess import preprocess
 from googlenet.runtime.compilation import compiled_with
-from googlenet.train_step import PMAP_AXIS, Batch
+from googlenet.runtime.devices import PMAP_AXIS
+from googlenet.train_step import Batch
 
 
 def make_statistics_step(

@@ -2,6 +2,9 @@
 
 What cannot be taken over is named: classifiers for other classes, a first
 convolution for other images.
+
+finetune.py adds parts that are frozen or have rates of their own; pretrained.py
+reads what a run holds, and writes a run of parameters from elsewhere.
 """
 
 import pathlib
