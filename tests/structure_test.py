@@ -52,6 +52,29 @@ def test_no_two_parts_import_each_other():
     left = {name: needs for name, needs in left.items() if name not in ground}
 
 
+def test_every_place_that_is_named_is_there():
+  """Also in programs that are strings, in documents and the notebook."""
+  missing = []
+  for path in [
+    *ROOT.glob('*.*'),
+    *(
+      p
+      for f in ('googlenet', 'configs', 'tests', 'docs')
+      for p in (ROOT / f).rglob('*')
+    ),
+  ]:
+    if path.suffix not in ('.py', '.md', '.ipynb'):
+      continue
+    text = path.read_text(encoding='utf-8')
+    found = re.findall(r'(?:from|import|-m) (googlenet(?:\.[a-z_0-9]+)+)', text)
+    found += re.findall(r'\b(googlenet/[a-z_0-9/]+(?:\.py)?)\b', text)
+    for name in found:
+      place = ROOT / name.replace('.py', '').replace('.', '/')
+      if not place.is_dir() and not place.with_suffix('.py').is_file():
+        missing.append(f'{path}: {name}')
+  assert not missing
+
+
 def test_readme_names_every_part():
   text = (ROOT / 'README.md').read_text()
   table = text[text.index('| file | what it is |') :]

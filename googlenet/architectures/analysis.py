@@ -180,3 +180,9 @@ def smallest_image(architecture: Architecture) -> int:
     except ValueError:
       continue
   raise ValueError('no image of up to 4096 pixels is large enough')
+
+
+def first_convolution(architecture: Architecture) -> str:
+  """Returns the module that sees the images."""
+  layer = architecture.stages[0].rows[0]
+  return f'{layer.name}/{layer.convs[0].name}'

@@ -13,13 +13,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from googlenet.architectures import rows
+from googlenet.architectures import analysis, rows
 from googlenet.errors import UserError, did_you_mean
 from googlenet.inference.trained import Trained
 from googlenet.network import Network
 from googlenet.preprocess import preprocess
 from googlenet.runtime.compilation import compiled_with
-from googlenet.weights import names
 
 
 class ClassMaps(NamedTuple):
@@ -48,7 +47,7 @@ def seen(trained: Trained, images: np.ndarray) -> np.ndarray:
 
 def first_filters(trained: Trained) -> np.ndarray:
   """Returns the first convolution, float32 [kh, kw, C_in, C_out]."""
-  first = names.first_convolution(trained.network.architecture)
+  first = analysis.first_convolution(trained.network.architecture)
   return _host(trained.params[first]['w'])
 
 

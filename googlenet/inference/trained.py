@@ -19,6 +19,7 @@ import numpy as np
 from googlenet import assembly, checkpoint, inference
 from googlenet import config as config_lib
 from googlenet import network as network_lib
+from googlenet.architectures import analysis
 from googlenet.checkpoint.workdir import read_classes
 from googlenet.data import files, images
 from googlenet.errors import UserError
@@ -28,7 +29,6 @@ from googlenet.runtime.devices import replicated
 from googlenet.runtime.terminal import warn
 from googlenet.transfer import pretrained
 from googlenet.weights import files as weight_files
-from googlenet.weights import names
 
 
 class Trained(NamedTuple):
@@ -251,7 +251,7 @@ def stored_channels(
     UserError: it is damaged, or of another network.
   """
   trees = pretrained.stored_shapes(path)
-  first = names.first_convolution(network.architecture)
+  first = analysis.first_convolution(network.architecture)
   try:
     return trees['ema_params' if use_ema else 'params'][first]['w'].shape[2]
   except (KeyError, IndexError) as error:

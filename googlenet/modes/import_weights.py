@@ -8,6 +8,7 @@ import ml_collections
 from googlenet import architectures
 from googlenet import config as config_lib
 from googlenet import network as network_lib
+from googlenet.architectures import analysis
 from googlenet.checkpoint.workdir import check_workdir
 from googlenet.errors import UserError
 from googlenet.network.initialization import abstract_init, count_parameters
@@ -116,7 +117,7 @@ def make_plan(
     leave_out(counters, 'counters of steps that nothing here reads')
     stored = {k: v for k, v in stored.items() if k not in set(counters)}
 
-  first = names.first_convolution(architecture)
+  first = analysis.first_convolution(architecture)
   w = stored.get(scheme.modules[first] + scheme.conv['w'])
   found = w.shape[1] if w and len(w.shape) == 4 else 0
   if not config.data.channels:

@@ -18,10 +18,9 @@ import jmp
 import ml_collections
 import numpy as np
 
-from googlenet import network as network_lib
 from googlenet.architectures import analysis, rows
-from googlenet.network import Network
-from googlenet.network import heads as heads_lib
+from googlenet.network import Network, pair_with_pools
+from googlenet.network.heads import AuxHead, apply_head, dense
 from googlenet.network.modules import apply_row
 from googlenet.runtime.compilation import compile_with
 
@@ -98,10 +97,10 @@ def split(
     return Layer(name, apply, own(params), is_side)
 
   def head(x: jax.Array) -> jax.Array:
-    features, _ = heads_lib.apply_head(architecture.head, x, 0, setting)
+    features, _ = apply_head(architecture.head, x, 0, setting)
     if not architecture.has_logits:
       return features
-    return heads_lib.dense('logits', num_classes, features)
+    return dense('logits', num_classes, features)
 
   heads = {
     head.after: (place, head)
@@ -109,7 +108,7 @@ def split(
   }
   layers = []
   for stage in architecture.stages:
-    for row, pool in network_lib.pair_with_pools(stage.rows, setting.is_fused):
+    for row, pool in pair_with_pools(stage.rows, setting.is_fused):
       kind = re.sub('(?<!^)(?=[A-Z])', '_', type(row).__name__).lower()
       name = getattr(row, 'name', kind)
       joined = f'{name} + max_pool' if pool else name
@@ -119,7 +118,7 @@ def split(
         place, aux = heads[name]
 
         def side(x: jax.Array, aux=aux, place=place) -> jax.Array:
-          return heads_lib.AuxHead(aux, place, setting)(x, num_classes)
+          return AuxHead(aux, place, setting)(x, num_classes)
 
         layers.append(layer(aux.name, {aux.name}, side, is_side=True))
   names = [op.name for op in architecture.head if isinstance(op, rows.Dense)]

@@ -14,11 +14,10 @@ import haiku as hk
 import numpy as np
 
 from googlenet import checkpoint
-from googlenet.architectures import rows
+from googlenet.architectures import analysis, rows
 from googlenet.errors import UserError
 from googlenet.network import Network
 from googlenet.transfer import pretrained
-from googlenet.weights.names import first_convolution
 
 _SHOWN = 20
 
@@ -51,7 +50,7 @@ def load(
   ours = {'params': params, 'network_state': network_state}
   theirs = {'params': other.params, 'network_state': other.network_state}
   theirs['params'], lines = _fit_channels(
-    first_convolution(network.architecture), params, other.params
+    analysis.first_convolution(network.architecture), params, other.params
   )
   taken, new, problems = _take_over(ours, theirs, _heads(network))
   known = {module for modules in ours.values() for module in modules}

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from googlenet import architectures
-from googlenet.architectures import rows
+from googlenet.architectures import analysis, rows
 from googlenet.errors import UserError
 
 
@@ -330,12 +330,6 @@ def scheme_of(model_config: ml_collections.ConfigDict) -> Scheme:
   return scheme
 
 
-def first_convolution(architecture: architectures.Architecture) -> str:
-  """Returns the module that sees the images."""
-  layer = architecture.stages[0].rows[0]
-  return f'{layer.name}/{layer.convs[0].name}'
-
-
 def _channels_flattened(
   architecture: architectures.Architecture,
 ) -> dict[str, int]:
@@ -367,7 +361,7 @@ def make_entries(
     params: tree of arrays or shapes.
     network_state: likewise.
   """
-  first = first_convolution(architecture)
+  first = analysis.first_convolution(architecture)
   maps = _channels_flattened(architecture)
   dense = {'logits'} | {
     op.name
