@@ -16,7 +16,7 @@ from googlenet.runtime import supervisor
 from googlenet.runtime.terminal import tell_error
 from googlenet.shell import help as help_lib
 
-EXIT_DONE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+EXIT_DONE, EXIT_BAD_INPUT = 0, 2
 
 
 def answer(argv: list[str]) -> int | None:
@@ -38,7 +38,7 @@ _STARTED = time.time()
 if __name__ == '__main__':
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   # Nothing is begun: the same command starts again.
-  signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+  signal.signal(signal.SIGTERM, lambda *_: os._exit(supervisor.EXIT_CONTINUE))
   if (_code := answer(sys.argv)) is not None:
     sys.exit(_code)
   supervisor.supervise()
@@ -84,7 +84,7 @@ def _tell(error: BaseException) -> int:
   """Says in a line why this has ended; returns the exit code."""
   if isinstance(error, KeyboardInterrupt):
     print('interrupted', file=sys.stderr)
-    return EXIT_INTERRUPTED
+    return supervisor.EXIT_INTERRUPTED
   if isinstance(error, Stopped):
     print(error, file=sys.stderr, flush=True)
   else:

@@ -10,8 +10,8 @@ from googlenet import config as config_lib
 from googlenet.checkpoint.saver import WriteError
 from googlenet.checkpoint.workdir import Lock
 from googlenet.errors import UserError
-from googlenet.runtime.stopping import EXIT_INTERRUPTED, Stopped
-from googlenet.runtime.supervisor import EXIT_CONTINUE
+from googlenet.runtime.stopping import Stopped
+from googlenet.runtime.supervisor import EXIT_CONTINUE, EXIT_INTERRUPTED
 from googlenet.runtime.terminal import paint
 from googlenet.sweep import folder, grid, plot, summary, trials
 

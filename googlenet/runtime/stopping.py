@@ -17,9 +17,7 @@ import numpy as np
 
 from googlenet.errors import UserError
 from googlenet.runtime.devices import steps_in_flight
-from googlenet.runtime.supervisor import EXIT_CONTINUE
-
-EXIT_INTERRUPTED = 130
+from googlenet.runtime.supervisor import EXIT_CONTINUE, EXIT_INTERRUPTED
 
 
 class Stopped(UserError):

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_CONTINUE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 _CHILD = 'GOOGLENET_SUPERVISED'
 _PR_SET_PDEATHSIG = 1
