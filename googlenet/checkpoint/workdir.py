@@ -79,25 +79,6 @@ def check_writable(folder: pathlib.Path) -> None:
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
-def check_new_file(flag: str, path: str | os.PathLike[str]) -> None:
-  """Checks that a file can be made, and that there is none yet.
-
-  Raises:
-    UserError: it is there, or its folder is not or cannot be written to.
-  """
-  path = pathlib.Path(path)
-  if os.path.lexists(path):
-    raise UserError(
-      f'{flag}={path} is there already and is not overwritten: give another '
-      'name, or delete it'
-    )
-  if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-    raise UserError(
-      f'{flag}={path} cannot be written: {path.parent} is no folder in which '
-      'files can be made'
-    )
-
-
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a file that is there whole, or as it was before."""
   aside = path.with_name(path.name + '.tmp')

@@ -10,9 +10,9 @@ import ml_collections
 from googlenet import assembly
 from googlenet import config as config_lib
 from googlenet.augment import views
-from googlenet.checkpoint.workdir import check_new_file, write_text
+from googlenet.checkpoint.workdir import write_text
 from googlenet.errors import UserError, did_you_mean
-from googlenet.inference import trained
+from googlenet.inference import outputs, trained
 from googlenet.scoring import averaging, score_table, scores
 from googlenet.scoring.predictions import predict_split
 from googlenet.training import running_statistics
@@ -54,7 +54,7 @@ def run(
       f'it takes one of {", ".join(_AVERAGES)}'
     )
   if output:
-    check_new_file('--output', output)
+    outputs.check_new(output)
   for other in others:
     _check_same_images(config, workdir, *other)
   runs = [(workdir, config), *others]
@@ -103,7 +103,7 @@ def run(
       'crops': config.eval.crops,
       **scores.to_dict(found, class_names),
     }
-    check_new_file('--output', output)  # it took a while
+    outputs.check_new(output)  # it took a while
     write_text(pathlib.Path(output), json.dumps(told, allow_nan=False) + '\n')
     print(f'in       {output}')
 
