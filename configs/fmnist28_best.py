@@ -2,6 +2,9 @@
 
   python launch.py --config=configs/fmnist28_best.py
 
+Test accuracy 0.9498 (one seed, 0) after 1 h 48 min on one core of an AMD EPYC
+(JAX 0.12), another run beside it. The leaderboard's ResNet18 has 0.949.
+
 The network of fmnist28_fast (28x28, 1,501,914 parameters) for forty epochs.
 Small random crops, random erasing of small rectangles (Zhong et al., 2017) and
 a weight decay that Muon feels keep it from learning its images by heart:
