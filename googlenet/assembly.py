@@ -65,8 +65,8 @@ def load_split(
     is_augmented: whether the host augments; None: as in training.
 
   Raises:
-    UserError: as `load_dataset`; and where classes or channels of the images
-      do not fit the config.
+    UserError: as `load_dataset`; and where classes, channels or sides of the
+      images do not fit the config.
   """
   if is_augmented is None:
     is_augmented = field == 'train_split'
@@ -100,15 +100,56 @@ def load_split(
         f'config.data.{name}={value} has {len(value)} numbers for images of '
         f'{channels} channel(s): give 1 or {channels}'
       )
+  if squares is None:
+    check_pixels_are_left(config, field, dataset.image_shape)
   return dataset
 
 
-def make_feed(config: Config, dataset: sources.Dataset) -> batches.Feed:
-  """Returns the data set as batches on the devices."""
+def check_pixels_are_left(
+  config: Config, field: str, stored_shape: tuple[int, ...]
+) -> None:
+  """Checks that the fields that take pixels off images leave some.
+
+  Args:
+    config: resolved.
+    field: as for `load_split`.
+    stored_shape: (H, W, C).
+
+  Raises:
+    UserError: a border, a shift or a square takes an image as a whole.
+  """
+  side = min(stored_shape[:2])
+  if field == 'eval_split':
+    limits = {'eval.shift': side - 1}
+  else:  # the centre of a square lies anywhere in the image
+    limits = {
+      'augment.crop_padding': side - 1,
+      'augment.cutout_size': 2 * side - 1,
+    }
+  for name, largest in limits.items():
+    section, _, key = name.partition('.')
+    value = config[section][key]
+    if value > largest:
+      raise UserError(
+        f'config.{name}={value} is too large for stored images of '
+        f'{stored_shape[0]}x{stored_shape[1]} pixels: choose at most {largest}'
+      )
+
+
+def make_feed(
+  config: Config, dataset: sources.Dataset, on_device_mb: int | None = None
+) -> batches.Feed:
+  """Returns the data set as batches on the devices.
+
+  Args:
+    config: resolved.
+    dataset: the data set.
+    on_device_mb: takes the place of `data.on_device_mb`.
+  """
   return batches.make_feed(
     dataset,
     config.model.num_classes,
-    config.data.on_device_mb,
+    config.data.on_device_mb if on_device_mb is None else on_device_mb,
     config.data.workers,
     replicated,
     PMAP_AXIS,
@@ -155,29 +196,6 @@ def check_image_sizes(
         )
 
 
-def check_augmentation(
-  config: Config, stored_shape: tuple[int, int, int]
-) -> None:
-  """Checks that pixels of the stored images are left.
-
-  Raises:
-    UserError: a border, a shift or a square is as large as an image.
-  """
-  side = min(stored_shape[:2])
-  for name, largest in (
-    ('augment.crop_padding', side - 1),
-    ('augment.cutout_size', side),
-    ('eval.shift', side - 1),
-  ):
-    section, _, field = name.partition('.')
-    value = config[section][field]
-    if value > largest:
-      raise UserError(
-        f'config.{name}={value} is too large for stored images of '
-        f'{stored_shape[0]}x{stored_shape[1]} pixels: choose at most {largest}'
-      )
-
-
 def build(config: Config) -> Run:
   """Makes all parts of a run; compiles nothing of the network yet.
 
@@ -197,7 +215,6 @@ def build(config: Config) -> Run:
   )
   config_lib.check_pairs(config, jax.device_count())
   check_profile_steps(config.logging.profile_steps, durations)
-  check_augmentation(config, train.image_shape)
   train_feed = make_feed(config, train)
   eval_feed = make_feed(config, evaluation)
 
@@ -243,5 +260,5 @@ def _make_statistics(
     return None, None
   if config.augment.random_resized_crop:  # the host's: training has no others
     split = load_split(config, 'train_split', is_augmented=False)
-    train = make_feed(config, split)
+    train = make_feed(config, split, on_device_mb=0)  # a few batches of it
   return make_statistics_step(config), train

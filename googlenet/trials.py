@@ -145,7 +145,10 @@ def load_config(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     UserError: there is none, or it cannot be loaded.
   """
   if not str(path).endswith('.py'):
-    config = config_lib.load(pathlib.Path(path) / 'config.json')
+    try:
+      config = config_lib.load(pathlib.Path(path) / 'config.json')
+    except OSError as error:
+      raise UserError(f'{path}: {error.strerror}') from error
     return config_lib.resolve(config)
   try:
     spec = importlib.util.spec_from_file_location('config_file', path)

@@ -42,8 +42,8 @@ BAD_INPUT = {
     ['config.augment.crop_padding=28', '28x28', 'at most 27'],
   ),
   'square larger than an image': (
-    ['--config.augment.cutout_size=29'],
-    ['config.augment.cutout_size=29', 'at most 28'],
+    ['--config.augment.cutout_size=56'],
+    ['config.augment.cutout_size=56', 'at most 55'],
   ),
   'shift out of an image': (
     ['--config.eval.shift=28'],

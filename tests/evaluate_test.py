@@ -166,6 +166,10 @@ BAD_INPUT = {
   'no such step': (['--checkpoint=3'], ['--checkpoint=3', 'step 2, 4, 6']),
   'a file that is there': (['--output=old.json'], ['is there already']),
   'no such folder': (['--output=no/a.json'], ['--output=no/a.json', 'folder']),
+  'a shift out of the image': (
+    ['--config.eval.shift=28'],
+    ['config.eval.shift=28', 'at most 27'],
+  ),
   'no image': ([f'{SPLIT[:-5]}0:0]'], ['config.data.eval_split']),
 }
 

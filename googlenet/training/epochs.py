@@ -39,7 +39,7 @@ class Training:
     """Makes none yet.
 
     Args:
-      run: a `assembly.Run`.
+      run: an `assembly.Run`.
       writer: of the files of the run.
       recorder: of its metrics.
       profiler: makes single steps.

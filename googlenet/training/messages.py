@@ -11,7 +11,7 @@ from googlenet.training.resume import Start
 
 
 def describe(run: Any, workdir: str | os.PathLike[str]) -> list[str]:
-  """Returns the lines that say what a `assembly.Run` works on."""
+  """Returns the lines that say what an `assembly.Run` works on."""
   config, durations = run.config, run.durations
   train, evaluation = run.train.dataset, run.evaluation.dataset
   shape = 'x'.join(str(side) for side in train.image_shape)
