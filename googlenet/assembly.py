@@ -247,18 +247,29 @@ def build(config: Config) -> Run:
     make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
     step_lib.make_eval_step(network, config),
-    *_make_statistics(config, train_feed),
+    *make_statistics(config, train_feed),
     lines,
   )
 
 
-def _make_statistics(
-  config: Config, train: batches.Feed
+def make_statistics(
+  config: Config, train: batches.Feed | None = None
 ) -> tuple[Any, batches.Feed | None]:
-  """Returns the step that estimates batch norm and the images for it."""
+  """Makes what estimates batch norm anew, where the config asks for it.
+
+  Args:
+    config: resolved.
+    train: of the training data, where there is one already.
+
+  Returns:
+    The step and the training images as evaluation sees them, or (None, None).
+  """
   if not config.eval.batch_norm_batches:
     return None, None
-  if config.augment.random_resized_crop:  # the host's: training has no others
+  # Random crops of the host are another data set, and a few batches no reason
+  # to put it on the devices.
+  is_cropped = config.augment.random_resized_crop
+  if train is None or is_cropped:
     split = load_split(config, 'train_split', is_augmented=False)
-    train = make_feed(config, split, on_device_mb=0)  # a few batches of it
+    train = make_feed(config, split, on_device_mb=0 if is_cropped else None)
   return make_statistics_step(config), train

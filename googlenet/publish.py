@@ -74,7 +74,8 @@ def publish(
     raise UserError(
       f'{run}/result.json is of step {result.get("step", "?")}, the newest '
       f'checkpoint that is whole of step {int(restored.step)}, which is not '
-      f'what was scored: go on with it by python launch.py --workdir={run}'
+      'what was scored: delete result.json, and go on with the run by python '
+      f'launch.py --workdir={run}'
     )
   prefix = 'ema_' if config.train.ema_decay else ''
   state = {

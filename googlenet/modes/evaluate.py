@@ -111,16 +111,13 @@ def run(
 def _with_statistics(member: trained.Trained) -> trained.Trained:
   """Estimates batch norm anew where the config asks for it, as in training."""
   config = member.config
-  if not config.eval.batch_norm_batches:
+  step, feed = assembly.make_statistics(config)
+  if step is None:
     return member
-  train = assembly.load_split(config, 'train_split', is_augmented=False)
-  config_lib.durations(config.train, train.num_examples, jax.device_count())
+  num_examples = feed.dataset.num_examples
+  config_lib.durations(config.train, num_examples, jax.device_count())
   network_state = running_statistics.estimate(
-    running_statistics.make_statistics_step(config),
-    member.params,
-    member.network_state,
-    assembly.make_feed(config, train),
-    config,
+    step, member.params, member.network_state, feed, config
   )
   return member._replace(network_state=network_state)
 
