@@ -3,11 +3,12 @@
 import difflib
 import errno
 import fcntl
+import json
 import os
 import pathlib
 import socket
 from collections.abc import Iterable
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from googlenet.checkpoint.archive import sync_folder
 from googlenet.errors import UserError
@@ -77,6 +78,25 @@ def check_writable(folder: pathlib.Path) -> None:
   """Raises PermissionError where no file can be made."""
   if not os.access(folder, os.W_OK | os.X_OK):
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
+  """Returns what a file of JSON that was written at the end of `what` holds.
+
+  Raises:
+    UserError: it is damaged.
+    FileNotFoundError: there is none.
+  """
+  try:
+    result = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(
+      f'{path} is damaged ({type(error).__name__}): delete it, and the {what} '
+      'goes on from its last checkpoint'
+    ) from error
+  return result if isinstance(result, dict) else {}
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

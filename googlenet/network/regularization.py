@@ -11,6 +11,29 @@ from googlenet.network.setting import Setting
 _DEPTH_PLACES = 1_000_000
 
 
+def _drop(
+  x: jax.Array,
+  rate: float,
+  number: int,
+  setting: Setting,
+  is_whole: bool,
+) -> jax.Array:
+  """Zeroes elements, or all of an image; `number` is folded into its key."""
+  if not rate or not setting.is_training or hk.running_init():
+    return x
+  if setting.keys is None:
+    raise ValueError('dropping in training needs keys: one for each image')
+  chex.assert_equal_shape_prefix([x, setting.keys], 1)
+
+  def one(x: jax.Array, key: jax.Array) -> jax.Array:
+    shape = () if is_whole else x.shape
+    key = jax.random.fold_in(key, number)
+    is_kept = jax.random.bernoulli(key, 1 - rate, shape)
+    return jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
+
+  return jax.vmap(one)(x, setting.keys)
+
+
 def dropout(
   x: jax.Array, rate: float, place: int, setting: Setting
 ) -> jax.Array:
@@ -28,22 +51,12 @@ def dropout(
   Raises:
     ValueError: there are no keys.
   """
-  if not rate or not setting.is_training or hk.running_init():
-    return x
-  if setting.keys is None:
-    raise ValueError('dropout needs keys while training: one for each image')
-  chex.assert_equal_shape_prefix([x, setting.keys], 1)
-
-  def one(x: jax.Array, key: jax.Array) -> jax.Array:
-    keep = jax.random.bernoulli(
-      jax.random.fold_in(key, place), 1 - rate, x.shape
-    )
-    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
-
-  return jax.vmap(one)(x, setting.keys)
+  return _drop(x, rate, place, setting, is_whole=False)
 
 
-def drop_branches(x: jax.Array, rate: float, place: int, setting: Setting):
+def drop_branches(
+  x: jax.Array, rate: float, place: int, setting: Setting
+) -> jax.Array:
   """Zeroes all of x [B, ...] for an image with probability `rate` in training.
 
   Stochastic depth: Huang et al., 2016, arXiv 1603.09382; what stays is scaled
@@ -58,15 +71,4 @@ def drop_branches(x: jax.Array, rate: float, place: int, setting: Setting):
   Raises:
     ValueError: there are no keys.
   """
-  if not rate or not setting.is_training or hk.running_init():
-    return x
-  if setting.keys is None:
-    raise ValueError('stochastic depth needs keys while training')
-  chex.assert_equal_shape_prefix([x, setting.keys], 1)
-
-  def one(x: jax.Array, key: jax.Array) -> jax.Array:
-    key = jax.random.fold_in(key, _DEPTH_PLACES + place)
-    is_kept = jax.random.bernoulli(key, 1 - rate)
-    return jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
-
-  return jax.vmap(one)(x, setting.keys)
+  return _drop(x, rate, _DEPTH_PLACES + place, setting, is_whole=True)

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
 from googlenet import config as config_lib
-from googlenet.checkpoint.workdir import is_locked, write_text
-from googlenet.errors import UserError
+from googlenet.checkpoint.workdir import is_locked, read_object, write_text
 from googlenet.metrics import divergence_in
 from googlenet.runtime import supervisor
 from googlenet.runtime.terminal import paint
@@ -53,19 +52,8 @@ def look(folder: pathlib.Path, trial: Trial) -> State:
     return State('in use', {})
   for name, file in (('finished', 'result.json'), ('diverged', _DIVERGED)):
     if (folder / file).exists():
-      return State(name, _read(folder / file))
+      return State(name, read_object(folder / file, 'trial'))
   return State('begun' if (folder / 'config.json').exists() else 'to do', {})
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    result = json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError, RecursionError) as error:
-    raise UserError(
-      f'{path} is damaged ({type(error).__name__}): delete it, and the trial '
-      'goes on'
-    ) from error
-  return result if isinstance(result, dict) else {}
 
 
 def command(

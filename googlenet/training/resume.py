@@ -3,7 +3,6 @@
 Process 0 alone looks at the workdir; the others are told what it found.
 """
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -15,7 +14,12 @@ import numpy as np
 from googlenet import checkpoint
 from googlenet import config as config_lib
 from googlenet.checkpoint.archive import DamagedError
-from googlenet.checkpoint.workdir import Lock, check_workdir, check_writable
+from googlenet.checkpoint.workdir import (
+  Lock,
+  check_workdir,
+  check_writable,
+  read_object,
+)
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
@@ -157,15 +161,9 @@ def look(
 
 def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
   try:
-    result = json.loads(path.read_text(encoding='utf-8'))
+    return read_object(path, 'run')
   except FileNotFoundError:
     return None
-  except (OSError, ValueError, RecursionError) as error:
-    raise UserError(
-      f'{path} is damaged ({type(error).__name__}): delete it, and the run '
-      'goes on from its last checkpoint'
-    ) from error
-  return result if isinstance(result, dict) else {}
 
 
 def differences(
