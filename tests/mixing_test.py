@@ -69,19 +69,21 @@ def test_the_box_is_as_large_as_its_part(weight):
 
 
 def test_weights_of_cutmix_are_uniform_for_alpha_1():
-  """The mean part that is left of an image, worked out by many random boxes."""
+  """The parts that are left of images are spread as by many random boxes."""
   rng = np.random.default_rng(0)
   half = np.sqrt(rng.uniform(size=10**6)) / 2
   sides = []
   for _ in range(2):
     centre = rng.uniform(size=10**6)
     sides.append(np.minimum(centre + half, 1) - np.maximum(centre - half, 0))
-  expected = 1 - np.mean(sides[0] * sides[1])
+  parts = [0.1, 0.25, 0.5, 0.75, 0.9]
+  expected = np.quantile(1 - sides[0] * sides[1], parts)
   images = jnp.zeros((4000, 64, 64, 1))
   mixed = mixing.mix(
     images, jnp.zeros(4000, int), keys(4000), augment_config(cutmix_alpha=1.0)
   )
-  assert mixed.weights.mean() == pytest.approx(expected, abs=0.03)
+  found = np.quantile(mixed.weights, parts)
+  np.testing.assert_allclose(found, expected, atol=0.03)
 
 
 def test_both_kinds_and_images_that_are_spared():
