@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
   model.stochastic_depth = 0.0  # rate of the last residual block; 0: none
   model.aux_heads = 'auto'  # auto | on | off: auxiliary classifiers
   model.initializer = 'auto'  # auto | he | xavier | caffe (bias 0.2)
-  model.kernels = 'auto'  # auto | xla (plain lax) | onednn, cpu (fast forms)
+  model.kernels = 'auto'  # auto | xla (plain lax) | gpu, onednn, cpu (fast)
 
   config.data = data = ml_collections.ConfigDict()
   data.source = 'bundled'  # bundled (Fashion-MNIST) | tfds

@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, on every device: all the pmap.
+"""One training step and one evaluation step, on every device.
 
 The state has no device axis: it enters and leaves `jax.pmap` on `None` axes.
 A batch has one, of this process's devices: [D, B / D, ...].
@@ -6,6 +6,7 @@ A batch has one, of this process's devices: [D, B / D, ...].
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import haiku as hk
@@ -16,16 +17,12 @@ import ml_collections
 import optax
 
 from googlenet import guard as guard_lib
+from googlenet import loss as loss_lib
 from googlenet.augment import alternating_flips, views
-from googlenet.loss import (
-  Metrics,
-  cross_entropy,
-  make_gradient_fn,
-  make_loss_fn,
-)
+from googlenet.loss import Metrics, cross_entropy, make_loss_fn
 from googlenet.network import Network
 from googlenet.preprocess import preprocess
-from googlenet.runtime.compilation import compiled_with
+from googlenet.runtime.compilation import Options, compiled_with
 from googlenet.runtime.devices import PMAP_AXIS
 from googlenet.train_state import TrainState, update_ema
 
@@ -75,7 +72,7 @@ def make_gradient_step(
   config: ml_collections.ConfigDict,
   image_size: int | None = None,
 ) -> Callable[..., tuple[hk.Params, hk.State, Metrics]]:
-  """Makes the first half of a training step, pmapped.
+  """Makes the first half of a training step, for a device within a `pmap`.
 
   Args:
     network: the network of `config.model`.
@@ -84,7 +81,7 @@ def make_gradient_step(
 
   Returns:
     (params, network_state, step, batch, seed, loss_scale) -> (gradients times
-    loss_scale, network_state, metrics): the metrics of each device, the rest
+    loss_scale, network_state, metrics): the metrics of this device, the rest
     averaged over all of them.
   """
   loss_fn = make_loss_fn(network, config, image_size)
@@ -94,7 +91,9 @@ def make_gradient_step(
       loss, auxiliary = loss_fn(*args)
       return loss * loss_scale, auxiliary
 
-    gradients = make_gradient_fn(scaled_loss_fn, config.train.microbatches)
+    gradients = loss_lib.make_gradient_fn(
+      scaled_loss_fn, config.train.microbatches
+    )
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
     batch, keys = drawn(batch, places(batch), seed, step, config.augment.flip)
     network_state, (grads, metrics) = gradients(
@@ -103,13 +102,7 @@ def make_gradient_step(
     grads, network_state = jax.lax.pmean((grads, network_state), PMAP_AXIS)
     return grads, network_state, metrics
 
-  pmapped = jax.pmap(
-    gradient_step,
-    axis_name=PMAP_AXIS,
-    in_axes=(None, None, None, 0, None, None),
-    out_axes=(None, None, 0),
-  )
-  return compiled_with(network.kernels.compiler_options, pmapped)
+  return gradient_step
 
 
 def make_update_step(
@@ -117,7 +110,7 @@ def make_update_step(
   schedule: optax.Schedule,
   train_config: ml_collections.ConfigDict,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-  """Makes the second half of a training step, pmapped.
+  """Makes the second half of a training step, for a device within a `pmap`.
 
   Returns:
     (state, *what the gradient step returns) -> (state, metrics).
@@ -163,7 +156,29 @@ def make_update_step(
       *guard_lib.choose(is_applied, new_averages, averages),
     ), metrics
 
-  return jax.pmap(
+  return update_step
+
+
+def _as_two_programs(
+  gradient_step: Callable[..., Any],
+  update_step: Callable[..., Any],
+  options: Options,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+  """Returns (state, batch, seed) -> (state, metrics), as two programs.
+
+  For CPUs: XLA keeps none in the compilation cache that calls oneDNN, and the
+  update, with nothing of that sort, is half of the time to compile.
+  """
+  pmapped_gradient_step = compiled_with(
+    options,
+    jax.pmap(
+      gradient_step,
+      axis_name=PMAP_AXIS,
+      in_axes=(None, None, None, 0, None, None),
+      out_axes=(None, None, 0),
+    ),
+  )
+  pmapped_update_step = jax.pmap(
     update_step,
     axis_name=PMAP_AXIS,
     in_axes=(None, None, None, 0),
@@ -171,12 +186,60 @@ def make_update_step(
     donate_argnums=0,
   )
 
+  def step(state: TrainState, batch: Batch, seed: jax.Array):
+    gradients = pmapped_gradient_step(
+      state.params,
+      state.network_state,
+      state.step,
+      batch,
+      seed,
+      state.guard.loss_scale,
+    )
+    # Started before the gradients are there, the update makes XLA keep all
+    # activations until it ends, and the next step finds no place but another.
+    jax.block_until_ready(gradients)
+    return pmapped_update_step(state, *gradients)
+
+  return step
+
+
+def _as_one_program(
+  gradient_step: Callable[..., Any],
+  update_step: Callable[..., Any],
+  options: Options,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+  """Returns (state, batch, seed) -> (state, metrics), as one program.
+
+  The state that goes in is not used up: XLA would copy each parameter before
+  the update takes its place, which on a GPU are a hundred kernels more.
+  """
+
+  def step(state: TrainState, batch: Batch, seed: jax.Array):
+    gradients = gradient_step(
+      state.params,
+      state.network_state,
+      state.step,
+      batch,
+      seed,
+      state.guard.loss_scale,
+    )
+    return update_step(state, *gradients)
+
+  pmapped = jax.pmap(
+    step,
+    axis_name=PMAP_AXIS,
+    in_axes=(None, 0, None),
+    out_axes=None,
+  )
+  return compiled_with(options, pmapped)
+
 
 def make_train_step(
   network: Network,
   optimizer: optax.GradientTransformation,
   schedule: optax.Schedule,
   config: ml_collections.ConfigDict,
+  is_one_program: bool | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
   """Makes the pmapped training step.
 
@@ -185,28 +248,35 @@ def make_train_step(
     optimizer: the optimizer of `config.optimizer`.
     schedule: its learning rate, to report it.
     config: the `train`, `augment` and `data` sections are read.
+    is_one_program: whether gradient and update are compiled together; None:
+      unless they run on a CPU.
 
   Returns:
     (state, batch, seed, image_size=None) -> (state, metrics): batch holds
     `image` uint8 [D, B, H, W, C] and `label` int32 [D, B] with D local devices,
     and for flips that alternate `index` and `epoch` int32 [D, B]; seed is
-    uint32 [];
-    metrics are float32 scalars, averaged over all devices of all processes. The
-    state that goes in is used up (donated). With `train.on_nonfinite` 'skip' or
-    a dynamic `train.loss_scale` they tell `skipped_steps` too. An image_size
-    takes the place of `data.image_size`; each is compiled when it first comes.
+    uint32 []; metrics are float32 scalars, averaged over all devices of all
+    processes. The state that goes in may be used up (donated). With
+    `train.on_nonfinite` 'skip' or a dynamic `train.loss_scale` they tell
+    `skipped_steps` too. An image_size takes the place of `data.image_size`;
+    each is compiled when it first comes.
   """
+  if is_one_program is None:
+    is_one_program = jax.default_backend() != 'cpu'
+  assemble = _as_one_program if is_one_program else _as_two_programs
+  update_step = make_update_step(optimizer, schedule, config.train)
 
-  # Two programs: XLA keeps none in the compilation cache that calls oneDNN, and
-  # the update, with nothing of that sort, is half of the time to compile.
   @functools.cache
-  def gradient_step_of(image_size: int | None):
-    return make_gradient_step(network, config, image_size)
+  def step_of(image_size: int | None):
+    return assemble(
+      make_gradient_step(network, config, image_size),
+      update_step,
+      network.kernels.compiler_options,
+    )
 
   inputs = ['image', 'label']
   if config.augment.flip == 'alternating':
     inputs += ['index', 'epoch']
-  update_step = make_update_step(optimizer, schedule, config.train)
 
   def train_step(
     state: TrainState,
@@ -214,19 +284,8 @@ def make_train_step(
     seed: jax.Array,
     image_size: int | None = None,
   ) -> tuple[TrainState, Metrics]:
-    gradients = gradient_step_of(image_size)(
-      state.params,
-      state.network_state,
-      state.step,
-      {name: batch[name] for name in inputs},
-      seed,
-      state.guard.loss_scale,
-    )
-    if jax.default_backend() == 'cpu':
-      # Started before the gradients are there, the update makes XLA keep all
-      # activations until it ends, and the next step finds no place but another.
-      jax.block_until_ready(gradients)
-    return update_step(state, *gradients)
+    batch = {name: batch[name] for name in inputs}
+    return step_of(image_size)(state, batch, seed)
 
   return train_step
 

@@ -14,7 +14,7 @@ from googlenet import config as config_lib
 from googlenet import train_step as step_lib
 from googlenet.data import batches
 from googlenet.metrics import NonFiniteError
-from googlenet.runtime.devices import replicated
+from googlenet.runtime.devices import PMAP_AXIS, replicated
 from googlenet.train_state import make_train_state, update_ema
 from googlenet.training import diagnosis
 
@@ -72,7 +72,13 @@ def make_update(config):
   state = make_train_state(
     params, {'bn': {'mean': jnp.ones(2)}}, optimizer, config.train
   )
-  update = step_lib.make_update_step(optimizer, lambda n: 0.5 + n, config.train)
+  update = jax.pmap(
+    step_lib.make_update_step(optimizer, lambda n: 0.5 + n, config.train),
+    axis_name=PMAP_AXIS,
+    in_axes=(None, None, None, 0),
+    out_axes=None,
+    donate_argnums=0,
+  )
   return state, update
 
 

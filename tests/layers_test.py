@@ -570,10 +570,11 @@ HAS_ONEDNN = onednn.is_available(jnp.dtype('float32'))
   ('kernels', 'backend', 'name'),
   [
     ('auto', 'cpu', 'onednn' if HAS_ONEDNN else 'cpu'),
-    ('auto', 'gpu', 'xla'),
+    ('auto', 'gpu', 'gpu'),
     ('auto', 'tpu', 'xla'),
     ('xla', 'cpu', 'xla'),
     ('cpu', 'gpu', 'cpu'),
+    ('gpu', 'cpu', 'gpu'),
   ],
 )
 def test_select_kernels(kernels: str, backend: str, name: str) -> None:
@@ -592,8 +593,12 @@ def test_onednn_is_chosen_by_what_a_program_compiles_to() -> None:
 @pytest.mark.parametrize(
   ('kernels', 'backend', 'message'),
   [
-    ('fast', 'cpu', r"config\.model\.kernels='fast'.*auto, xla, onednn, cpu"),
-    ('onednn', 'gpu', r"config\.model\.kernels='onednn'.*auto, xla, cpu"),
+    (
+      'fast',
+      'cpu',
+      r"config\.model\.kernels='fast'.*auto, xla, gpu, onednn, cpu",
+    ),
+    ('onednn', 'gpu', r"config\.model\.kernels='onednn'.*auto, xla, gpu, cpu"),
   ],
 )
 def test_select_kernels_names_the_field_and_what_is_allowed(

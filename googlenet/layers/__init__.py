@@ -1,18 +1,20 @@
-"""Primitive operations of the network: one meaning, three implementations.
+"""Primitive operations of the network: one meaning, four implementations.
 
 A network is written once, against `Kernels`, and runs on any of
 
-* 'xla': the plain forms of xla.py. Best on GPUs and TPUs, and the
-  definition of what each operation means.
+* 'xla': the plain forms of xla.py. Best on TPUs, and the definition of what
+  each operation means.
+* 'gpu': the forms of gpu.py, for GPUs.
 * 'onednn': the forms of onednn.py, for CPUs where XLA can call oneDNN.
 * 'cpu': the forms of cpu.py, for other CPUs: all is matrix products.
 
 XLA for CPUs runs the gradient of max pooling on one thread, and convolution
-gradients far below the speed of a matrix product; the last two do neither.
+gradients far below the speed of a matrix product; the last two do neither. XLA
+for GPUs has no kernel for the gradient of max pooling; 'gpu' brings one.
 All agree in values and gradients up to rounding, for every float dtype.
 
-pooling.py is the max pooling of both forms for CPUs; batch_norm.py is one for
-all, no part of `Kernels`.
+pooling.py is the max pooling of both forms for CPUs, gpu_pooling.py that of
+'gpu'; batch_norm.py is one for all, no part of `Kernels`.
 """
 
 from collections.abc import Callable
@@ -23,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from googlenet.errors import UserError
-from googlenet.layers import cpu, onednn, xla
+from googlenet.layers import cpu, gpu, onednn, xla
 from googlenet.runtime.compilation import Options
 
 Array = jax.Array
@@ -92,6 +94,7 @@ def _kernels(name: str, forms: ModuleType) -> Kernels:
 
 KERNELS = {
   'xla': _kernels('xla', xla),
+  'gpu': _kernels('gpu', gpu),
   'onednn': _kernels('onednn', onednn),
   'cpu': _kernels('cpu', cpu),
 }
@@ -115,7 +118,7 @@ def select_kernels(kernels: str, backend: str, dtype: Any) -> Kernels:
       f'{allowed}'
     )
   if kernels == 'auto' and backend != 'cpu':
-    kernels = 'xla'
+    kernels = 'gpu' if backend == 'gpu' else 'xla'
   elif kernels in ('auto', 'onednn'):
     dtype = jnp.dtype(dtype)
     available = backend == 'cpu' and onednn.is_available(dtype)
@@ -123,7 +126,7 @@ def select_kernels(kernels: str, backend: str, dtype: Any) -> Kernels:
       raise UserError(
         f"config.model.kernels='onednn': XLA computes nothing in {dtype} with "
         f'oneDNN on this {backend} with JAX {jax.__version__}; allowed here is '
-        'one of auto, xla, cpu'
+        'one of auto, xla, gpu, cpu'
       )
     kernels = 'onednn' if available else 'cpu'
   return KERNELS[kernels]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from googlenet.optimizer import muon
 from googlenet.optimizer.groups import parse_factors, with_decays, with_rates
 
 Config = ml_collections.ConfigDict
@@ -44,19 +45,13 @@ def _muon(
   `muon_rest` moves all else: classifiers, biases, batch norm.
   """
 
-  def dimensions(params):
-    return jax.tree.map(
-      lambda _: optax.contrib.MuonDimensionNumbers((0, 1, 2), 3), params
-    )
-
-  muon = optax.contrib.muon(
+  weights = muon.muon(
     rate,
     beta=config.momentum,
-    ns_steps=config.muon_steps,
+    steps=config.muon_steps,
     nesterov=config.nesterov,
     weight_decay=config.weight_decay,
-    weight_decay_mask=mask,
-    muon_weight_dimension_numbers=dimensions,
+    mask=mask,
   )
   rest = (
     optax.adamw(rate, weight_decay=config.weight_decay, mask=mask)
@@ -66,7 +61,7 @@ def _muon(
     )
   )
   return optax.multi_transform(
-    {'muon': muon, 'rest': rest},
+    {'muon': weights, 'rest': rest},
     lambda params: jax.tree.map(
       lambda p: 'muon' if p.ndim == 4 else 'rest', params
     ),

@@ -1,0 +1,286 @@
+"""Max pooling for GPUs: one kernel each way, with a gradient of its own.
+
+XLA for GPUs has no kernel for the gradient of max pooling: it computes each
+maximum again, with four indices beside it, and adds the gradients by atomic
+operations. Here the forward pass keeps one byte for each window, the place of
+its first maximum, and the backward pass adds up, for each pixel, what the
+windows that see it send there.
+
+No form reads beyond the border of a map. A window that reaches over it reads
+the nearest pixel inside once more, which changes no maximum and needs no
+branch; without branches XLA loads several channels at once.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from googlenet.padding import Padding, placement
+
+Array = jax.Array
+
+# The byte of a window whose maximum ReLU has set to zero: no gradient passes.
+_STOPPED = 255
+# The code of a pixel in a window that does not see it; the byte of no window.
+_UNSEEN = 254
+
+
+class Windows(NamedTuple):
+  """Square windows on maps [B, H, W, C], or on packed maps.
+
+  A packed map [B, H / 2, W / 2, 4 C] holds each 2x2 block of pixels as
+  channels: those of its first row, then those of its second.
+
+  Attributes:
+    sizes: (H, W).
+    window: the side of a window, in pixels.
+    stride: between windows.
+    lows: padding before the first pixel of each axis.
+    outs: windows along each axis.
+    is_packed: whether the maps are packed.
+  """
+
+  sizes: tuple[int, int]
+  window: int
+  stride: int
+  lows: tuple[int, int]
+  outs: tuple[int, int]
+  is_packed: bool = False
+
+
+def make_windows(
+  sizes: tuple[int, int],
+  window: int,
+  stride: int,
+  padding: Padding,
+  is_packed: bool = False,
+) -> Windows:
+  """Returns the windows of a pooling.
+
+  Args:
+    sizes: (H, W) of the map, before it is packed.
+    window: the side of a window, in pixels.
+    stride: between windows.
+    padding: as in `padding.placement`.
+    is_packed: whether the maps are packed; see `fits_packed`.
+
+  Raises:
+    ValueError: a window does not fit, or its places have no bytes.
+  """
+  if window**2 > _UNSEEN:
+    raise ValueError(f'a window of {window}x{window} has too many places')
+  places = [placement(size, window, stride, padding) for size in sizes]
+  return Windows(
+    tuple(sizes),
+    window,
+    stride,
+    tuple(place.low for place in places),
+    tuple(place.out for place in places),
+    is_packed,
+  )
+
+
+def fits_packed(
+  sizes: tuple[int, int], window: int, stride: int, padding: Padding
+) -> bool:
+  """Whether packed maps of H, W = sizes can be pooled as they are.
+
+  Windows have to begin with a block, so that the nearest block inside holds
+  pixels that the window has seen already.
+  """
+  places = [placement(size, window, stride, padding) for size in sizes]
+  return (
+    stride == 2
+    and all(size % 2 == 0 for size in sizes)
+    and all(
+      place.low == 0 and 2 * place.out == size
+      for place, size in zip(places, sizes, strict=True)
+    )
+  )
+
+
+def _take(x: Array, rows: Array, columns: Array) -> Array:
+  """Returns x[:, rows][:, :, columns] of [B, H, W, C], all of them inside.
+
+  As one gather along one axis: XLA then loads several channels at once.
+  """
+  batch, height, width, channels = x.shape
+  places = (rows[:, None] * width + columns)[..., None]
+  return lax.gather(
+    x.reshape(batch, height * width, channels),
+    places,
+    lax.GatherDimensionNumbers(
+      offset_dims=(0, 3), collapsed_slice_dims=(1,), start_index_map=(1,)
+    ),
+    slice_sizes=(batch, 1, channels),
+    mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
+  )
+
+
+def _taps(x: Array, windows: Windows) -> list[tuple[Array, np.ndarray]]:
+  """Returns what lies under each place of all windows, row by row.
+
+  Returns:
+    For each place the pixels [B, H', W', C], and the place that such a pixel
+    really has in its window, uint8 [H', W', 1].
+  """
+  found = []
+  for i, j in np.ndindex(windows.window, windows.window):
+    if windows.is_packed:
+      rows, columns = (
+        jnp.minimum(jnp.arange(out) + tap // 2, out - 1)
+        for out, tap in zip(windows.outs, (i, j), strict=True)
+      )
+      channels = x.shape[-1] // 4
+      first = (i % 2 * 2 + j % 2) * channels
+      part = lax.slice_in_dim(x, first, first + channels, axis=-1)
+      # Never the first maximum where it lies beyond the border.
+      code = np.full((*windows.outs, 1), i * windows.window + j, np.uint8)
+      found.append((_take(part, rows, columns), code))
+      continue
+    real, inside = [], []
+    for axis, tap in enumerate((i, j)):
+      starts = np.arange(windows.outs[axis]) * windows.stride
+      starts -= windows.lows[axis]
+      last = windows.sizes[axis] - 1
+      real.append(np.clip(starts + tap, 0, last) - starts)
+      # Computed anew in the kernel, which costs less than loading it.
+      start = jnp.arange(windows.outs[axis]) * windows.stride
+      inside.append(jnp.clip(start + (tap - windows.lows[axis]), 0, last))
+    code = real[0][:, None] * windows.window + real[1]
+    found.append((_take(x, *inside), code.astype(np.uint8)[..., None]))
+  return found
+
+
+def _first_maxima(x: Array, windows: Windows) -> tuple[Array, Array]:
+  """Returns the maxima [B, H', W', C] and the places of the first ones."""
+  # Else XLA joins the branches of a block anew for each tap.
+  x = lax.optimization_barrier(x)
+  taps, codes = zip(*_taps(x, windows), strict=True)
+  y = functools.reduce(jnp.maximum, taps)
+  place = jnp.broadcast_to(codes[-1], y.shape)
+  for tap, code in zip(taps[-2::-1], codes[-2::-1], strict=True):
+    place = jnp.where(tap == y, code, place)
+  return y, place
+
+
+def _pixel_gradient(
+  dy: Array,
+  place: Array,
+  windows: Windows,
+  rows: slice,
+  columns: slice,
+) -> Array:
+  """Returns what all windows send to some rows and columns of the map.
+
+  Args:
+    dy: gradient of the maxima, [B, H', W', C].
+    place: of the maxima, uint8 [B, H', W', C].
+    windows: of the pooling.
+    rows: of the map, as a slice with start, stop and step.
+    columns: likewise.
+  """
+  wide = jnp.promote_types(dy.dtype, jnp.float32)
+  side, stride = windows.window, windows.stride
+  # Pixel r of the padded map is seen by window r // stride and by those before.
+  count = -(-side // stride)
+  total = jnp.zeros((), wide)
+  for before in np.ndindex(count, count):
+    taps, sees, inside = [], [], []
+    for axis, pixels in enumerate((rows, columns)):
+      low, out = windows.lows[axis], windows.outs[axis]
+      number = (np.arange(pixels.start, pixels.stop, pixels.step) + low) // (
+        stride
+      ) - before[axis]
+      pixel = np.arange(pixels.start, pixels.stop, pixels.step) + low
+      tap = pixel - number * stride
+      taps.append(tap)
+      sees.append((number >= 0) & (number < out) & (tap < side))
+      traced = jnp.arange(pixels.start, pixels.stop, pixels.step) + low
+      inside.append(jnp.clip(traced // stride - before[axis], 0, out - 1))
+    if not (sees[0].any() and sees[1].any()):
+      continue
+    code = np.where(
+      sees[0][:, None] & sees[1], taps[0][:, None] * side + taps[1], _UNSEEN
+    )
+    code = code.astype(np.uint8)[..., None]
+    is_hit = _take(place, *inside) == code
+    sent = jnp.where(is_hit, _take(dy, *inside), jnp.zeros((), dy.dtype))
+    total += sent.astype(wide)
+  shape = (dy.shape[0], *code.shape[:2], dy.shape[-1])
+  return jnp.broadcast_to(total, shape).astype(dy.dtype)
+
+
+def _gradient(dy: Array, place: Array, windows: Windows) -> Array:
+  """Returns the gradient of the map, packed if the map is."""
+  height, width = windows.sizes
+  if not windows.is_packed:
+    return _pixel_gradient(
+      dy, place, windows, slice(0, height, 1), slice(0, width, 1)
+    )
+  parts = [
+    _pixel_gradient(dy, place, windows, slice(i, height, 2), slice(j, width, 2))
+    for i, j in np.ndindex(2, 2)
+  ]
+  return jnp.concatenate(parts, axis=-1)
+
+
+def _maxima(x: Array, windows: Windows) -> Array:
+  """Returns the maxima alone, for inference."""
+  x = lax.optimization_barrier(x)
+  return functools.reduce(jnp.maximum, [tap for tap, _ in _taps(x, windows)])
+
+
+def _together(*arrays: Array) -> tuple[Array, ...]:
+  """Has XLA compute arrays in one kernel, not again where each is used."""
+  return lax.optimization_barrier(arrays)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def max_pool(x: Array, windows: Windows) -> Array:
+  """[B, H, W, C], or packed, -> [B, H', W', C], maximum of square windows."""
+  return _maxima(x, windows)
+
+
+def _max_pool_forward(x, windows):
+  return _together(*_first_maxima(x, windows))
+
+
+def _max_pool_backward(windows, place, dy):
+  return (_gradient(dy, place, windows),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def max_pool_bias_relu(x: Array, b: Array, windows: Windows) -> Array:
+  """relu(max_pool(x) + b) for `b` [C]; as `max_pool` otherwise."""
+  y = _maxima(x, windows)
+  return jnp.maximum(y + b.astype(y.dtype), 0)
+
+
+def _max_pool_bias_relu_forward(x, b, windows):
+  y, place = _first_maxima(x, windows)
+  y = jnp.maximum(y + b.astype(y.dtype), 0)
+  # So that the backward pass needs nothing but the places.
+  place = jnp.where(y > 0, place, jnp.uint8(_STOPPED))
+  y, place = _together(y, place)
+  return y, (place, b)
+
+
+def _max_pool_bias_relu_backward(windows, saved, dy):
+  place, b = saved
+  passed = jnp.where(place != _STOPPED, dy, jnp.zeros((), dy.dtype))
+  wide = jnp.promote_types(dy.dtype, jnp.float32)
+  db = jnp.sum(passed, axis=(0, 1, 2), dtype=wide).astype(b.dtype)
+  return _gradient(dy, place, windows), db
+
+
+max_pool_bias_relu.defvjp(
+  _max_pool_bias_relu_forward, _max_pool_bias_relu_backward
+)
