@@ -12,7 +12,7 @@ import sys
 import time
 
 from googlenet.errors import UserError
-from googlenet.runtime import supervisor
+from googlenet.runtime import backend, supervisor
 from googlenet.runtime.terminal import tell_error
 from googlenet.shell import help as help_lib
 
@@ -42,6 +42,7 @@ if __name__ == '__main__':
   if (_code := answer(sys.argv)) is not None:
     sys.exit(_code)
   supervisor.supervise()
+  backend.prepare(os.environ, help_lib.mode_of(sys.argv).preallocates)
 elif __name__ == '__mp_main__':  # a process that reads data: its parent ends it
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -5,12 +5,18 @@ on stdout. What is timed is what `loop` does: its data, its feed, its steps.
 """
 
 import json
+import os
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from googlenet.runtime import backend
+
+if __name__ == '__main__':  # before JAX is imported
+  backend.prepare(os.environ, preallocates=True)
 
 import jax
 import jmp
