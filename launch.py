@@ -51,7 +51,7 @@ import importlib  # noqa: E402
 import jax  # noqa: E402
 
 from googlenet.modes import MODES  # noqa: E402
-from googlenet.runtime import compilation, distributed  # noqa: E402
+from googlenet.runtime import compilation, distributed, memory  # noqa: E402
 from googlenet.runtime.machine import tune_machine  # noqa: E402
 from googlenet.runtime.stopping import Stopped  # noqa: E402
 from googlenet.shell import field_table  # noqa: E402
@@ -110,7 +110,7 @@ def _run(arguments: Arguments, is_alone: bool) -> int:
     tune_machine(arguments.config.train.compilation_cache)
   module = importlib.import_module(f'googlenet.modes.{arguments.mode}')
   try:  # stdout may be data: what is compiled is told on stderr
-    with compilation.told_on(sys.stderr):
+    with compilation.told_on(sys.stderr), memory.explained(mode.memory):
       module.run(
         arguments.config, arguments.workdir, _STARTED, **arguments.options
       )

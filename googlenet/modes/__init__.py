@@ -43,6 +43,11 @@ class Mode(NamedTuple):
   compares: bool = False
   preallocates: bool = False
 
+  @property
+  def memory(self) -> str:
+    """What helps where memory runs out, a key of `runtime.memory.REMEDIES`."""
+    return 'training' if self.preallocates else 'evaluation'
+
 
 _TRAIN, _LOOK, _ELSEWHERE = 'Train', 'Look at it', 'Take it elsewhere'
 

@@ -52,7 +52,8 @@ _MORE = {
 }
 _EXIT_CODES = {
   '0': 'done',
-  '2': 'bad input, or a loss that is not finite: one line on stderr',
+  '2': 'bad input, a loss that is not finite, or too little memory: one line '
+  'on stderr',
   '65': 'some images cannot be read, the others are done',
   '74': 'what the run makes cannot be written',
   '75': 'ended on request, or because another process did: the same command '
