@@ -171,11 +171,11 @@ def test_the_installed_xla_is_asked():
   assert backend.xla_versions()[0].startswith('0.')
 
 
-# A GPU for `foretell`; JAX, which looks itself, finds none.
+# A GPU for `foretell`, by a name that is the CPU for JAX.
 _AS_WITH_A_GPU = """
 import os, runpy, sys
 from googlenet.runtime import backend
-gpu = backend.Backend('gpu', ('cuda', 'gpu'), 'json', ('/',))
+gpu = backend.Backend('gpu', ('cpu',), 'json', ('/',))
 backend.BACKENDS = (gpu,)
 """
 
@@ -184,12 +184,17 @@ def with_a_gpu(
   folder, code: str, *argv: str, stdin: str = '', **variables: str
 ) -> subprocess.CompletedProcess:
   """Runs code in a process that takes this machine for one with a GPU."""
-  names = ('JAX_PLATFORMS', 'XLA_FLAGS', 'TF_CPP_MIN_LOG_LEVEL')
+  names = ('XLA_FLAGS', 'TF_CPP_MIN_LOG_LEVEL', *backend._MEMORY)
   environment = {k: v for k, v in os.environ.items() if k not in names}
   return subprocess.run(
     [sys.executable, '-c', _AS_WITH_A_GPU + code, *argv],
     cwd=folder,
-    env={**environment, 'PYTHONPATH': str(ROOT), **variables},
+    env={
+      **environment,
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': str(ROOT),
+      **variables,
+    },
     input=stdin,
     capture_output=True,
     text=True,

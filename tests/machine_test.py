@@ -27,6 +27,7 @@ def test_the_allocator_is_tuned_on_a_cpu_alone(monkeypatch, capfd, name):
 
 def test_a_wrong_foretelling_is_told(monkeypatch, capfd):
   monkeypatch.setattr(machine, 'tune_allocator', lambda: None)
+  monkeypatch.setattr(backend, 'foretell', lambda environment: 'cpu')
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   machine.tune_machine('')
   assert capfd.readouterr().err.startswith(

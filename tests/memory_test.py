@@ -90,8 +90,13 @@ def test_numpy_says_it_in_its_own_way():
 
 
 class Device:
-  def __init__(self, stats: dict[str, int] | None):
-    self.memory_stats = lambda: stats
+  def __init__(self, stats: dict[str, int] | None | Exception):
+    self._stats = stats
+
+  def memory_stats(self) -> dict[str, int] | None:
+    if isinstance(self._stats, Exception):
+      raise self._stats
+    return self._stats
 
 
 @pytest.mark.parametrize(
@@ -110,8 +115,13 @@ class Device:
       'out of memory: 3.0 GiB were asked for, the device has 80.0 GiB, of '
       'which 78.0 GiB are in use; lower config.eval.batch_size',
     ),
+    (
+      [jax.errors.JaxRuntimeError('INTERNAL: the device is lost')],
+      r'out of memory: 3\.0 GiB were asked for, the machine has [\d,.]+ GiB; '
+      'lower config.eval.batch_size',
+    ),
   ],
-  ids=['a CPU', 'two GPUs'],
+  ids=['a CPU', 'two GPUs', 'a GPU that does not answer'],
 )
 def test_the_line_tells_what_there_is(monkeypatch, stats, expected):
   monkeypatch.setattr(jax, 'local_devices', lambda: [*map(Device, stats)])

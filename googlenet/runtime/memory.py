@@ -78,8 +78,13 @@ def _in_words(count: int) -> str:
 
 def _capacity() -> str:
   """Returns what the fullest device, or the machine, has and uses, in words."""
-  found = [device.memory_stats() for device in jax.local_devices()]
-  found = [stats for stats in found if stats and 'bytes_limit' in stats]
+  found = []
+  for device in jax.local_devices():
+    try:
+      stats = device.memory_stats()
+    except (RuntimeError, NotImplementedError):  # it is out of order as well
+      continue
+    found += [stats] if stats and 'bytes_limit' in stats else []
   if found:
     stats = max(found, key=lambda stats: stats.get('bytes_in_use', 0))
     used = stats.get('bytes_in_use', 0)
