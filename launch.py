@@ -12,7 +12,7 @@ import sys
 import time
 
 from googlenet.errors import UserError
-from googlenet.runtime import supervisor
+from googlenet.runtime import backend, supervisor
 from googlenet.runtime.terminal import tell_error
 from googlenet.shell import help as help_lib
 
@@ -42,6 +42,7 @@ if __name__ == '__main__':
   if (_code := answer(sys.argv)) is not None:
     sys.exit(_code)
   supervisor.supervise()
+  backend.prepare(os.environ, help_lib.mode_of(sys.argv).preallocates)
 elif __name__ == '__mp_main__':  # a process that reads data: its parent ends it
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -50,7 +51,7 @@ import importlib  # noqa: E402
 import jax  # noqa: E402
 
 from googlenet.modes import MODES  # noqa: E402
-from googlenet.runtime import distributed  # noqa: E402
+from googlenet.runtime import compilation, distributed, memory  # noqa: E402
 from googlenet.runtime.machine import tune_machine  # noqa: E402
 from googlenet.runtime.stopping import Stopped  # noqa: E402
 from googlenet.shell import field_table  # noqa: E402
@@ -108,10 +109,11 @@ def _run(arguments: Arguments, is_alone: bool) -> int:
   if mode.uses_devices:
     tune_machine(arguments.config.train.compilation_cache)
   module = importlib.import_module(f'googlenet.modes.{arguments.mode}')
-  try:
-    module.run(
-      arguments.config, arguments.workdir, _STARTED, **arguments.options
-    )
+  try:  # stdout may be data: what is compiled is told on stderr
+    with compilation.told_on(sys.stderr), memory.explained(mode.memory):
+      module.run(
+        arguments.config, arguments.workdir, _STARTED, **arguments.options
+      )
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise

@@ -24,6 +24,7 @@ from googlenet.network.initialization import (
 from googlenet.optimizer import groups
 from googlenet.optimizer.lookahead import with_lookahead
 from googlenet.preprocess import num_channels
+from googlenet.runtime import memory
 from googlenet.runtime.devices import PMAP_AXIS, replicated
 from googlenet.train_state import TrainState, make_train_state
 from googlenet.training.profiling import check_profile_steps
@@ -145,15 +146,19 @@ def make_feed(
     config: resolved.
     dataset: the data set.
     on_device_mb: takes the place of `data.on_device_mb`.
+
+  Raises:
+    OutOfMemoryError: the devices have not the memory for the set.
   """
-  return batches.make_feed(
-    dataset,
-    config.model.num_classes,
-    config.data.on_device_mb if on_device_mb is None else on_device_mb,
-    config.data.workers,
-    replicated,
-    PMAP_AXIS,
-  )
+  with memory.explained('data'):
+    return batches.make_feed(
+      dataset,
+      config.model.num_classes,
+      config.data.on_device_mb if on_device_mb is None else on_device_mb,
+      config.data.workers,
+      replicated,
+      PMAP_AXIS,
+    )
 
 
 def image_shape(

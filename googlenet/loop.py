@@ -15,7 +15,7 @@ from googlenet.metrics.writer import Writer
 from googlenet.network.initialization import (
   count_parameters,
 )
-from googlenet.runtime import stopping
+from googlenet.runtime import compilation, memory, stopping
 from googlenet.runtime.terminal import warn
 from googlenet.training import messages, resume
 from googlenet.training.epochs import Training
@@ -48,6 +48,7 @@ def train_and_evaluate(
     UserError: bad input (nothing was written), or a loss that is not finite.
     Stopped: a signal asked for the end; the run can be continued.
     WriteError: what it makes cannot be written; it can be continued.
+    OutOfMemoryError: a device has not the memory for it.
   """
   started = time.time() if started is None else started
   with stopping.Stopper() as stopper:
@@ -58,7 +59,15 @@ def train_and_evaluate(
         print(messages.finished(found.result, workdir), flush=True)
       return found.result
     try:
-      return _train(config, workdir, started, found, stopper)
+      with compilation.told_on(sys.stdout), memory.explained('training'):
+        return _train(config, workdir, started, found, stopper)
+    except memory.OutOfMemoryError as error:
+      if not os.path.exists(os.path.join(workdir, 'config.json')):
+        raise
+      raise memory.OutOfMemoryError(
+        f'{error}; with --allow_config_change the run in {workdir} goes on '
+        'from its last checkpoint'
+      ) from error
     finally:
       if found.lock is not None:
         found.lock.release()
@@ -71,7 +80,7 @@ def _train(
   found: resume.Found,
   stopper: stopping.Stopper,
 ) -> dict[str, Any]:
-  run = assembly.build(config)
+  run = _told(assembly.build(config))
   writer = Writer(
     workdir,
     config_lib.to_json(config),
@@ -127,3 +136,17 @@ def _train(
   for line in messages.describe_result(result, workdir):
     screen.line(line)
   return result
+
+
+def _told(run: assembly.Run) -> assembly.Run:
+  """Returns a run that tells when its training and evaluation are compiled."""
+
+  def training_step(state: Any, batch: Any, seed: Any, size: int = 0) -> str:
+    del state, batch, seed
+    return 'training step' + (f' for {size} pixels' if size else '')
+
+  options = run.network.kernels.compiler_options
+  return run._replace(
+    train_step=compilation.told(training_step, options, run.train_step),
+    eval_step=compilation.told('evaluation step', options, run.eval_step),
+  )

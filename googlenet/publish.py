@@ -28,13 +28,14 @@ from googlenet.checkpoint.workdir import write_text
 from googlenet.errors import UserError
 from googlenet.inference import trained
 from googlenet.report import runs
+from googlenet.runtime.machine import DEFAULT_CACHE
 from googlenet.transfer import pretrained
 
 SUMS = 'SHA256SUMS'
 # Paths of the machine, and what others begin with.
 _OF_A_MACHINE = {
   'data.data_dir': '',
-  'train.compilation_cache': '~/.cache/googlenet-haiku',
+  'train.compilation_cache': DEFAULT_CACHE,
   'benchmark.torch_python': '',
 }
 # What stays as it is, where the run has it.

@@ -1,4 +1,7 @@
-"""Tests of compiling with options of XLA."""
+"""Tests of compiling with options of XLA, and of what is told of it."""
+
+import io
+import os
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ from googlenet import assembly
 from googlenet import config as config_lib
 from googlenet import train_step as step_lib
 from googlenet.data import batches
+from googlenet.runtime import compilation
 from googlenet.runtime.compilation import compiled_with
 from googlenet.runtime.devices import replicated
 
@@ -62,3 +66,68 @@ def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
     step_lib.make_eval_step(network, run.config)(
       run.state.params, run.state.network_state, {**batch, 'mask': mask}
     )
+
+
+def test_a_program_is_told_of_at_its_first_call_alone(compilation_cache):
+  call = compiled_with((), jax.jit(lambda params, x: params + x), 'sum')
+  stream = io.StringIO()
+  with compilation.told_on(stream):
+    for x in (jnp.ones(2), jnp.zeros(2), jnp.ones(3)):
+      np.testing.assert_array_equal(call(1.0, x), 1 + np.asarray(x))
+    # Part of a larger program, by either argument.
+    jax.jit(lambda x: call(1.0, x))(jnp.ones(4))
+    jax.grad(lambda params: call(params, jnp.ones(6)).sum())(1.0)
+  call(1.0, jnp.ones(5))  # outside of it: nothing is told
+  line = f'compile  sum: XLA compiles it once, kept in {compilation_cache} for '
+  assert stream.getvalue() == f'{line}the next start\n' * 2
+
+
+@pytest.fixture
+def set_jax():
+  """Sets an option of JAX for the length of a test."""
+  before = {}
+
+  def set_option(name, value):
+    before.setdefault(name, getattr(jax.config, name))
+    jax.config.update(name, value)
+
+  yield set_option
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+def test_a_program_that_cannot_be_kept_is_not_said_to_be(set_jax):
+  def line(*options):
+    stream = io.StringIO()
+    with compilation.told_on(stream):
+      compilation.told('sum', options, lambda params, x: None)(0, 1)
+    return stream.getvalue()
+
+  home = os.path.expanduser('~')
+  set_jax('jax_compilation_cache_dir', f'{home}/.c/d')
+  kept = 'compile  sum: XLA compiles it once, kept in ~/.c/d for the next start'
+  assert line() == line(('xla_other', True)) == f'{kept}\n'
+  assert line(('xla_cpu_experimental_onednn_custom_call', True)) == (
+    'compile  sum: XLA compiles it at each start, as it calls oneDNN\n'
+  )
+  each = 'compile  sum: XLA compiles it at each start, as there is no '
+  set_jax('jax_enable_compilation_cache', False)
+  assert line() == f'{each}compilation cache\n'
+
+
+def test_seconds_are_those_of_the_compiler():
+  before = compilation.seconds_compiled()
+  double = jax.jit(lambda x: x * 2)
+  double(jnp.ones(7))
+  after = compilation.seconds_compiled()
+  assert after > before
+  double(jnp.ones(7))
+  assert compilation.seconds_compiled() == after
+
+
+def test_one_process_of_several_tells(monkeypatch):
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  stream = io.StringIO()
+  with compilation.told_on(stream), compilation.shown('it'):
+    pass
+  assert stream.getvalue() == ''

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import small_run
+from run_files import problems
 
 import launch
 from googlenet import assembly, checkpoint
@@ -31,7 +32,7 @@ def run(tmp_path_factory):
 def evaluate(capfd, *flags):
   code = launch.main(['launch.py', '--mode=evaluate', *map(str, flags)])
   out, err = capfd.readouterr()
-  assert (code, err) == (0, '')
+  assert (code, problems(err)) == (0, '')
   return out
 
 

@@ -1,5 +1,7 @@
 """Progressive image size: when it changes, and that runs go on with it."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -46,9 +48,14 @@ def small(config):
   return config
 
 
-def test_a_run_goes_on_over_the_change(config, tmp_path, monkeypatch):
+def test_a_run_goes_on_over_the_change(config, tmp_path, monkeypatch, capsys):
   config = small(config)
   train(config, tmp_path / 'whole')
+  told = re.findall(
+    'compile  training step for (.*) pixels: XLA compiles it ',
+    capsys.readouterr().out,
+  )
+  assert told == ['20', '28']
   for step in (3, 8):
     with monkeypatch.context() as patch:
       killed_at(patch, step)

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from run_files import problems
 
 
 def test_evaluation_takes_overrides_of_the_runs_config(
@@ -50,7 +51,8 @@ def test_evaluating_a_damaged_run(launch_here, trained_run, tmp_path, damage):
     path.rename(tmp_path / 'elsewhere')
   done = launch_here('--mode=evaluate', '--workdir=run', *flags, config='')
   assert done.returncode == 2
-  assert done.stderr.startswith('error: ')
-  assert done.stderr.count('\n') == 1, done.stderr
+  stderr = problems(done.stderr)
+  assert stderr.startswith('error: ')
+  assert stderr.count('\n') == 1, done.stderr
   assert words in done.stderr
   assert 'run' in done.stderr

@@ -35,11 +35,16 @@ def test_trains_then_evaluates_the_same_parameters(run_by_user, launch_py):
     'devices  1 x cpu',
     '60,000 train and 1,000 test[:1000] images, 28x28x1, on the device',
     '10 epochs x 937 steps of 64 images, stops after 6',
-    'start    first step after',
     'step 6/6',
     'result   eval accuracy',
   ):
     assert text in trained.stdout
+  for what in ('training', 'evaluation'):
+    assert f'\ncompile  {what} step: XLA compiles it ' in trained.stdout
+  assert re.search(
+    r'\nstart    first step after [\d.]+ s, \d+\.\d s of them compiling\n',
+    trained.stdout,
+  )
   # Not a terminal: plain lines, no carriage returns, no colours.
   assert '\r' not in trained.stdout
   assert '\x1b' not in trained.stdout

@@ -15,6 +15,12 @@ def files_under(folder: pathlib.Path) -> list[str]:
   return sorted(str(p.relative_to(folder)) for p in folder.rglob('*'))
 
 
+def problems(stderr: str) -> str:
+  """Returns what a process said of problems, without lines of progress."""
+  lines = stderr.splitlines(keepends=True)
+  return ''.join(line for line in lines if not line.startswith('compile  '))
+
+
 def records(workdir: pathlib.Path) -> list[dict]:
   """Returns the lines of metrics.jsonl, but for what a clock says."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 
 import pytest
 from conftest import ROOT, load_config
@@ -42,7 +43,10 @@ def shown(capsys, *argv: str) -> str:
   out, err = capsys.readouterr()
   assert err == ''
   assert '\x1b' not in out  # no terminal
-  assert all(len(line) <= 80 for line in out.splitlines()), out
+  assert all(
+    len(line) <= 80 or line.startswith('training starts with ')  # on a GPU
+    for line in out.splitlines()
+  ), out
   return out
 
 
@@ -159,6 +163,35 @@ def test_errors_and_warnings_are_coloured_on_a_terminal(monkeypatch):
   error, warning = stream.getvalue().splitlines()
   assert error.startswith('\x1b[1;31merror:\x1b[0m --mode=trian is not a mode')
   assert warning == '\x1b[1;33mwarning:\x1b[0m a disk is full'
+
+
+class Console(Terminal):
+  """A terminal that says when something was counted on it."""
+
+  def __init__(self):
+    super().__init__()
+    self.has_counted = threading.Event()
+
+  def write(self, text: str) -> int:
+    if ' s\r' in text:
+      self.has_counted.set()
+    return super().write(text)
+
+
+def test_seconds_are_counted_below_a_line_on_a_terminal():
+  stream = Console()
+  with terminal.waiting('compile  it', stream, tick=0.001):
+    assert stream.has_counted.wait(60)
+  line, counted = stream.getvalue().split('\n')
+  assert line == 'compile  it'
+  assert re.fullmatch(r'( +0 s\r)+ +\r', counted)  # and wiped out at the end
+
+
+def test_elsewhere_there_is_the_line_alone():
+  stream = io.StringIO()
+  with terminal.waiting('compile  it', stream, tick=0.0):
+    assert stream.getvalue() == 'compile  it\n'
+  assert stream.getvalue() == 'compile  it\n'
 
 
 def make_run(folder: pathlib.Path) -> None:

@@ -5,12 +5,18 @@ on stdout. What is timed is what `loop` does: its data, its feed, its steps.
 """
 
 import json
+import os
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from googlenet.runtime import backend
+
+if __name__ == '__main__':  # before JAX is imported
+  backend.prepare(os.environ, preallocates=True)
 
 import jax
 import jmp
@@ -26,6 +32,7 @@ from googlenet.benchmark.flops import flop_per_image, product_flop_per_s
 from googlenet.data import batches
 from googlenet.errors import UserError
 from googlenet.network.initialization import count_parameters
+from googlenet.runtime import memory
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.compilation import compiled_with
 from googlenet.runtime.devices import PMAP_AXIS, replicated, steps_in_flight
@@ -271,7 +278,8 @@ def main() -> int:
   try:
     config = config_lib.resolve(config_lib.from_json(json.dumps(job['config'])))
     tune_machine(config.train.compilation_cache)
-    report = measure(config, job['batch_sizes'], job['started'])
+    with memory.explained('benchmark'):
+      report = measure(config, job['batch_sizes'], job['started'])
   except (UserError, OSError) as error:
     report = {'error': str(error)}
   print(json.dumps(report), flush=True)

@@ -19,6 +19,7 @@ from googlenet.exports.about import about
 from googlenet.inference.trained import Trained
 from googlenet.layers import batch_norm
 from googlenet.padding import pads
+from googlenet.runtime import compilation
 
 # Of January 2024: the first with GELU; onnxruntime 1.17.
 OPSET, IR_VERSION = 20, 9
@@ -53,7 +54,8 @@ def export(net: Trained) -> bytes:
   except ImportError as error:
     raise UserError('ONNX takes the package onnx: pip install onnx') from error
   writer = _Writer(net, onnx.helper.make_node, onnx.numpy_helper.from_array)
-  writer.write()
+  with compilation.shown('network: written as a graph'):
+    writer.write()
   if writer.num_bytes > _LARGEST:
     raise UserError(
       f'the parameters take {writer.num_bytes / 2**30:.1f} GiB, an ONNX file '

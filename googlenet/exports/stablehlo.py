@@ -11,6 +11,7 @@ from googlenet import inference
 from googlenet import network as network_lib
 from googlenet.errors import UserError
 from googlenet.inference.trained import Trained
+from googlenet.runtime import compilation
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -43,5 +44,6 @@ def export(net: Trained) -> bytes:
 
   (batch,) = jax_export.symbolic_shape('batch')
   images = jax.ShapeDtypeStruct((batch, *net.stored_shape), np.uint8)
-  exported = jax_export.export(jax.jit(program), platforms=PLATFORMS)(images)
+  with compilation.shown('network: lowered to StableHLO'):
+    exported = jax_export.export(jax.jit(program), platforms=PLATFORMS)(images)
   return bytes(exported.serialize())

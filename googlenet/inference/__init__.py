@@ -141,6 +141,7 @@ class Apply:
       self._programs[end_points] = compiled_with(
         self._network.kernels.compiler_options,
         jax.jit(functools.partial(function, end_points=end_points)),
+        'network',
       )
     return self._programs[end_points](params, network_state, images)
 
@@ -167,7 +168,7 @@ class Apply:
         step, axis_name=PMAP_AXIS, in_axes=(None, None, 0), out_axes=0
       )
       self._programs[key] = compiled_with(
-        self._network.kernels.compiler_options, pmapped
+        self._network.kernels.compiler_options, pmapped, 'network'
       )
     return self._programs[key]
 

@@ -355,4 +355,6 @@ def _program(
     )
     return outputs.logits, {name: outputs.end_points[name] for name in wanted}
 
-  return compiled_with(network.kernels.compiler_options, jax.jit(forward))
+  return compiled_with(
+    network.kernels.compiler_options, jax.jit(forward), 'maps of the network'
+  )

@@ -29,6 +29,8 @@ class Mode(NamedTuple):
     uses_devices: False where the work is done by processes that it starts.
     compares: --config is not what runs, but what the config of the run is
       compared with: an argument `baseline` of `run`, (file, config).
+    preallocates: it takes most of a GPU's memory at its start, itself or in
+      the processes that it starts; else it takes what it needs.
   """
 
   group: str
@@ -39,6 +41,12 @@ class Mode(NamedTuple):
   example: str = ''
   uses_devices: bool = True
   compares: bool = False
+  preallocates: bool = False
+
+  @property
+  def memory(self) -> str:
+    """What helps where memory runs out, a key of `runtime.memory.REMEDIES`."""
+    return 'training' if self.preallocates else 'evaluation'
 
 
 _TRAIN, _LOOK, _ELSEWHERE = 'Train', 'Look at it', 'Take it elsewhere'
@@ -49,6 +57,7 @@ MODES = {
     'train a network, or go on with a run (the default)',
     'continues',
     ('allow_config_change',),
+    preallocates=True,
   ),
   'sweep': Mode(
     _TRAIN,
@@ -57,12 +66,14 @@ MODES = {
     ('sweep', 'shard', 'dry_run'),
     example="--sweep='optimizer.learning_rate=0.05,0.1;seed=0,1,2'",
     uses_devices=False,
+    preallocates=True,
   ),
   'benchmark': Mode(
     _TRAIN,
     'time this machine, PyTorch beside it',
     'makes',
     uses_devices=False,
+    preallocates=True,
   ),
   'summary': Mode(
     _LOOK,

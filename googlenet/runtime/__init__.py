@@ -1,4 +1,4 @@
-"""What is under a run: devices, processes, compiler, heap, signals, terminal.
+"""What is under a run: devices, memory, processes, compiler, signals, terminal.
 
-Imports nothing: launch.py needs supervisor and terminal before JAX.
+Imports nothing: launch.py needs backend, supervisor and terminal before JAX.
 """

@@ -1,15 +1,106 @@
-"""Compiling with options of XLA."""
+"""Compiling with options of XLA, and a line on the console meanwhile."""
 
+import contextlib
+import os
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 import jax
 from jax.experimental import multihost_utils
 
 from googlenet.runtime.allocator import release_free_memory
+from googlenet.runtime.terminal import waiting
 
 Options = tuple[tuple[str, Any], ...]
+_COMPILED = '/jax/core/compile/backend_compile_duration'
+
+
+class _Process:
+  """What this process knows of compiling."""
+
+  stream: TextIO | None = None  # the console; None: nothing is told
+  seconds = 0.0  # that XLA has compiled for
+
+
+def _count(event: str, seconds: float, **_: Any) -> None:
+  if event == _COMPILED:
+    _Process.seconds += seconds
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def seconds_compiled() -> float:
+  """Returns for how many seconds XLA has compiled in this process so far."""
+  return _Process.seconds
+
+
+@contextlib.contextmanager
+def told_on(stream: TextIO | None) -> Iterator[None]:
+  """Tells there what is compiled meanwhile; None: nowhere, as without it."""
+  before, _Process.stream = _Process.stream, stream
+  try:
+    yield
+  finally:
+    _Process.stream = before
+
+
+@contextlib.contextmanager
+def shown(what: str) -> Iterator[None]:
+  """Shows a line for what takes a while, 'compile  what', in process 0."""
+  if _Process.stream is None or jax.process_index():
+    yield
+    return
+  with waiting(f'compile  {what}', _Process.stream):
+    yield
+
+
+def told(
+  what: str | Callable[..., str], options: Options, function: Callable
+) -> Callable:
+  """Returns a function of which each program is told of when it is compiled.
+
+  That is at the first call with arguments of new shapes.
+
+  Args:
+    what: the program, in words; or what makes them of the arguments.
+    options: of XLA, that it is compiled with.
+    function: jitted, or one that calls what is. Its first argument is the
+      parameters or a state with them, always of the same shapes.
+  """
+  seen = set()
+
+  def call(*args: Any) -> Any:
+    leaves = jax.tree.leaves(args[1:])
+    key = tuple(getattr(leaf, 'shape', leaf) for leaf in leaves)
+    if key in seen or _are_traced(args):
+      return function(*args)
+    words = what if isinstance(what, str) else what(*args)
+    with shown(f'{words}: XLA compiles it {_how_often(options)}'):
+      out = function(*args)
+    seen.add(key)
+    return out
+
+  return call
+
+
+def _are_traced(args: Any) -> bool:
+  """Returns whether arguments are those of a larger program."""
+  return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args))
+
+
+def _how_often(options: Options) -> str:
+  """Returns whether the next start finds a program, in words."""
+  if any('onednn' in name for name, _ in options):
+    return 'at each start, as it calls oneDNN'
+  folder = jax.config.jax_compilation_cache_dir
+  if not folder or not jax.config.jax_enable_compilation_cache:
+    return 'at each start, as there is no compilation cache'
+  home = os.path.expanduser('~') + os.sep
+  if folder.startswith(home):
+    folder = os.path.join('~', folder.removeprefix(home))
+  return f'once, kept in {folder} for the next start'
 
 
 def compile_with(options: Options, lowered: Any) -> Any:
@@ -31,20 +122,27 @@ def compile_with(options: Options, lowered: Any) -> Any:
 
 
 def compiled_with(
-  options: Options, function: Callable[..., Any]
+  options: Options, function: Callable[..., Any], what: str = ''
 ) -> Callable[..., Any]:
   """Returns a jitted or pmapped function, compiled with options of XLA.
 
   As without them, that happens at the first call with new shapes; `jax.pmap`
   takes no options itself.
+
+  Args:
+    options: (name, value) each; none is fine.
+    function: the function.
+    what: it is, to tell of it while it is compiled (see `told`); '': silently.
   """
+  if what:
+    return told(what, options, compiled_with(options, function))
   if not options:
     return function
   programs = {}
 
   def call(*args: Any) -> Any:
     leaves, structure = jax.tree.flatten(args)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if _are_traced(args):
       return function(*args)  # part of a larger program, with its options
     key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     if key not in programs:

@@ -5,34 +5,37 @@ import os
 import jax
 
 from googlenet.errors import UserError
+from googlenet.runtime import backend
 from googlenet.runtime.allocator import tune_allocator
+from googlenet.runtime.terminal import warn
+
+# Of train.compilation_cache: not asked for by anybody, so a run does without
+# where it cannot be had.
+DEFAULT_CACHE = '~/.cache/googlenet-haiku'
 
 
 def tune_machine(compilation_cache: str) -> None:
   """Sets what belongs to the process: compilation cache, allocator.
 
+  The settings of the allocator are those of training on a CPU. Elsewhere they
+  would slow the compiler down: its threads would wait for one heap.
+
   Args:
     compilation_cache: folder of compiled programs, so that a second start
       compiles none of them (but those that call oneDNN, see `compilation`); ''
-      for none.
+      for none. JAX_COMPILATION_CACHE_DIR takes the place of `DEFAULT_CACHE`.
 
   Raises:
-    UserError: the folder cannot be made, or JAX finds no device.
+    UserError: a folder that the user chose cannot be made, or JAX finds no
+      device.
   """
   if compilation_cache:
-    folder = os.path.expanduser(compilation_cache)
-    try:
-      os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-      raise UserError(
-        f'config.train.compilation_cache={compilation_cache!r} cannot be '
-        f"made ({error.strerror}): give another folder, or '' for none"
-      ) from error
-    jax.config.update('jax_compilation_cache_dir', folder)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    _keep_programs(compilation_cache)
   # Before JAX starts its threads, which keep the heap that they start with
   # (docs/performance.md has what it gives).
-  tune_allocator()
+  foretold = backend.foretell(os.environ)
+  if foretold == 'cpu':
+    tune_allocator()
   try:
     jax.devices()
   except (RuntimeError, AssertionError) as error:
@@ -41,3 +44,42 @@ def tune_machine(compilation_cache: str) -> None:
       f'JAX finds no device (JAX_PLATFORMS={platforms!r}): unset it, or '
       'install the JAX of that platform'
     ) from error
+  chosen = jax.default_backend()
+  if chosen.lower() != foretold:
+    warn(
+      f'JAX computes on {chosen}, while plugins and device files promised '
+      f'{foretold}: results are right, but the settings of this process are '
+      f'those of {foretold}, and it may be slower; JAX_PLATFORMS says which '
+      'one to take'
+    )
+
+
+def _keep_programs(compilation_cache: str) -> None:
+  """Makes JAX keep compiled programs in a folder.
+
+  Raises:
+    UserError: it cannot be made, and is not the default.
+  """
+  is_default = compilation_cache == DEFAULT_CACHE
+  if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  if is_default and os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    return  # JAX has read it
+  folder = os.path.expanduser(compilation_cache)
+  try:
+    os.makedirs(folder, exist_ok=True)
+    if is_default and not os.access(folder, os.W_OK | os.X_OK):
+      raise PermissionError(None, 'Permission denied')
+  except OSError as error:
+    if not is_default:
+      raise UserError(
+        f'config.train.compilation_cache={compilation_cache!r} cannot be '
+        f"made ({error.strerror}): give another folder, or '' for none"
+      ) from error
+    warn(
+      f'compiled programs are not kept: {folder} cannot be written '
+      f'({error.strerror}); config.train.compilation_cache takes another '
+      "folder, or '' for none"
+    )
+    return
+  jax.config.update('jax_compilation_cache_dir', folder)

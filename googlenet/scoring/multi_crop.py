@@ -121,4 +121,6 @@ def make_predict_step(
   pmapped = jax.pmap(
     predict_step, axis_name=PMAP_AXIS, in_axes=(None, None, 0), out_axes=0
   )
-  return compiled_with(network.kernels.compiler_options, pmapped)
+  return compiled_with(
+    network.kernels.compiler_options, pmapped, 'evaluation step'
+  )

@@ -1,6 +1,7 @@
 """What --help and --version print, made without importing JAX."""
 
 import glob
+import itertools
 import os
 import pathlib
 import platform
@@ -13,6 +14,7 @@ from typing import TextIO
 import googlenet
 from googlenet.errors import UserError, did_you_mean
 from googlenet.modes import FLAGS, MODES, Flag, Mode
+from googlenet.runtime import backend
 from googlenet.runtime.terminal import paint
 
 _WIDTH = 80
@@ -50,7 +52,8 @@ _MORE = {
 }
 _EXIT_CODES = {
   '0': 'done',
-  '2': 'bad input, or a loss that is not finite: one line on stderr',
+  '2': 'bad input, a loss that is not finite, or too little memory: one line '
+  'on stderr',
   '65': 'some images cannot be read, the others are done',
   '74': 'what the run makes cannot be written',
   '75': 'ended on request, or because another process did: the same command '
@@ -96,6 +99,14 @@ def without_help(argv: Sequence[str]) -> list[str]:
   return [word for word in argv if word.partition('=')[0] not in _HELP]
 
 
+def mode_of(argv: Sequence[str]) -> Mode:
+  """Returns the mode of a command line, 'train' where it names none.
+
+  Flag files are not read: one that names a mode counts as 'train' here.
+  """
+  return MODES.get(_value_of('mode', argv[1:]) or 'train', MODES['train'])
+
+
 def unknown_mode(name: str) -> UserError:
   """Returns the error for a mode that there is not."""
   return UserError(
@@ -107,7 +118,8 @@ def unknown_mode(name: str) -> UserError:
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
   """Returns the last value of a flag, given as --flag=value or --flag value."""
   found = None
-  for argument, following in zip(arguments, (*arguments[1:], ''), strict=True):
+  followers = itertools.zip_longest(arguments, arguments[1:], fillvalue='')
+  for argument, following in followers:
     name, equals, value = argument.partition('=')
     if name in (f'--{flag}', f'-{flag}'):
       found = value if equals else following
@@ -210,11 +222,15 @@ def version() -> str:
   versions = [f'Python {platform.python_version()}']
   versions += [f'{name} {_version_of(package)}' for name, package in packages]
   commit = _commit()
+  environment = dict(os.environ)
+  backend.prepare(environment, preallocates=True)
+  settings = backend.in_force(environment)
   return '\n'.join(
     [
       f'googlenet {googlenet.__version__}' + (f' ({commit})' if commit else ''),
       ', '.join(versions),
       ', '.join(_devices()),
+      *([f'training starts with {settings}'] if settings else []),
     ]
   )
 

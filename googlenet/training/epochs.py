@@ -12,6 +12,7 @@ from googlenet.augment import image_sizes
 from googlenet.checkpoint.saver import Saver
 from googlenet.data import batches
 from googlenet.metrics.writer import Writer
+from googlenet.runtime import memory
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.devices import replicated
 from googlenet.runtime.stopping import Stopped, Stopper
@@ -170,6 +171,34 @@ class Training:
     )
     return state.with_eval_network_state(network_state)
 
+  def _evaluate(
+    self, step: int, state: TrainState
+  ) -> tuple[TrainState, dict[str, float] | None]:
+    """Scores the state on `data.eval_split`.
+
+    Returns:
+      The state, its batch-norm statistics estimated where the config asks for
+      it; and the scores, or None where the stopper says so.
+
+    Raises:
+      OutOfMemoryError: the state is saved, to be evaluated by the next start.
+    """
+    try:
+      state = self._estimated(state)
+      with memory.explained('evaluation'):
+        return state, evaluate(
+          self._run.eval_step,
+          state.eval_params,
+          state.eval_network_state,
+          self._run.evaluation,
+          self._config.eval.batch_size,
+          self._stopper.poll,
+        )
+    except memory.OutOfMemoryError:
+      self._save(step, state, is_epoch_pending=True)
+      self._saver.finish()
+      raise
+
   def _finish_epoch(self, step: int, state: TrainState) -> TrainState:
     """Evaluates and saves what is due; returns the state to go on with."""
     config = self._config
@@ -178,15 +207,7 @@ class Training:
     self._recorder.record(step)
     is_best = False
     if is_last or epoch % config.eval.every_epochs == 0:
-      state = self._estimated(state)
-      evaluated = evaluate(
-        self._run.eval_step,
-        state.eval_params,
-        state.eval_network_state,
-        self._run.evaluation,
-        config.eval.batch_size,
-        self._stopper.poll,
-      )
+      state, evaluated = self._evaluate(step, state)
       if evaluated is None:  # asked to end: it is made again
         self._stop(step, state, is_epoch_pending=True)
       # The loss of the last step was that before its update.

@@ -7,6 +7,7 @@ import jax
 
 from googlenet.network.initialization import count_parameters
 from googlenet.preprocess import num_channels
+from googlenet.runtime import backend
 from googlenet.training.resume import Start
 
 
@@ -19,6 +20,7 @@ def describe(run: Any, workdir: str | os.PathLike[str]) -> list[str]:
   channels = num_channels(config.data, train.image_shape[-1])
   optimizer = config.optimizer
   devices = jax.local_devices()
+  settings = backend.in_force(os.environ)
   where = 'on the device' if run.train.on_device else 'streamed'
   stops = (
     f', stops after {durations.num_steps:,}'
@@ -32,6 +34,7 @@ def describe(run: Any, workdir: str | os.PathLike[str]) -> list[str]:
     f'devices  {jax.device_count()} x {devices[0].device_kind} '
     f'({jax.default_backend()}), {jax.process_count()} process(es), '
     f'kernels {run.network.kernels.name}, {config.train.precision}',
+    *([f'settings {settings}'] if settings else []),
     f'data     {train.name} ({config.data.source}): {train.num_examples:,} '
     f'{train.split} and {evaluation.num_examples:,} {evaluation.split} '
     f'images, {shape}, {where}',

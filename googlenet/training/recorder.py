@@ -13,6 +13,7 @@ from googlenet.config import Durations
 from googlenet.guard import make_policy
 from googlenet.metrics import Screen, StepMetrics, mean
 from googlenet.metrics.writer import Writer
+from googlenet.runtime.compilation import seconds_compiled
 from googlenet.runtime.devices import steps_in_flight
 
 
@@ -31,6 +32,7 @@ class Recorder:
     self._writer, self._screen = writer, screen
     self._started = started
     self._first_step, self._first_step_seconds = 1, 0.0
+    self._compiled_before = seconds_compiled()
     self._seconds_before = 0.0  # of the processes that made earlier steps
     self._steps = StepMetrics(
       steps_in_flight(), make_policy(config.train).max_in_row
@@ -65,7 +67,8 @@ class Recorder:
     jax.block_until_ready(metrics)
     self._first_step_seconds = time.time() - self._started
     self._screen.line(
-      f'start    first step after {self._first_step_seconds:.1f} s'
+      f'start    first step after {self._first_step_seconds:.1f} s, '
+      f'{seconds_compiled() - self._compiled_before:.1f} s of them compiling'
     )
     self.leave_out(step)
 

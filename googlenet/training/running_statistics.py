@@ -62,7 +62,9 @@ def make_statistics_step(
     in_axes=(None, None, 0, None),
     out_axes=None,
   )
-  return compiled_with(network.kernels.compiler_options, pmapped)
+  return compiled_with(
+    network.kernels.compiler_options, pmapped, 'batch-norm statistics'
+  )
 
 
 def estimate(

@@ -1,0 +1,192 @@
+"""Which backend JAX will choose, and the variables that it should start with.
+
+Both have to be known before JAX is imported, so nothing here imports it: the
+answer follows from JAX_PLATFORMS, the installed plugins and the device files,
+which is what JAX itself looks at.
+"""
+
+import glob
+import importlib.util
+import re
+from collections.abc import Callable, Mapping, MutableMapping
+from importlib import metadata
+from typing import NamedTuple
+
+
+class Backend(NamedTuple):
+  """A backend beside the CPU.
+
+  Attributes:
+    name: what `jax.default_backend()` returns.
+    platforms: its names in JAX_PLATFORMS.
+    plugin: a module, or what the name of one in `jax_plugins` begins with.
+    devices: patterns of its device files; one of them has to be there.
+    visible: variables that hide its devices where they are empty or negative.
+  """
+
+  name: str
+  platforms: tuple[str, ...]
+  plugin: str
+  devices: tuple[str, ...]
+  visible: tuple[str, ...] = ()
+
+
+# In JAX's order: the first that can be used is chosen.
+BACKENDS = (
+  Backend('tpu', ('tpu',), 'libtpu', ('/dev/accel[0-9]*', '/dev/vfio/[0-9]*')),
+  Backend(
+    'gpu',
+    ('cuda', 'gpu'),
+    'jax_plugins.xla_cuda',
+    ('/dev/nvidia0', '/dev/nvidiactl', '/dev/dxg'),  # dxg: Windows (WSL)
+    ('CUDA_VISIBLE_DEVICES',),
+  ),
+  Backend(
+    'gpu',
+    ('rocm', 'gpu'),
+    'jax_plugins.xla_rocm',
+    ('/dev/kfd', '/dev/dxg'),
+    ('HIP_VISIBLE_DEVICES', 'ROCR_VISIBLE_DEVICES'),
+  ),
+)
+
+# Tuning how operations are fused takes more than half of compiling.
+_AUTOTUNER = '--xla_gpu_experimental_enable_fusion_autotuner'
+# A flag that XLA does not know ends the process: versions that know this one.
+_KNOWN_FROM, _KNOWN_BEFORE = (0, 9), (0, 13)
+_XLA_PACKAGES = (
+  'jaxlib',
+  *(f'jax-{name}-pjrt' for name in ('cuda12', 'cuda13', 'rocm6', 'rocm7')),
+)
+_LOG_LEVEL = 'TF_CPP_MIN_LOG_LEVEL'
+_FRACTION = 'XLA_PYTHON_CLIENT_MEM_FRACTION'
+_PREALLOCATE = 'XLA_PYTHON_CLIENT_PREALLOCATE'
+# Whoever sets one of these decides about memory; two fractions are an error.
+_MEMORY = (
+  _FRACTION,
+  _PREALLOCATE,
+  'XLA_PYTHON_CLIENT_ALLOCATOR',
+  'XLA_CLIENT_MEM_FRACTION',
+)
+
+
+def has_plugin(name: str) -> bool:
+  """Returns whether the plugin of a `Backend` is installed; imports none."""
+  package, dot, start = name.partition('.')
+  spec = importlib.util.find_spec(package)
+  if spec is None or not dot:
+    return spec is not None
+  folders = spec.submodule_search_locations or ()
+  return any(glob.glob(f'{glob.escape(f)}/{start}*') for f in folders)
+
+
+def has_device(patterns: tuple[str, ...]) -> bool:
+  """Returns whether there is a file of one of these patterns."""
+  return any(glob.glob(pattern) for pattern in patterns)
+
+
+def foretell(
+  environment: Mapping[str, str],
+  has_plugin: Callable[[str], bool] = has_plugin,
+  has_device: Callable[[tuple[str, ...]], bool] = has_device,
+) -> str:
+  """Returns what `jax.default_backend()` will be.
+
+  Args:
+    environment: variables of the process.
+    has_plugin: says whether a `Backend.plugin` is installed.
+    has_device: says whether there is a device file of `Backend.devices`.
+  """
+
+  def is_usable(backend: Backend) -> bool:
+    is_hidden = any(
+      re.match(r'\s*(-|$)', environment[name])
+      for name in backend.visible
+      if name in environment
+    )
+    return (
+      has_plugin(backend.plugin)
+      and has_device(backend.devices)
+      and not is_hidden
+    )
+
+  wanted = environment.get('JAX_PLATFORM_NAME') or environment.get(
+    'JAX_PLATFORMS', ''
+  )
+  for platform in filter(None, wanted.lower().replace(' ', '').split(',')):
+    rows = [row for row in BACKENDS if platform in row.platforms]
+    if not rows:  # the CPU, or one that this table does not know
+      return platform
+    for row in filter(is_usable, rows):
+      return row.name
+  usable = [] if wanted else [row.name for row in BACKENDS if is_usable(row)]
+  return usable[0] if usable else 'cpu'
+
+
+def xla_versions() -> list[str]:
+  """Returns the versions of the installed packages that hold XLA."""
+  found = []
+  for package in _XLA_PACKAGES:
+    try:
+      found.append(metadata.version(package))
+    except metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def settings(
+  backend: str,
+  preallocates: bool,
+  environment: Mapping[str, str],
+  versions: list[str],
+) -> dict[str, str]:
+  """Returns the variables to set for a backend; none that the user has set.
+
+  Args:
+    backend: as `foretell` returns it; only 'gpu' wants any.
+    preallocates: whether the process takes most of the device's memory at its
+      start, as training does; else it takes what it needs.
+    environment: variables of the process.
+    versions: of all that holds XLA, see `xla_versions`.
+  """
+  if backend != 'gpu':
+    return {}
+  found = {}
+  flags = environment.get('XLA_FLAGS', '').strip()
+  is_list = not flags or flags.startswith('-')  # else it names a file of them
+  numbers = [tuple(map(int, re.findall(r'\d+', v)[:2])) for v in versions]
+  is_known = numbers and all(
+    _KNOWN_FROM <= number < _KNOWN_BEFORE for number in numbers
+  )
+  if is_list and is_known and _AUTOTUNER not in flags:
+    found['XLA_FLAGS'] = f'{flags} {_AUTOTUNER}=false'.strip()
+  if _LOG_LEVEL not in environment:
+    found[_LOG_LEVEL] = '2'  # errors; JAX's own 1 shows warnings as well
+  if not any(name in environment for name in _MEMORY):
+    found |= {_FRACTION: '0.9'} if preallocates else {_PREALLOCATE: 'false'}
+  return found
+
+
+def prepare(environment: MutableMapping[str, str], preallocates: bool) -> None:
+  """Sets the variables of `settings` for the backend that JAX will choose.
+
+  Call it before JAX is imported. Children inherit them: what is already there,
+  also from a parent like this process, stays.
+  """
+  backend = foretell(environment)
+  if backend == 'gpu':
+    environment |= settings(backend, preallocates, environment, xla_versions())
+
+
+def in_force(environment: Mapping[str, str]) -> str:
+  """Returns the variables of `settings` as they are, for one line; '' on CPUs.
+
+  What the user has set is among them.
+  """
+  if foretell(environment) != 'gpu':
+    return ''
+  return ' '.join(
+    f'{name}={environment[name]}'
+    for name in ('XLA_FLAGS', _LOG_LEVEL, *_MEMORY)
+    if name in environment
+  )

@@ -1,0 +1,122 @@
+"""A device that runs out of memory: in one line, what to change."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+
+import jax
+
+from googlenet.errors import UserError
+
+# What to change, by what was being done when memory ran out.
+REMEDIES = {
+  'training': 'raise config.train.microbatches or lower '
+  'config.train.batch_size',
+  'evaluation': 'lower config.eval.batch_size',
+  'data': 'lower config.data.on_device_mb, so that the set is streamed',
+  'benchmark': 'lower config.benchmark.batch_sizes or raise '
+  'config.train.microbatches',
+}
+
+_UNITS = {
+  unit: 1024**power
+  for power, letter in enumerate(' kmgtpe')
+  for unit in (letter.strip(), f'{letter.strip()}b', f'{letter.strip()}ib')
+} | {'bytes': 1, 'byte': 1}
+_AMOUNT = r'(\d+(?:\.\d+)?) ?([kmgtpe]?i?b?(?:ytes?)?)\b'
+# XLA, its allocators, its plugins and NumPy each have words of their own.
+_IS_OUT_OF_MEMORY = re.compile(
+  r'(?:out|ran out)[ _]of[ _]memory|bad_alloc|alloc_failed'
+  r'|(?:failed|unable) to allocate|resource_exhausted:.*\ballocat'
+)
+# The first that is found counts.
+_ASKED_FOR = [
+  re.compile(pattern + _AMOUNT)
+  for pattern in (
+    r'used ',  # TPUs: "Used 27.04G of 15.48G hbm", all that a program takes
+    r'allocat(?:e|ing) (?:request for )?',
+    r'allocat\w*[^\d;\n]*?[ (]',
+  )
+]
+
+
+class OutOfMemoryError(UserError):
+  """A device, or the machine, has not the memory that was asked for."""
+
+
+def bytes_asked_for(text: str) -> int | None:
+  """Returns how much memory the text of an error says was asked for.
+
+  Args:
+    text: of an exception of JAX or NumPy.
+
+  Returns:
+    Bytes; None where it tells no number.
+  """
+  text = text.lower()
+  for pattern in _ASKED_FOR:
+    if found := pattern.search(text):
+      return round(float(found[1]) * _UNITS[found[2]])
+  return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+  """Returns whether an exception says that memory ran out."""
+  if isinstance(error, MemoryError):
+    return True
+  return isinstance(error, jax.errors.JaxRuntimeError) and bool(
+    _IS_OUT_OF_MEMORY.search(str(error).lower())
+  )
+
+
+def _in_words(count: int) -> str:
+  """Returns bytes as GiB, or MiB where that is less than one."""
+  gib = count / 2**30
+  return f'{gib:,.1f} GiB' if gib >= 1 else f'{count / 2**20:,.1f} MiB'
+
+
+def _capacity() -> str:
+  """Returns what the fullest device, or the machine, has and uses, in words."""
+  found = []
+  for device in jax.local_devices():
+    try:
+      stats = device.memory_stats()
+    except (RuntimeError, NotImplementedError):  # it is out of order as well
+      continue
+    found += [stats] if stats and 'bytes_limit' in stats else []
+  if found:
+    stats = max(found, key=lambda stats: stats.get('bytes_in_use', 0))
+    used = stats.get('bytes_in_use', 0)
+    return (
+      f'the device has {_in_words(stats["bytes_limit"])}, of which '
+      f'{_in_words(used)} are in use'
+    )
+  try:
+    pages = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  except (AttributeError, ValueError, OSError):  # not on Windows
+    return ''
+  return f'the machine has {_in_words(pages)}'
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+  """Turns an error for lack of memory into one line.
+
+  Args:
+    what: was being done, a key of `REMEDIES`.
+
+  Raises:
+    OutOfMemoryError: memory ran out.
+  """
+  try:
+    yield
+  except (jax.errors.JaxRuntimeError, MemoryError) as error:
+    if not is_out_of_memory(error):
+      raise
+    asked = bytes_asked_for(str(error))
+    facts = [f'{_in_words(asked)} were asked for'] if asked else []
+    facts += [text for text in [_capacity()] if text]
+    raise OutOfMemoryError(
+      f'out of memory: {", ".join(facts)}; {REMEDIES[what]}'
+    ) from error
