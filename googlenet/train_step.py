@@ -178,12 +178,15 @@ def _as_two_programs(
       out_axes=(None, None, 0),
     ),
   )
-  pmapped_update_step = jax.pmap(
-    update_step,
-    axis_name=PMAP_AXIS,
-    in_axes=(None, None, None, 0),
-    out_axes=None,
-    donate_argnums=0,
+  pmapped_update_step = compiled_with(
+    (),
+    jax.pmap(
+      update_step,
+      axis_name=PMAP_AXIS,
+      in_axes=(None, None, None, 0),
+      out_axes=None,
+      donate_argnums=0,
+    ),
   )
 
   def step(state: TrainState, batch: Batch, seed: jax.Array):

@@ -1,5 +1,6 @@
 """Schedules and first updates against numbers worked out by hand."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -9,7 +10,7 @@ import pytest
 
 from googlenet import optimizer as optimizer_lib
 from googlenet.errors import UserError
-from googlenet.optimizer import groups, lookahead
+from googlenet.optimizer import groups, lookahead, muon
 
 
 def optimizer_config(**changes) -> ml_collections.ConfigDict:
@@ -196,6 +197,62 @@ def test_muon_orthogonalizes_convolutions_and_leaves_the_rest(rest, steps):
     np.testing.assert_allclose(
       updates[module][leaf], wanted[module][leaf], rtol=1e-5, atol=1e-7
     )
+
+
+@pytest.mark.parametrize('is_stacked', [False, True])
+def test_muon_is_that_of_optax_state_included(is_stacked):
+  """Checkpoints name the state by its places, so those are a promise too."""
+  rng = np.random.default_rng(0)
+  # Wide, tall and square matrices; two of one shape; two in one stack.
+  shapes = ((3, 3, 2, 24), (1, 1, 40, 16), (7, 7, 1, 64), (1, 1, 40, 16))
+  shapes += ((1, 1, 16, 16), (5, 5, 1, 9))
+
+  def draw():
+    return {
+      f'conv_{i}': {'w': jnp.asarray(rng.normal(size=shape), jnp.float32)}
+      for i, shape in enumerate(shapes)
+    }
+
+  def mask(params):
+    return {module: {'w': module != 'conv_1'} for module in params}
+
+  rate, params = optax.linear_schedule(0.1, 0.2, 10), draw()
+  expected = optax.contrib.muon(
+    rate,
+    beta=0.9,
+    ns_steps=3,
+    nesterov=True,
+    weight_decay=0.1,
+    weight_decay_mask=mask,
+    muon_weight_dimension_numbers=lambda params: jax.tree.map(
+      lambda _: optax.contrib.MuonDimensionNumbers((0, 1, 2), 3), params
+    ),
+  )
+  own = muon.muon(rate, 0.9, 3, True, 0.1, mask, is_stacked)
+  state, own_state = expected.init(params), own.init(params)
+  assert jax.tree.structure(state) == jax.tree.structure(own_state)
+  for _ in range(3):
+    grads = draw()
+    updates, state = expected.update(grads, state, params)
+    own_updates, own_state = own.update(grads, own_state, params)
+    chex.assert_trees_all_close(own_updates, updates, atol=1e-6)
+    chex.assert_trees_all_equal(own_state, state)
+
+
+def test_matrices_of_about_one_size_are_one_product():
+  """A product for each shape is what makes a GPU slow to start."""
+  shapes = [(8, 30), (30, 7), (5, 5), (6, 20), (8, 30), (100, 20)]
+  matrices = [jnp.ones(shape) for shape in shapes]
+  coefficients = jnp.ones(3)
+
+  def products(orthogonalize):
+    text = jax.jit(orthogonalize, static_argnums=2).lower(
+      matrices, coefficients, 1
+    )
+    return text.as_text().count('stablehlo.dot_general')
+
+  assert products(muon.orthogonalize_each) == 3 * 6
+  assert products(muon.orthogonalize_stacked) == 3 * 2
 
 
 # ---- Groups.

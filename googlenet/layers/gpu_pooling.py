@@ -156,6 +156,8 @@ def _taps(x: Array, windows: Windows) -> list[tuple[Array, np.ndarray]]:
   return found
 
 
+# Traced once for all maps of one shape, as the gradient below.
+@functools.partial(jax.jit, static_argnums=1)
 def _first_maxima(x: Array, windows: Windows) -> tuple[Array, Array]:
   """Returns the maxima [B, H', W', C] and the places of the first ones."""
   # Else XLA joins the branches of a block anew for each tap.
@@ -168,63 +170,55 @@ def _first_maxima(x: Array, windows: Windows) -> tuple[Array, Array]:
   return y, place
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _pixel_gradient(
   dy: Array,
   place: Array,
   windows: Windows,
-  rows: slice,
-  columns: slice,
+  first: tuple[int, int] = (0, 0),
+  step: int = 1,
 ) -> Array:
-  """Returns what all windows send to some rows and columns of the map.
+  """Returns what all windows send to the pixels map[:, i::step, j::step].
 
   Args:
     dy: gradient of the maxima, [B, H', W', C].
     place: of the maxima, uint8 [B, H', W', C].
     windows: of the pooling.
-    rows: of the map, as a slice with start, stop and step.
-    columns: likewise.
+    first: i and j.
+    step: from one pixel to the next, along both axes.
   """
   wide = jnp.promote_types(dy.dtype, jnp.float32)
   side, stride = windows.window, windows.stride
+  axes = list(
+    zip(windows.sizes, windows.lows, windows.outs, first, strict=True)
+  )
   # Pixel r of the padded map is seen by window r // stride and by those before.
   count = -(-side // stride)
   total = jnp.zeros((), wide)
   for before in np.ndindex(count, count):
     taps, sees, inside = [], [], []
-    for axis, pixels in enumerate((rows, columns)):
-      low, out = windows.lows[axis], windows.outs[axis]
-      number = (np.arange(pixels.start, pixels.stop, pixels.step) + low) // (
-        stride
-      ) - before[axis]
-      pixel = np.arange(pixels.start, pixels.stop, pixels.step) + low
-      tap = pixel - number * stride
-      taps.append(tap)
-      sees.append((number >= 0) & (number < out) & (tap < side))
-      traced = jnp.arange(pixels.start, pixels.stop, pixels.step) + low
-      inside.append(jnp.clip(traced // stride - before[axis], 0, out - 1))
-    if not (sees[0].any() and sees[1].any()):
-      continue
+    for (size, low, out, start), number in zip(axes, before, strict=True):
+      pixels = np.arange(start, size, step) + low
+      seen_by = pixels // stride - number
+      taps.append(pixels - seen_by * stride)
+      sees.append((seen_by >= 0) & (seen_by < out) & (taps[-1] < side))
+      traced = (jnp.arange(start, size, step) + low) // stride - number
+      inside.append(jnp.clip(traced, 0, out - 1))
     code = np.where(
       sees[0][:, None] & sees[1], taps[0][:, None] * side + taps[1], _UNSEEN
     )
-    code = code.astype(np.uint8)[..., None]
-    is_hit = _take(place, *inside) == code
+    is_hit = _take(place, *inside) == code.astype(np.uint8)[..., None]
     sent = jnp.where(is_hit, _take(dy, *inside), jnp.zeros((), dy.dtype))
     total += sent.astype(wide)
-  shape = (dy.shape[0], *code.shape[:2], dy.shape[-1])
-  return jnp.broadcast_to(total, shape).astype(dy.dtype)
+  return total.astype(dy.dtype)
 
 
 def _gradient(dy: Array, place: Array, windows: Windows) -> Array:
   """Returns the gradient of the map, packed if the map is."""
-  height, width = windows.sizes
   if not windows.is_packed:
-    return _pixel_gradient(
-      dy, place, windows, slice(0, height, 1), slice(0, width, 1)
-    )
+    return _pixel_gradient(dy, place, windows)
   parts = [
-    _pixel_gradient(dy, place, windows, slice(i, height, 2), slice(j, width, 2))
-    for i, j in np.ndindex(2, 2)
+    _pixel_gradient(dy, place, windows, first, 2) for first in np.ndindex(2, 2)
   ]
   return jnp.concatenate(parts, axis=-1)
 

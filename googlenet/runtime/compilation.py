@@ -126,8 +126,9 @@ def compiled_with(
 ) -> Callable[..., Any]:
   """Returns a jitted or pmapped function, compiled with options of XLA.
 
-  As without them, that happens at the first call with new shapes; `jax.pmap`
-  takes no options itself.
+  As without them, that happens at the first call with new shapes. `jax.pmap`
+  takes no options itself, and calls what it compiles four times as slowly: 3 ms
+  for a training state, as long as a step of a small batch takes on a GPU.
 
   Args:
     options: (name, value) each; none is fine.
@@ -136,8 +137,6 @@ def compiled_with(
   """
   if what:
     return told(what, options, compiled_with(options, function))
-  if not options:
-    return function
   programs = {}
 
   def call(*args: Any) -> Any:

@@ -1,0 +1,143 @@
+"""The forms for GPUs that no other forms have: packed stem, sums, borders.
+
+What they share with all other forms is tested in layers_test.py.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from layers_test import numpy_max_pool, relative_error
+
+from googlenet.layers import KERNELS, gpu
+
+GPU, XLA = KERNELS['gpu'], KERNELS['xla']
+
+
+def convolution_kernels(function, *args):
+  """The shapes of the weights of all convolutions of a program."""
+  text = jax.jit(function).lower(*args).as_text()
+  lines = [
+    line for line in text.splitlines() if 'stablehlo.convolution' in line
+  ]
+  return [line.split('tensor<')[-2].split('>')[0] for line in lines]
+
+
+def normal(seed, *shape, dtype=np.float32):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.normal(size=shape), dtype)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('padding', ['SAME', 3])
+@pytest.mark.parametrize('pool', [(3, 2, 'SAME'), (3, 2, 'CEIL'), (3, 2, 1)])
+def test_the_first_convolution_is_packed_and_equal(channels, padding, pool):
+  x, w = normal(0, 2, 24, 16, channels), normal(1, 7, 7, channels, 5)
+  b = normal(2, 5)
+
+  def loss(kernels, form):
+    def run(x, w, b):
+      if form == 'conv':
+        return kernels.conv(x, w, 2, padding)
+      return kernels.conv_bias_relu_max_pool(x, w, b, 2, padding, pool)
+
+    return run
+
+  for form in ('conv', 'pool'):
+    (weights,) = convolution_kernels(loss(GPU, form), x, w, b)
+    assert weights == f'3x3x{16 * channels}x20xf32'
+    expected, pull = jax.vjp(loss(XLA, form), x, w, b)
+    actual, own_pull = jax.vjp(loss(GPU, form), x, w, b)
+    assert relative_error(actual, expected) < 1e-5
+    dy = normal(3, *expected.shape)
+    for own, other in zip(own_pull(dy), pull(dy), strict=True):
+      assert relative_error(own, other) < 1e-5
+
+
+@pytest.mark.parametrize(
+  ('shape', 'kernel', 'stride', 'padding'),
+  [
+    ((2, 22, 24, 1), 7, 2, 'SAME'),  # blocks of 4 do not cover the image
+    ((2, 24, 24, 1), 7, 2, 'VALID'),  # fewer outputs than half of the image
+    ((2, 24, 24, 1), 7, 1, 'SAME'),
+    ((2, 24, 24, 8), 7, 2, 'SAME'),  # enough channels for tensor cores
+    ((2, 24, 24, 1), 3, 2, 'SAME'),  # a small kernel gains nothing
+    ((2, 24, 24, 1), 11, 2, 'SAME'),  # it reaches beyond the adjacent blocks
+  ],
+)
+def test_other_convolutions_stay_as_they_are(shape, kernel, stride, padding):
+  x, w = normal(0, *shape), normal(1, kernel, kernel, shape[-1], 4)
+  (weights,) = convolution_kernels(
+    lambda x, w: GPU.conv(x, w, stride, padding), x, w
+  )
+  assert weights == f'{kernel}x{kernel}x{shape[-1]}x4xf32'
+  assert (
+    relative_error(
+      GPU.conv(x, w, stride, padding), XLA.conv(x, w, stride, padding)
+    )
+    < 1e-5
+  )
+
+
+def test_1x1s_of_one_input_are_one_convolution():
+  x, ws = normal(0, 2, 4, 4, 6), [normal(i, 1, 1, 6, 2 + i) for i in range(3)]
+  weights = convolution_kernels(lambda x, *ws: GPU.conv_1x1s(x, ws), x, *ws)
+  assert weights == ['1x1x6x9xf32']
+
+
+def test_no_form_scatters_or_selects_by_windows():
+  """What XLA for GPUs has no kernel for."""
+  x = normal(0, 2, 8, 8, 3)
+
+  def has_scatter(kernels):
+    gradient = jax.grad(lambda x: kernels.max_pool(x).sum())
+    return 'scatter' in jax.jit(gradient).lower(x).as_text()
+
+  assert has_scatter(XLA)
+  assert not has_scatter(GPU)
+
+
+@pytest.mark.parametrize('lowest', [-np.inf, np.finfo(np.float32).min])
+def test_pooling_of_the_lowest_numbers_stays_inside(lowest):
+  """Padding must not win a tie: its gradient would be lost."""
+  x = jnp.full((1, 5, 4, 1), lowest, jnp.float32)
+  for stride, padding in itertools.product((1, 2), ('SAME', 'CEIL', 1)):
+    y, pull = jax.vjp(
+      lambda x, s=stride, p=padding: GPU.max_pool(x, 3, s, p), x
+    )
+    dy = normal(0, *y.shape)
+    value, gradient = numpy_max_pool(
+      np.asarray(x), np.asarray(dy), 3, stride, padding
+    )
+    np.testing.assert_array_equal(y, value)
+    np.testing.assert_allclose(pull(dy)[0], gradient, rtol=1e-6)
+
+
+def test_bias_gradients_are_summed_in_float32():
+  x = jnp.ones((64, 8, 8, 1), jnp.bfloat16)
+  dy = jnp.asarray(np.linspace(0.5, 1, 4096).reshape(x.shape), jnp.bfloat16)
+  exact = np.asarray(dy, np.float64).sum()
+  b = jnp.zeros(1, jnp.float32)
+  _, pull = jax.vjp(gpu.bias_relu, x, b)
+  np.testing.assert_allclose(pull(dy)[1][0], exact, rtol=1e-6)
+
+  def pooled(x, b):
+    return GPU.conv_bias_relu_max_pool(
+      x, jnp.ones((1, 1, 1, 1), x.dtype), b, 1, 'SAME', (1, 1, 'SAME')
+    )
+
+  _, pull = jax.vjp(pooled, x, b)
+  np.testing.assert_allclose(pull(dy)[1][0], exact, rtol=1e-6)
+
+
+def test_a_window_has_at_most_as_many_places_as_a_byte_tells():
+  x = jnp.zeros((1, 32, 32, 1))
+  with pytest.raises(ValueError, match='16x16'):
+    GPU.max_pool(x, 16, 16)
+
+
+def test_programs_give_the_same_bits_on_each_run():
+  """On a GPU: XLA chooses algorithms without timing them."""
+  assert ('xla_gpu_exclude_nondeterministic_ops', True) in GPU.compiler_options
