@@ -84,14 +84,19 @@ def _channels() -> Field:
   return Field(lambda v: type(v) is int and v in (0, 1, 3), '0, 1 or 3')
 
 
-def _tuple_of(element: Field, words: str, example: str = '(0.5,)') -> Field:
+def _tuple_of(
+  element: Field,
+  words: str,
+  example: str = '(0.5,)',
+  may_be_empty: bool = False,
+) -> Field:
   return Field(
     lambda v: (
       isinstance(v, (tuple, list))
-      and len(v) > 0
+      and (may_be_empty or len(v) > 0)
       and all(element.is_valid(x) for x in v)
     ),
-    f'a tuple of {words}, like {example}',
+    f'a tuple of {words}, like {example}' + (', or ()' if may_be_empty else ''),
   )
 
 
@@ -272,7 +277,7 @@ FIELDS: dict[str, Field] = {
   'logging.histograms': _integer(0),
   'logging.profile_steps': _integer(0, 1000),
   'benchmark.batch_sizes': _tuple_of(
-    _integer(1), 'whole numbers from 1', '(32, 128)'
+    _integer(1), 'whole numbers from 1', '(32, 128)', may_be_empty=True
   ),
   'benchmark.precisions': _tuple_of(
     _POLICY,
@@ -281,6 +286,7 @@ FIELDS: dict[str, Field] = {
   ),
   'benchmark.steps': _integer(1, 100_000),
   'benchmark.rounds': _integer(1, 1000),
+  'benchmark.seconds': _positive(86_400),
   'benchmark.torch_python': _text(empty=True),
 }
 
@@ -338,13 +344,14 @@ ADDED = {
   'logging.images': 0,
   'logging.histograms': 0,
   'logging.profile_steps': 0,
-  'benchmark.batch_sizes': (32, 128),
+  'benchmark.batch_sizes': (),
   'benchmark.precisions': (
-    'float32',
     'params=float32,compute=bfloat16,output=float32',
+    'float32',
   ),
   'benchmark.steps': 5,
   'benchmark.rounds': 3,
+  'benchmark.seconds': 300.0,
   'benchmark.torch_python': '',
   'finetune.from_workdir': '',
   'finetune.frozen': (),

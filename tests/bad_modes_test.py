@@ -23,9 +23,9 @@ BAD_INPUT = {
     ['--mode=evaluate', '--workdir=one,two'],
     ['--workdir=one holds no checkpoint'],
   ),
-  'benchmark of no batch': (
-    ['--mode=benchmark', '--config.benchmark.batch_sizes=()'],
-    ['config.benchmark.batch_sizes=()', 'like (32, 128)'],
+  'benchmark in no time': (
+    ['--mode=benchmark', '--config.benchmark.seconds=0'],
+    ['config.benchmark.seconds=0', 'a number > 0'],
   ),
   'benchmark of a batch of nothing': (
     ['--mode=benchmark', '--config.benchmark.batch_sizes=(8,0)'],

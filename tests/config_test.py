@@ -9,7 +9,7 @@ from conftest import ROOT, load_config
 
 from googlenet import config as config_lib
 from googlenet import loop, optimizer
-from googlenet.benchmark import contenders
+from googlenet.benchmark import batch_sizes, contenders, process
 from googlenet.data import images
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS
@@ -72,13 +72,17 @@ def test_no_field_is_unread(config, tmp_path, monkeypatch):
 
   optimizer._muon(lambda step: 0.1, config.optimizer, None)
 
-  def stop(contender):  # before the first process: it reads the fields itself
+  def stop(
+    contender, *_
+  ):  # before the first process: it reads the fields itself
     raise UserError(contender.name)
 
-  with pytest.raises(UserError, match='ours float32'):
-    benchmark.measure(config, stop)
-  # What the processes of torch are told.
-  contenders.torch_contenders(config, 1, 'python', 'cpu', tmp_path)
+  monkeypatch.setattr(process, 'run', stop)
+  with pytest.raises(UserError, match='ours bfloat16'):
+    benchmark.run(config, str(tmp_path / 'benchmark'), 0.0)
+  # What the processes of ours measure, and what those of torch are told.
+  batch_sizes.resolve(config, 'cpu')
+  contenders.torch_contenders(config, 1, 'python', 'cpu', [8], tmp_path)
   source = (ROOT / 'launch.py').read_text()
   if 'tune_machine(arguments.config.train.compilation_cache)' in source:
     read.add('train.compilation_cache')

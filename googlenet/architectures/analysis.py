@@ -29,7 +29,8 @@ class Operation(NamedTuple):
   """One step of a network, on one image."""
 
   name: str  # path of its parameters; of what has none, that of its layer
-  shape: Shape  # that comes out
+  input_shape: Shape
+  shape: Shape  # of the output
   multiply_adds: int
   weights: int  # biases and normalisation not counted
 
@@ -63,15 +64,20 @@ class _Walker:
       for size, taps in zip(shape[:2], kernel, strict=True)
     )
 
-  def add(self, name: str, shape: Shape, weights: int = 0) -> Shape:
+  def add(
+    self, name: str, input_shape: Shape, shape: Shape, weights: int = 0
+  ) -> Shape:
     places = math.prod(shape[:-1]) if len(shape) > 1 else 1
-    self.operations.append(Operation(name, shape, places * weights, weights))
+    self.operations.append(
+      Operation(name, input_shape, shape, places * weights, weights)
+    )
     return shape
 
   def conv(self, path: str, conv: Conv, shape: Shape) -> Shape:
     sides = self.windows(shape, conv.shape, conv.stride, conv.padding)
     weights = math.prod(conv.shape) * shape[-1] * conv.width
-    return self.add(f'{path}/{conv.name}', (*sides, conv.width), weights)
+    name = f'{path}/{conv.name}'
+    return self.add(name, shape, (*sides, conv.width), weights)
 
   def run(self, path: str, ops, shape: Shape) -> tuple[Shape, int]:
     """Applies operations; returns what comes out and the depth."""
@@ -82,19 +88,19 @@ class _Walker:
       elif isinstance(op, MaxPool | AvgPool):
         kernel = (op.window, op.window)
         sides = self.windows(shape, kernel, op.stride, op.padding)
-        shape = self.add(path, (*sides, shape[-1]))
+        shape = self.add(path, shape, (*sides, shape[-1]))
       elif isinstance(op, AdaptiveAvgPool):
-        shape = self.add(path, (op.size, op.size, shape[-1]))
+        shape = self.add(path, shape, (op.size, op.size, shape[-1]))
       elif isinstance(op, Fork):
         shape, more = self.join(path, op.branches, shape)
         depth += more
       elif isinstance(op, GlobalMean):
-        shape = self.add(path, shape[-1:])
+        shape = self.add(path, shape, shape[-1:])
       elif isinstance(op, Flatten):
         shape = (math.prod(shape),)
       elif isinstance(op, Dense):
         name = f'{path}/{op.name}' if path else op.name
-        shape = self.add(name, (op.width,), shape[-1] * op.width)
+        shape = self.add(name, shape, (op.width,), shape[-1] * op.width)
         depth += 1
     return shape, depth
 

@@ -1,10 +1,15 @@
 """What `launch.py --mode=benchmark` is made of.
 
-contenders    who is measured
-runner        starts each as a process, in turn
-ours          such a process: the training and evaluation step of this project
-clock, flops  what it times with, and what it compares with
-torch_peer    such a process: the same network in PyTorch
-results       medians and ratios
-table         what is printed
+contenders       who is measured
+batch_sizes      with how many images a step
+runner           starts each as a process, in turn; keeps what they tell
+process          such a process: results as they come, time limit, end
+lifeline         ends it when this program has ended
+termination      SIGTERM as an exception
+ours             what runs in it: training and evaluation of this project
+stepping, parts  a run advanced step by step, a step taken apart
+torch_peer       or the same network in PyTorch
+clock, memory    what they measure with
+rates, roofline  what the devices reach at best, what the layers need at least
+results, table   medians and ratios; what is printed
 """

@@ -2,12 +2,19 @@
 
 import collections
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+
+# What is timed goes on for so many seconds, in at most so many steps (the
+# field benchmark.steps may ask for more): a GPU is done with five in 50 ms.
+# torch_peer.py has the same.
+ENOUGH_SECONDS = 1.0
+ENOUGH_STEPS = 200
 
 
 def intervals(results: Iterable[Any], in_flight: int) -> list[float]:
@@ -26,6 +33,35 @@ def intervals(results: Iterable[Any], in_flight: int) -> list[float]:
       ends.append(time.perf_counter())
   jax.block_until_ready(list(pending))
   return [after - before for before, after in itertools.pairwise(ends)]
+
+
+def num_steps(times: list[float], at_least: int) -> int:
+  """Returns how many steps to time, given the seconds of some of them."""
+  step = max(statistics.median(times), 1e-9)
+  return max(at_least, min(math.ceil(ENOUGH_SECONDS / step), ENOUGH_STEPS))
+
+
+def step_seconds(
+  start_steps: Callable[[int], Iterable[Any]], at_least: int, in_flight: int
+) -> float:
+  """Returns the median seconds of a step.
+
+  `at_least` steps are timed; where they are too short to tell, as many as
+  `num_steps` says.
+
+  Args:
+    start_steps: given a count, returns an iterator that starts so many steps
+      and gives their arrays. The very first may compile.
+    at_least: steps.
+    in_flight: as for `intervals`.
+  """
+
+  def timed(count: int) -> list[float]:
+    return intervals(start_steps(1 + count + in_flight), in_flight)
+
+  times = timed(at_least)
+  count = num_steps(times, at_least)
+  return statistics.median(timed(count) if count > at_least else times)
 
 
 def seconds(call: Callable[[], Any]) -> float:

@@ -25,10 +25,11 @@ _TORCH_ALLOCATOR = {
   'MALLOC_ARENA_MAX': '1',
 }
 # name: dtype, channels last, compiled.
+# The cheap ones come first.
 TORCH_FORMS = {
-  'torch fp32': ('float32', False, False),
-  'torch fp32 channels_last': ('float32', True, False),
   'torch bf16 channels_last': ('bfloat16', True, False),
+  'torch fp32 channels_last': ('float32', True, False),
+  'torch fp32': ('float32', False, False),
   'torch bf16 channels_last compiled': ('bfloat16', True, True),
 }
 # How the names of ours begin.
@@ -43,31 +44,6 @@ class Contender(NamedTuple):
   command: list[str]
   environment: dict[str, str]
   job: dict[str, Any]
-
-
-def batch_sizes(config: Config) -> list[int]:
-  """Returns the batch sizes to measure, rising."""
-  return sorted({*config.benchmark.batch_sizes, config.train.batch_size})
-
-
-def check_batch_sizes(config: Config, num_examples: int) -> None:
-  """Checks what is known of the batch sizes before a device is.
-
-  Raises:
-    UserError: one does not divide into microbatches, or exceeds the data.
-  """
-  for size in batch_sizes(config):
-    if size % config.train.microbatches:
-      raise UserError(
-        f'config.benchmark.batch_sizes: {size} does not divide into '
-        f'config.train.microbatches={config.train.microbatches} parts: '
-        'choose multiples'
-      )
-    if size > num_examples:
-      raise UserError(
-        f'config.benchmark.batch_sizes: {size} is larger than the training '
-        f'data ({num_examples} images): choose at most {num_examples}'
-      )
 
 
 def find_torch(torch_python: str) -> tuple[str, str]:
@@ -122,13 +98,14 @@ def our_contenders(config: Config, folder: pathlib.Path) -> list[Contender]:
       'precision': precision,
       'compilation_cache': str(folder / f'ours-{dtype}'),
     }
+    job_config['logging'] |= {'profile_steps': 0}  # of a run, not needed here
     name = f'{OURS} {dtype}'
     paths = [str(_ROOT), os.environ.get('PYTHONPATH', '')]
     contenders[name] = Contender(
       name,
       [sys.executable, '-m', 'googlenet.benchmark.ours'],
       {'PYTHONPATH': os.pathsep.join(filter(None, paths))},
-      {'config': job_config, 'batch_sizes': batch_sizes(config)},
+      {'config': job_config},
     )
   return list(contenders.values())
 
@@ -138,6 +115,7 @@ def torch_contenders(
   channels: int,
   python: str,
   backend: str,
+  batch_sizes: list[int],
   folder: pathlib.Path,
 ) -> list[Contender]:
   """Returns the same network in torch, in each of `TORCH_FORMS`.
@@ -147,6 +125,7 @@ def torch_contenders(
     channels: of the images.
     python: a Python that has torch.
     backend: where ours runs: 'cpu' or 'gpu'; torch runs there too.
+    batch_sizes: those that ours measures.
     folder: an empty one, where compiled programs are kept between rounds.
   """
   size = config.data.image_size
@@ -158,7 +137,7 @@ def torch_contenders(
       name: config.optimizer[name]
       for name in ('learning_rate', 'momentum', 'nesterov', 'weight_decay')
     },
-    'batch_sizes': batch_sizes(config),
+    'batch_sizes': batch_sizes,
     'steps': config.benchmark.steps,
     'device': 'cuda' if backend == 'gpu' else backend,
   }

@@ -1,15 +1,21 @@
 """From the reports of all rounds to medians and ratios.
 
 A rate is the median over rounds of the median of a round. A ratio is the median
-over rounds of the ratio in a round: what slowed a whole round cancels out.
+over rounds of the ratio in a round: what slowed a whole round cancels out. What
+was not measured, because a process failed or was cut off, is None.
 """
 
 import statistics
 from collections.abc import Iterable
 from typing import Any
 
+import jax.numpy as jnp
+
+from googlenet.benchmark import roofline
 from googlenet.benchmark.contenders import OURS, REFERENCE
-from googlenet.benchmark.runner import Report, Reports
+from googlenet.benchmark.process import Report
+from googlenet.benchmark.roofline import Rates, Work
+from googlenet.benchmark.runner import Reports, facts
 
 USES = ('train', 'infer')
 
@@ -49,11 +55,19 @@ def fastest(names: Iterable[str], reports: Reports, size: int, key: str) -> str:
   return max(rates, key=rates.__getitem__) if rates else ''
 
 
-def rows(reports: Reports, sizes: list[int]) -> list[dict[str, Any]]:
+def rows(
+  reports: Reports, sizes: list[int], works: dict[str, list[Work]]
+) -> list[dict[str, Any]]:
   """Returns one row for each batch size and contender.
 
   `train_vs_reference` and `train_vs_best_torch` (and `infer_...`) are ratios of
-  images/s to `REFERENCE` and to `train_best_torch`, the fastest of torch.
+  images/s to `REFERENCE` and to `train_best_torch`, the fastest of torch. For
+  the others see `efficiency`.
+
+  Args:
+    reports: of all contenders.
+    sizes: batch sizes.
+    works: of the layers, by use.
   """
   others = [name for name in reports if not name.startswith(OURS)]
   table = []
@@ -69,6 +83,7 @@ def rows(reports: Reports, sizes: list[int]) -> list[dict[str, Any]]:
           f'{use}_vs_reference': ratio(reports, name, REFERENCE, size, key),
           f'{use}_vs_best_torch': ratio(reports, name, best[use], size, key),
           f'{use}_best_torch': best[use] or None,
+          **efficiency(reports, name, size, use, works[use]),
         }
       row |= {
         'peak_bytes': median(values(own, size, 'peak_bytes')),
@@ -90,7 +105,7 @@ def starts(reports: Reports, size: int) -> list[dict[str, Any]]:
   """
   table = []
   for name, own in reports.items():
-    errors = [report['error'] for report in own if 'error' in report]
+    stopped = next((report for report in own if 'error' in report), {})
     table.append(
       {
         'contender': name,
@@ -100,17 +115,69 @@ def starts(reports: Reports, size: int) -> list[dict[str, Any]]:
         'compile_s': values(own[:1], size, 'compile_s')[0],
         'start_cold_s': own[0].get('start_s'),
         'start_warm_s': median(report.get('start_s') for report in own[1:]),
-        'error': errors[0] if errors else None,
+        'error': stopped.get('error'),
+        'is_cut_off': stopped.get('is_cut_off', False),
       }
     )
   return table
 
 
-def efficiency(reports: Reports, size: int) -> list[dict[str, Any]]:
-  """Returns for each of ours where the time goes and how much it computes.
+def rates(reports: Reports) -> dict[str, Rates]:
+  """Returns what all devices reach, by dtype: medians of what ours measured."""
+  found: dict[str, list[Rates]] = {}
+  for name, own in reports.items():
+    if name.startswith(OURS):
+      for report in (report for report in own if 'rates' in report):
+        found.setdefault(report['dtype'], []).append(Rates(**report['rates']))
+  return {
+    dtype: Rates(*map(statistics.median, zip(*measured, strict=True)))
+    for dtype, measured in found.items()
+  }
 
-  FLOP/s are those of the network's own operations; `..._of_product` is their
-  share of what a product of matrices reaches in the same dtype.
+
+def efficiency(
+  reports: Reports, name: str, size: int, use: str, works: list[Work]
+) -> dict[str, float | None]:
+  """Returns how well one contender uses the devices.
+
+  `train_flop_per_s` (and `infer_...`) counts the network's own operations;
+  `train_of_product` is its share of what a matrix product reaches in the same
+  dtype, `train_of_roofline` that of the roofline time in the time of a step.
+
+  Args:
+    reports: of all contenders.
+    name: of the contender.
+    size: batch size.
+    use: 'train' or 'infer'.
+    works: of the layers, for that use.
+  """
+  rate = median(values(reports[name], size, rate_key(use)))
+  dtype = reports[name][0].get('dtype')
+  best = rates(reports).get(dtype)
+  flop_per_s = of_product = of_roofline = None
+  if rate is not None:
+    flop_per_s = rate * sum(work.flop for work in works)
+  if rate is not None and best is not None:
+    best = _of_its_devices(best, name, facts(reports))
+    itemsize = jnp.dtype(dtype).itemsize
+    of_product = flop_per_s / best.product_flop_per_s
+    of_roofline = roofline.seconds(works, size, itemsize, best) * rate / size
+  return {
+    f'{use}_flop_per_s': flop_per_s,
+    f'{use}_of_product': of_product,
+    f'{use}_of_roofline': of_roofline,
+  }
+
+
+def _of_its_devices(best: Rates, name: str, found: Report) -> Rates:
+  """Returns the rates of what a contender runs on: torch has one GPU."""
+  if name.startswith(OURS) or found['backend'] == 'cpu':
+    return best
+  return Rates(*(rate / found['num_devices'] for rate in best))
+
+
+def shares(reports: Reports, size: int) -> list[dict[str, Any]]:
+  """Returns where the time of a training step goes, for each of ours.
 
   Args:
     reports: of all contenders.
@@ -118,38 +185,28 @@ def efficiency(reports: Reports, size: int) -> list[dict[str, Any]]:
   """
   table = []
   for name, own in reports.items():
-    if not name.startswith(OURS):
-      continue
-    product = median(report['product_flop_per_s'] for report in own)
-    row = {
-      'contender': name,
-      'batch_size': size,
-      'shares': {
-        part: median(report['shares'][part] for report in own)
-        for part in own[0]['shares']
-      },
-      'product_flop_per_s': product,
-    }
-    for use in USES:
-      rate = median(values(own, size, rate_key(use)))
-      flop_per_s = rate * own[0]['flop_per_image'][use]
-      row |= {
-        f'{use}_flop_per_s': flop_per_s,
-        f'{use}_of_product': flop_per_s / product,
+    measured = [report['shares'] for report in own if 'shares' in report]
+    if measured:
+      parts = {
+        part: median(shares[part] for shares in measured)
+        for part in measured[0]
       }
-    table.append(row)
+      table.append({'contender': name, 'batch_size': size, 'shares': parts})
   return table
 
 
 def headline(reports: Reports, size: int) -> dict[str, Any]:
-  """Returns the rates of our fastest precision, for training and inference."""
+  """Returns the rates of our fastest precision, for training and inference.
+
+  None where no precision was measured.
+  """
   ours = [name for name in reports if name.startswith(OURS)]
   result = {}
   for use in USES:
     key = rate_key(use)
     name = fastest(ours, reports, size, key)
     result |= {
-      key: median(values(reports[name], size, key)),
-      f'{use}_contender': name,
+      key: median(values(reports[name], size, key)) if name else None,
+      f'{use}_contender': name or None,
     }
   return result

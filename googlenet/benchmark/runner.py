@@ -1,111 +1,116 @@
-"""Starts every contender as a process of its own, in turn.
-
-A contender is one network in one framework and precision. It gets a job as JSON
-on stdin and leaves a report as the last line of stdout:
-
-  {"sizes": {"128": {"train_images_per_s": ..., "infer_images_per_s": ...,
-                     "compile_s": ..., "peak_bytes": ...}, ...},
-   "start_s": ..., "framework": ..., "error": ...}   (if something stopped it)
+"""Starts every process in turn, round by round, and keeps what each tells.
 
 Each starts once a round, so that what disturbs the machine disturbs all of them
-alike, and memory is that of one contender.
+alike, and memory is that of one.
 """
 
-import json
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable
-from typing import Any
 
-from googlenet.benchmark.contenders import Contender, last_line
+from googlenet.benchmark import process
+from googlenet.benchmark.contenders import OURS, Contender
+from googlenet.benchmark.process import Message, Report
 from googlenet.errors import UserError
 
-Report = dict[str, Any]
-Reports = dict[str, list[Report]]  # by contender; one a round
+Reports = dict[str, list[Report]]  # by name; one a round
+Run = Callable[[Contender, Callable[[Message], None]], None]
 
-
-def start(contender: Contender) -> Report:
-  """Runs a contender to its end and returns what it reports."""
-  done = subprocess.run(
-    contender.command,
-    input=json.dumps({**contender.job, 'started': time.time()}),
-    capture_output=True,
-    text=True,
-    env={**os.environ, **contender.environment},
-  )
-  return read_report(done.returncode, done.stdout, done.stderr)
-
-
-def read_report(returncode: int, stdout: str, stderr: str) -> Report:
-  """Returns the report of a process that has ended; without one, an error."""
-  try:
-    report = json.loads(last_line(stdout))
-    if isinstance(report, dict):
-      return {'sizes': {}, **report}
-  except ValueError:  # it ended before it could report
-    pass
-  if returncode < 0:
-    reason = f'ended by signal {-returncode}'
-    if returncode == -signal.SIGKILL:
-      reason += ' (out of memory?)'
-  else:
-    reason = f'exit code {returncode}: {last_line(stderr)}'
-  return {'sizes': {}, 'error': reason}
+_GIB = 2**30
 
 
 def play(
   ours: list[Contender],
   make_others: Callable[[Report], list[Contender]],
   rounds: int,
+  run: Run,
+  reports: Reports,
+  changed: Callable[[], None] = lambda: None,
   say: Callable[..., None] = print,
-  start: Callable[[Contender], Report] = start,
-) -> Reports:
-  """Starts all contenders, one after another, round by round.
+) -> None:
+  """Runs all processes, one after another, round by round.
+
+  One that fails or is cut off is not started again.
 
   Args:
     ours: they start first.
-    make_others: given the first report of ours, returns the others.
+    make_others: given what the first of ours tells of itself, returns the
+      others.
     rounds: how often.
+    run: runs one process and hands on what it tells.
+    reports: empty; what is told is added as it comes.
+    changed: called after each addition.
     say: prints, as `print` does.
-    start: runs one contender.
-
-  Returns:
-    The reports. Another's that fails is not started again.
 
   Raises:
-    UserError: one of ours fails.
+    UserError: the input of ours is bad, or ours fails without any result.
   """
-  reports: Reports = {}
   others: list[Contender] = []
 
-  def turn(contender: Contender, number: int) -> Report:
-    label = f'round {number}/{rounds}  {contender.name:<33}  '
-    say(label, end='', flush=True)
-    started = time.perf_counter()
-    report = start(contender)
+  def turn(contender: Contender, number: int) -> bool:
+    """Runs one; returns whether it may start again."""
+    say(f'round {number}/{rounds}  {contender.name}', flush=True)
+    report: Report = {'sizes': {}}
     reports.setdefault(contender.name, []).append(report)
-    say(f'{outcome(report)}, {time.perf_counter() - started:.0f} s', flush=True)
-    return report
+    begun = time.perf_counter()
+
+    def tell(message: Message) -> None:
+      process.merge(report, message)
+      if text := outcome(message):
+        say(f'  {text} ({time.perf_counter() - begun:.0f} s)', flush=True)
+      changed()
+
+    run(contender, tell)
+    if contender.name.startswith(OURS):
+      check_ours(contender.name, reports[contender.name])
+    return 'error' not in report
 
   for number in range(1, rounds + 1):
-    for contender in ours:
-      report = turn(contender, number)
-      if 'error' in report:
-        raise UserError(f'{contender.name}: {report["error"]}')
+    ours = [contender for contender in ours if turn(contender, number)]
     if number == 1:
-      others = make_others(reports[ours[0].name][0])
-    others = [c for c in others if 'error' not in turn(c, number)]
-  return reports
+      others = make_others(facts(reports))
+    others = [contender for contender in others if turn(contender, number)]
 
 
-def outcome(report: Report) -> str:
-  """Returns a report in a few words: the rates of its largest batch."""
-  if 'error' in report:
-    return 'failed'
-  size, rates = list(report['sizes'].items())[-1]
-  return (
-    f'batch {size}: train {rates["train_images_per_s"]:,.0f}, '
-    f'infer {rates["infer_images_per_s"]:,.0f} images/s'
-  )
+def check_ours(name: str, own: list[Report]) -> None:
+  """Checks the reports of one of ours, the last of which is new.
+
+  Raises:
+    UserError: its input is bad, or it failed before any result. One that is
+      cut off has not failed.
+  """
+  last = own[-1]
+  is_empty = not any(report['sizes'] for report in own)
+  failed = 'error' in last and not last.get('is_cut_off')
+  if last.get('is_bad_input') or (failed and is_empty):
+    raise UserError(f'{name}: {last["error"]}')
+
+
+def facts(reports: Reports) -> Report:
+  """Returns what ours tell of devices and network; the first that tells."""
+  found: Report = {}
+  for name, own in reports.items():
+    if name.startswith(OURS):
+      for report in own:
+        found = {**report, **found}
+  return found
+
+
+def outcome(message: Message) -> str:
+  """Returns what to print of a message, '' for nothing.
+
+  Bad input ends the run with a line of its own.
+  """
+  if message.get('is_bad_input'):
+    return ''
+  if 'error' in message:
+    is_cut_off = message.get('is_cut_off')
+    return ('' if is_cut_off else 'failed: ') + message['error']
+  parts = []
+  for size, measured in message.get('sizes', {}).items():
+    for use, words in (('train', 'training'), ('infer', 'inference')):
+      rate = measured.get(f'{use}_images_per_s')
+      if rate is not None:
+        parts.append(f'batch {size}: {words} {rate:,.1f} images/s')
+    if measured.get('peak_bytes') is not None:
+      parts.append(f'peak {measured["peak_bytes"] / _GIB:.2f} GiB')
+  return ', '.join(parts)

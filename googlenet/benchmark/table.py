@@ -38,21 +38,25 @@ def render(result: dict[str, Any]) -> str:
   benchmark = result['config']['benchmark']
   parts = [
     f'{network["variant"]}, {shape} -> {network["num_classes"]} classes, '
-    f'{network["parameters"]:,} parameters; kernels {machine["kernels"]}\n'
-    f'{machine["devices"]} ({machine["backend"]}), {machine["cpus"]} CPU cores,'
-    f' Python {machine["python"]}\n'
-    f'medians of {benchmark["rounds"]} round(s) of {benchmark["steps"]} '
-    'step(s); batches over all devices',
+    f'{number(network["parameters"])} parameters; kernels '
+    f'{machine["kernels"] or "-"}\n'
+    f'{machine["devices"] or "no device"} ({machine["backend"] or "-"}), '
+    f'{machine["cpus"]} CPU cores, Python {machine["python"]}\n'
+    f'medians of up to {benchmark["rounds"]} round(s) of {benchmark["steps"]} '
+    'step(s) or more; batches over all devices',
     _rates(result),
-    _starts(result['starts']),
-    _shares(result['efficiency']),
-    _flops(result['efficiency'], network['flop_per_image']),
+    _starts(result['starts'], result['batch_size']),
   ]
+  if result['shares']:
+    parts.append(_shares(result['shares']))
+  parts.append(_efficiency(result))
   if result['torch_left_out']:
     text = f'torch is left out: {result["torch_left_out"]}'
     parts.append(textwrap.fill(text, 100))
-  elif machine['backend'] != 'cpu' and machine['devices'][:2] != '1 ':
+  elif machine['backend'] != 'cpu' and (machine['num_devices'] or 1) > 1:
     parts.append('torch uses one device, this project all of them')
+  if not result['complete']:
+    parts.append('not complete: the run did not reach its end')
   return '\n\n'.join(parts)
 
 
@@ -87,7 +91,7 @@ def _rates(result: dict[str, Any]) -> str:
   return text + '\nGiB: peak of the process, or allocated on a GPU'
 
 
-def _starts(starts: list[dict[str, Any]]) -> str:
+def _starts(starts: list[dict[str, Any]], batch_size: int | None) -> str:
   lines = [['seconds', 'compile', 'cold start', 'warm start', 'framework']]
   for row in starts:
     lines.append(
@@ -99,45 +103,69 @@ def _starts(starts: list[dict[str, Any]]) -> str:
         row['framework'] or '-',
       ]
     )
-  failed = [
-    textwrap.fill(f'{row["contender"]} failed: {row["error"]}', 100)
+  stopped = [
+    textwrap.fill(
+      f'{row["contender"]} '
+      f'{"" if row["is_cut_off"] else "failed: "}{row["error"]}',
+      100,
+    )
     for row in starts
     if row['error']
   ]
   note = (
-    'compile: the training step of train.batch_size; start: from the process '
-    'to the end of its\nfirst training step (of the smallest batch)'
+    f'compile: the training step of batch {number(batch_size)}; start: from '
+    'the process to the end of its\nfirst training step (of the smallest batch)'
   )
-  return '\n'.join([aligned(lines), note, *failed])
+  return '\n'.join([aligned(lines), note, *stopped])
 
 
-def _shares(efficiency: list[dict[str, Any]]) -> str:
-  parts = list(efficiency[0]['shares'])
-  title = f'share of a training step (batch {efficiency[0]["batch_size"]})'
+def _shares(shares: list[dict[str, Any]]) -> str:
+  parts = list(shares[0]['shares'])
+  title = f'share of a training step (batch {shares[0]["batch_size"]})'
   lines = [[title, *parts]]
-  for row in efficiency:
-    shares = [number(row['shares'][part], '.1%') for part in parts]
-    lines.append([row['contender'], *shares])
+  for row in shares:
+    cells = [number(row['shares'][part], '.1%') for part in parts]
+    lines.append([row['contender'], *cells])
   return aligned(lines)
 
 
-def _flops(
-  efficiency: list[dict[str, Any]], flop_per_image: dict[str, int]
-) -> str:
-  title = f'GFLOP/s (batch {efficiency[0]["batch_size"]})'
-  lines = [[title, 'training', 'inference', 'matrix product', 'shares of it']]
-  for row in efficiency:
-    shares = [row[f'{use}_of_product'] for use in ('train', 'infer')]
+def _efficiency(result: dict[str, Any]) -> str:
+  lines = [
+    [
+      *('TFLOP/s', 'batch', 'train', 'infer'),
+      *('T/prod', 'I/prod', 'T/roofline', 'I/roofline'),
+    ]
+  ]
+  for row in result['rows']:
     lines.append(
       [
         row['contender'],
-        number(row['train_flop_per_s'] / 1e9, ',.1f'),
-        number(row['infer_flop_per_s'] / 1e9, ',.1f'),
-        number(row['product_flop_per_s'] / 1e9, ',.1f'),
-        ', '.join(number(share, '.1%') for share in shares),
+        str(row['batch_size']),
+        *(
+          number(rate if rate is None else rate / 1e12, ',.3f')
+          for rate in (row['train_flop_per_s'], row['infer_flop_per_s'])
+        ),
+        *(
+          number(row[f'{use}_of_{what}'], '.1%')
+          for what in ('product', 'roofline')
+          for use in ('train', 'infer')
+        ),
       ]
     )
-  return (
-    aligned(lines) + f'\nan image: {flop_per_image["train"]:,} FLOP in '
-    f'training, {flop_per_image["infer"]:,} in inference'
-  )
+  flop = result['network']['flop_per_image']
+  notes = [
+    aligned(lines),
+    'T, I: training and inference; prod: share of the FLOP/s that a matrix '
+    'product reaches;\nroofline: share of the time of a step that the layers '
+    'need at least, each for its operations\nor its memory traffic, whichever '
+    'takes longer',
+    f'an image: {flop["train"]:,} FLOP in training, {flop["infer"]:,} in '
+    'inference',
+  ]
+  for dtype, rates in result['rates'].items():
+    notes.append(
+      f'{dtype}: matrix product {rates["product_flop_per_s"] / 1e12:,.3f} '
+      f'TFLOP/s, copy {rates["copy_bytes_per_s"] / 1e9:,.1f} GB/s read and '
+      'written'
+    )
+  return '\n'.join(notes)

@@ -1,8 +1,8 @@
 """A process that measures the same network in PyTorch: its peer.
 
 It needs torch and the standard library alone, so that any Python which has
-torch runs it by its path. A job comes as JSON on stdin (see `runner`), a report
-leaves as one line of JSON on stdout.
+torch runs it by its path. A job comes as JSON on stdin, results leave as lines
+of JSON on stdout, each as soon as it is there (see `process`).
 
 It does a little less than ours: the images are resized and normalised already,
 one batch is used again and again, and gradients are not clipped.
@@ -15,6 +15,7 @@ mirrored image, gives the logits of ours.
 import collections
 import contextlib
 import json
+import math
 import resource
 import statistics
 import sys
@@ -27,6 +28,10 @@ from torch.nn import functional as F
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 # Steps given to a GPU ahead of the running one.
 _IN_FLIGHT = {'cpu': 0, 'cuda': 2}
+# As in clock.py: what is timed goes on for so many seconds, in at most so many
+# steps, or in those of the job where they are more.
+_ENOUGH_SECONDS = 1.0
+_ENOUGH_STEPS = 200
 
 
 class ConvRelu(nn.Module):
@@ -140,6 +145,21 @@ def intervals(call, steps, device):
   return [after - before for before, after in zip(ends, ends[1:])]  # noqa: B905
 
 
+def num_steps(times, at_least):
+  """Returns how many steps to time, given the seconds of some of them."""
+  step = max(statistics.median(times), 1e-9)
+  return max(at_least, min(math.ceil(_ENOUGH_SECONDS / step), _ENOUGH_STEPS))
+
+
+def step_seconds(call, at_least, device):
+  """Returns the median seconds of a call, over as many as tell enough."""
+  times = intervals(call, at_least, device)
+  count = num_steps(times, at_least)
+  if count > at_least:
+    times = intervals(call, count, device)
+  return statistics.median(times)
+
+
 def first_call(call, device):
   """Returns the seconds of a first call, compilation included."""
   start = time.perf_counter()
@@ -194,50 +214,53 @@ def make_calls(job, network, batch_size):
   return train, infer
 
 
-def measure_size(job, network, batch_size):
-  """Returns what one batch size gives; `first_done` is a time of day."""
-  device, steps = job['device'], job['steps']
+def tell(**message):
+  """Writes a result as a line on stdout, at once."""
+  print(json.dumps(message), flush=True)
+
+
+def measure_size(job, network, batch_size, started):
+  """Measures training, then inference; `started` is given for the first."""
+  device, steps, size = job['device'], job['steps'], str(batch_size)
   train, infer = make_calls(job, network, batch_size)
   first_s = first_call(train, device)
-  first_done = time.time()
-  train_s = statistics.median(intervals(train, steps, device))
-  peak = peak_bytes(device)
-  first_call(infer, device)
-  infer_s = statistics.median(intervals(infer, steps, device))
-  return {
+  if started is not None:
+    tell(start_s=time.time() - started)
+  train_s = step_seconds(train, steps, device)
+  measured = {
     'train_images_per_s': batch_size / train_s,
-    'infer_images_per_s': batch_size / infer_s,
     'compile_s': max(first_s - train_s, 0.0),
-    'peak_bytes': peak,
-    'first_done': first_done,
+    'peak_bytes': peak_bytes(device),
   }
+  tell(sizes={size: measured})
+  first_call(infer, device)
+  infer_s = step_seconds(infer, steps, device)
+  tell(sizes={size: {'infer_images_per_s': batch_size / infer_s}})
 
 
 def measure(job):
-  """Returns the report of a job; an error keeps what came before it."""
-  report = {'framework': f'torch {torch.__version__}', 'sizes': {}}
+  """Measures the batch sizes of a job; an error keeps what came before it."""
+  tell(framework=f'torch {torch.__version__}', dtype=job['dtype'])
   try:
     if job['device'] == 'cuda' and not torch.cuda.is_available():
       raise RuntimeError('this torch finds no CUDA device')
     torch.manual_seed(0)
-    report['threads'] = torch.get_num_threads()
+    tell(threads=torch.get_num_threads())
+    started = job['started']
     for batch_size in job['batch_sizes']:
       network = Network(job['rows'], job['image_shape'][2], job['num_classes'])
       initialise(network)
-      report['parameters'] = sum(p.numel() for p in network.parameters())
-      measured = measure_size(job, network, batch_size)
-      done = measured.pop('first_done')
-      report.setdefault('start_s', done - job['started'])
-      report['sizes'][str(batch_size)] = measured
+      tell(parameters=sum(p.numel() for p in network.parameters()))
+      measure_size(job, network, batch_size, started)
+      started = None
   except Exception as error:  # whatever torch and its compiler raise
     lines = str(error).strip().splitlines() or ['']
-    report['error'] = f'{type(error).__name__}: {lines[0]}'
-  return report
+    tell(error=f'{type(error).__name__}: {lines[0]}')
 
 
 def main():
   """Measures the job on stdin."""
-  print(json.dumps(measure(json.load(sys.stdin))), flush=True)
+  measure(json.load(sys.stdin))
 
 
 if __name__ == '__main__':

@@ -4,103 +4,198 @@ No device is used here, only in the processes that are started: one that waits
 would keep the memory of a GPU from them.
 """
 
+import functools
 import json
 import os
 import pathlib
 import platform
 import tempfile
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 
 from googlenet import assembly
-from googlenet.benchmark import contenders, results, runner, table
-from googlenet.checkpoint.workdir import check_workdir
+from googlenet.benchmark import (
+  batch_sizes,
+  contenders,
+  process,
+  results,
+  roofline,
+  runner,
+  table,
+)
+from googlenet.benchmark.termination import Terminated, sigterm_raises
+from googlenet.checkpoint.workdir import check_workdir, write_text
 
 Config = ml_collections.FrozenConfigDict
 
 
+class Plan(NamedTuple):
+  """What is known before anything is measured."""
+
+  image_shape: tuple[int, int, int]  # (H, W, C)
+  torch_python: str  # '' where torch is left out ...
+  torch_left_out: str  # ... and why
+
+
 def run(config: Config, workdir: str, started: float) -> None:
-  """Prints the results and writes them to benchmark.json in the workdir.
+  """Prints results as they come and keeps benchmark.json in the workdir.
+
+  On SIGINT and SIGTERM the running process is killed, what was measured so far
+  is printed and written, and the signal takes its course.
 
   Args:
     config: resolved.
-    workdir: a folder that holds no run yet; made at the end.
+    workdir: a folder that holds no run yet; made with the first result.
     started: unused.
 
   Raises:
-    UserError: bad input, or our own measurement fails; nothing is written.
+    UserError: bad input, or our own measurement fails before any result;
+      nothing is written.
+    KeyboardInterrupt: SIGINT.
   """
   del started
   check_workdir(workdir)
-  result = measure(config)
+  plan = make_plan(config)
+  if plan.torch_left_out:
+    print(f'torch is left out: {plan.torch_left_out}', flush=True)
   path = pathlib.Path(workdir) / 'benchmark.json'
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with open(path, 'x', encoding='utf-8') as file:
-    file.write(json.dumps(result, indent=2, allow_nan=False) + '\n')
-  print(f'\n{table.render(result)}\n\nin       {path}')
+  reports: runner.Reports = {}
+
+  def save(complete: bool = False) -> dict[str, Any]:
+    result = compose(config, plan, reports, complete)
+    if complete or has_result(reports):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      text = json.dumps(result, indent=2, allow_nan=False)
+      write_text(path, text + '\n')
+    return result
+
+  def show(result: dict[str, Any]) -> None:
+    print(f'\n{table.render(result)}\n\nin       {path}', flush=True)
+
+  with sigterm_raises():
+    try:
+      measure(config, plan, reports, save)
+    except (KeyboardInterrupt, Terminated):
+      if has_result(reports):
+        show(save())
+      raise
+    show(save(complete=True))
+
+
+def make_plan(config: Config) -> Plan:
+  """Checks data and batch sizes, and looks for torch.
+
+  Raises:
+    UserError: bad input.
+  """
+  dataset = assembly.load_split(config, 'train_split')
+  assembly.load_split(config, 'eval_split')
+  batch_sizes.check(config, dataset.num_examples)
+  python, why_not = contenders.find_torch(config.benchmark.torch_python)
+  if python and not contenders.has_torch_peer(config.model):
+    python, why_not = '', 'it has the plain networks alone, as they are defined'
+  return Plan(assembly.image_shape(config, dataset), python, why_not)
 
 
 def measure(
   config: Config,
-  start: Callable[[contenders.Contender], runner.Report] = runner.start,
-) -> dict[str, Any]:
-  """Measures all contenders and returns what benchmark.json holds.
+  plan: Plan,
+  reports: runner.Reports,
+  changed=lambda: None,
+  run: runner.Run | None = None,
+) -> None:
+  """Measures all contenders.
 
   Args:
     config: resolved.
-    start: runs one contender.
+    plan: of it.
+    reports: empty; gets what is measured, as it comes.
+    changed: called after each addition.
+    run: runs one contender.
 
   Raises:
     UserError: as `run`.
   """
-  dataset = assembly.load_split(config, 'train_split')
-  assembly.load_split(config, 'eval_split')
-  contenders.check_batch_sizes(config, dataset.num_examples)
-  python, why_not = contenders.find_torch(config.benchmark.torch_python)
-  if python and not contenders.has_torch_peer(config.model):
-    python, why_not = '', 'it has the plain networks alone, as they are defined'
-  if why_not:
-    print(f'torch is left out: {why_not}', flush=True)
-  channels = assembly.image_shape(config, dataset)[-1]
+  run = run or functools.partial(_run_process, config.benchmark.seconds)
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
 
-    def others(report: runner.Report) -> list[contenders.Contender]:
-      if not python:
+    def others(facts: process.Report) -> list[contenders.Contender]:
+      if not plan.torch_python:
+        return []
+      if 'batch_sizes' not in facts:
+        print('torch is left out: ours did not get as far as a device')
         return []
       return contenders.torch_contenders(
-        config, channels, python, report['backend'], folder
+        config,
+        plan.image_shape[-1],
+        plan.torch_python,
+        facts['backend'],
+        facts['batch_sizes'],
+        folder,
       )
 
-    reports = runner.play(
+    runner.play(
       contenders.our_contenders(config, folder),
       others,
       config.benchmark.rounds,
-      start=start,
+      run,
+      reports,
+      changed,
     )
-  sizes, size = contenders.batch_sizes(config), config.train.batch_size
-  facts = next(iter(reports.values()))[0]
+
+
+def _run_process(seconds: float, contender, tell) -> None:
+  process.run(contender, seconds, tell)
+
+
+def has_result(reports: runner.Reports) -> bool:
+  """Returns whether anything was measured of any batch size."""
+  return any(report['sizes'] for own in reports.values() for report in own)
+
+
+def compose(
+  config: Config, plan: Plan, reports: runner.Reports, complete: bool
+) -> dict[str, Any]:
+  """Returns what benchmark.json holds.
+
+  Args:
+    config: resolved.
+    plan: of it.
+    reports: what was measured so far.
+    complete: whether the run reached its end.
+  """
+  facts = runner.facts(reports)
+  sizes = facts.get('batch_sizes', [])
+  size = batch_sizes.main_size(config, sizes) if sizes else None
+  works = roofline.works(config.model, plan.image_shape)
   return {
+    'complete': complete,
     **results.headline(reports, size),
     'batch_size': size,
     'machine': {
-      **{key: facts[key] for key in ('devices', 'backend', 'kernels')},
+      **{
+        key: facts.get(key)
+        for key in ('devices', 'num_devices', 'backend', 'kernels')
+      },
       'cpus': os.cpu_count(),
       'platform': platform.platform(),
       'python': platform.python_version(),
     },
     'network': {
       'variant': config.model.variant,
-      'image_shape': [config.data.image_size] * 2 + [channels],
+      'image_shape': list(plan.image_shape),
       'num_classes': config.model.num_classes,
-      'parameters': facts['parameters'],
-      'flop_per_image': facts['flop_per_image'],
+      'parameters': facts.get('parameters'),
+      'flop_per_image': roofline.flop_per_image(works),
     },
-    'rows': results.rows(reports, sizes),
+    'rows': results.rows(reports, sizes, works),
+    'rates': {
+      dtype: rates._asdict() for dtype, rates in results.rates(reports).items()
+    },
     'starts': results.starts(reports, size),
-    'efficiency': results.efficiency(reports, size),
-    'torch_left_out': why_not,
+    'shares': results.shares(reports, size),
+    'torch_left_out': plan.torch_left_out,
     'config': config.to_dict(),
   }

@@ -143,7 +143,7 @@ def compiled_with(
     leaves, structure = jax.tree.flatten(args)
     if _are_traced(args):
       return function(*args)  # part of a larger program, with its options
-    key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    key = structure, tuple(map(_kind, leaves))
     if key not in programs:
       programs[key] = compile_with(options, function.lower(*args))
     if jax.process_count() > 1:
@@ -151,6 +151,11 @@ def compiled_with(
     return programs[key](*args)
 
   return call
+
+
+def _kind(leaf: Any) -> Any:
+  """Returns what a program is compiled for: shape and dtype, or the type."""
+  return (leaf.shape, leaf.dtype) if hasattr(leaf, 'dtype') else type(leaf)
 
 
 def _call_in_all_processes(program: Any, args: tuple[Any, ...]) -> Any:

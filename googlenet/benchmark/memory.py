@@ -1,0 +1,21 @@
+"""The most memory that this process has used."""
+
+import resource
+import sys
+
+import jax
+
+
+def peak_bytes() -> int | None:
+  """Returns the peak so far: resident on a CPU, else that of one device.
+
+  None on devices that do not tell.
+  """
+  if jax.default_backend() != 'cpu':
+    peaks = [
+      (device.memory_stats() or {}).get('peak_bytes_in_use')
+      for device in jax.local_devices()
+    ]
+    return max((peak for peak in peaks if peak is not None), default=None)
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
