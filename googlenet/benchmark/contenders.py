@@ -18,7 +18,7 @@ from googlenet.errors import UserError
 Config = ml_collections.FrozenConfigDict
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-# What `runtime.allocator` does for us, as glibc takes it from outside.
+# What `runtime.allocator` does for us on CPUs, as glibc takes it from outside.
 _TORCH_ALLOCATOR = {
   'MALLOC_MMAP_MAX_': '0',
   'MALLOC_TRIM_THRESHOLD_': '16000000000',
@@ -142,7 +142,7 @@ def torch_contenders(
     'device': 'cuda' if backend == 'gpu' else backend,
   }
   environment = {
-    **_TORCH_ALLOCATOR,
+    **(_TORCH_ALLOCATOR if backend == 'cpu' else {}),
     'TORCHINDUCTOR_CACHE_DIR': str(folder / 'torch'),
   }
   return [
