@@ -42,7 +42,11 @@ if __name__ == '__main__':
   if (_code := answer(sys.argv)) is not None:
     sys.exit(_code)
   supervisor.supervise()
-  backend.prepare(os.environ, help_lib.mode_of(sys.argv).preallocates)
+  backend.prepare(
+    os.environ,
+    help_lib.mode_of(sys.argv).preallocates,
+    not supervisor.is_one_of_several(sys.argv[1:], os.environ),
+  )
 elif __name__ == '__mp_main__':  # a process that reads data: its parent ends it
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -8,10 +8,16 @@ import sys
 import pytest
 from conftest import ROOT, SMALL, config_flags
 
+from googlenet.layers import KERNELS
 from googlenet.runtime import backend
 from googlenet.shell import help as help_lib
 
-AUTOTUNER = '--xla_gpu_experimental_enable_fusion_autotuner=false'
+FLAGS = (
+  '--xla_gpu_enable_triton_gemm=false',
+  '--xla_gpu_experimental_enable_fusion_autotuner=false',
+  '--xla_gpu_enable_command_buffer=',
+)
+XLA_FLAGS = ' '.join(FLAGS)
 CUDA, ROCM, TPU = 'jax_plugins.xla_cuda', 'jax_plugins.xla_rocm', 'libtpu'
 NVIDIA, KFD, ACCEL = '/dev/nvidiactl', '/dev/kfd', '/dev/accel[0-9]*'
 
@@ -85,7 +91,7 @@ def test_plugins_and_devices_of_this_machine(tmp_path, monkeypatch):
 
 # Of the user; and what is set beside them for a run that preallocates.
 ALL = {
-  'XLA_FLAGS': AUTOTUNER,
+  'XLA_FLAGS': XLA_FLAGS,
   'TF_CPP_MIN_LOG_LEVEL': '2',
   'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.9',
 }
@@ -100,12 +106,16 @@ GIVEN = {
   'nothing': ({}, ALL),
   'other flags': (
     {'XLA_FLAGS': '--xla_dump_to=x'},
-    {**ALL, 'XLA_FLAGS': f'--xla_dump_to=x {AUTOTUNER}'},
+    {**ALL, 'XLA_FLAGS': f'--xla_dump_to=x {XLA_FLAGS}'},
   ),
-  'that flag': (
-    {'XLA_FLAGS': AUTOTUNER.replace('false', 'true')},
-    without('XLA_FLAGS'),
+  'one of these flags': (
+    {'XLA_FLAGS': '--xla_gpu_enable_triton_gemm=true'},
+    {
+      **ALL,
+      'XLA_FLAGS': ' '.join(['--xla_gpu_enable_triton_gemm=true', *FLAGS[1:]]),
+    },
   ),
+  'all of them': ({'XLA_FLAGS': XLA_FLAGS}, without('XLA_FLAGS')),
   'a file of flags': ({'XLA_FLAGS': 'flags.txt'}, without('XLA_FLAGS')),
   'a level': (
     {'TF_CPP_MIN_LOG_LEVEL': '0'},
@@ -127,6 +137,18 @@ GIVEN = {
 def test_what_the_user_has_set_stays(case):
   given, expected = GIVEN[case]
   assert backend.settings('gpu', True, given, ['0.11.2']) == expected
+
+
+def test_several_processes_have_the_options_of_the_kernels_too():
+  """`jax.pmap`, which calls their programs, takes none."""
+  option = '--xla_gpu_exclude_nondeterministic_ops'
+  found = backend.settings('gpu', True, {}, ['0.11.2'], is_alone=False)
+  assert found['XLA_FLAGS'] == f'{XLA_FLAGS} {option}=true'
+  for name, _ in KERNELS['gpu'].compiler_options:
+    assert f'--{name}=' in found['XLA_FLAGS']
+  given = {'XLA_FLAGS': f'{option}=false'}
+  found = backend.settings('gpu', True, given, ['0.11.2'], is_alone=False)
+  assert found['XLA_FLAGS'] == f'{option}=false {XLA_FLAGS}'
 
 
 def test_only_what_trains_takes_the_memory_at_once():
@@ -235,7 +257,7 @@ def test_a_run_on_a_cpu_says_and_sets_nothing(launch_here, capfd):
 def test_version_says_what_training_would_start_with(tmp_path):
   done = with_a_gpu(tmp_path, _LAUNCH, '--version', XLA_FLAGS='--xla_dump_to=x')
   assert done.stdout.splitlines()[-1] == (
-    f'training starts with XLA_FLAGS=--xla_dump_to=x {AUTOTUNER} '
+    f'training starts with XLA_FLAGS=--xla_dump_to=x {XLA_FLAGS} '
     'TF_CPP_MIN_LOG_LEVEL=2 XLA_PYTHON_CLIENT_MEM_FRACTION=0.9'
   )
   assert done.stderr == ''

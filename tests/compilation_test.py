@@ -26,6 +26,25 @@ def test_options_reach_the_compiler():
     compiled_with(UNKNOWN, jax.jit(lambda x: x + 1))(jnp.ones(2))
 
 
+def test_options_that_the_user_has_set_stay(monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', '--xla_other=1 --xla_no_such_option=false')
+  double = compiled_with(UNKNOWN, jax.jit(lambda x: 2 * x))
+  assert double(jnp.ones(2)).tolist() == [2, 2]
+  monkeypatch.setenv('XLA_FLAGS', '--xla_no_such_option_=false')
+  with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
+    compiled_with(UNKNOWN, jax.jit(lambda x: 2 * x))(jnp.ones(2))
+
+
+def test_pmap_calls_the_programs_of_several_processes(monkeypatch):
+  """It costs less, unless there are options that it does not take."""
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  function = jax.jit(lambda x: x + 1)
+  assert compiled_with((), function) is function
+  assert compiled_with(NO_EFFECT, function) is not function
+  monkeypatch.setenv('XLA_FLAGS', '--xla_embed_ir_in_executable=false')
+  assert compiled_with(NO_EFFECT, function) is function
+
+
 def test_one_program_for_each_shape_and_dtype():
   traced = []
 

@@ -598,7 +598,11 @@ def test_onednn_is_chosen_by_what_a_program_compiles_to() -> None:
       'cpu',
       r"config\.model\.kernels='fast'.*auto, xla, gpu, onednn, cpu",
     ),
-    ('onednn', 'gpu', r"config\.model\.kernels='onednn'.*auto, xla, gpu, cpu"),
+    (
+      'onednn',
+      'gpu',
+      r"config\.model\.kernels='onednn'.*auto, xla, gpu, cpu",
+    ),
   ],
 )
 def test_select_kernels_names_the_field_and_what_is_allowed(

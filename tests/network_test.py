@@ -23,7 +23,7 @@ from googlenet.network.setting import Setting
 
 HAS_ONEDNN = onednn.is_available(jnp.dtype('float32'))
 ALL_KERNELS = pytest.mark.parametrize(
-  'kernels', ['xla', 'cpu', *['onednn'] * HAS_ONEDNN]
+  'kernels', ['xla', 'gpu', 'cpu', *['onednn'] * HAS_ONEDNN]
 )
 
 

@@ -19,7 +19,7 @@ from googlenet.train_state import make_train_state
 from googlenet.training.evaluation import evaluate
 
 
-def make(config):
+def make(config, is_one_program=None):
   """Returns network, fresh state, train step and eval step."""
   config = config_lib.resolve(config)
   network = network_lib.make_network(config.model)
@@ -30,7 +30,9 @@ def make(config):
   return (
     network,
     make_train_state(params, network_state, optimizer, config.train),
-    step_lib.make_train_step(network, optimizer, schedule, config),
+    step_lib.make_train_step(
+      network, optimizer, schedule, config, is_one_program
+    ),
     step_lib.make_eval_step(network, config),
   )
 
@@ -98,6 +100,38 @@ def test_first_step_against_plain_jax(config):
   )
   np.testing.assert_allclose(metrics['learning_rate'], 0.05)
   assert int(state.step) == 1
+
+
+@pytest.mark.parametrize('kernels', ['xla', 'gpu'])
+def test_one_program_makes_the_step_of_two(config, kernels):
+  """As on a GPU: with averages, flips, a clipped gradient, batch norm."""
+  config.model.kernels = kernels
+  config.model.normalization = 'batch'
+  config.augment.flip = 'random'
+  config.train.ema_decay = 0.9
+  results = []
+  for is_one_program in (False, True):
+    _, state, step, _ = make(config, is_one_program)
+    for seed in range(2):
+      state, metrics = step(state, make_batch(seed=seed), SEED)
+    results.append(jax.device_get((state, metrics)))
+  chex.assert_trees_all_close(*results, rtol=2e-4, atol=1e-5)
+  assert int(results[1][0].step) == 2
+
+
+def test_a_cpu_has_two_programs_and_everything_else_one(config, monkeypatch):
+  programs = []
+  monkeypatch.setattr(
+    step_lib, 'compiled_with', lambda options, f: programs.append(f) or f
+  )
+  for backend, count in (('cpu', 2), ('gpu', 1), ('tpu', 1)):
+    programs.clear()
+    monkeypatch.setattr(jax, 'default_backend', lambda b=backend: b)
+    config.model.kernels = 'xla'
+    _, state, step, _ = make(config)
+    del programs[:]  # the evaluation's
+    step(state, make_batch(), SEED)
+    assert len(programs) == count, backend
 
 
 def test_loss_falls_and_nothing_is_compiled_twice(config):

@@ -28,22 +28,11 @@ from googlenet.layers.xla import (  # noqa: F401
   lrn,
 )
 from googlenet.padding import Padding, placement
+from googlenet.runtime.backend import GPU_OPTIONS, REPRODUCIBLE_OPTIONS
 
 Array = jax.Array
 
-COMPILER_OPTIONS = (
-  # By default XLA times the algorithms of each convolution and takes the
-  # fastest, another one each time, with other bits. So it takes the first that
-  # cuDNN proposes and that gives the same bits on each run; this saves 24 s of
-  # compiling, and costs about 5 % of the speed (docs/performance.md).
-  ('xla_gpu_exclude_nondeterministic_ops', True),
-  # The few matrix products go to cuBLAS: Triton has to compile each of them in
-  # dozens of forms.
-  ('xla_gpu_enable_triton_gemm', False),
-  # It compiles every fusion twice and times both, for a third to two thirds of
-  # the whole time to compile, and nothing that shows in the speed of a step.
-  ('xla_gpu_experimental_enable_fusion_autotuner', False),
-)
+COMPILER_OPTIONS = REPRODUCIBLE_OPTIONS + GPU_OPTIONS
 
 # Up to this many input channels a strided convolution is packed.
 _FEW_CHANNELS = 4

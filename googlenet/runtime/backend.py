@@ -10,7 +10,9 @@ import importlib.util
 import re
 from collections.abc import Callable, Mapping, MutableMapping
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+Options = tuple[tuple[str, Any], ...]  # of XLA: (name, value)
 
 
 class Backend(NamedTuple):
@@ -50,9 +52,24 @@ BACKENDS = (
   ),
 )
 
-# Tuning how operations are fused takes more than half of compiling.
-_AUTOTUNER = '--xla_gpu_experimental_enable_fusion_autotuner'
-# A flag that XLA does not know ends the process: versions that know this one.
+# How XLA is to compile for a GPU; docs/performance.md has what each gave.
+GPU_OPTIONS = (
+  # The few matrix products go to cuBLAS: Triton has to compile each of them in
+  # dozens of forms.
+  ('xla_gpu_enable_triton_gemm', False),
+  # It compiles every fusion twice and times both, for a third to two thirds of
+  # the whole time to compile, and nothing that shows in the speed of a step.
+  ('xla_gpu_experimental_enable_fusion_autotuner', False),
+  # No CUDA graphs: XLA writes the addresses into all of their nodes at each
+  # step, which takes the host longer than to start the kernels one by one.
+  ('xla_gpu_enable_command_buffer', ''),
+)
+# By default XLA times the algorithms of each convolution and takes the fastest:
+# another one each time, with other bits, and for half of the time until the
+# first step. So it takes the first of cuDNN's that always gives the same. For
+# programs without scatters, which would be very slow.
+REPRODUCIBLE_OPTIONS = (('xla_gpu_exclude_nondeterministic_ops', True),)
+# A flag that XLA does not know ends the process: versions that know these.
 _KNOWN_FROM, _KNOWN_BEFORE = (0, 9), (0, 13)
 _XLA_PACKAGES = (
   'jaxlib',
@@ -134,11 +151,24 @@ def xla_versions() -> list[str]:
   return found
 
 
+def without_flags(options: Options, flags: str) -> Options:
+  """Returns the options of XLA that flags in XLA_FLAGS do not name."""
+  names = {flag.lstrip('-').partition('=')[0] for flag in flags.split()}
+  return tuple(option for option in options if option[0] not in names)
+
+
+def _as_flag(option: tuple[str, Any]) -> str:
+  name, value = option
+  text = str(value).lower() if isinstance(value, bool) else value
+  return f'--{name}={text}'
+
+
 def settings(
   backend: str,
   preallocates: bool,
   environment: Mapping[str, str],
   versions: list[str],
+  is_alone: bool = True,
 ) -> dict[str, str]:
   """Returns the variables to set for a backend; none that the user has set.
 
@@ -148,6 +178,8 @@ def settings(
       start, as training does; else it takes what it needs.
     environment: variables of the process.
     versions: of all that holds XLA, see `xla_versions`.
+    is_alone: whether the run has no other process. `jax.pmap`, which is what
+      calls programs of several, takes the options of kernels from here alone.
   """
   if backend != 'gpu':
     return {}
@@ -158,8 +190,10 @@ def settings(
   is_known = numbers and all(
     _KNOWN_FROM <= number < _KNOWN_BEFORE for number in numbers
   )
-  if is_list and is_known and _AUTOTUNER not in flags:
-    found['XLA_FLAGS'] = f'{flags} {_AUTOTUNER}=false'.strip()
+  options = GPU_OPTIONS if is_alone else GPU_OPTIONS + REPRODUCIBLE_OPTIONS
+  unset = without_flags(options, flags) if is_list and is_known else ()
+  if unset:
+    found['XLA_FLAGS'] = ' '.join([*flags.split(), *map(_as_flag, unset)])
   if _LOG_LEVEL not in environment:
     found[_LOG_LEVEL] = '2'  # errors; JAX's own 1 shows warnings as well
   if not any(name in environment for name in _MEMORY):
@@ -167,7 +201,11 @@ def settings(
   return found
 
 
-def prepare(environment: MutableMapping[str, str], preallocates: bool) -> None:
+def prepare(
+  environment: MutableMapping[str, str],
+  preallocates: bool,
+  is_alone: bool = True,
+) -> None:
   """Sets the variables of `settings` for the backend that JAX will choose.
 
   Call it before JAX is imported. Children inherit them: what is already there,
@@ -175,7 +213,9 @@ def prepare(environment: MutableMapping[str, str], preallocates: bool) -> None:
   """
   backend = foretell(environment)
   if backend == 'gpu':
-    environment |= settings(backend, preallocates, environment, xla_versions())
+    environment |= settings(
+      backend, preallocates, environment, xla_versions(), is_alone
+    )
 
 
 def in_force(environment: Mapping[str, str]) -> str:

@@ -10,9 +10,9 @@ import jax
 from jax.experimental import multihost_utils
 
 from googlenet.runtime.allocator import release_free_memory
+from googlenet.runtime.backend import Options, without_flags
 from googlenet.runtime.terminal import waiting
 
-Options = tuple[tuple[str, Any], ...]
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
@@ -74,7 +74,7 @@ def told(
   def call(*args: Any) -> Any:
     leaves = jax.tree.leaves(args[1:])
     key = tuple(getattr(leaf, 'shape', leaf) for leaf in leaves)
-    if key in seen or _are_traced(args):
+    if key in seen or _are_traced(jax.tree.leaves(args)):
       return function(*args)
     words = what if isinstance(what, str) else what(*args)
     with shown(f'{words}: XLA compiles it {_how_often(options)}'):
@@ -85,9 +85,9 @@ def told(
   return call
 
 
-def _are_traced(args: Any) -> bool:
+def _are_traced(leaves: list[Any]) -> bool:
   """Returns whether arguments are those of a larger program."""
-  return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args))
+  return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 def _how_often(options: Options) -> str:
@@ -106,9 +106,12 @@ def _how_often(options: Options) -> str:
 def compile_with(options: Options, lowered: Any) -> Any:
   """Compiles what `jax.jit(f).lower(...)` returns.
 
+  Options that XLA_FLAGS names are those of the user.
+
   Raises:
     jax.errors.JaxRuntimeError: XLA knows no such option.
   """
+  options = without_flags(options, os.environ.get('XLA_FLAGS', ''))
   with warnings.catch_warnings():
     # XLA cannot write a program that calls oneDNN to the compilation cache, and
     # nobody can mend that: such a program is compiled anew at each start.
@@ -137,11 +140,15 @@ def compiled_with(
   """
   if what:
     return told(what, options, compiled_with(options, function))
+  # With several processes a call costs more than one of `jax.pmap` itself.
+  flags = os.environ.get('XLA_FLAGS', '')
+  if jax.process_count() > 1 and not without_flags(options, flags):
+    return function
   programs = {}
 
   def call(*args: Any) -> Any:
     leaves, structure = jax.tree.flatten(args)
-    if _are_traced(args):
+    if _are_traced(leaves):
       return function(*args)  # part of a larger program, with its options
     key = structure, tuple(map(_kind, leaves))
     if key not in programs:
