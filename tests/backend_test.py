@@ -92,7 +92,7 @@ def test_plugins_and_devices_of_this_machine(tmp_path, monkeypatch):
 # Of the user; and what is set beside them for a run that preallocates.
 ALL = {
   'XLA_FLAGS': XLA_FLAGS,
-  'TF_CPP_MIN_LOG_LEVEL': '2',
+  'TF_CPP_MIN_LOG_LEVEL': '3',
   'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.9',
 }
 
@@ -258,7 +258,7 @@ def test_version_says_what_training_would_start_with(tmp_path):
   done = with_a_gpu(tmp_path, _LAUNCH, '--version', XLA_FLAGS='--xla_dump_to=x')
   assert done.stdout.splitlines()[-1] == (
     f'training starts with XLA_FLAGS=--xla_dump_to=x {XLA_FLAGS} '
-    'TF_CPP_MIN_LOG_LEVEL=2 XLA_PYTHON_CLIENT_MEM_FRACTION=0.9'
+    'TF_CPP_MIN_LOG_LEVEL=3 XLA_PYTHON_CLIENT_MEM_FRACTION=0.9'
   )
   assert done.stderr == ''
 

@@ -195,7 +195,7 @@ def settings(
   if unset:
     found['XLA_FLAGS'] = ' '.join([*flags.split(), *map(_as_flag, unset)])
   if _LOG_LEVEL not in environment:
-    found[_LOG_LEVEL] = '2'  # errors; JAX's own 1 shows warnings as well
+    found[_LOG_LEVEL] = '3'  # what matters of its errors comes as exceptions
   if not any(name in environment for name in _MEMORY):
     found |= {_FRACTION: '0.9'} if preallocates else {_PREALLOCATE: 'false'}
   return found
