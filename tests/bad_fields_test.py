@@ -117,8 +117,8 @@ BAD_INPUT = {
     ['config.augment.crop_area=(0.5,)', 'smallest and the largest'],
   ),
   'unknown kernels': (
-    ['--config.model.kernels=gpu'],
-    ['config.model.kernels', 'auto, xla, onednn, cpu'],
+    ['--config.model.kernels=fpga'],
+    ['config.model.kernels', 'auto, xla, gpu, onednn, cpu'],
   ),
   'unknown precision': (
     ['--config.train.precision=float31'],

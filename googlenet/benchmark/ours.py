@@ -86,16 +86,16 @@ def measure(config: Config, started: float, tell: Tell) -> None:
   for size in sizes:
     is_first = size == sizes[0]
     try:
-      stepper = Stepper(assembly.build(with_batch_size(config, size)))
-      if is_first:
-        tell(describe_network(stepper))
-      measure_size(stepper, started if is_first else None, tell)
-      # Two more programs to compile, up to 40 s each on a GPU.
-      if backend == 'cpu' and size == main_size:
-        tell({'shares': measure_shares(stepper)})
-    except jax.errors.JaxRuntimeError as error:  # out of memory, as a rule
-      line = (str(error).splitlines() or [''])[0]
-      tell({'error': f'batch {size}: {line}'})
+      with memory.explained('benchmark'):
+        stepper = Stepper(assembly.build(with_batch_size(config, size)))
+        if is_first:
+          tell(describe_network(stepper))
+        measure_size(stepper, started if is_first else None, tell)
+        # Two more programs to compile.
+        if backend == 'cpu' and size == main_size:
+          tell({'shares': measure_shares(stepper)})
+    except memory.OutOfMemoryError as error:
+      tell({'error': f'batch {size}: {error}'})
       break  # those that follow are larger
     finally:
       stepper = None  # before the next one is built

@@ -121,47 +121,58 @@ def _take(x: Array, rows: Array, columns: Array) -> Array:
   )
 
 
-def _taps(x: Array, windows: Windows) -> list[tuple[Array, np.ndarray]]:
-  """Returns what lies under each place of all windows, row by row.
+# For each place in a window, row by row: the pixels under it, [B, H', W', C],
+# and the place that each of them really has in its window, uint8 [H', W', 1].
+Taps = list[tuple[Array, np.ndarray]]
 
-  Returns:
-    For each place the pixels [B, H', W', C], and the place that such a pixel
-    really has in its window, uint8 [H', W', 1].
-  """
+
+def _plain_taps(x: Array, windows: Windows) -> Taps:
+  """Returns what lies under the places of windows on a map."""
   found = []
-  for i, j in np.ndindex(windows.window, windows.window):
-    if windows.is_packed:
-      rows, columns = (
-        jnp.minimum(jnp.arange(out) + tap // 2, out - 1)
-        for out, tap in zip(windows.outs, (i, j), strict=True)
-      )
-      channels = x.shape[-1] // 4
-      first = (i % 2 * 2 + j % 2) * channels
-      part = lax.slice_in_dim(x, first, first + channels, axis=-1)
-      # Never the first maximum where it lies beyond the border.
-      code = np.full((*windows.outs, 1), i * windows.window + j, np.uint8)
-      found.append((_take(part, rows, columns), code))
-      continue
-    real, inside = [], []
-    for axis, tap in enumerate((i, j)):
-      starts = np.arange(windows.outs[axis]) * windows.stride
-      starts -= windows.lows[axis]
-      last = windows.sizes[axis] - 1
-      real.append(np.clip(starts + tap, 0, last) - starts)
-      # Computed anew in the kernel, which costs less than loading it.
-      start = jnp.arange(windows.outs[axis]) * windows.stride
-      inside.append(jnp.clip(start + (tap - windows.lows[axis]), 0, last))
-    code = real[0][:, None] * windows.window + real[1]
-    found.append((_take(x, *inside), code.astype(np.uint8)[..., None]))
+  for place in np.ndindex(windows.window, windows.window):
+    really, inside = [], []
+    for axis, tap in enumerate(place):
+      tap -= windows.lows[axis]
+      out, last = windows.outs[axis], windows.sizes[axis] - 1
+      starts = np.arange(out) * windows.stride
+      really.append(np.clip(starts + tap, 0, last) - starts)
+      # By JAX: worked out in the kernel, which takes less than loading it.
+      starts = jnp.arange(out) * windows.stride
+      inside.append(jnp.clip(starts + tap, 0, last))
+    rows, columns = (
+      places + low for places, low in zip(really, windows.lows, strict=True)
+    )
+    codes = rows[:, None] * windows.window + columns
+    found.append((_take(x, *inside), codes.astype(np.uint8)[..., None]))
   return found
+
+
+def _packed_taps(x: Array, windows: Windows) -> Taps:
+  """Returns what lies under the places of windows on a packed map."""
+  channels, found = x.shape[-1] // 4, []
+  for i, j in np.ndindex(windows.window, windows.window):
+    rows, columns = (
+      jnp.minimum(jnp.arange(out) + tap // 2, out - 1)
+      for out, tap in zip(windows.outs, (i, j), strict=True)
+    )
+    first = (i % 2 * 2 + j % 2) * channels
+    part = lax.slice_in_dim(x, first, first + channels, axis=-1)
+    # Beyond the border it is a pixel that came before, and never the first.
+    codes = np.full((*windows.outs, 1), i * windows.window + j, np.uint8)
+    found.append((_take(part, rows, columns), codes))
+  return found
+
+
+def _taps(x: Array, windows: Windows) -> Taps:
+  form = _packed_taps if windows.is_packed else _plain_taps
+  # Else XLA joins the branches of a block anew for each tap.
+  return form(lax.optimization_barrier(x), windows)
 
 
 # Traced once for all maps of one shape, as the gradient below.
 @functools.partial(jax.jit, static_argnums=1)
 def _first_maxima(x: Array, windows: Windows) -> tuple[Array, Array]:
   """Returns the maxima [B, H', W', C] and the places of the first ones."""
-  # Else XLA joins the branches of a block anew for each tap.
-  x = lax.optimization_barrier(x)
   taps, codes = zip(*_taps(x, windows), strict=True)
   y = functools.reduce(jnp.maximum, taps)
   place = jnp.broadcast_to(codes[-1], y.shape)
@@ -225,7 +236,6 @@ def _gradient(dy: Array, place: Array, windows: Windows) -> Array:
 
 def _maxima(x: Array, windows: Windows) -> Array:
   """Returns the maxima alone, for inference."""
-  x = lax.optimization_barrier(x)
   return functools.reduce(jnp.maximum, [tap for tap, _ in _taps(x, windows)])
 
 
