@@ -64,9 +64,11 @@ def train_and_evaluate(
     except memory.OutOfMemoryError as error:
       if not os.path.exists(os.path.join(workdir, 'config.json')):
         raise
+      what = 'continued training' if error.what == 'training' else error.what
       raise memory.OutOfMemoryError(
-        f'{error}; with --allow_config_change the run in {workdir} goes on '
-        'from its last checkpoint'
+        error.facts,
+        what,
+        f'; with --allow_config_change the run in {workdir} goes on',
       ) from error
     finally:
       if found.lock is not None:

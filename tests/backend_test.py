@@ -61,6 +61,12 @@ CHOSEN = {
     'cpu',
   ),
   'nor here': ([CUDA], [NVIDIA], {'CUDA_VISIBLE_DEVICES': ''}, 'cpu'),
+  'nor there': (
+    [CUDA],
+    [NVIDIA],
+    {'CUDA_VISIBLE_DEVICES': 'NoDevFiles'},
+    'cpu',
+  ),
   'one is to be seen': ([CUDA], [NVIDIA], {'CUDA_VISIBLE_DEVICES': '1'}, 'gpu'),
 }
 
@@ -68,7 +74,7 @@ CHOSEN = {
 @pytest.mark.parametrize('case', CHOSEN)
 def test_the_backend_is_foretold(case):
   plugins, devices, environment, expected = CHOSEN[case]
-  found = backend.foretell(
+  found = backend.expected_backend(
     environment,
     plugins.__contains__,
     lambda patterns: bool(set(patterns) & set(devices)),
@@ -193,7 +199,7 @@ def test_the_installed_xla_is_asked():
   assert backend.xla_versions()[0].startswith('0.')
 
 
-# A GPU for `foretell`, by a name that is the CPU for JAX.
+# A GPU for `expected_backend`, by a name that is the CPU for JAX.
 _AS_WITH_A_GPU = """
 import os, runpy, sys
 from googlenet.runtime import backend
@@ -238,7 +244,7 @@ def test_a_run_says_what_was_set_and_what_was_not_as_foretold(
   settings = ' '.join(f'{name}={value}' for name, value in ALL.items())
   assert f'\nsettings {settings}\n' in done.stdout
   assert done.stderr == (
-    'warning: JAX computes on cpu, while plugins and device files promised '
+    'warning: JAX computes on cpu, although plugins and device files point to '
     'gpu: results are right, but the settings of this process are those of '
     'gpu, and it may be slower; JAX_PLATFORMS says which one to take\n'
   )

@@ -1,8 +1,10 @@
 """The benchmark: who is measured, in which order, with what batches."""
 
+import io
 import json
 import re
 import stat
+import sys
 
 import jax
 import pytest
@@ -78,6 +80,31 @@ def test_rounds_pair_and_a_failed_peer_is_not_started_again():
   ]
   assert '  failed: no compiler (0 s)' in lines
   assert '  cut off (0 s)' in lines
+
+
+def test_one_of_ours_that_fails_leaves_what_the_other_measured():
+  """As where bfloat16 fits on a device, and float32 does not."""
+  started = []
+
+  def run(given, tell):
+    started.append(given.name)
+    if given.name == 'ours float32':
+      tell({'error': 'batch 1024: out of memory'})
+    else:
+      tell({'sizes': {'1024': {'train_images_per_s': 1.0}}})
+
+  reports = {}
+  runner.play(
+    [contender('ours bfloat16'), contender('ours float32')],
+    lambda facts: [contender('torch')],
+    2,
+    run,
+    reports,
+    say=lambda *_, **__: None,
+  )
+  first = ['ours bfloat16', 'ours float32', 'torch']
+  assert started == [*first, 'ours bfloat16', 'torch']
+  assert runner.has_result(reports)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +246,22 @@ def test_ours_out_of_memory_keeps_the_smaller_sizes(
   )
   assert 'rates' in told[4]
   assert len(told) == 5
+
+
+def test_memory_that_runs_out_at_the_end_is_no_bad_input(
+  config, measured_parts, monkeypatch, capsys
+):
+  def full(*_):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+
+  job = {'config': config.to_dict(), 'started': 0.0}
+  job['config']['train']['compilation_cache'] = ''
+  monkeypatch.setattr(sys, 'stdin', io.StringIO(json.dumps(job)))
+  monkeypatch.setattr(ours, 'measure_rates', full)
+  assert ours.main() == 2
+  last = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert last['error'].startswith('out of memory: ')
+  assert 'is_bad_input' not in last
 
 
 def test_shares_are_never_negative_and_add_up():

@@ -156,6 +156,22 @@ def test_a_signal_before_any_result_leaves_nothing(
   assert not (tmp_path / 'run').exists()
 
 
+def test_a_limit_that_is_too_short_for_anything_is_one_line(
+  launch_here, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(
+    process,
+    'run',
+    lambda _, seconds, tell: tell({'error': 'cut off', 'is_cut_off': True}),
+  )
+  done = launch_here(*FAST, '--config.benchmark.seconds=3', '--workdir=run')
+  assert done.returncode == 2
+  assert done.stderr == (
+    'error: nothing was measured within config.benchmark.seconds=3: raise it\n'
+  )
+  assert not (tmp_path / 'run').exists()
+
+
 def test_ours_that_is_cut_off_shows_what_it_measured(
   launch_here, tmp_path, monkeypatch
 ):

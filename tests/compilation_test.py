@@ -35,6 +35,20 @@ def test_options_that_the_user_has_set_stay(monkeypatch):
     compiled_with(UNKNOWN, jax.jit(lambda x: 2 * x))(jnp.ones(2))
 
 
+def test_options_in_a_file_of_the_user_stay_too(monkeypatch, tmp_path):
+  (tmp_path / 'flags').write_text('--xla_other=1\n--xla_no_such_option=false\n')
+  monkeypatch.setenv('XLA_FLAGS', str(tmp_path / 'flags'))
+  double = compiled_with(UNKNOWN, jax.jit(lambda x: 2 * x))
+  assert double(jnp.ones(2)).tolist() == [2, 2]
+
+
+def test_arrays_may_come_from_another_place():
+  """What is on the devices already, after what was not: two programs."""
+  double = compiled_with((), jax.jit(lambda x: 2 * x))
+  for x in (np.ones(2), replicated(np.ones(2)), jax.device_put(np.ones(2))):
+    assert double(x).tolist() == [2, 2]
+
+
 def test_pmap_calls_the_programs_of_several_processes(monkeypatch):
   """It costs less, unless there are options that it does not take."""
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
@@ -97,8 +111,8 @@ def test_a_program_is_told_of_at_its_first_call_alone(compilation_cache):
     jax.jit(lambda x: call(1.0, x))(jnp.ones(4))
     jax.grad(lambda params: call(params, jnp.ones(6)).sum())(1.0)
   call(1.0, jnp.ones(5))  # outside of it: nothing is told
-  line = f'compile  sum: XLA compiles it once, kept in {compilation_cache} for '
-  assert stream.getvalue() == f'{line}the next start\n' * 2
+  line = f'compile  sum: compiled once, then read from {compilation_cache} at '
+  assert stream.getvalue() == f'{line}later starts\n' * 2
 
 
 @pytest.fixture
@@ -124,12 +138,13 @@ def test_a_program_that_cannot_be_kept_is_not_said_to_be(set_jax):
 
   home = os.path.expanduser('~')
   set_jax('jax_compilation_cache_dir', f'{home}/.c/d')
-  kept = 'compile  sum: XLA compiles it once, kept in ~/.c/d for the next start'
+  kept = 'compile  sum: compiled once, then read from ~/.c/d at later starts'
   assert line() == line(('xla_other', True)) == f'{kept}\n'
   assert line(('xla_cpu_experimental_onednn_custom_call', True)) == (
-    'compile  sum: XLA compiles it at each start, as it calls oneDNN\n'
+    'compile  sum: compiled at each start, as XLA cannot keep what calls '
+    'oneDNN\n'
   )
-  each = 'compile  sum: XLA compiles it at each start, as there is no '
+  each = 'compile  sum: compiled at each start, as there is no '
   set_jax('jax_enable_compilation_cache', False)
   assert line() == f'{each}compilation cache\n'
 

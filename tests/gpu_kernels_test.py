@@ -139,6 +139,11 @@ def test_a_window_has_at_most_as_many_places_as_a_byte_tells():
     GPU.max_pool(x, 16, 16)
 
 
+def test_windows_of_padding_alone_are_refused():
+  with pytest.raises(ValueError, match='padding alone'):
+    GPU.max_pool(jnp.zeros((1, 4, 4, 1)), 3, 1, 3)
+
+
 def test_xla_knows_the_options():
   double = compiled_with(GPU.compiler_options, jax.jit(lambda x: 2 * x))
   assert double(jnp.ones(2)).tolist() == [2, 2]

@@ -52,7 +52,7 @@ def test_a_run_goes_on_over_the_change(config, tmp_path, monkeypatch, capsys):
   config = small(config)
   train(config, tmp_path / 'whole')
   told = re.findall(
-    'compile  training step for (.*) pixels: XLA compiles it ',
+    'compile  training step for (.*) pixels: compiled ',
     capsys.readouterr().out,
   )
   assert told == ['20', '28']

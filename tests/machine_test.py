@@ -17,7 +17,7 @@ SUMMARY = ('--mode=summary', f'--config={ROOT}/configs/fmnist96.py')
 @pytest.mark.parametrize('name', ['cpu', 'gpu', 'tpu', 'metal'])
 def test_the_allocator_is_tuned_on_a_cpu_alone(monkeypatch, capfd, name):
   tuned = []
-  monkeypatch.setattr(backend, 'foretell', lambda environment: name)
+  monkeypatch.setattr(backend, 'expected_backend', lambda environment: name)
   monkeypatch.setattr(jax, 'default_backend', lambda: name)
   monkeypatch.setattr(machine, 'tune_allocator', lambda: tuned.append(name))
   machine.tune_machine('')
@@ -27,11 +27,12 @@ def test_the_allocator_is_tuned_on_a_cpu_alone(monkeypatch, capfd, name):
 
 def test_a_wrong_foretelling_is_told(monkeypatch, capfd):
   monkeypatch.setattr(machine, 'tune_allocator', lambda: None)
-  monkeypatch.setattr(backend, 'foretell', lambda environment: 'cpu')
+  monkeypatch.setattr(backend, 'expected_backend', lambda environment: 'cpu')
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   machine.tune_machine('')
   assert capfd.readouterr().err.startswith(
-    'warning: JAX computes on gpu, while plugins and device files promised cpu'
+    'warning: JAX computes on gpu, although plugins and device files point to '
+    'cpu'
   )
 
 

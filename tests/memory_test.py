@@ -17,6 +17,7 @@ from googlenet import loop
 from googlenet.benchmark import ours
 from googlenet.runtime import memory
 from googlenet.training import epochs
+from googlenet.training.profiling import Profiler
 
 GIB = 2**30
 # Texts of JAX 0.10 to 0.12 and what lies under it; bytes that are asked for.
@@ -43,6 +44,8 @@ TEXTS = {
   'INTERNAL: failed to allocate 1.86GiB (2000683008 bytes) from device: '
   'CUDA_ERROR_OUT_OF_MEMORY: out of memory': round(1.86 * GIB),
   'INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory': None,
+  'Out of memory: failed to allocate 100 MBytes': None,
+  'RESOURCE_EXHAUSTED: Failed to allocate on device 1': None,
   'INTERNAL: CUDNN_STATUS_ALLOC_FAILED in tensorflow/stream_executor': None,
   'RESOURCE_EXHAUSTED: Underlying backend ran out of memory trying to '
   'instantiate command buffer with 3 (total of 12 alive graphs in the '
@@ -181,7 +184,7 @@ def test_an_evaluation_that_is_too_large_is_made_by_the_next_start(
       loop.train_and_evaluate(run, tmp_path / 'run')
   assert str(error.value).endswith(
     '; lower config.eval.batch_size; with --allow_config_change the run in '
-    f'{tmp_path}/run goes on from its last checkpoint'
+    f'{tmp_path}/run goes on'
   )
   names = files_under(tmp_path / 'run')
   assert 'checkpoints/step_000000006.npz' in names
@@ -192,6 +195,35 @@ def test_an_evaluation_that_is_too_large_is_made_by_the_next_start(
     config_lib.resolve(config), tmp_path / 'run', allow_config_change=True
   )
   assert (result['step'], result['eval/count']) == (6, 20)
+
+
+def test_statistics_that_are_too_large_name_their_own_field(
+  config, tmp_path, monkeypatch
+):
+  config.model.normalization = 'batch'
+  config.eval.batch_norm_batches = 2
+  monkeypatch.setattr(epochs.running_statistics, 'estimate', raises_full)
+  with pytest.raises(memory.OutOfMemoryError) as error:
+    loop.train_and_evaluate(config_lib.resolve(config), tmp_path / 'run')
+  assert '; set config.eval.batch_norm_batches=0; ' in str(error.value)
+  assert 'checkpoints/step_000000006.npz' in files_under(tmp_path / 'run')
+
+
+def test_advice_for_a_run_is_what_it_may_change(config, tmp_path, monkeypatch):
+  """Not the batch size."""
+  config.checkpoint.every_steps = 3
+  original = Profiler.train_step
+
+  def train_step(self, step, *args):
+    return raises_full() if step > 4 else original(self, step, *args)
+
+  monkeypatch.setattr(Profiler, 'train_step', train_step)
+  with pytest.raises(memory.OutOfMemoryError) as error:
+    loop.train_and_evaluate(config_lib.resolve(config), tmp_path / 'run')
+  assert str(error.value).endswith(
+    '; raise config.train.microbatches; with --allow_config_change the run in '
+    f'{tmp_path}/run goes on'
+  )
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_table(run, expected, capfd):
 def test_csv(run, expected, capfd):
   predict('--images=photos/*.png,photos/more', '--format=csv', '--top_k=99')
   shown = capfd.readouterr()
-  assert shown.err.startswith('compile  network: XLA compiles it ')
+  assert shown.err.startswith('compile  network: compiled ')
   assert problems(shown.err) == ''
   rows = list(csv.DictReader(io.StringIO(shown.out)))
   assert [row['path'] for row in rows] == list(expected)

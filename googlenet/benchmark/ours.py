@@ -77,8 +77,8 @@ def measure(config: Config, started: float, tell: Tell) -> None:
   Raises:
     UserError: the config does not fit the data or the devices.
   """
-  backend = jax.default_backend()
-  sizes = batch_sizes.resolve(config, backend)
+  is_cpu = jax.default_backend() == 'cpu'
+  sizes = batch_sizes.resolve(config, jax.default_backend())
   main_size = batch_sizes.main_size(config, sizes)
   check(config, sizes)
   dtype = jmp.get_policy(config.train.precision).compute_dtype
@@ -92,7 +92,7 @@ def measure(config: Config, started: float, tell: Tell) -> None:
           tell(describe_network(stepper))
         measure_size(stepper, started if is_first else None, tell)
         # Two more programs to compile.
-        if backend == 'cpu' and size == main_size:
+        if is_cpu and size == main_size:
           tell({'shares': measure_shares(stepper)})
     except memory.OutOfMemoryError as error:
       tell({'error': f'batch {size}: {error}'})
@@ -147,6 +147,9 @@ def main() -> int:
     tune_machine(config.train.compilation_cache)
     with memory.explained('benchmark'):
       measure(config, job['started'], write_line)
+  except memory.OutOfMemoryError as error:  # what is measured stays
+    write_line({'error': str(error)})
+    return 2
   except (UserError, OSError) as error:
     write_line({'error': str(error), 'is_bad_input': True})
     return 2

@@ -61,7 +61,7 @@ def play(
 
     run(contender, tell)
     if contender.name.startswith(OURS):
-      check_ours(contender.name, reports[contender.name])
+      check_ours(contender.name, reports)
     return 'error' not in report
 
   for number in range(1, rounds + 1):
@@ -71,17 +71,21 @@ def play(
     others = [contender for contender in others if turn(contender, number)]
 
 
-def check_ours(name: str, own: list[Report]) -> None:
-  """Checks the reports of one of ours, the last of which is new.
+def has_result(reports: Reports) -> bool:
+  """Returns whether anything was measured of any batch size."""
+  return any(report['sizes'] for own in reports.values() for report in own)
+
+
+def check_ours(name: str, reports: Reports) -> None:
+  """Checks what one of ours has just reported.
 
   Raises:
-    UserError: its input is bad, or it failed before any result. One that is
-      cut off has not failed.
+    UserError: its input is bad, or it failed and nothing at all is measured so
+      far. One that is cut off has not failed.
   """
-  last = own[-1]
-  is_empty = not any(report['sizes'] for report in own)
+  last = reports[name][-1]
   failed = 'error' in last and not last.get('is_cut_off')
-  if last.get('is_bad_input') or (failed and is_empty):
+  if last.get('is_bad_input') or (failed and not has_result(reports)):
     raise UserError(f'{name}: {last["error"]}')
 
 

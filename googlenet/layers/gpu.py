@@ -57,7 +57,7 @@ def _fits_packing(
     channels: of the input.
     kernel: height and width of the weights.
     stride: of the convolution.
-    padding: likewise.
+    padding: of the convolution, as in `padding.placement`.
   """
   if channels > _FEW_CHANNELS or stride != 2 or max(kernel) < 5:
     return False

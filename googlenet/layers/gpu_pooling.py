@@ -25,7 +25,7 @@ Array = jax.Array
 
 # The byte of a window whose maximum ReLU has set to zero: no gradient passes.
 _STOPPED = 255
-# The code of a pixel in a window that does not see it; the byte of no window.
+# For a pixel outside of a window: a value that no window stores.
 _UNSEEN = 254
 
 
@@ -69,8 +69,13 @@ def make_windows(
     is_packed: whether the maps are packed; see `fits_packed`.
 
   Raises:
-    ValueError: a window does not fit, or its places have no bytes.
+    ValueError: a window does not fit, has more pixels than a byte can number,
+      or may lie in the padding as a whole.
   """
+  if isinstance(padding, int) and padding >= window:
+    raise ValueError(
+      f'padding={padding}: a window of {window} may see padding alone'
+    )
   if window**2 > _UNSEEN:
     raise ValueError(f'a window of {window}x{window} has too many places')
   places = [placement(size, window, stride, padding) for size in sizes]
@@ -172,7 +177,10 @@ def _taps(x: Array, windows: Windows) -> Taps:
 # Traced once for all maps of one shape, as the gradient below.
 @functools.partial(jax.jit, static_argnums=1)
 def _first_maxima(x: Array, windows: Windows) -> tuple[Array, Array]:
-  """Returns the maxima [B, H', W', C] and the places of the first ones."""
+  """Returns the maxima [B, H', W', C] and the places of the first ones.
+
+  A window with a NaN has its last place: nothing equals a NaN.
+  """
   taps, codes = zip(*_taps(x, windows), strict=True)
   y = functools.reduce(jnp.maximum, taps)
   place = jnp.broadcast_to(codes[-1], y.shape)

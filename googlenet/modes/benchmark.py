@@ -26,6 +26,7 @@ from googlenet.benchmark import (
 )
 from googlenet.benchmark.termination import Terminated, sigterm_raises
 from googlenet.checkpoint.workdir import check_workdir, write_text
+from googlenet.errors import UserError
 
 Config = ml_collections.FrozenConfigDict
 
@@ -50,8 +51,7 @@ def run(config: Config, workdir: str, started: float) -> None:
     started: unused.
 
   Raises:
-    UserError: bad input, or our own measurement fails before any result;
-      nothing is written.
+    UserError: bad input, or nothing could be measured.
     KeyboardInterrupt: SIGINT.
   """
   del started
@@ -64,7 +64,7 @@ def run(config: Config, workdir: str, started: float) -> None:
 
   def save(complete: bool = False) -> dict[str, Any]:
     result = compose(config, plan, reports, complete)
-    if complete or has_result(reports):
+    if complete or runner.has_result(reports):
       path.parent.mkdir(parents=True, exist_ok=True)
       text = json.dumps(result, indent=2, allow_nan=False)
       write_text(path, text + '\n')
@@ -76,10 +76,15 @@ def run(config: Config, workdir: str, started: float) -> None:
   with sigterm_raises():
     try:
       measure(config, plan, reports, save)
-    except (KeyboardInterrupt, Terminated):
-      if has_result(reports):
+    except (KeyboardInterrupt, Terminated, UserError):
+      if runner.has_result(reports):
         show(save())
       raise
+    if not runner.has_result(reports):
+      raise UserError(
+        'nothing was measured within config.benchmark.seconds='
+        f'{config.benchmark.seconds:g}: raise it'
+      )
     show(save(complete=True))
 
 
@@ -127,6 +132,9 @@ def measure(
       if 'batch_sizes' not in facts:
         print('torch is left out: ours did not get as far as a device')
         return []
+      if facts['backend'] not in ('cpu', 'gpu'):
+        print(f'torch is left out: it is not measured on a {facts["backend"]}')
+        return []
       return contenders.torch_contenders(
         config,
         plan.image_shape[-1],
@@ -148,11 +156,6 @@ def measure(
 
 def _run_process(seconds: float, contender, tell) -> None:
   process.run(contender, seconds, tell)
-
-
-def has_result(reports: runner.Reports) -> bool:
-  """Returns whether anything was measured of any batch size."""
-  return any(report['sizes'] for own in reports.values() for report in own)
 
 
 def compose(

@@ -155,8 +155,7 @@ def muon(
     weight_decay: a part of the update, multiplied by the rate.
     mask: which weights decay, as optax takes it; None: all.
     is_stacked: whether matrices of about one size are computed as one; None:
-      unless they are computed on a CPU, where the zeros cost more than they
-      save.
+      yes, except on a CPU, where the zeros cost more than they save.
   """
   if is_stacked is None:
     is_stacked = jax.default_backend() != 'cpu'

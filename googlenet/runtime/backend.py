@@ -7,6 +7,7 @@ which is what JAX itself looks at.
 
 import glob
 import importlib.util
+import pathlib
 import re
 from collections.abc import Callable, Mapping, MutableMapping
 from importlib import metadata
@@ -16,14 +17,15 @@ Options = tuple[tuple[str, Any], ...]  # of XLA: (name, value)
 
 
 class Backend(NamedTuple):
-  """A backend beside the CPU.
+  """An accelerator backend.
 
   Attributes:
     name: what `jax.default_backend()` returns.
     platforms: its names in JAX_PLATFORMS.
     plugin: a module, or what the name of one in `jax_plugins` begins with.
     devices: patterns of its device files; one of them has to be there.
-    visible: variables that hide its devices where they are empty or negative.
+    visible: variables that hide its devices where they are empty, negative or
+      begin with 'no' (NoDevFiles, none).
   """
 
   name: str
@@ -67,7 +69,7 @@ GPU_OPTIONS = (
 # By default XLA times the algorithms of each convolution and takes the fastest:
 # another one each time, with other bits, and for half of the time until the
 # first step. So it takes the first of cuDNN's that always gives the same. For
-# programs without scatters, which would be very slow.
+# programs without scatters of floats, which XLA would make one by one.
 REPRODUCIBLE_OPTIONS = (('xla_gpu_exclude_nondeterministic_ops', True),)
 # A flag that XLA does not know ends the process: versions that know these.
 _KNOWN_FROM, _KNOWN_BEFORE = (0, 9), (0, 13)
@@ -102,7 +104,7 @@ def has_device(patterns: tuple[str, ...]) -> bool:
   return any(glob.glob(pattern) for pattern in patterns)
 
 
-def foretell(
+def expected_backend(
   environment: Mapping[str, str],
   has_plugin: Callable[[str], bool] = has_plugin,
   has_device: Callable[[tuple[str, ...]], bool] = has_device,
@@ -117,7 +119,7 @@ def foretell(
 
   def is_usable(backend: Backend) -> bool:
     is_hidden = any(
-      re.match(r'\s*(-|$)', environment[name])
+      re.match(r'\s*(-|$|no)', environment[name], re.IGNORECASE)
       for name in backend.visible
       if name in environment
     )
@@ -151,8 +153,19 @@ def xla_versions() -> list[str]:
   return found
 
 
+def flags_of(environment: Mapping[str, str]) -> str:
+  """Returns the flags of XLA_FLAGS, which may name a file of them; '': none."""
+  text = environment.get('XLA_FLAGS', '').strip()
+  if text and not text.startswith('-'):
+    try:
+      return pathlib.Path(text).read_text(encoding='utf-8')
+    except (OSError, ValueError):  # XLA says what is wrong with it
+      return ''
+  return text
+
+
 def without_flags(options: Options, flags: str) -> Options:
-  """Returns the options of XLA that flags in XLA_FLAGS do not name."""
+  """Returns the options of XLA that flags, separated by blanks, do not name."""
   names = {flag.lstrip('-').partition('=')[0] for flag in flags.split()}
   return tuple(option for option in options if option[0] not in names)
 
@@ -173,7 +186,7 @@ def settings(
   """Returns the variables to set for a backend; none that the user has set.
 
   Args:
-    backend: as `foretell` returns it; only 'gpu' wants any.
+    backend: as `expected_backend` returns it; only 'gpu' wants any.
     preallocates: whether the process takes most of the device's memory at its
       start, as training does; else it takes what it needs.
     environment: variables of the process.
@@ -211,7 +224,7 @@ def prepare(
   Call it before JAX is imported. Children inherit them: what is already there,
   also from a parent like this process, stays.
   """
-  backend = foretell(environment)
+  backend = expected_backend(environment)
   if backend == 'gpu':
     environment |= settings(
       backend, preallocates, environment, xla_versions(), is_alone
@@ -223,7 +236,7 @@ def in_force(environment: Mapping[str, str]) -> str:
 
   What the user has set is among them.
   """
-  if foretell(environment) != 'gpu':
+  if expected_backend(environment) != 'gpu':
     return ''
   return ' '.join(
     f'{name}={environment[name]}'

@@ -10,7 +10,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from googlenet.runtime.allocator import release_free_memory
-from googlenet.runtime.backend import Options, without_flags
+from googlenet.runtime.backend import Options, flags_of, without_flags
 from googlenet.runtime.terminal import waiting
 
 _COMPILED = '/jax/core/compile/backend_compile_duration'
@@ -38,7 +38,7 @@ def seconds_compiled() -> float:
 
 @contextlib.contextmanager
 def told_on(stream: TextIO | None) -> Iterator[None]:
-  """Tells there what is compiled meanwhile; None: nowhere, as without it."""
+  """Prints there what is being compiled; None: prints nothing."""
   before, _Process.stream = _Process.stream, stream
   try:
     yield
@@ -59,9 +59,9 @@ def shown(what: str) -> Iterator[None]:
 def told(
   what: str | Callable[..., str], options: Options, function: Callable
 ) -> Callable:
-  """Returns a function of which each program is told of when it is compiled.
+  """Wraps a function so that each compilation of it prints a line.
 
-  That is at the first call with arguments of new shapes.
+  A function is compiled at its first call with arguments of new shapes.
 
   Args:
     what: the program, in words; or what makes them of the arguments.
@@ -77,7 +77,7 @@ def told(
     if key in seen or _are_traced(jax.tree.leaves(args)):
       return function(*args)
     words = what if isinstance(what, str) else what(*args)
-    with shown(f'{words}: XLA compiles it {_how_often(options)}'):
+    with shown(f'{words}: {_source(options)}'):
       out = function(*args)
     seen.add(key)
     return out
@@ -90,17 +90,17 @@ def _are_traced(leaves: list[Any]) -> bool:
   return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
-def _how_often(options: Options) -> str:
-  """Returns whether the next start finds a program, in words."""
+def _source(options: Options) -> str:
+  """Returns where a program comes from, in words."""
   if any('onednn' in name for name, _ in options):
-    return 'at each start, as it calls oneDNN'
+    return 'compiled at each start, as XLA cannot keep what calls oneDNN'
   folder = jax.config.jax_compilation_cache_dir
   if not folder or not jax.config.jax_enable_compilation_cache:
-    return 'at each start, as there is no compilation cache'
+    return 'compiled at each start, as there is no compilation cache'
   home = os.path.expanduser('~') + os.sep
   if folder.startswith(home):
     folder = os.path.join('~', folder.removeprefix(home))
-  return f'once, kept in {folder} for the next start'
+  return f'compiled once, then read from {folder} at later starts'
 
 
 def compile_with(options: Options, lowered: Any) -> Any:
@@ -111,7 +111,7 @@ def compile_with(options: Options, lowered: Any) -> Any:
   Raises:
     jax.errors.JaxRuntimeError: XLA knows no such option.
   """
-  options = without_flags(options, os.environ.get('XLA_FLAGS', ''))
+  options = without_flags(options, flags_of(os.environ))
   with warnings.catch_warnings():
     # XLA cannot write a program that calls oneDNN to the compilation cache, and
     # nobody can mend that: such a program is compiled anew at each start.
@@ -136,13 +136,14 @@ def compiled_with(
   Args:
     options: (name, value) each; none is fine.
     function: the function.
-    what: it is, to tell of it while it is compiled (see `told`); '': silently.
+    what: name of the program, printed while it compiles (see `told`); '':
+      prints nothing.
   """
   if what:
     return told(what, options, compiled_with(options, function))
   # With several processes a call costs more than one of `jax.pmap` itself.
-  flags = os.environ.get('XLA_FLAGS', '')
-  if jax.process_count() > 1 and not without_flags(options, flags):
+  unset = without_flags(options, flags_of(os.environ))
+  if jax.process_count() > 1 and not unset:
     return function
   programs = {}
 
@@ -161,8 +162,11 @@ def compiled_with(
 
 
 def _kind(leaf: Any) -> Any:
-  """Returns what a program is compiled for: shape and dtype, or the type."""
-  return (leaf.shape, leaf.dtype) if hasattr(leaf, 'dtype') else type(leaf)
+  """Returns what a program is compiled for: shape, dtype and placement."""
+  if not hasattr(leaf, 'dtype'):
+    return type(leaf)
+  is_placed = getattr(leaf, 'committed', False)
+  return leaf.shape, leaf.dtype, leaf.sharding if is_placed else None
 
 
 def _call_in_all_processes(program: Any, args: tuple[Any, ...]) -> Any:

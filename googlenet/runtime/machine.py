@@ -9,8 +9,8 @@ from googlenet.runtime import backend
 from googlenet.runtime.allocator import tune_allocator
 from googlenet.runtime.terminal import warn
 
-# Of train.compilation_cache: not asked for by anybody, so a run does without
-# where it cannot be had.
+# Default of train.compilation_cache. Nobody asked for it, so a run goes on
+# without a cache where this folder cannot be written.
 DEFAULT_CACHE = '~/.cache/googlenet-haiku'
 
 
@@ -33,7 +33,7 @@ def tune_machine(compilation_cache: str) -> None:
     _keep_programs(compilation_cache)
   # Before JAX starts its threads, which keep the heap that they start with
   # (docs/performance.md has what it gives).
-  foretold = backend.foretell(os.environ)
+  foretold = backend.expected_backend(os.environ)
   if foretold == 'cpu':
     tune_allocator()
   try:
@@ -47,7 +47,7 @@ def tune_machine(compilation_cache: str) -> None:
   chosen = jax.default_backend()
   if chosen.lower() != foretold:
     warn(
-      f'JAX computes on {chosen}, while plugins and device files promised '
+      f'JAX computes on {chosen}, although plugins and device files point to '
       f'{foretold}: results are right, but the settings of this process are '
       f'those of {foretold}, and it may be slower; JAX_PLATFORMS says which '
       'one to take'

@@ -13,6 +13,9 @@ from googlenet.errors import UserError
 REMEDIES = {
   'training': 'raise config.train.microbatches or lower '
   'config.train.batch_size',
+  # The batch size of a run may not change.
+  'continued training': 'raise config.train.microbatches',
+  'statistics': 'set config.eval.batch_norm_batches=0',
   'evaluation': 'lower config.eval.batch_size',
   'data': 'lower config.data.on_device_mb, so that the set is streamed',
   'benchmark': 'lower config.benchmark.batch_sizes or raise '
@@ -24,7 +27,7 @@ _UNITS = {
   for power, letter in enumerate(' kmgtpe')
   for unit in (letter.strip(), f'{letter.strip()}b', f'{letter.strip()}ib')
 } | {'bytes': 1, 'byte': 1}
-_AMOUNT = r'(\d+(?:\.\d+)?) ?([kmgtpe]?i?b?(?:ytes?)?)\b'
+_AMOUNT = r'(\d+(?:\.\d+)?) ?(bytes?|[kmgtpe](?:i?b)?|b)\b'
 # XLA, its allocators, its plugins and NumPy each have words of their own.
 _IS_OUT_OF_MEMORY = re.compile(
   r'(?:out|ran out)[ _]of[ _]memory|bad_alloc|alloc_failed'
@@ -42,7 +45,23 @@ _ASKED_FOR = [
 
 
 class OutOfMemoryError(UserError):
-  """A device, or the machine, has not the memory that was asked for."""
+  """An allocation failed for lack of memory.
+
+  Attributes:
+    facts: what was asked for and what there is, in words.
+    what: was being done, a key of `REMEDIES`.
+  """
+
+  def __init__(self, facts: str, what: str, more: str = ''):
+    """Makes the line.
+
+    Args:
+      facts: see above.
+      what: likewise.
+      more: what the line ends with.
+    """
+    super().__init__(f'out of memory: {facts}; {REMEDIES[what]}{more}')
+    self.facts, self.what = facts, what
 
 
 def bytes_asked_for(text: str) -> int | None:
@@ -117,6 +136,4 @@ def explained(what: str) -> Iterator[None]:
     asked = bytes_asked_for(str(error))
     facts = [f'{_in_words(asked)} were asked for'] if asked else []
     facts += [text for text in [_capacity()] if text]
-    raise OutOfMemoryError(
-      f'out of memory: {", ".join(facts)}; {REMEDIES[what]}'
-    ) from error
+    raise OutOfMemoryError(', '.join(facts), what) from error

@@ -184,7 +184,8 @@ class Training:
       OutOfMemoryError: the state is saved, to be evaluated by the next start.
     """
     try:
-      state = self._estimated(state)
+      with memory.explained('statistics'):
+        state = self._estimated(state)
       with memory.explained('evaluation'):
         return state, evaluate(
           self._run.eval_step,
