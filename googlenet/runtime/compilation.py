@@ -1,6 +1,7 @@
 """Compiling with options of XLA, and a line on the console meanwhile."""
 
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -145,17 +146,27 @@ def compiled_with(
   unset = without_flags(options, flags_of(os.environ))
   if jax.process_count() > 1 and not unset:
     return function
-  programs = {}
+  programs: dict[Any, Callable[..., Any]] = {}
+  latest: list[Callable[..., Any]] = []
 
   def call(*args: Any) -> Any:
+    # A program looks itself whether it was compiled for its arguments; done
+    # here, that takes as long again as its call.
+    for program in latest:
+      with contextlib.suppress(TypeError, ValueError):
+        return program(*args)
     leaves, structure = jax.tree.flatten(args)
     if _are_traced(leaves):
       return function(*args)  # part of a larger program, with its options
     key = structure, tuple(map(_kind, leaves))
     if key not in programs:
-      programs[key] = compile_with(options, function.lower(*args))
-    if jax.process_count() > 1:
-      return _call_in_all_processes(programs[key], args)
+      compiled = compile_with(options, function.lower(*args))
+      programs[key] = (
+        functools.partial(_call_in_all_processes, compiled)
+        if jax.process_count() > 1
+        else compiled
+      )
+    latest[:] = [programs[key]]
     return programs[key](*args)
 
   return call
@@ -169,7 +180,7 @@ def _kind(leaf: Any) -> Any:
   return leaf.shape, leaf.dtype, leaf.sharding if is_placed else None
 
 
-def _call_in_all_processes(program: Any, args: tuple[Any, ...]) -> Any:
+def _call_in_all_processes(program: Any, *args: Any) -> Any:
   """Calls a compiled `pmap`, as `pmap` itself does with several processes.
 
   The program takes and returns arrays of all processes; here as there each
