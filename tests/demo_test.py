@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, load_config
 from PIL import Image
+from run_files import problems
 
 import launch
 from googlenet import assembly, loop
@@ -183,7 +184,7 @@ def page(workdir):
   yield match[1]
   process.send_signal(signal.SIGINT)
   out, err = process.communicate(timeout=60)
-  assert (process.returncode, out, err) == (0, 'ended\n', '')
+  assert (process.returncode, out, problems(err)) == (0, 'ended\n', '')
 
 
 def ask(host, method, path, body=b'', **headers):
