@@ -11,10 +11,10 @@ import signal
 import sys
 import time
 
+from googlenet.cli import help as help_lib
 from googlenet.errors import UserError
 from googlenet.runtime import backend, supervisor
 from googlenet.runtime.terminal import tell_error
-from googlenet.shell import help as help_lib
 
 EXIT_DONE, EXIT_BAD_INPUT = 0, 2
 
@@ -50,20 +50,18 @@ if __name__ == '__main__':
 elif __name__ == '__mp_main__':  # a process that reads data: its parent ends it
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-import importlib  # noqa: E402
-
 import jax  # noqa: E402
 
-from googlenet.modes import MODES  # noqa: E402
-from googlenet.runtime import compilation, distributed, memory  # noqa: E402
-from googlenet.runtime.machine import tune_machine  # noqa: E402
-from googlenet.runtime.stopping import Stopped  # noqa: E402
-from googlenet.shell import field_table  # noqa: E402
-from googlenet.shell.command_line import (  # noqa: E402
+from googlenet.cli import field_table  # noqa: E402
+from googlenet.cli.command_line import (  # noqa: E402
   Arguments,
   parse,
   read_config,
 )
+from googlenet.cli.modes import MODES, function_of  # noqa: E402
+from googlenet.runtime import compilation, distributed, memory  # noqa: E402
+from googlenet.runtime.machine import tune_machine  # noqa: E402
+from googlenet.runtime.preemption import Stopped  # noqa: E402
 
 
 def main(argv: list[str]) -> int:
@@ -112,10 +110,10 @@ def _run(arguments: Arguments, is_alone: bool) -> int:
     )
   if mode.uses_devices:
     tune_machine(arguments.config.train.compilation_cache)
-  module = importlib.import_module(f'googlenet.modes.{arguments.mode}')
+  run_mode = function_of(arguments.mode)
   try:  # stdout may be data: what is compiled is told on stderr
     with compilation.told_on(sys.stderr), memory.explained(mode.memory):
-      module.run(
+      run_mode(
         arguments.config, arguments.workdir, _STARTED, **arguments.options
       )
   except jax.errors.JaxRuntimeError as error:

@@ -21,13 +21,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   config.model = model = ml_collections.ConfigDict()
-  model.variant = 'plain'  # a network of googlenet/architectures
+  model.variant = 'plain'  # a network of googlenet/model/variants
   model.num_classes = 10  # labels are 0 to num_classes - 1
   model.width_multiplier = 1.0  # of all layers but the classifiers
   # 'auto' and None below: as the network is defined.
   model.normalization = 'auto'  # auto | none | lrn | batch
   model.batch_norm_decay = 0.9  # of the running statistics, a (micro)batch
-  model.activation = 'relu'  # a name in googlenet/network/setting.py
+  model.activation = 'relu'  # a name in googlenet/model/context.py
   model.dropout = config_dict.placeholder(float)  # rate before the classifier
   model.stochastic_depth = 0.0  # rate of the last residual block; 0: none
   model.aux_heads = 'auto'  # auto | on | off: auxiliary classifiers

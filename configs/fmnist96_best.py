@@ -10,7 +10,8 @@ predictions averaged with the mirrored image; bfloat16 activations. 150 epochs,
 
   for seed in 0 1 2 3 4; do python launch.py \
     --config=configs/fmnist96_best.py --config.seed=$seed \
-    --workdir=runs/best_$seed; done; python -m googlenet.trials runs/best_*
+    --workdir=runs/best_$seed; done
+  python -m googlenet.tools.trials runs/best_*
 
 Result: open, the 150 epochs were not run so far. Cut to five epochs, with a
 weight decay of 0.0005, a core of an AMD EPYC, one seed, on held-out training

@@ -4,20 +4,20 @@ What computes (network, data, augmentation, loss, optimizer, steps) is handed
 its section and never imports this file; `resolve` has checked it by then.
 """
 
+import difflib
 import json
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
 from ml_collections import config_dict
 
-from googlenet import architectures
-from googlenet.architectures import analysis
-from googlenet.augment import image_sizes, mixing
-from googlenet.checkpoint.workdir import near_run
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import ADDED, FIELDS, RENAMED, SEVERAL_TYPES
+from googlenet.input import image_sizes, mixing
+from googlenet.model import graph, variants
 
 
 def resolve(
@@ -64,8 +64,8 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
 
 def _check_combinations(config: ml_collections.ConfigDict) -> None:
   size = config.data.image_size
-  architecture = architectures.resolve(config.model)
-  smallest = analysis.smallest_image(architecture)
+  architecture = variants.resolve(config.model)
+  smallest = graph.smallest_image(architecture)
   for train_size, _ in image_sizes.parse_sizes(config.train.image_sizes):
     if train_size < smallest:
       raise UserError(
@@ -274,3 +274,18 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
   # What parsing and ConfigDict raise on keys and nesting of any kind.
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path} is damaged: {type(error).__name__}') from error
+
+
+def near_run(workdir: str | os.PathLike[str]) -> str:
+  """Returns ', did you mean ...?' for a folder beside it that holds a run."""
+  path = pathlib.Path(workdir)
+  try:
+    runs = {
+      other.name: str(other)
+      for other in sorted(path.parent.iterdir())
+      if other != path and (other / 'config.json').exists()
+    }
+  except OSError:
+    return ''
+  near = difflib.get_close_matches(path.name, runs, n=1)
+  return f', did you mean {runs[near[0]]!r}?' if near else ''

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import jmp
 
-from googlenet import architectures, augment, layers, optimizer
-from googlenet.augment import image_sizes, rand_augment
-from googlenet.network.initializers import INITIALIZERS
-from googlenet.network.setting import ACTIVATIONS
+from googlenet import kernels, optimizer
+from googlenet.input import augment, image_sizes, rand_augment
+from googlenet.model import variants
+from googlenet.model.context import ACTIVATIONS
+from googlenet.model.initializers import INITIALIZERS
 from googlenet.optimizer import groups
 
 
@@ -170,17 +171,17 @@ _POLICY = Field(
 
 FIELDS: dict[str, Field] = {
   'seed': _integer(0),
-  'model.variant': _choice(*architectures.ARCHITECTURES),
+  'model.variant': _choice(*variants.ARCHITECTURES),
   'model.num_classes': _integer(1, 100_000),
   'model.width_multiplier': _positive(100),
-  'model.normalization': _choice('auto', *architectures.NORMALIZATIONS),
+  'model.normalization': _choice('auto', *variants.NORMALIZATIONS),
   'model.batch_norm_decay': _fraction(),
   'model.activation': _choice(*ACTIVATIONS),
   'model.dropout': _optional(_fraction()),
   'model.stochastic_depth': _fraction(),
   'model.aux_heads': _choice('auto', 'on', 'off'),
   'model.initializer': _choice('auto', *INITIALIZERS),
-  'model.kernels': _choice('auto', *layers.KERNELS),
+  'model.kernels': _choice('auto', *kernels.KERNELS),
   'data.source': _choice('bundled', 'tfds'),
   'data.name': _text(),
   'data.data_dir': _text(empty=True),

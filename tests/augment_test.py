@@ -8,7 +8,8 @@ import pytest
 from conftest import ROOT, load_config
 from PIL import Image, ImageEnhance, ImageOps
 
-from googlenet.augment import alternating_flips, augment, rand_augment
+from googlenet.input import rand_augment
+from googlenet.input.augment import alternating_flips, augment
 
 
 def augment_config(**changes):

@@ -8,9 +8,9 @@ import sys
 import pytest
 from conftest import ROOT, SMALL, config_flags
 
-from googlenet.layers import KERNELS
+from googlenet.cli import help as help_lib
+from googlenet.kernels import KERNELS
 from googlenet.runtime import backend
-from googlenet.shell import help as help_lib
 
 FLAGS = (
   '--xla_gpu_enable_triton_gemm=false',
@@ -269,7 +269,9 @@ def test_version_says_what_training_would_start_with(tmp_path):
   assert done.stderr == ''
 
 
-_OURS = "runpy.run_module('googlenet.benchmark.ours', run_name='__main__')"
+_OURS = (
+  "runpy.run_module('googlenet.tools.benchmark.ours', run_name='__main__')"
+)
 
 # What a process has, once JAX is imported.
 _WATCH = """
@@ -288,7 +290,7 @@ atexit.register(lambda: print(json.dumps(dict(os.environ))))
   ('code', 'argv', 'preallocates'),
   [
     (
-      "runpy.run_module('googlenet.benchmark.ours', run_name='__main__')",
+      "runpy.run_module('googlenet.tools.benchmark.ours', run_name='__main__')",
       [],
       1,
     ),

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from googlenet.modes import MODES
+from googlenet.cli.modes import MODES
 
 
 def config_file(tmp_path: pathlib.Path, text: str) -> str:

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from googlenet.data import Dataset, batches
+from googlenet.data import batches
+from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
-from googlenet.runtime.devices import PMAP_AXIS, replicated
+from googlenet.runtime.parallel import PMAP_AXIS, replicated
 
 
 def dataset(num_examples=10, num_classes=10) -> Dataset:

@@ -5,7 +5,7 @@ import pathlib
 import select
 import sys
 
-from googlenet.benchmark.contenders import Contender
+from googlenet.tools.benchmark.contenders import Contender
 
 # `what` in the job says how it behaves; `pipe` is the path of `Pulse`.
 PROGRAM = """

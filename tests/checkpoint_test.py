@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from googlenet import assembly, checkpoint
 from googlenet import config as config_lib
-from googlenet.checkpoint import archive
-from googlenet.checkpoint.archive import DamagedError, MismatchError
 from googlenet.errors import UserError
+from googlenet.io import archive, checkpoint
+from googlenet.io.archive import DamagedError, MismatchError
+from googlenet.train import setup
 
 
 def tree(seed=0):
@@ -72,7 +72,7 @@ def test_a_training_state_of_any_optimizer(tmp_path, config):
   config.train.ema_decay = 0.9
   for name in ('sgd', 'adamw'):
     config.optimizer.name = name
-    state = assembly.build(config_lib.resolve(config)).state
+    state = setup.build(config_lib.resolve(config)).state
     host = checkpoint.to_host(state)._replace(step=np.int32(7))
     checkpoint.folder_of(tmp_path).mkdir(exist_ok=True)
     snapshot = checkpoint.Snapshot(7, host, ABOUT, np.zeros((0, 0)))

@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet import train_step as step_lib
 from googlenet.data import batches
 from googlenet.runtime import compilation
 from googlenet.runtime.compilation import compiled_with
-from googlenet.runtime.devices import replicated
+from googlenet.runtime.parallel import replicated
+from googlenet.train import setup
+from googlenet.train import step as step_lib
 
 NO_EFFECT = (('xla_embed_ir_in_executable', False),)
 UNKNOWN = (('xla_no_such_option', True),)
@@ -82,7 +82,7 @@ def test_a_larger_program_may_hold_it():
 def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
   config,
 ):
-  run = assembly.build(config_lib.resolve(config))
+  run = setup.build(config_lib.resolve(config))
   kernels = run.network.kernels._replace(compiler_options=UNKNOWN)
   setting = run.network.setting._replace(kernels=kernels)
   network = run.network._replace(setting=setting)

@@ -8,12 +8,13 @@ import pytest
 from conftest import ROOT, load_config
 
 from googlenet import config as config_lib
-from googlenet import loop, optimizer
-from googlenet.benchmark import batch_sizes, contenders, process
+from googlenet import optimizer
 from googlenet.data import images
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS
-from googlenet.modes import benchmark, evaluate
+from googlenet.tools.benchmark import batch_sizes, contenders, process
+from googlenet.tools.modes import benchmark, evaluate
+from googlenet.train import loop
 
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
 

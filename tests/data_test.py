@@ -18,8 +18,13 @@ from photos import prepare
 from PIL import Image
 
 import googlenet.data
-from googlenet.data import Dataset, check_labels, load_dataset, read_all
 from googlenet.data.idx import idx_header, read_idx
+from googlenet.data.sources import (
+  Dataset,
+  check_labels,
+  load_dataset,
+  read_all,
+)
 from googlenet.data.splits import resolve_split
 from googlenet.errors import UserError
 

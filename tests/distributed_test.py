@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, environment
 from run_files import losses
 
-from googlenet import checkpoint
+from googlenet.io import checkpoint
 from googlenet.runtime import supervisor
 from googlenet.runtime.distributed import Address, complete
 

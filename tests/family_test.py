@@ -11,20 +11,19 @@ import optax
 import pytest
 from conftest import ROOT, load_config
 
-from googlenet import architectures, layers
-from googlenet import loss as loss_lib
-from googlenet import network as network_lib
-from googlenet.architectures import analysis, rows
+from googlenet import kernels as layers
 from googlenet.errors import UserError
-from googlenet.modes import summary
-from googlenet.network import modules, regularization
-from googlenet.network.initialization import (
+from googlenet.model import graph, modules, regularization, rows, variants
+from googlenet.model import network as network_lib
+from googlenet.model.context import ACTIVATIONS, Setting
+from googlenet.model.initialization import (
   abstract_init,
   count_parameters,
   init_from_numpy,
 )
-from googlenet.network.setting import ACTIVATIONS, Setting
 from googlenet.runtime.compilation import compile_with
+from googlenet.tools.modes import summary
+from googlenet.train import loss as loss_lib
 
 # A size at which every window of the network fits, not far above the smallest.
 SMALL = {
@@ -47,7 +46,7 @@ FAST_TO_COMPILE = (
   ('xla_backend_optimization_level', 0),
   ('xla_llvm_disable_expensive_passes', True),
 )
-VARIANTS = pytest.mark.parametrize('variant', architectures.ARCHITECTURES)
+VARIANTS = pytest.mark.parametrize('variant', variants.ARCHITECTURES)
 
 
 def model_config(**changes):
@@ -155,7 +154,7 @@ def test_sizes_worked_out_are_those_of_the_network(variant):
     params,
     state,
   )
-  walk = analysis.walk(network.architecture, (size, size, 3), 7)
+  walk = graph.walk(network.architecture, (size, size, 3), 7)
   shapes = {name: y.shape[1:] for name, y in outputs.end_points.items()}
   shapes |= {name: y.shape[1:] for name, y in outputs.aux_logits.items()}
   assert shapes == walk.shapes
@@ -169,12 +168,12 @@ def test_sizes_worked_out_are_those_of_the_network(variant):
 def test_smallest_image(variant):
   """The next smaller image is refused or reaches some step as one pixel."""
   network = network_lib.make_network(small_config(variant))
-  smallest = analysis.smallest_image(network.architecture)
+  smallest = graph.smallest_image(network.architecture)
   assert smallest <= SMALL[variant]
-  analysis.walk(network.architecture, (smallest, smallest, 1), 10)
+  graph.walk(network.architecture, (smallest, smallest, 1), 10)
   below = (smallest - 1, smallest - 1, 1)
   try:
-    is_usable = analysis.walk(network.architecture, below, 10).smallest > 1
+    is_usable = graph.walk(network.architecture, below, 10).smallest > 1
   except ValueError:
     is_usable = False
   assert not is_usable
@@ -185,8 +184,8 @@ def test_smallest_image(variant):
   [('plain', 22), ('paper', 22), ('alexnet', 8), ('vgg16', 16), ('nin', 12)],
 )
 def test_depth(variant, depth):
-  architecture = architectures.resolve(model_config(variant=variant))
-  assert analysis.walk(architecture, (224, 224, 3), 10).depth == depth
+  architecture = variants.resolve(model_config(variant=variant))
+  assert graph.walk(architecture, (224, 224, 3), 10).depth == depth
 
 
 def test_native_28_costs_less_than_96():
@@ -219,7 +218,7 @@ QUICK = ('nin', 'tiny')
   'variant',
   [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
-    for name in architectures.ARCHITECTURES
+    for name in variants.ARCHITECTURES
   ],
 )
 def test_gradient_step_alone_and_in_two_parts(variant):
@@ -389,13 +388,13 @@ def test_dropout_is_by_image_and_keeps_the_mean():
 
 def test_no_two_dropouts_of_a_network_draw_the_same_mask(monkeypatch):
   """Two rows in one stage, one in another, one in the head."""
-  rows = architectures.rows
+  rows = variants.rows
   stages = (
     rows.Stage('stage_1', (rows.Dropout(), rows.Dropout(0.5))),
     rows.Stage('stage_2', (rows.Dropout(),)),
   )
-  architecture = architectures.Architecture(stages, dropout=0.5)
-  monkeypatch.setitem(architectures.ARCHITECTURES, 'tiny', architecture)
+  architecture = variants.Architecture(stages, dropout=0.5)
+  monkeypatch.setitem(variants.ARCHITECTURES, 'tiny', architecture)
   network = network_lib.make_network(small_config('tiny', kernels='xla'))
   drop, masks = regularization.dropout, []
 
@@ -421,9 +420,9 @@ def test_stochastic_depth_drops_whole_images():
   model.variant, model.stochastic_depth = 'residual', 0.5
   residuals = [
     row.residual
-    for stage in architectures.resolve(model).stages
+    for stage in variants.resolve(model).stages
     for row in stage.rows
-    if isinstance(row, architectures.Block)
+    if isinstance(row, variants.Block)
   ]
   rates = [residual.drop_rate for residual in residuals]
   count = len(residuals)
@@ -432,7 +431,7 @@ def test_stochastic_depth_drops_whole_images():
   assert rates[-1] == 0.5
   model.variant = 'bn'
   with pytest.raises(UserError, match='no residual blocks'):
-    architectures.resolve(model)
+    variants.resolve(model)
 
   kernels = layers.select_kernels('xla', 'cpu', jnp.float32)
   setting = Setting(kernels, 'none', 'relu', is_training=True, keys=keys(1000))
@@ -585,7 +584,7 @@ def test_activation_is_a_field(activation):
 )
 def test_what_a_network_does_not_have_is_refused(changes, message):
   with pytest.raises(UserError, match=message):
-    architectures.resolve(model_config(**changes))
+    variants.resolve(model_config(**changes))
 
 
 def test_names_of_a_paper_checkpoint_are_stable():
@@ -606,7 +605,7 @@ def test_comparison_of_all_networks(launch_here):
   lines = [line.split() for line in done.stdout.splitlines()]
   assert lines[0] == ['28x28x1,', '10', 'classes']
   table = {line[0]: line[1:] for line in lines[2:-1]}
-  assert list(table) == list(architectures.ARCHITECTURES)
+  assert list(table) == list(variants.ARCHITECTURES)
   assert table['alexnet'] == ['-'] * 4 + ['63']
   assert table['fmnist28'][:3] == ['22', '5,982,250', '134,612,480']
 

@@ -9,13 +9,14 @@ import pytest
 from conftest import SMALL
 from run_files import files_under
 
-from googlenet import assembly, checkpoint, optimizer, transfer
 from googlenet import config as config_lib
-from googlenet import network as network_lib
+from googlenet import optimizer
 from googlenet.errors import UserError
-from googlenet.network.initialization import init_from_numpy
+from googlenet.io import checkpoint, pretrained
+from googlenet.model import network as network_lib
+from googlenet.model.initialization import init_from_numpy
 from googlenet.optimizer import groups
-from googlenet.transfer import pretrained
+from googlenet.train import setup, transfer
 
 BATCH_NORM = (
   '--config.model.normalization=batch',
@@ -35,7 +36,7 @@ class Case:
 def make(config, channels=1, seed=0, **model):
   config = config.copy_and_resolve_references()
   config.model.update({'kernels': 'xla', **model})
-  network = assembly.make_network(config_lib.resolve(config))
+  network = setup.make_network(config_lib.resolve(config))
   return Case(network, *init_from_numpy(network, (28, 28, channels), seed))
 
 

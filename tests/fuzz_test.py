@@ -20,15 +20,14 @@ from hypothesis import strategies as st
 from photos import photo
 
 import launch
-from googlenet import checkpoint
 from googlenet import config as config_lib
-from googlenet.checkpoint import archive
 from googlenet.data import tfds_reader
 from googlenet.data.idx import idx_header, read_idx
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
-from googlenet.weights import convert, files
-from googlenet.weights import names as names_lib
+from googlenet.io import archive, array_files, checkpoint
+from googlenet.tools.weights import convert
+from googlenet.tools.weights import names as names_lib
 
 CONFIG = ROOT / 'configs/fmnist96.py'
 # The largest that a file of some kilobytes may cost to be refused.
@@ -232,7 +231,7 @@ SAME = names_lib.VECTOR
 @pytest.mark.parametrize('suffix', ['.safetensors', '.npz'])
 def test_weights(count, suffix, folder):
   path = folder / f'weights{suffix}'
-  files.write(path, WEIGHTS)
+  array_files.write(path, WEIGHTS)
   whole = path.read_bytes()
   entries = [
     names_lib.Entry(name, array.shape, 'params', name, 'w', SAME)
@@ -240,7 +239,7 @@ def test_weights(count, suffix, folder):
   ]
 
   def read(_):
-    stored = files.read(path)
+    stored = array_files.read(path)
     problems = convert.find_problems(stored, entries)
     if any(problems):
       raise convert.refusal(str(path), problems)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from layers_test import numpy_max_pool, relative_error
 
-from googlenet.layers import KERNELS, gpu
+from googlenet.kernels import KERNELS, gpu
 from googlenet.runtime.compilation import compiled_with
 
 GPU, XLA = KERNELS['gpu'], KERNELS['xla']

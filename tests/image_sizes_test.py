@@ -8,12 +8,12 @@ import pytest
 from resume_test import Killed, killed_at, train
 from run_files import assert_same_run
 
-from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet.augment.image_sizes import parse_sizes, size_at
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
-from googlenet.runtime.devices import replicated
+from googlenet.input.image_sizes import parse_sizes, size_at
+from googlenet.runtime.parallel import replicated
+from googlenet.train import setup
 
 
 def test_sizes_change_at_parts_of_the_schedule():
@@ -71,7 +71,7 @@ def test_steps_see_the_size_they_are_given(config):
   for native, given in ((20, None), (28, 20), (28, None)):
     one = small(config)
     one.data.image_size = native
-    run = assembly.build(config_lib.resolve(one))
+    run = setup.build(config_lib.resolve(one))
     (batch,) = run.train.batches(TrainIndices(0, 160, 32, 0, 1))
     seed = replicated(np.uint32(0))
     state, _ = run.train_step(run.state, batch, seed, given)
@@ -85,7 +85,7 @@ def test_networks_whose_parameters_depend_on_the_size_are_refused(config):
   config = small(config)
   config.model.aux_heads = 'on'
   with pytest.raises(UserError, match=r'aux_1/fc .* has other parameters'):
-    assembly.build(config_lib.resolve(config))
+    setup.build(config_lib.resolve(config))
   config.train.image_sizes = ('2@0',)
   with pytest.raises(UserError, match='2 is too small for the network'):
     config_lib.resolve(config)

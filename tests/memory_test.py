@@ -13,11 +13,10 @@ from conftest import ROOT, SMALL, config_flags
 from run_files import files_under, problems
 
 from googlenet import config as config_lib
-from googlenet import loop
-from googlenet.benchmark import ours
 from googlenet.runtime import memory
-from googlenet.training import epochs
-from googlenet.training.profiling import Profiler
+from googlenet.tools.benchmark import ours
+from googlenet.train import epochs, loop
+from googlenet.train.profiling import Profiler
 
 GIB = 2**30
 # Texts of JAX 0.10 to 0.12 and what lies under it; bytes that are asked for.
@@ -238,13 +237,13 @@ def test_advice_for_a_run_is_what_it_may_change(config, tmp_path, monkeypatch):
     (
       'train',
       SMALL,
-      'googlenet.assembly.init_from_numpy',
+      'googlenet.train.setup.init_from_numpy',
       'raise config.train.microbatches or lower config.train.batch_size',
     ),
     (
       'evaluate',
       (),
-      'googlenet.modes.evaluate.predict_split',
+      'googlenet.tools.modes.evaluate.predict_split',
       'lower config.eval.batch_size',
     ),
   ],

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import pytest
 from tensorboardX.proto import event_pb2
 
-from googlenet import metrics as metrics_lib
 from googlenet.errors import UserError
-from googlenet.metrics.writer import Writer
+from googlenet.io import metrics as metrics_lib
+from googlenet.io.writer import Writer
 
 
 def step_metrics(loss):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from augment_test import augment_config, keys
 
-from googlenet import loss as loss_lib
-from googlenet import network as network_lib
-from googlenet.augment import mixing
-from googlenet.network.initialization import init_from_numpy
+from googlenet.input import mixing
+from googlenet.model import network as network_lib
+from googlenet.model.initialization import init_from_numpy
+from googlenet.train import loss as loss_lib
 
 N, SIZE = 400, 12
 

@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 from conftest import ROOT, load_config
 
-from googlenet import architectures
-from googlenet import network as network_lib
-from googlenet.architectures import analysis, blocks
-from googlenet.layers import onednn
-from googlenet.modes import summary
-from googlenet.network import modules
-from googlenet.network.initialization import (
+from googlenet.kernels import onednn
+from googlenet.model import blocks, graph, modules, variants
+from googlenet.model import network as network_lib
+from googlenet.model.context import Setting
+from googlenet.model.initialization import (
   abstract_init,
   count_parameters,
   init_from_numpy,
 )
-from googlenet.network.setting import Setting
+from googlenet.tools.modes import summary
 
 HAS_ONEDNN = onednn.is_available(jnp.dtype('float32'))
 ALL_KERNELS = pytest.mark.parametrize(
@@ -77,8 +75,8 @@ def test_number_of_parameters(image_shape, num_classes, count):
 
 
 def test_depth_is_22_weighted_layers():
-  architecture = architectures.resolve(model_config())
-  assert analysis.walk(architecture, (96, 96, 1), 10).depth == 22
+  architecture = variants.resolve(model_config())
+  assert graph.walk(architecture, (96, 96, 1), 10).depth == 22
 
 
 def test_parameter_names_are_stable():
@@ -114,8 +112,8 @@ def test_names_do_not_depend_on_the_kernels():
 
 def test_smallest_image():
   """Each of five halvings gets at least 2 pixels: 17, 9, 5, 3, 2."""
-  plain = architectures.resolve(model_config())
-  assert analysis.smallest_image(plain) == 17
+  plain = variants.resolve(model_config())
+  assert graph.smallest_image(plain) == 17
 
 
 def test_summary_adds_up():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from googlenet.padding import placement
+from googlenet.kernels.padding import placement
 
 
 @pytest.mark.parametrize(

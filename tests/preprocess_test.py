@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from googlenet.preprocess import preprocess
+from googlenet.input.preprocess import preprocess
 
 
 def data_config(size, mean=(0.25,), std=(0.5,), channels=0):

@@ -7,7 +7,7 @@ import re
 import pytest
 from conftest import ROOT
 
-from googlenet.publish import SUMS
+from googlenet.tools.publish import SUMS
 
 FOLDERS = sorted(p for p in (ROOT / 'pretrained').iterdir() if p.is_dir())
 MAX_BYTES = 15e6

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from conftest import small_config
 
-from googlenet import architectures, assembly, loop
 from googlenet import config as config_lib
-from googlenet import network as network_lib
-from googlenet.architectures import blocks
-from googlenet.architectures.rows import (
+from googlenet.errors import UserError
+from googlenet.io.workdir import check_workdir
+from googlenet.model import blocks, variants
+from googlenet.model import network as network_lib
+from googlenet.model.initialization import init_from_numpy
+from googlenet.model.rows import (
   Architecture,
   AuxHead,
   Conv,
@@ -27,12 +29,9 @@ from googlenet.architectures.rows import (
   MaxPool,
   Stage,
 )
-from googlenet.checkpoint.workdir import check_workdir
-from googlenet.errors import UserError
-from googlenet.modes import summary
-from googlenet.network.initialization import init_from_numpy
-from googlenet.training import layer_times, profiling
-from googlenet.training.layer_times import LayerTime
+from googlenet.tools.modes import summary
+from googlenet.train import layer_times, loop, profiling, setup
+from googlenet.train.layer_times import LayerTime
 
 # Pooling after a convolution, after a block, and in a row; a head.
 MIXED_STAGES = (
@@ -63,7 +62,7 @@ MIXED = Architecture(
 @pytest.fixture
 def mixed(config, monkeypatch):
   """A config of that network."""
-  monkeypatch.setitem(architectures.ARCHITECTURES, 'mixed', MIXED)
+  monkeypatch.setitem(variants.ARCHITECTURES, 'mixed', MIXED)
   config.model.variant = 'mixed'
   config.data.image_size = 32
   return config
@@ -179,7 +178,7 @@ def test_without_profile_steps_nothing_is_traced(plain_run):
 
 
 def test_a_run_that_fails_closes_its_trace(config, tmp_path, monkeypatch):
-  build = assembly.build
+  build = setup.build
 
   def broken(config):
     parts = build(config)
@@ -193,7 +192,7 @@ def test_a_run_that_fails_closes_its_trace(config, tmp_path, monkeypatch):
 
     return parts._replace(train_step=train_step)
 
-  monkeypatch.setattr(assembly, 'build', broken)
+  monkeypatch.setattr(setup, 'build', broken)
   config.logging.profile_steps = 3
   with pytest.raises(KeyboardInterrupt):
     run(config, tmp_path / 'run')

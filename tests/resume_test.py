@@ -14,14 +14,13 @@ from conftest import ROOT, SMALL
 from run_files import assert_same_run, records
 
 import launch
-from googlenet import assembly, checkpoint, loop
 from googlenet import config as config_lib
-from googlenet.checkpoint import archive
-from googlenet.checkpoint.saver import WriteError
-from googlenet.checkpoint.workdir import Lock
 from googlenet.errors import UserError
 from googlenet.fields import ADDED
-from googlenet.training import resume
+from googlenet.io import archive, checkpoint
+from googlenet.io.saver import WriteError
+from googlenet.io.workdir import Lock
+from googlenet.train import loop, resume, setup
 
 
 class Killed(BaseException):
@@ -35,7 +34,7 @@ def train(config, workdir, **options):
 
 def killed_at(monkeypatch, step):
   """Makes the program end before a step."""
-  build = assembly.build
+  build = setup.build
 
   def broken(config):
     run = build(config)
@@ -47,7 +46,7 @@ def killed_at(monkeypatch, step):
 
     return run._replace(train_step=train_step)
 
-  monkeypatch.setattr(assembly, 'build', broken)
+  monkeypatch.setattr(setup, 'build', broken)
 
 
 @pytest.fixture
@@ -377,7 +376,7 @@ def test_a_last_save_that_fails_ends_the_run_unfinished(
 def test_a_folder_that_goes_away_ends_the_run_with_a_line(
   small, tmp_path, monkeypatch, capsys
 ):
-  build = assembly.build
+  build = setup.build
 
   def broken(config):
     run = build(config)
@@ -389,7 +388,7 @@ def test_a_folder_that_goes_away_ends_the_run_with_a_line(
 
     return run._replace(train_step=train_step)
 
-  monkeypatch.setattr(assembly, 'build', broken)
+  monkeypatch.setattr(setup, 'build', broken)
   with pytest.raises(WriteError, match='step 30 .*No such file') as error:
     train(small, tmp_path / 'run')
   assert '\n' not in str(error.value)

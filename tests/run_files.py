@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from tensorboardX.proto import event_pb2
 
-from googlenet import checkpoint
+from googlenet.io import checkpoint
 
 SPEED = 'train/images_per_second'
 

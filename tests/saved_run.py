@@ -5,10 +5,10 @@ import pathlib
 import jax
 import numpy as np
 
-from googlenet import assembly, checkpoint
 from googlenet import config as config_lib
-from googlenet.checkpoint import workdir
-from googlenet.network.initialization import init_from_numpy
+from googlenet.io import checkpoint, workdir
+from googlenet.model.initialization import init_from_numpy
+from googlenet.train import setup
 
 CLASS_NAMES = tuple(f'class "{i}", é' for i in range(10))
 
@@ -22,7 +22,7 @@ def save_run(
 ) -> pathlib.Path:
   """Writes config.json, classes.txt and a checkpoint; returns the folder."""
   config = config_lib.resolve(config)
-  network = assembly.make_network(config)
+  network = setup.make_network(config)
   size = config.data.image_size
   channels = config.data.channels or stored_shape[-1]
   params, state = init_from_numpy(network, (size, size, channels), seed)

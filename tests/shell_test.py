@@ -15,14 +15,14 @@ from conftest import ROOT, load_config
 import googlenet
 import launch
 from googlenet import config as config_lib
+from googlenet.cli import field_table
+from googlenet.cli import help as help_lib
+from googlenet.cli.command_line import load_config_file, parse
+from googlenet.cli.modes import FLAGS, MODES
+from googlenet.cli.overrides import set_fields
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
-from googlenet.modes import FLAGS, MODES
-from googlenet.overrides import set_fields
 from googlenet.runtime import terminal
-from googlenet.shell import field_table
-from googlenet.shell import help as help_lib
-from googlenet.shell.command_line import load_config_file, parse
 
 CONFIG = f'--config={ROOT}/configs/fmnist96.py'
 

@@ -6,10 +6,11 @@ import jax
 import numpy as np
 from conftest import ROOT, load_config
 
-from googlenet import assembly, checkpoint, loop
 from googlenet import config as config_lib
-from googlenet.checkpoint.workdir import write_text
-from googlenet.network.initialization import init_from_numpy
+from googlenet.io import checkpoint
+from googlenet.io.workdir import write_text
+from googlenet.model.initialization import init_from_numpy
+from googlenet.train import loop, setup
 
 
 def small_config(**fields):
@@ -38,7 +39,7 @@ def untrained(
 ) -> pathlib.Path:
   """Writes what imported weights leave: a config and parameters, no more."""
   config = small_config(**fields)
-  network = assembly.make_network(config)
+  network = setup.make_network(config)
   size = config.data.image_size
   params, state = init_from_numpy(network, (size, size, channels), 0)
   trees = {'params': params, 'network_state': state}

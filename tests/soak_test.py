@@ -22,10 +22,10 @@ import pytest
 from conftest import ROOT
 from run_files import assert_same_run
 
-from googlenet import assembly, checkpoint, loop
 from googlenet import config as config_lib
 from googlenet.errors import UserError
-from googlenet.training import resume
+from googlenet.io import checkpoint
+from googlenet.train import loop, resume, setup
 
 pytestmark = pytest.mark.slow
 
@@ -162,7 +162,7 @@ def test_two_hundred_damaged_checkpoints(config, tmp_path):
     strangers.append(newest.read_bytes())
   config = config_lib.resolve(config)
   loop.train_and_evaluate(config, tmp_path / 'run')
-  run = assembly.build(config)
+  run = setup.build(config)
   data = resume.describe_data(run.train.dataset)
   whole = {
     path.name: (

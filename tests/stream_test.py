@@ -11,7 +11,8 @@ import numpy as np
 import photos
 import pytest
 
-from googlenet.data import batches, images, load_dataset, stream
+from googlenet.data import batches, images, stream
+from googlenet.data.sources import load_dataset
 from googlenet.errors import UserError
 
 CROP = images.RandomResizedCrop(24, (0.08, 1.0), (0.75, 1.3333), 3)

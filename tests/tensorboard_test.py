@@ -9,11 +9,10 @@ from PIL import Image
 from run_files import all_events
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from googlenet import checkpoint, loop, loss
 from googlenet import config as config_lib
-from googlenet.metrics import events
-from googlenet.train_state import TrainState
-from googlenet.training import tensorboard
+from googlenet.io import checkpoint, events
+from googlenet.train import loop, loss, summaries
+from googlenet.train.state import TrainState
 
 
 def pixels(image):
@@ -24,7 +23,7 @@ def test_grid_by_hand():
   images = np.zeros((3, 2, 1, 1), np.float32)
   images[0] = 0.5
   images[1, 1] = 7.0  # clipped
-  page = tensorboard.grid(images)
+  page = summaries.grid(images)
   assert page.dtype == np.uint8
   assert page.shape == (10, 8, 1)  # two rows, two columns; lines of 2 pixels
   expected = np.full((10, 8), 255)
@@ -137,14 +136,14 @@ def test_histograms_of_parameters_and_momentum(two_epochs, tmp_path):
 def test_histograms_leave_out_what_is_not_finite(config):
   params = {'a': {'w': np.array([1.0, np.inf]), 'b': np.array([np.nan])}}
   state = TrainState(0, params, {}, (), None, {}, {})
-  (value,) = tensorboard.histograms(state).value
+  (value,) = summaries.histograms(state).value
   assert (value.tag, value.histo.num) == ('parameters/a/w', 1)
 
 
 def test_nothing_without_tensorboard(two_epochs, tmp_path, monkeypatch):
   two_epochs.logging.tensorboard = False
-  monkeypatch.setattr(tensorboard, 'image', None)
-  monkeypatch.setattr(tensorboard, 'histograms', None)
+  monkeypatch.setattr(summaries, 'image', None)
+  monkeypatch.setattr(summaries, 'histograms', None)
   loop.train_and_evaluate(config_lib.resolve(two_epochs), tmp_path / 'run')
   assert not (tmp_path / 'run/tensorboard').exists()
 
@@ -154,7 +153,7 @@ def test_rewriting_keeps_whole_events_below_the_stop(tmp_path):
   file = events.EventFile(folder)
   for step in (0, 3, 6):
     file.write(step, {'train/loss': 1.0}, when=float(step))
-    image = tensorboard.image('inputs', np.full((1, 1, 1), step, np.uint8))
+    image = summaries.image('inputs', np.full((1, 1, 1), step, np.uint8))
     file.write_summary(step, image)
   file.close()
   before = {event.step: event for event in events.read(folder)}

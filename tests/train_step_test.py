@@ -7,16 +7,16 @@ import numpy as np
 import optax
 import pytest
 
-from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet import loss as loss_lib
-from googlenet import network as network_lib
 from googlenet import optimizer as optimizer_lib
-from googlenet import train_step as step_lib
-from googlenet.network.initialization import init_from_numpy
-from googlenet.runtime.devices import replicated
-from googlenet.train_state import make_train_state
-from googlenet.training.evaluation import evaluate
+from googlenet.model import network as network_lib
+from googlenet.model.initialization import init_from_numpy
+from googlenet.runtime.parallel import replicated
+from googlenet.train import loss as loss_lib
+from googlenet.train import setup
+from googlenet.train import step as step_lib
+from googlenet.train.evaluate import evaluate
+from googlenet.train.state import make_train_state
 
 
 def make(config, is_one_program=None):
@@ -261,7 +261,7 @@ def test_evaluation_masks_padding(config):
 @pytest.mark.parametrize('batch_size', [1000, 384])
 def test_evaluate_counts_every_example_once(config, on_device_mb, batch_size):
   config.data.on_device_mb = on_device_mb
-  run = assembly.build(config_lib.resolve(config))
+  run = setup.build(config_lib.resolve(config))
   scores = evaluate(
     run.eval_step,
     run.state.params,

@@ -4,16 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from googlenet import assembly
 from googlenet import config as config_lib
-from googlenet.augment import views
 from googlenet.data.batches import eval_batches
 from googlenet.errors import UserError
-from googlenet.inference import trained
-from googlenet.runtime.devices import replicated
-from googlenet.scoring import scores
-from googlenet.scoring.predictions import predict_split
-from googlenet.training.evaluation import evaluate
+from googlenet.input import views
+from googlenet.runtime.parallel import replicated
+from googlenet.tools.inference import trained
+from googlenet.tools.scoring import scores
+from googlenet.tools.scoring.predictions import predict_split
+from googlenet.train import setup
+from googlenet.train.evaluate import evaluate
 
 
 def move(images, rows, columns):
@@ -54,7 +54,7 @@ def test_scores_are_those_of_the_mean_in_both_ways_to_evaluate(config):
   config.data.eval_split = 'test[:50]'
   config.eval.flip, config.eval.shift, config.eval.batch_size = True, 2, 20
   config = config_lib.resolve(config)
-  run = assembly.build(config)
+  run = setup.build(config)
   params = jax.tree.map(np.asarray, run.state.params)
   losses, hits = [], []
   for batch in eval_batches(run.evaluation, 20):

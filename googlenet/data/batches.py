@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from googlenet.data.sources import Dataset, check_labels, read_all
-from googlenet.data.stream import IndexBatch as IndexBatch
-from googlenet.data.stream import stream
+from googlenet.data.stream import IndexBatch, stream
 
 Batch = dict[str, jax.Array]
 

@@ -14,7 +14,7 @@ import jax
 import optax
 
 from googlenet.errors import UserError, did_you_mean
-from googlenet.network.setting import is_within
+from googlenet.model.context import is_within
 
 KINDS = ('*/w', '*/b', '*/scale', '*/offset')
 # What weight decay is multiplied by.

@@ -1,0 +1,218 @@
+"""Augmentation of stored pixels: pure jnp, on the device, an image at a time.
+
+What becomes of an image follows from its key alone, so not from the number of
+devices. Each part has a key of its own: one that is off moves no other.
+
+mixing.py makes mixtures of prepared images; image_sizes.py says how large they
+are in a step; views.py are the flips and shifts of evaluation.
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from googlenet.input import rand_augment
+
+FLIPS = ('none', 'random', 'alternating')
+FILLS = ('black', 'mean', 'random')
+
+# Folded into a key, each part's own. Crop and flip split theirs, as they did
+# before there was anything else.
+_RAND_AUGMENT, _ERASING, _CUTOUT = 1, 2, 3
+_ALTERNATING_FLIP = 0x666C6970
+# As torchvision: rectangles that are drawn until one fits into the image.
+_ERASING_TRIES = 10
+
+
+def alternating_flips(
+  seed: jax.Array, indices: jax.Array, epochs: jax.Array
+) -> jax.Array:
+  """Returns which images are mirrored when flips alternate: bool [B].
+
+  Each is mirrored or not at random in epoch 0, and the other way round in every
+  other epoch: two epochs show each image both ways (Jordan, 2024, arXiv
+  2404.00498, section 3.6).
+
+  Args:
+    seed: uint32 [], of the run.
+    indices: int32 [B], of examples in the data set.
+    epochs: int32 [B], in which they are seen, from 0.
+  """
+  key = jax.random.fold_in(jax.random.key(seed), _ALTERNATING_FLIP)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+  return jax.vmap(jax.random.bernoulli)(keys) ^ (epochs % 2 == 1)
+
+
+def crop(image: jax.Array, key: jax.Array, padding: int) -> jax.Array:
+  """Returns a random window of an image [H, W, C] with a black border.
+
+  Args:
+    image: uint8.
+    key: of the draw.
+    padding: pixels of the border on each side.
+  """
+  padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+  row, column = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+  return jax.lax.dynamic_slice(padded, (row, column, 0), image.shape)
+
+
+def _filled(
+  image: jax.Array,
+  key: jax.Array,
+  box: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+  fill: str,
+  mean: tuple[float, ...],
+) -> jax.Array:
+  """Fills a box (top, left, bottom, right; ends left out) of an image."""
+  height, width, channels = image.shape
+  top, left, bottom, right = box
+  rows, columns = jnp.arange(height), jnp.arange(width)
+  inside = ((rows >= top) & (rows < bottom))[:, None, None] & (
+    (columns >= left) & (columns < right)
+  )[None, :, None]
+  if fill == 'random':
+    value = jax.random.randint(key, image.shape, 0, 256).astype(jnp.uint8)
+  elif fill == 'mean':
+    # Those of the data set are of what the network sees, which may have other
+    # channels than what is stored.
+    if len(mean) != channels:
+      mean = (sum(mean) / len(mean),)
+    value = jnp.round(jnp.asarray(mean) * 255).astype(jnp.uint8)
+  else:
+    value = jnp.uint8(0)
+  return jnp.where(inside, value, image)
+
+
+def erase(
+  image: jax.Array,
+  key: jax.Array,
+  augment_config: ml_collections.ConfigDict,
+  mean: tuple[float, ...],
+) -> jax.Array:
+  """Random erasing: Zhong et al., 2017, arXiv 1708.04896.
+
+  With `erase_probability` one rectangle is filled, its part of the area uniform
+  in `erase_area`, height / width log-uniform in `erase_aspect`. Rectangles are
+  drawn until one fits; where ten do not, the image stays as it is.
+
+  Args:
+    image: uint8 [H, W, C].
+    key: of the draws.
+    augment_config: the `augment` section.
+    mean: of the pixels, in 0..1.
+  """
+  height, width, _ = image.shape
+  use_key, area_key, aspect_key, place_key, fill_key = jax.random.split(key, 5)
+  tries = (_ERASING_TRIES,)
+  low, high = augment_config.erase_area
+  area = height * width
+  area *= jax.random.uniform(area_key, tries, minval=low, maxval=high)
+  low, high = jnp.log(jnp.asarray(augment_config.erase_aspect))
+  aspect = jnp.exp(
+    jax.random.uniform(aspect_key, tries, minval=low, maxval=high)
+  )
+  heights = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
+  widths = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
+  fits = (heights < height) & (widths < width)
+  first = jnp.argmax(fits)
+  h, w = heights[first], widths[first]
+  is_used = fits[first] & jax.random.bernoulli(
+    use_key, augment_config.erase_probability
+  )
+  limits = jnp.maximum(jnp.stack([height - h, width - w]), 0) + 1
+  top, left = jax.random.randint(place_key, (2,), 0, limits)
+  box = (top, left, top + h, left + w)
+  erased = _filled(image, fill_key, box, augment_config.fill, mean)
+  return jnp.where(is_used, erased, image)
+
+
+def cut_out(
+  image: jax.Array,
+  key: jax.Array,
+  augment_config: ml_collections.ConfigDict,
+  mean: tuple[float, ...],
+) -> jax.Array:
+  """Cutout: DeVries and Taylor, 2017, arXiv 1708.04552.
+
+  A square of `cutout_size` pixels around a random one is filled; it may reach
+  over the border, so that less of the image is lost.
+  """
+  size = augment_config.cutout_size
+  place_key, fill_key = jax.random.split(key)
+  centre = jax.random.randint(place_key, (2,), 0, jnp.asarray(image.shape[:2]))
+  top, left = centre - size // 2
+  box = (top, left, top + size, left + size)
+  return _filled(image, fill_key, box, augment_config.fill, mean)
+
+
+def _parts(
+  augment_config: ml_collections.ConfigDict, mean: tuple[float, ...]
+) -> list[tuple[int, Callable[[jax.Array, jax.Array], jax.Array]]]:
+  """Returns what follows crop and flip, in order: key number, function."""
+  table = [
+    (
+      augment_config.rand_augment_ops,
+      _RAND_AUGMENT,
+      lambda image, key: rand_augment.rand_augment(image, key, augment_config),
+    ),
+    (
+      augment_config.erase_probability,
+      _ERASING,
+      lambda image, key: erase(image, key, augment_config, mean),
+    ),
+    (
+      augment_config.cutout_size,
+      _CUTOUT,
+      lambda image, key: cut_out(image, key, augment_config, mean),
+    ),
+  ]
+  return [(number, function) for is_on, number, function in table if is_on]
+
+
+def augment(
+  images: jax.Array,
+  keys: jax.Array,
+  augment_config: ml_collections.ConfigDict,
+  mean: tuple[float, ...] = (0.0,),
+  flips: jax.Array | None = None,
+) -> jax.Array:
+  """Changes each image by its own key, as the `augment` section says.
+
+  Random crop, flip, RandAugment, random erasing, cutout: in this order.
+
+  Args:
+    images: uint8 [B, H, W, C].
+    keys: [B] keys.
+    augment_config: the `augment` section.
+    mean: of pixels in 0..1, one number or one a channel, to fill with.
+    flips: bool [B] for `flip` 'alternating', made by `alternating_flips`.
+
+  Returns:
+    uint8 [B, H, W, C].
+  """
+  chex.assert_equal_shape_prefix([images, keys], 1)
+  padding, flip = augment_config.crop_padding, augment_config.flip
+  parts = _parts(augment_config, tuple(mean))
+  if not padding and flip == 'none' and not parts:
+    return images
+  if flip == 'alternating':
+    chex.assert_shape(flips, keys.shape)
+  else:
+    flips = jnp.zeros(keys.shape, bool)
+
+  def one(image: jax.Array, key: jax.Array, is_flipped: jax.Array) -> jax.Array:
+    crop_key, flip_key = jax.random.split(key)
+    if padding:
+      image = crop(image, crop_key, padding)
+    if flip == 'random':
+      is_flipped = jax.random.bernoulli(flip_key)
+    if flip != 'none':
+      image = jnp.where(is_flipped, image[:, ::-1], image)
+    for number, function in parts:
+      image = function(image, jax.random.fold_in(key, number))
+    return image
+
+  return jax.vmap(one)(images, keys, flips)

@@ -1,0 +1,221 @@
+"""RandAugment without operations on colour: Cubuk et al., 2019, 1909.13719.
+
+Geometric operations are rows of a table of matrices, so that an image is moved
+once whichever was drawn; operations on intensity are a table of functions that
+follow Pillow. A magnitude of 10 is the strongest setting of AutoAugment.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from googlenet.input.preprocess import LUMA
+
+MAX_MAGNITUDE = 10
+
+Matrix = list[list[jax.Array | float]]  # [2, 3]: (row, column, 1) -> (row, ...)
+
+_SHEAR, _TRANSLATE, _ROTATE, _BLEND = 0.3, 150 / 331, 30.0, 0.9
+# Of a neighbourhood, in thirteenths: Pillow's SMOOTH.
+_SMOOTH = ((1, 1, 1), (1, 5, 1), (1, 1, 1))
+
+
+# ---- Geometry: where the pixel of a place comes from, around the centre.
+
+
+def _shear_x(strength: jax.Array, side: int) -> Matrix:
+  del side
+  return [[1.0, 0.0, 0.0], [_SHEAR * strength, 1.0, 0.0]]
+
+
+def _shear_y(strength: jax.Array, side: int) -> Matrix:
+  del side
+  return [[1.0, _SHEAR * strength, 0.0], [0.0, 1.0, 0.0]]
+
+
+def _translate_x(strength: jax.Array, side: int) -> Matrix:
+  return [[1.0, 0.0, 0.0], [0.0, 1.0, _TRANSLATE * strength * side]]
+
+
+def _translate_y(strength: jax.Array, side: int) -> Matrix:
+  return [[1.0, 0.0, _TRANSLATE * strength * side], [0.0, 1.0, 0.0]]
+
+
+def _rotate(strength: jax.Array, side: int) -> Matrix:
+  del side
+  angle = math.radians(_ROTATE) * strength
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  return [[cos, -sin, 0.0], [sin, cos, 0.0]]
+
+
+# (strength in -1..1, side in pixels) -> matrix.
+GEOMETRY: dict[str, Callable[[jax.Array, int], Matrix]] = {
+  'shear_x': _shear_x,
+  'shear_y': _shear_y,
+  'translate_x': _translate_x,
+  'translate_y': _translate_y,
+  'rotate': _rotate,
+}
+
+
+def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
+  """Moves the pixels of an image, bilinear, black from outside.
+
+  Args:
+    image: float32 [H, W, C].
+    matrix: float32 [2, 3], (row, column, 1) of a pixel of the result, counted
+      from the centre, to the place in the image that it comes from.
+  """
+  height, width, _ = image.shape
+  centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
+  rows, columns = jnp.meshgrid(
+    jnp.arange(height) - centre[0], jnp.arange(width) - centre[1], indexing='ij'
+  )
+  places = jnp.stack([rows, columns, jnp.ones_like(rows)])
+  sources = jnp.einsum(
+    'ij,jhw->ihw', matrix, places, precision=jax.lax.Precision.HIGHEST
+  )
+  sources += centre[:, None, None]
+  return jax.vmap(
+    lambda plane: jax.scipy.ndimage.map_coordinates(
+      plane, list(sources), order=1, mode='constant'
+    ),
+    in_axes=-1,
+    out_axes=-1,
+  )(image)
+
+
+# ---- Intensity: float32 [H, W, C] of whole numbers 0..255, strength in -1..1.
+
+
+def _blend(image: jax.Array, degenerate: jax.Array, strength: jax.Array):
+  """Goes from an image away from, or nearer to, what it degenerates to."""
+  return degenerate + (1 + _BLEND * strength) * (image - degenerate)
+
+
+def _identity(image: jax.Array, strength: jax.Array) -> jax.Array:
+  del strength
+  return image
+
+
+def _autocontrast(image: jax.Array, strength: jax.Array) -> jax.Array:
+  del strength
+  low, high = image.min((0, 1)), image.max((0, 1))
+  spread = jnp.where(high > low, high - low, 255.0)
+  return jnp.where(high > low, (image - low) * (255.0 / spread), image)
+
+
+def _equalize(image: jax.Array, strength: jax.Array) -> jax.Array:
+  del strength
+
+  def one(plane: jax.Array) -> jax.Array:
+    x = plane.astype(jnp.int32)
+    counts = jnp.zeros(256, jnp.int32).at[x].add(1)
+    step = (plane.size - counts[x.max()]) // 255
+    below = jnp.cumsum(counts) - counts
+    table = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
+    return jnp.where(step > 0, table[x], plane)
+
+  return jax.vmap(one, in_axes=-1, out_axes=-1)(image)
+
+
+def _brightness(image: jax.Array, strength: jax.Array) -> jax.Array:
+  return _blend(image, jnp.zeros_like(image), strength)
+
+
+def _contrast(image: jax.Array, strength: jax.Array) -> jax.Array:
+  grey = image
+  if image.shape[-1] == len(LUMA):
+    grey = jnp.round(jnp.sum(image * jnp.asarray(LUMA), -1))
+  grey = jnp.floor(grey.mean() + 0.5)
+  return _blend(image, jnp.full_like(image, grey), strength)
+
+
+def _sharpness(image: jax.Array, strength: jax.Array) -> jax.Array:
+  height, width, _ = image.shape
+  if min(height, width) < 3:
+    return image
+  smooth = sum(
+    weight / 13 * image[i : height - 2 + i, j : width - 2 + j]
+    for i, row in enumerate(_SMOOTH)
+    for j, weight in enumerate(row)
+  )
+  # Pillow's filter leaves the outermost pixels alone.
+  degenerate = image.at[1:-1, 1:-1].set(jnp.round(smooth))
+  return _blend(image, degenerate, strength)
+
+
+def _posterize(image: jax.Array, strength: jax.Array) -> jax.Array:
+  bits = 8 - jnp.round(4 * jnp.abs(strength))
+  step = 2.0 ** (8 - bits)
+  return jnp.floor(image / step) * step
+
+
+def _solarize(image: jax.Array, strength: jax.Array) -> jax.Array:
+  threshold = 256 * (1 - jnp.abs(strength))
+  return jnp.where(image < threshold, image, 255 - image)
+
+
+INTENSITY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+  'identity': _identity,
+  'autocontrast': _autocontrast,
+  'equalize': _equalize,
+  'brightness': _brightness,
+  'contrast': _contrast,
+  'sharpness': _sharpness,
+  'posterize': _posterize,
+  'solarize': _solarize,
+}
+OPERATIONS = (*GEOMETRY, *INTENSITY)
+# Geometric operations leave intensities alone, and the other way round.
+_INTENSITY_OF = [0] * len(GEOMETRY) + list(range(len(INTENSITY)))
+
+
+def apply(image: jax.Array, op: jax.Array, strength: jax.Array) -> jax.Array:
+  """Applies one operation.
+
+  Args:
+    image: uint8 [H, W, C].
+    op: int32 [], a place in `OPERATIONS`.
+    strength: float32 [], from -1 to 1; the sign is a direction.
+  """
+  x = image.astype(jnp.float32)
+  height, width, _ = image.shape
+  identity = np.eye(2, 3, dtype=np.float32)
+  matrices = [
+    jnp.asarray(make(strength, height if name == 'translate_y' else width))
+    for name, make in GEOMETRY.items()
+  ] + [identity] * len(INTENSITY)
+  moved = warp(x, jnp.stack(matrices)[op])
+  is_geometric = op < len(GEOMETRY)
+  x = jnp.where(is_geometric, moved, x)
+  x = jax.lax.switch(
+    jnp.asarray(_INTENSITY_OF)[op], list(INTENSITY.values()), x, strength
+  )
+  return jnp.round(jnp.clip(x, 0, 255)).astype(jnp.uint8)
+
+
+def rand_augment(
+  image: jax.Array,
+  key: jax.Array,
+  augment_config: ml_collections.ConfigDict,
+) -> jax.Array:
+  """Applies `rand_augment_ops` random operations, one after another.
+
+  Args:
+    image: uint8 [H, W, C].
+    key: of the draws.
+    augment_config: the `augment` section; `rand_augment_magnitude` is the
+      strength of all, in tenths, its sign random.
+  """
+  size = augment_config.rand_augment_magnitude / MAX_MAGNITUDE
+  for place in range(augment_config.rand_augment_ops):
+    op_key, sign_key = jax.random.split(jax.random.fold_in(key, place))
+    op = jax.random.randint(op_key, (), 0, len(OPERATIONS))
+    sign = jnp.where(jax.random.bernoulli(sign_key), 1.0, -1.0)
+    image = apply(image, op, sign * size)
+  return image

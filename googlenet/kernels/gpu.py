@@ -1,0 +1,234 @@
+"""Fast forms of the primitive operations for GPUs, in [B, H, W, C].
+
+cuDNN computes the convolutions, as for the plain forms. Around its calls:
+
+* Bias and ReLU run inside a convolution. XLA puts them there only where nothing
+  else uses the sum before ReLU, so the gradient of ReLU looks at its output.
+* The 1x1 convolutions of one input are one: it is read once, in each direction.
+* The first convolution has too few input channels for tensor cores. It is
+  computed as a denser one on blocks of pixels (space to depth), whose output
+  the pooling behind it takes as it is.
+* Pooling is that of gpu_pooling.py.
+* Bias gradients are summed in float32, whatever the dtype of the maps.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from googlenet.kernels import gpu_pooling, xla
+from googlenet.kernels.padding import Padding, placement
+from googlenet.kernels.xla import (  # noqa: F401
+  avg_pool,
+  enter,
+  global_mean,
+  leave,
+  lrn,
+)
+from googlenet.runtime.backend import GPU_OPTIONS, REPRODUCIBLE_OPTIONS
+
+Array = jax.Array
+
+COMPILER_OPTIONS = REPRODUCIBLE_OPTIONS + GPU_OPTIONS
+
+# Up to this many input channels a strided convolution is packed.
+_FEW_CHANNELS = 4
+# Pixels along the side of a block of input, and of output.
+_BLOCK_IN, _BLOCK_OUT = 4, 2
+
+
+# ---- The packed convolution.
+
+
+def _fits_packing(
+  sizes: tuple[int, int],
+  channels: int,
+  kernel: tuple[int, int],
+  stride: int,
+  padding: Padding,
+) -> bool:
+  """Whether blocks of output depend on their own and adjacent blocks alone.
+
+  Args:
+    sizes: (H, W) of the input.
+    channels: of the input.
+    kernel: height and width of the weights.
+    stride: of the convolution.
+    padding: of the convolution, as in `padding.placement`.
+  """
+  if channels > _FEW_CHANNELS or stride != 2 or max(kernel) < 5:
+    return False
+  if any(size % _BLOCK_IN for size in sizes):
+    return False
+  for size, taps in zip(sizes, kernel, strict=True):
+    out, low, _ = placement(size, taps, stride, padding)
+    # The second pixel of a block begins two pixels behind the first.
+    reach = stride * (_BLOCK_OUT - 1) + taps - 1 - low
+    if 2 * out != size or low > _BLOCK_IN or reach >= 2 * _BLOCK_IN:
+      return False
+  return True
+
+
+def _pack_images(x: Array) -> Array:
+  """[B, 4 h, 4 w, C] -> [B, h, w, 16 C]."""
+  batch, height, width, channels = x.shape
+  n = _BLOCK_IN
+  x = x.reshape(batch, height // n, n, width // n, n, channels)
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(batch, height // n, width // n, n * n * channels)
+
+
+def _unpack(y: Array) -> Array:
+  """[B, h, w, 4 K] -> [B, 2 h, 2 w, K]."""
+  batch, height, width, channels = y.shape
+  n = _BLOCK_OUT
+  channels //= n * n
+  y = y.reshape(batch, height, width, n, n, channels)
+  y = y.transpose(0, 1, 3, 2, 4, 5)
+  return y.reshape(batch, n * height, n * width, channels)
+
+
+def _tap_places(taps: int, low: int) -> np.ndarray:
+  """Returns which tap lies where along one axis: 0 or 1, [2, 3, 4, taps].
+
+  Args:
+    taps: of the kernel.
+    low: padding before the first pixel.
+
+  Returns:
+    For each output pixel of a block, each of three blocks of input from the
+    one before it on, and each pixel of that block, whether it is under a tap.
+  """
+  places = np.zeros((_BLOCK_OUT, 3, _BLOCK_IN, taps), np.float32)
+  for out, block, pixel in np.ndindex(places.shape[:3]):
+    tap = _BLOCK_IN * (block - 1) + pixel - 2 * out + low
+    if 0 <= tap < taps:
+      places[out, block, pixel, tap] = 1
+  return places
+
+
+def _pack_weights(
+  w: Array, sizes: tuple[int, int], stride: int, padding: Padding
+) -> Array:
+  """[kh, kw, C, K] -> [3, 3, 16 C, 4 K]: the same sums, on blocks."""
+  rows, columns = (
+    _tap_places(taps, placement(size, taps, stride, padding).low)
+    for size, taps in zip(sizes, w.shape[:2], strict=True)
+  )
+  # Each sum has one term that is not zero: nothing is rounded.
+  packed = jnp.einsum(
+    'adir,bejs,rsck->deijcabk',
+    rows.astype(w.dtype),
+    columns.astype(w.dtype),
+    w,
+    precision='highest',
+  )
+  return packed.reshape(
+    3, 3, _BLOCK_IN**2 * w.shape[2], _BLOCK_OUT**2 * w.shape[3]
+  )
+
+
+def _packed_conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
+  """The convolution with its output packed: [B, h, w, 4 K]."""
+  packed = _pack_weights(w, x.shape[1:3], stride, padding)
+  return xla.conv(_pack_images(x), packed)
+
+
+def _is_packed(x: Array, w: Array, stride: int, padding: Padding) -> bool:
+  return _fits_packing(x.shape[1:3], x.shape[-1], w.shape[:2], stride, padding)
+
+
+# ---- Convolution, bias, ReLU.
+
+
+def conv(
+  x: Array, w: Array, stride: int = 1, padding: Padding = 'SAME'
+) -> Array:
+  """[B, H, W, C_in] * [kh, kw, C_in, C_out] -> [B, H', W', C_out]."""
+  if _is_packed(x, w, stride, padding):
+    return _unpack(_packed_conv(x, w, stride, padding))
+  return xla.conv(x, w, stride, padding)
+
+
+@jax.custom_vjp
+def bias_relu(x: Array, b: Array) -> Array:
+  """relu(x + b) for `b` [C]."""
+  return jnp.maximum(x + b.astype(x.dtype), 0)
+
+
+def _bias_relu_forward(x, b):
+  # Without the barrier XLA turns y > 0 into x + b > 0, a second use of the sum.
+  y = lax.optimization_barrier(bias_relu(x, b))
+  return y, (y, b)
+
+
+def _bias_relu_backward(saved, dy):
+  y, b = saved
+  dx = jnp.where(y > 0, dy, jnp.zeros((), dy.dtype))
+  wide = jnp.promote_types(dy.dtype, jnp.float32)
+  db = jnp.sum(dx, axis=tuple(range(dx.ndim - 1)), dtype=wide)
+  return dx, db.astype(b.dtype)
+
+
+bias_relu.defvjp(_bias_relu_forward, _bias_relu_backward)
+
+
+def conv_bias_relu(
+  x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = 'SAME'
+) -> Array:
+  """relu(conv(x, w) + b)."""
+  return bias_relu(conv(x, w, stride, padding), b)
+
+
+def _split(y: Array, ws: Sequence[Array]) -> list[Array]:
+  ends = np.cumsum([w.shape[-1] for w in ws])[:-1]
+  return jnp.split(y, ends, axis=-1)
+
+
+def conv_1x1s(x: Array, ws: Sequence[Array]) -> list[Array]:
+  """1x1 convolutions of one input as one: [B, H, W, C_i] each."""
+  return _split(conv(x, jnp.concatenate(ws, axis=-1)), ws)
+
+
+def conv_1x1s_bias_relu(
+  x: Array, ws: Sequence[Array], bs: Sequence[Array]
+) -> list[Array]:
+  """The same with bias and ReLU."""
+  w, b = jnp.concatenate(ws, axis=-1), jnp.concatenate(bs)
+  return _split(conv_bias_relu(x, w, b), ws)
+
+
+# ---- Pooling.
+
+
+def max_pool(
+  x: Array, window: int = 3, stride: int = 2, padding: Padding = 'SAME'
+) -> Array:
+  """[B, H, W, C] -> [B, H', W', C], maximum of square windows."""
+  windows = gpu_pooling.make_windows(x.shape[1:3], window, stride, padding)
+  return gpu_pooling.max_pool(x, windows)
+
+
+def conv_bias_relu_max_pool(
+  x: Array,
+  w: Array,
+  b: Array,
+  stride: int = 1,
+  padding: Padding = 'SAME',
+  pool: tuple[int, int, Padding] = (3, 2, 'SAME'),
+) -> Array:
+  """max_pool(relu(conv(x, w) + b)): the three commute, so pool first."""
+  sizes = tuple(
+    placement(size, taps, stride, padding).out
+    for size, taps in zip(x.shape[1:3], w.shape[:2], strict=True)
+  )
+  is_packed = _is_packed(x, w, stride, padding) and (
+    gpu_pooling.fits_packed(sizes, *pool)
+  )
+  form = _packed_conv if is_packed else conv
+  windows = gpu_pooling.make_windows(sizes, *pool, is_packed=is_packed)
+  y = form(x, w, stride, padding)
+  return gpu_pooling.max_pool_bias_relu(y, b, windows)

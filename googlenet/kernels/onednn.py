@@ -1,0 +1,364 @@
+"""Fast forms of the primitive operations for CPUs whose XLA has oneDNN.
+
+oneDNN is the library that PyTorch computes with on CPUs. XLA calls it for
+convolutions and matrix products if a program is compiled with
+`COMPILER_OPTIONS`; compiled without, everything here is right, but slow.
+Around its calls:
+
+* Bias and ReLU follow their convolution directly, so that both run inside it.
+* Of all the gradients of a convolution, XLA can hand only that of the input to
+  oneDNN, as a convolution with flipped weights. For the weights' it is a matrix
+  product over im2col columns (Chellapilla et al. 2006).
+* Pooling is that of pooling.py.
+
+`optimization_barrier` keeps XLA from fusing the building of columns into its
+consumers, which would repeat that work for each of them, and from folding
+flipped weights into a convolution that oneDNN does not know.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from googlenet.kernels import pooling
+from googlenet.kernels.padding import Padding, pads, placement
+from googlenet.kernels.pooling import tap
+from googlenet.kernels.xla import (  # noqa: F401
+  avg_pool,
+  enter,
+  global_mean,
+  leave,
+  lrn,
+)
+from googlenet.runtime.compilation import compile_with
+
+Array = jax.Array
+
+COMPILER_OPTIONS = (
+  ('xla_cpu_experimental_onednn_custom_call', True),
+  # XLA's other library of kernels (YNNPACK) goes first unless it is left out.
+  ('xla_cpu_experimental_ynn_fusion_type', ''),
+  # The default order of operations is for many cores: it builds the columns of
+  # all layers early and keeps them until their gradients come.
+  ('xla_cpu_scheduler_type', 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'),
+)
+# Height and width of [B, H, W, C].
+_AXES = (1, 2)
+# Up to this many input channels, rows of channels are too short to copy fast;
+# columns are then built with the image's width as the fastest axis.
+_FEW_CHANNELS = 8
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+@functools.cache
+def is_available(dtype: jnp.dtype) -> bool:
+  """Whether XLA compiles a convolution of this dtype to a call of oneDNN.
+
+  It does on x86 from JAX 0.12 on; in bfloat16 only where the processor computes
+  in it.
+  """
+  image = jax.ShapeDtypeStruct((8, 8, 8, 16), dtype)
+  weight = jax.ShapeDtypeStruct((3, 3, 16, 16), dtype)
+  lowered = jax.jit(_plain_conv, static_argnums=(2, 3)).lower(
+    image, weight, 1, 'SAME'
+  )
+  try:
+    compiled = compile_with(COMPILER_OPTIONS, lowered)
+  except jax.errors.JaxRuntimeError:  # it knows no such option
+    return False
+  return '__onednn$convolution' in compiled.as_text()
+
+
+# ---- Convolution.
+
+
+def _plain_conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
+  padded = pads(x.shape[1:3], w.shape[:2], stride, padding)
+  return _padded_conv(x, w, stride, padded)
+
+
+def _padded_conv(
+  x: Array, w: Array, stride: int, padded: list[tuple[int, int]]
+) -> Array:
+  if any(k > n for k, n in zip(w.shape[:2], x.shape[1:3], strict=True)):
+    # XLA hands only kernels that fit into the image to oneDNN.
+    places = {
+      axis: (-low, low + x.shape[axis] + high)
+      for axis, (low, high) in zip(_AXES, padded, strict=True)
+    }
+    x, padded = lax.optimization_barrier(tap(x, places)), [(0, 0), (0, 0)]
+  return lax.conv_general_dilated(
+    x,
+    w.astype(x.dtype),
+    window_strides=(stride, stride),
+    padding=padded,
+    dimension_numbers=_LAYOUT,
+  )
+
+
+def _rows(x: Array) -> Array:
+  """[..., C] -> [rows, C]."""
+  return x.reshape(-1, x.shape[-1])
+
+
+def _shifts(
+  x: Array,
+  axes: tuple[int, int],
+  kernel: tuple[int, int],
+  stride: int,
+  padding: Padding,
+) -> list[Array]:
+  """What lies under each tap of a kernel: kh * kw arrays."""
+  places = []
+  for axis, taps in zip(axes, kernel, strict=True):
+    out, low, _ = placement(x.shape[axis], taps, stride, padding)
+    places.append([(t - low, out) for t in range(taps)])
+  return [
+    tap(x, {axes[0]: row, axes[1]: column}, stride)
+    for row in places[0]
+    for column in places[1]
+  ]
+
+
+def _columns(x: Array, kernel: tuple[int, int], padding: Padding) -> Array:
+  """im2col at stride 1: [B, H, W, C] -> [B, H', W', kh * kw * C].
+
+  One gather: shifts and their concatenation are ten programs for LLVM to
+  compile for each layer, and hardly faster.
+  """
+  batch, _, _, channels = x.shape
+  heights, widths = (
+    placement(x.shape[axis], taps, 1, padding)
+    for axis, taps in zip(_AXES, kernel, strict=True)
+  )
+  padded = {
+    axis: (-place.low, place.low + x.shape[axis] + place.high)
+    for axis, place in zip(_AXES, (heights, widths), strict=True)
+  }
+  pixels = lax.optimization_barrier(tap(x, padded))
+  # Where each tap of each window lies among the pixels of a padded image.
+  rows = np.arange(heights.out)[:, None, None, None]
+  rows = rows + np.arange(kernel[0])[:, None]
+  columns = np.arange(widths.out)[:, None, None] + np.arange(kernel[1])
+  places = rows * pixels.shape[2] + columns
+  pixels = pixels.reshape(batch, -1, channels)
+  columns = pixels.at[:, places.reshape(-1)].get(mode='promise_in_bounds')
+  columns = columns.reshape(batch, heights.out, widths.out, -1)
+  return lax.optimization_barrier(columns)
+
+
+def _few_columns(
+  x: Array, kernel: tuple[int, int], stride: int, padding: Padding
+) -> Array:
+  """im2col for few channels: [B, H, W, C] -> [kh * kw * C, B * H' * W']."""
+  planes = lax.optimization_barrier(x.transpose(3, 0, 1, 2))
+  columns = jnp.stack(_shifts(planes, (2, 3), kernel, stride, padding))
+  columns = columns.reshape(kernel[0] * kernel[1] * x.shape[-1], -1)
+  return lax.optimization_barrier(columns)
+
+
+def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
+  """Sums products over one axis of each.
+
+  oneDNN sums in float32 and rounds once, to the dtype of the operands. XLA
+  hands it no product of bfloat16 that is to stay float32.
+  """
+  return lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())))
+
+
+def _weight_gradient(
+  x: Array, dy: Array, w: Array, stride: int, padding: Padding
+) -> Array:
+  kernel, c_in = w.shape[:2], w.shape[2]
+  if c_in <= _FEW_CHANNELS:
+    columns = _few_columns(x, kernel, stride, padding)
+    dw = _dot(columns, _rows(dy), 1, 0)
+  elif kernel == (1, 1) and (
+    pads(x.shape[1:3], kernel, stride, padding) == [(0, 0), (0, 0)]
+  ):
+    dw = _dot(_rows(x[:, ::stride, ::stride]), _rows(dy), 0, 0)
+  elif max(kernel) == 3 and stride == 1:
+    dw = _dot(_rows(dy), _rows(_columns(x, kernel, padding)), 0, 0).T
+  else:
+    # Few channels and a large kernel: transposing x and dy for a convolution
+    # of theirs costs less than k * k copies of x.
+    shape = jax.ShapeDtypeStruct(w.shape, x.dtype)
+    plain = functools.partial(_plain_conv, x, stride=stride, padding=padding)
+    (dw,) = jax.linear_transpose(plain, shape)(dy)
+  return dw.reshape(w.shape).astype(w.dtype)
+
+
+def _input_gradient(
+  x: Array, dy: Array, w: Array, stride: int, padding: Padding
+) -> Array:
+  if stride > 1:
+    # The stem, whose input gradient training never asks for, and reductions:
+    # XLA's own form.
+    plain = functools.partial(_plain_conv, w=w, stride=stride, padding=padding)
+    return jax.linear_transpose(plain, x)(dy)[0]
+  flipped = w[::-1, ::-1].transpose(0, 1, 3, 2)
+  # As far from the edge as the forward pass leaves of the kernel.
+  padded = [
+    (k - 1 - low, k - 1 - high)
+    for k, (low, high) in zip(
+      w.shape[:2], pads(x.shape[1:3], w.shape[:2], 1, padding), strict=True
+    )
+  ]
+  return _padded_conv(dy, lax.optimization_barrier(flipped), 1, padded)
+
+
+def _gradients(
+  x: Array, dy: Array, w: Array, stride: int, padding: Padding
+) -> tuple[Array, Array]:
+  return (
+    _input_gradient(x, dy, w, stride, padding),
+    _weight_gradient(x, dy, w, stride, padding),
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv(
+  x: Array, w: Array, stride: int = 1, padding: Padding = 'SAME'
+) -> Array:
+  """[B, H, W, C_in] * [kh, kw, C_in, C_out] -> [B, H', W', C_out]."""
+  return _plain_conv(x, w, stride, padding)
+
+
+conv.defvjp(
+  lambda x, w, stride, padding: (_plain_conv(x, w, stride, padding), (x, w)),
+  lambda stride, padding, saved, dy: _gradients(
+    saved[0], dy, saved[1], stride, padding
+  ),
+)
+
+
+# ---- Bias, rectifier, pooling.
+
+
+def _bias_relu(x: Array, b: Array) -> Array:
+  return jnp.maximum(x + b.astype(x.dtype), 0)
+
+
+def _masked(y: Array, dy: Array) -> Array:
+  """dy where y, a rectifier's output, is positive, and 0 elsewhere."""
+  if y.dtype.itemsize == 2:
+    # As integers, for the reason that pooling.py gives.
+    is_positive = lax.bitcast_convert_type(y, jnp.int16) > 0
+  else:
+    is_positive = y > 0
+  masked = jnp.where(is_positive, dy, jnp.zeros((), dy.dtype))
+  return lax.optimization_barrier(masked)
+
+
+def _bias_gradient(dy: Array, b: Array) -> Array:
+  """The sum over rows, as a product with ones."""
+  rows = _rows(dy)
+  ones = jnp.ones((1, rows.shape[0]), rows.dtype)
+  return _dot(ones, rows, 1, 0)[0].astype(b.dtype)
+
+
+@jax.custom_vjp
+def bias_relu(x: Array, b: Array) -> Array:
+  """relu(x + b) for `b` [C]."""
+  return _bias_relu(x, b)
+
+
+def _bias_relu_forward(x, b):
+  y = _bias_relu(x, b)
+  return y, (y, b)
+
+
+def _bias_relu_backward(saved, dy):
+  y, b = saved
+  dy = _masked(y, dy)
+  return dy, _bias_gradient(dy, b)
+
+
+bias_relu.defvjp(_bias_relu_forward, _bias_relu_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def conv_bias_relu(
+  x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = 'SAME'
+) -> Array:
+  """relu(conv(x, w) + b)."""
+  return _bias_relu(_plain_conv(x, w, stride, padding), b)
+
+
+def _conv_bias_relu_forward(x, w, b, stride, padding):
+  y = _bias_relu(_plain_conv(x, w, stride, padding), b)
+  return y, (x, w, b, y)
+
+
+def _conv_bias_relu_backward(stride, padding, saved, dy):
+  x, w, b, y = saved
+  dy = _masked(y, dy)
+  return *_gradients(x, dy, w, stride, padding), _bias_gradient(dy, b)
+
+
+conv_bias_relu.defvjp(_conv_bias_relu_forward, _conv_bias_relu_backward)
+
+
+def _ends(ws: Sequence[Array]) -> list[int]:
+  return [sum(w.shape[-1] for w in ws[:i]) for i in range(1, len(ws))]
+
+
+def conv_1x1s(x: Array, ws: Sequence[Array]) -> list[Array]:
+  """1x1 convolutions of one input as one: [B, H, W, C_i] each."""
+  return jnp.split(conv(x, jnp.concatenate(ws, axis=-1)), _ends(ws), axis=-1)
+
+
+def conv_1x1s_bias_relu(
+  x: Array, ws: Sequence[Array], bs: Sequence[Array]
+) -> list[Array]:
+  """The same with bias and ReLU."""
+  y = conv_bias_relu(x, jnp.concatenate(ws, axis=-1), jnp.concatenate(bs))
+  return jnp.split(y, _ends(ws), axis=-1)
+
+
+def max_pool(
+  x: Array, window: int = 3, stride: int = 2, padding: Padding = 'SAME'
+) -> Array:
+  """[B, H, W, C] -> [B, H', W', C], maximum of square windows."""
+  return pooling.max_pool(x, _AXES, window, stride, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def conv_bias_relu_max_pool(
+  x: Array,
+  w: Array,
+  b: Array,
+  stride: int = 1,
+  padding: Padding = 'SAME',
+  pool: tuple[int, int, Padding] = (3, 2, 'SAME'),
+) -> Array:
+  """max_pool(relu(conv(x, w) + b)) with a pool of (window, stride, padding)."""
+  return _conv_bias_relu_max_pool_forward(x, w, b, stride, padding, pool)[0]
+
+
+def _conv_bias_relu_max_pool_forward(x, w, b, stride, padding, pool):
+  y, winners = pooling.pool(
+    _bias_relu(_plain_conv(x, w, stride, padding), b), _AXES, *pool
+  )
+  return y, (x, w, b, y, winners)
+
+
+def _conv_bias_relu_max_pool_backward(stride, padding, pool, saved, dy):
+  x, w, b, y, winners = saved
+  # The winner of a window was rectified to zero only if the maximum is zero:
+  # the mask of the small map says it all.
+  dy = _masked(y, dy)
+  db = _bias_gradient(dy, b)
+  width = placement(x.shape[2], w.shape[1], stride, padding).out
+  dy = pooling.unpool(dy, winners, _AXES, width, *pool)
+  dy = lax.optimization_barrier(dy)
+  return *_gradients(x, dy, w, stride, padding), db
+
+
+conv_bias_relu_max_pool.defvjp(
+  _conv_bias_relu_max_pool_forward, _conv_bias_relu_max_pool_backward
+)

@@ -1,0 +1,1 @@
+"""The network: rows of data, and the Haiku modules that compute them."""

@@ -1,0 +1,225 @@
+"""GoogLeNet: Table 1 of Szegedy et al., 2014 (arXiv 1409.4842), and its kin."""
+
+from googlenet.kernels.padding import Padding
+from googlenet.model import blocks
+from googlenet.model.blocks import MakeBlock, Widths
+from googlenet.model.rows import (
+  AdaptiveAvgPool,
+  Architecture,
+  AuxHead,
+  AvgPool,
+  Block,
+  Conv,
+  ConvLayer,
+  Dense,
+  Dropout,
+  Flatten,
+  LocalResponseNorm,
+  MaxPool,
+  Stage,
+)
+
+# fmt: off
+# The nine blocks of Table 1, by stage, with their `Widths`: 1x1, 3x3
+# reduce, 3x3, 5x5 reduce, 5x5, pool projection.
+TABLE_1 = {
+  'stage_3': (
+    ('inception_3a', 64, 96, 128, 16, 32, 32),
+    ('inception_3b', 128, 128, 192, 32, 96, 64),
+  ),
+  'stage_4': (
+    ('inception_4a', 192, 96, 208, 16, 48, 64),
+    ('inception_4b', 160, 112, 224, 24, 64, 64),
+    ('inception_4c', 128, 128, 256, 24, 64, 64),
+    ('inception_4d', 112, 144, 288, 32, 64, 64),
+    ('inception_4e', 256, 160, 320, 32, 128, 128),
+  ),
+  'stage_5': (
+    ('inception_5a', 256, 160, 320, 32, 128, 128),
+    ('inception_5b', 384, 192, 384, 48, 128, 128),
+  ),
+}
+# fmt: on
+
+
+def stem(
+  padding: Padding = 'SAME', pool: MaxPool | None = None
+) -> tuple[Stage, Stage]:
+  """Stages 1 and 2: from the image to 1/8 of its side."""
+  pool = pool or MaxPool()
+  return (
+    Stage(
+      'stage_1',
+      (
+        ConvLayer('conv_1', (Conv('conv_7x7', 64, 7, 2, padding),)),
+        pool,
+        LocalResponseNorm(),
+      ),
+    ),
+    Stage(
+      'stage_2',
+      (
+        ConvLayer(
+          'conv_2',
+          (Conv('conv_3x3_reduce', 64, 1), Conv('conv_3x3', 192, 3)),
+        ),
+        LocalResponseNorm(),
+        pool,
+      ),
+    ),
+  )
+
+
+def inception_stages(
+  make: tuple[MakeBlock, MakeBlock, MakeBlock],
+  after: tuple[tuple[MaxPool | Block, ...], ...],
+) -> tuple[Stage, ...]:
+  """Stages 3 to 5: the rows of Table 1.
+
+  Args:
+    make: the function that turns a row of the table into a block, by stage.
+    after: what follows the blocks of each stage.
+  """
+  return tuple(
+    Stage(stage, (*(block(row[0], Widths(*row[1:])) for row in rows), *rest))
+    for (stage, rows), block, rest in zip(
+      TABLE_1.items(), make, after, strict=True
+    )
+  )
+
+
+def googlenet(
+  block: MakeBlock = blocks.inception,
+  stem_padding: Padding = 'SAME',
+  pool: MaxPool | None = None,
+  last_pool: MaxPool | None = None,
+) -> tuple[Stage, ...]:
+  """The five stages with one kind of block."""
+  pool = pool or MaxPool()
+  return (
+    *stem(stem_padding, pool),
+    *inception_stages((block,) * 3, ((pool,), (last_pool or pool,), ())),
+  )
+
+
+def aux_heads(
+  pool: AvgPool | AdaptiveAvgPool,
+) -> tuple[AuxHead, AuxHead]:
+  """The two auxiliary classifiers of section 5, with another pooling."""
+  ops = (pool, Conv('conv_1x1', 128, 1), Flatten(), Dense('fc', 1024))
+  return (
+    AuxHead('aux_1', 'inception_4a', (*ops, Dropout(0.7))),
+    AuxHead('aux_2', 'inception_4d', (*ops, Dropout(0.7))),
+  )
+
+
+# As in the paper and in Caffe's model, except that no padding is given for the
+# pooling: the 14x14 map at 224 pixels becomes 4x4, the 6x6 at 96 1x1.
+PAPER_HEADS = aux_heads(AvgPool(5, 3, 'VALID'))
+
+# The network of the textbooks: no auxiliary heads, no LRN, no dropout.
+PLAIN = Architecture(googlenet(), aux_heads=PAPER_HEADS)
+
+# Table 1 and Caffe's bvlc_googlenet.
+PAPER = Architecture(
+  googlenet(stem_padding=3, pool=MaxPool(padding='CEIL')),
+  aux_heads=PAPER_HEADS,
+  uses_aux_heads=True,
+  normalization='lrn',
+  dropout=0.4,
+  initializer='caffe',
+)
+
+# torchvision.models.googlenet with its deviations: batch norm, 3x3 in place of
+# 5x5, a last pooling of 2x2, heads on a 4x4 map whatever the image.
+TORCHVISION = Architecture(
+  googlenet(
+    blocks.inception_3x3,
+    stem_padding=3,
+    pool=MaxPool(padding='CEIL'),
+    last_pool=MaxPool(2, 2, 'CEIL'),
+  ),
+  aux_heads=aux_heads(AdaptiveAvgPool(4)),
+  uses_aux_heads=True,
+  normalization='batch',
+  dropout=0.2,
+)
+
+# Ioffe and Szegedy, 2015 (arXiv 1502.03167): batch norm, no LRN, no dropout.
+BN = Architecture(googlenet(), aux_heads=PAPER_HEADS, normalization='batch')
+
+# The same with the 3x3 pairs of their network (figure 5) in place of 5x5.
+INCEPTION_V2 = Architecture(
+  googlenet(blocks.inception_v2),
+  aux_heads=PAPER_HEADS,
+  normalization='batch',
+)
+
+# The blocks A, B, C and the grid reductions of Inception v3 (Szegedy et al.,
+# 2015, arXiv 1512.00567) at the widths of Table 1.
+FACTORIZED = Architecture(
+  (
+    *stem(),
+    *inception_stages(
+      (blocks.inception_a, blocks.inception_b, blocks.inception_c),
+      (
+        (blocks.grid_reduction('reduction_3', 64, 96, 32, 64),),
+        (blocks.grid_reduction('reduction_4', 128, 192, 64, 96),),
+        (),
+      ),
+    ),
+  ),
+  aux_heads=PAPER_HEADS,
+  normalization='batch',
+)
+
+# Residual Inception blocks (arXiv 1602.07261) at the widths of Table 1.
+RESIDUAL = Architecture(
+  googlenet(blocks.inception_residual),
+  aux_heads=PAPER_HEADS,
+  normalization='batch',
+)
+
+# For the native 28x28 of MNIST and its kin: a stem that halves once, not three
+# times, and no pooling after stage 4, so that the last map is 4x4.
+FMNIST28 = Architecture(
+  (
+    Stage(
+      'stage_1',
+      (ConvLayer('conv_1', (Conv('conv_3x3', 64, 3),)), MaxPool()),
+    ),
+    stem()[1],
+    *inception_stages((blocks.inception,) * 3, ((MaxPool(),), (), ())),
+  ),
+  normalization='batch',
+)
+
+# The same rows, few and thin: for tests, tutorials and debugging.
+TINY = Architecture(
+  (
+    Stage(
+      'stage_1',
+      (
+        ConvLayer('conv_1', (Conv('conv_7x7', 8, 7, stride=2),)),
+        MaxPool(),
+        LocalResponseNorm(),
+      ),
+    ),
+    Stage(
+      'stage_2', (blocks.inception('inception_2a', Widths(8, 8, 12, 4, 4, 4)),)
+    ),
+  ),
+  aux_heads=(
+    AuxHead(
+      'aux_1',
+      'inception_2a',
+      (
+        AvgPool(2, 2, 'VALID'),
+        Conv('conv_1x1', 4, 1),
+        Flatten(),
+        Dense('fc', 8),
+        Dropout(0.7),
+      ),
+    ),
+  ),
+)

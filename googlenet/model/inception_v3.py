@@ -1,0 +1,193 @@
+"""Inception v3, layer by layer as torchvision.models.inception_v3 has it.
+
+Szegedy et al., 2015 (arXiv 1512.00567), Table 1, in the form of TF-slim from
+which the published weights come: 299x299, 23.8 M parameters.
+"""
+
+from googlenet.model.rows import (
+  AdaptiveAvgPool,
+  Architecture,
+  AuxHead,
+  AvgPool,
+  Block,
+  Branch,
+  Conv,
+  ConvLayer,
+  Flatten,
+  Fork,
+  MaxPool,
+  Stage,
+)
+
+_POOL = MaxPool(3, 2, 'VALID')
+
+
+def _pool_proj(width: int) -> Branch:
+  return (
+    AvgPool(3, 1, 'SAME', count_padding=True),
+    Conv('pool_proj', width, 1),
+  )
+
+
+def _a(name: str, pool_proj: int) -> Block:
+  """35x35, figure 5 with its first 5x5 kept."""
+  return Block(
+    name,
+    (
+      (Conv('conv_1x1', 64, 1),),
+      (Conv('conv_5x5_reduce', 48, 1), Conv('conv_5x5', 64, 5)),
+      (
+        Conv('conv_double_3x3_reduce', 64, 1),
+        Conv('conv_double_3x3_1', 96, 3),
+        Conv('conv_double_3x3_2', 96, 3),
+      ),
+      _pool_proj(pool_proj),
+    ),
+  )
+
+
+def _b(name: str, width: int) -> Block:
+  """17x17, figure 6: 7x7 as 1x7 and 7x1."""
+  return Block(
+    name,
+    (
+      (Conv('conv_1x1', 192, 1),),
+      (
+        Conv('conv_7x7_reduce', width, 1),
+        Conv('conv_1x7', width, (1, 7)),
+        Conv('conv_7x1', 192, (7, 1)),
+      ),
+      (
+        Conv('conv_double_7x7_reduce', width, 1),
+        Conv('conv_double_7x1_1', width, (7, 1)),
+        Conv('conv_double_1x7_1', width, (1, 7)),
+        Conv('conv_double_7x1_2', width, (7, 1)),
+        Conv('conv_double_1x7_2', 192, (1, 7)),
+      ),
+      _pool_proj(192),
+    ),
+  )
+
+
+def _c(name: str) -> Block:
+  """8x8, figure 7: 1x3 and 3x1 side by side."""
+
+  def fork(prefix: str) -> Fork:
+    return Fork(
+      (
+        (Conv(f'{prefix}_1x3', 384, (1, 3)),),
+        (Conv(f'{prefix}_3x1', 384, (3, 1)),),
+      )
+    )
+
+  return Block(
+    name,
+    (
+      (Conv('conv_1x1', 320, 1),),
+      (Conv('conv_3x3_reduce', 384, 1), fork('conv')),
+      (
+        Conv('conv_double_3x3_reduce', 448, 1),
+        Conv('conv_double_3x3', 384, 3),
+        fork('conv_double'),
+      ),
+      _pool_proj(192),
+    ),
+  )
+
+
+_REDUCTION_A = Block(
+  'reduction_6a',
+  (
+    (Conv('conv_3x3', 384, 3, 2, 'VALID'),),
+    (
+      Conv('conv_double_3x3_reduce', 64, 1),
+      Conv('conv_double_3x3_1', 96, 3),
+      Conv('conv_double_3x3_2', 96, 3, 2, 'VALID'),
+    ),
+    (_POOL,),
+  ),
+)
+
+_REDUCTION_B = Block(
+  'reduction_7a',
+  (
+    (Conv('conv_3x3_reduce', 192, 1), Conv('conv_3x3', 320, 3, 2, 'VALID')),
+    (
+      Conv('conv_7x7_reduce', 192, 1),
+      Conv('conv_1x7', 192, (1, 7)),
+      Conv('conv_7x1', 192, (7, 1)),
+      Conv('conv_7x7_3x3', 192, 3, 2, 'VALID'),
+    ),
+    (_POOL,),
+  ),
+)
+
+INCEPTION_V3 = Architecture(
+  (
+    Stage(
+      'stage_1',
+      (
+        ConvLayer(
+          'conv_1',
+          (
+            Conv('conv_3x3_1', 32, 3, 2, 'VALID'),
+            Conv('conv_3x3_2', 32, 3, 1, 'VALID'),
+            Conv('conv_3x3_3', 64, 3),
+          ),
+        ),
+        _POOL,
+      ),
+    ),
+    Stage(
+      'stage_2',
+      (
+        ConvLayer(
+          'conv_2',
+          (
+            Conv('conv_3x3_reduce', 80, 1),
+            Conv('conv_3x3', 192, 3, 1, 'VALID'),
+          ),
+        ),
+        _POOL,
+      ),
+    ),
+    Stage(
+      'stage_3',
+      (
+        _a('inception_5b', 32),
+        _a('inception_5c', 64),
+        _a('inception_5d', 64),
+      ),
+    ),
+    Stage(
+      'stage_4',
+      (
+        _REDUCTION_A,
+        _b('inception_6b', 128),
+        _b('inception_6c', 160),
+        _b('inception_6d', 160),
+        _b('inception_6e', 192),
+      ),
+    ),
+    Stage(
+      'stage_5',
+      (_REDUCTION_B, _c('inception_7b'), _c('inception_7c')),
+    ),
+  ),
+  aux_heads=(
+    AuxHead(
+      'aux_1',
+      'inception_6e',
+      (
+        AvgPool(5, 3, 'VALID'),
+        Conv('conv_1x1', 128, 1),
+        Conv('conv_5x5', 768, 5, 1, 'VALID'),
+        AdaptiveAvgPool(1),
+        Flatten(),
+      ),
+    ),
+  ),
+  uses_aux_heads=True,
+  normalization='batch',
+  dropout=0.5,
+)

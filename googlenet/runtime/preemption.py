@@ -1,0 +1,126 @@
+"""Ending a run when someone asks for it: SIGTERM and SIGINT.
+
+Schedulers send SIGTERM and give a process some 30 s. A Python handler waits
+until C++ returns, which the compilation of a large network may not do in that
+time; so a thread, woken by the signal itself, ends a process that has nothing
+to save.
+"""
+
+import collections
+import os
+import signal
+import sys
+import threading
+
+import jax
+import numpy as np
+
+from googlenet.errors import UserError
+from googlenet.runtime.parallel import steps_in_flight
+from googlenet.runtime.supervisor import EXIT_CONTINUE, EXIT_INTERRUPTED
+
+
+class Stopped(UserError):
+  """A run was asked to end, and did; it can be continued."""
+
+  exit_code = EXIT_CONTINUE
+
+
+class Stopper:
+  """Listens to SIGTERM and SIGINT while it is used as a context.
+
+  The first signal asks the run to end; a second SIGINT ends the process at
+  once.
+  """
+
+  def __init__(self):
+    self.signal_name = ''  # of the first signal
+    self._can_save = False
+    self._before = {}
+    self._pipe = (-1, -1)
+    self._wakeup_before = -1
+    self._agreement = Agreement() if jax.process_count() > 1 else None
+
+  def __enter__(self) -> 'Stopper':
+    # Only the main thread may; a run in another one is ended by its owner.
+    if threading.current_thread() is not threading.main_thread():
+      return self
+    self._pipe = os.pipe()
+    os.set_blocking(self._pipe[1], False)
+    self._wakeup_before = signal.set_wakeup_fd(self._pipe[1])
+    for number in (signal.SIGTERM, signal.SIGINT):
+      self._before[number] = signal.signal(number, lambda *_: None)
+    threading.Thread(target=self._listen, daemon=True).start()
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    if not self._before:
+      return
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+    signal.set_wakeup_fd(self._wakeup_before)
+    self._before = {}
+    os.close(self._pipe[1])  # the thread reads the end, and ends
+
+  def _listen(self) -> None:
+    with open(self._pipe[0], 'rb', buffering=0) as file:
+      while number := file.read(1):
+        if number[0] in (signal.SIGTERM, signal.SIGINT):
+          self._take(signal.Signals(number[0]))
+
+  def _take(self, number: signal.Signals) -> None:
+    if self.signal_name:
+      if number == signal.SIGINT:
+        end_process('interrupted', EXIT_INTERRUPTED)
+      return
+    self.signal_name = number.name
+    if not self._can_save:
+      end_process(
+        f'{number.name}: ended before a step was made; the same command '
+        'starts again',
+        EXIT_CONTINUE,
+      )
+    print(
+      f'{number.name}: this step is finished and saved, then the run ends',
+      file=sys.stderr,
+      flush=True,
+    )
+
+  def can_save(self) -> None:
+    """Says that there is, from now on, something to save before the end."""
+    self._can_save = True
+
+  def poll(self) -> bool:
+    """Returns whether to end the run now.
+
+    In a run of several processes all have to call this as often, and all get
+    the same answer: a step or three after the first of them got a signal.
+    """
+    wanted = bool(self.signal_name)
+    return self._agreement.poll(wanted) if self._agreement else wanted
+
+
+class Agreement:
+  """A yes or no of each process becomes the same one of all."""
+
+  def __init__(self):
+    self._any = jax.pmap(lambda x: jax.lax.pmax(x, 'any'), axis_name='any')
+    self._votes = collections.deque()
+
+  def poll(self, wanted: bool) -> bool:
+    """Returns whether any process wanted, as of some steps ago.
+
+    The newest votes are on the devices, behind the steps that are.
+    """
+    votes = np.full(jax.local_device_count(), wanted, np.int32)
+    self._votes.append(self._any(votes))
+    if len(self._votes) <= steps_in_flight():
+      return False
+    return bool(np.asarray(self._votes.popleft())[0])
+
+
+def end_process(text: str, exit_code: int) -> None:
+  """Ends the process at once, from any thread, with a line."""
+  print(text, file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(exit_code)

@@ -1,0 +1,198 @@
+"""Who is measured: this project and torch, each as a process to start."""
+
+import importlib.util
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+import jmp
+import ml_collections
+
+from googlenet.errors import UserError
+from googlenet.model import rows, variants
+
+Config = ml_collections.FrozenConfigDict
+
+_ROOT = pathlib.Path(__file__).resolve().parents[3]
+# What `runtime.allocator` does for us on CPUs, as glibc takes it from outside.
+_TORCH_ALLOCATOR = {
+  'MALLOC_MMAP_MAX_': '0',
+  'MALLOC_TRIM_THRESHOLD_': '16000000000',
+  'MALLOC_ARENA_MAX': '1',
+}
+# name: dtype, channels last, compiled.
+# The cheap ones come first.
+TORCH_FORMS = {
+  'torch bf16 channels_last': ('bfloat16', True, False),
+  'torch fp32 channels_last': ('float32', True, False),
+  'torch fp32': ('float32', False, False),
+  'torch bf16 channels_last compiled': ('bfloat16', True, True),
+}
+# How the names of ours begin.
+OURS = 'ours'
+REFERENCE = 'torch fp32 channels_last'
+
+
+class Contender(NamedTuple):
+  """A process to start; `job` is what it gets, but for `started`."""
+
+  name: str
+  command: list[str]
+  environment: dict[str, str]
+  job: dict[str, Any]
+
+
+def find_torch(torch_python: str) -> tuple[str, str]:
+  """Returns the Python that runs torch, and where there is none, why not.
+
+  Args:
+    torch_python: `benchmark.torch_python`.
+
+  Raises:
+    UserError: the Python that it names cannot be run or has no torch.
+  """
+  if torch_python == 'none':
+    return '', 'config.benchmark.torch_python=none'
+  if not torch_python:
+    if importlib.util.find_spec('torch'):
+      return sys.executable, ''
+    return '', (
+      'this Python has no torch (pip install torch, or name a Python that has '
+      'it: --config.benchmark.torch_python=...)'
+    )
+  path = shutil.which(os.path.expanduser(torch_python))
+  problem = 'no such program'
+  if path:
+    try:
+      done = subprocess.run(
+        [path, '-c', 'import torch'], capture_output=True, text=True
+      )
+    except OSError as error:
+      problem = f'it cannot be run: {error.strerror}'
+    else:
+      if not done.returncode:
+        return path, ''
+      problem = f'it cannot import torch: {last_line(done.stderr)}'
+  raise UserError(
+    f'config.benchmark.torch_python={torch_python!r}: {problem}; give the path '
+    "of a Python that has torch, '' for this one, or none"
+  )
+
+
+def our_contenders(config: Config, folder: pathlib.Path) -> list[Contender]:
+  """Returns this project, once for each compute dtype.
+
+  Args:
+    config: resolved.
+    folder: an empty one, where compiled programs are kept between rounds.
+  """
+  contenders = {}
+  for precision in config.benchmark.precisions:
+    dtype = jmp.get_policy(precision).compute_dtype.__name__
+    job_config = config.to_dict()
+    job_config['train'] |= {
+      'precision': precision,
+      'compilation_cache': str(folder / f'ours-{dtype}'),
+    }
+    job_config['logging'] |= {'profile_steps': 0}  # of a run, not needed here
+    name = f'{OURS} {dtype}'
+    paths = [str(_ROOT), os.environ.get('PYTHONPATH', '')]
+    contenders[name] = Contender(
+      name,
+      [sys.executable, '-m', 'googlenet.tools.benchmark.ours'],
+      {'PYTHONPATH': os.pathsep.join(filter(None, paths))},
+      {'config': job_config},
+    )
+  return list(contenders.values())
+
+
+def torch_contenders(
+  config: Config,
+  channels: int,
+  python: str,
+  backend: str,
+  batch_sizes: list[int],
+  folder: pathlib.Path,
+) -> list[Contender]:
+  """Returns the same network in torch, in each of `TORCH_FORMS`.
+
+  Args:
+    config: resolved.
+    channels: of the images.
+    python: a Python that has torch.
+    backend: where ours runs: 'cpu' or 'gpu'; torch runs there too.
+    batch_sizes: those that ours measures.
+    folder: an empty one, where compiled programs are kept between rounds.
+  """
+  size = config.data.image_size
+  job = {
+    'rows': torch_rows(variants.resolve(config.model)),
+    'image_shape': [size, size, channels],
+    'num_classes': config.model.num_classes,
+    'optimizer': {
+      name: config.optimizer[name]
+      for name in ('learning_rate', 'momentum', 'nesterov', 'weight_decay')
+    },
+    'batch_sizes': batch_sizes,
+    'steps': config.benchmark.steps,
+    'device': 'cuda' if backend == 'gpu' else backend,
+  }
+  environment = {
+    **(_TORCH_ALLOCATOR if backend == 'cpu' else {}),
+    'TORCHINDUCTOR_CACHE_DIR': str(folder / 'torch'),
+  }
+  return [
+    Contender(
+      name,
+      [python, str(_ROOT / 'googlenet/tools/benchmark/torch_peer.py')],
+      environment,
+      {**job, 'dtype': dtype, 'channels_last': last, 'compile': compiled},
+    )
+    for name, (dtype, last, compiled) in TORCH_FORMS.items()
+  ]
+
+
+def has_torch_peer(model_config: ml_collections.ConfigDict) -> bool:
+  """Whether `torch_peer` has the network of a `model` section."""
+  architecture = variants.resolve(model_config)
+  own = variants.ARCHITECTURES[model_config.variant]
+  return (
+    own in (variants.PLAIN, variants.TINY)
+    and architecture.normalization == 'none'
+    and model_config.activation == 'relu'
+    and not architecture.dropout
+    and not architecture.aux_heads
+  )
+
+
+def torch_rows(architecture: variants.Architecture) -> list[list[Any]]:
+  """Returns the rows of a network as `torch_peer.Network` takes them."""
+  torch_rows = []
+  for row in (row for stage in architecture.stages for row in stage.rows):
+    if isinstance(row, rows.LocalResponseNorm):
+      continue
+    if isinstance(row, rows.MaxPool):
+      torch_rows.append(['', 'pool', row.window, row.stride])
+    elif isinstance(row, rows.ConvLayer):
+      torch_rows += [
+        [f'{row.name}/{c.name}', 'conv', c.width, c.kernel_size, c.stride]
+        for c in row.convs
+      ]
+    else:
+      widths = [
+        op.width
+        for branch in row.branches
+        for op in branch
+        if isinstance(op, rows.Conv)
+      ]
+      torch_rows.append([row.name, 'inception', *widths])
+  return torch_rows
+
+
+def last_line(text: str) -> str:
+  """Returns the last line that is not empty, or ''."""
+  lines = text.strip().splitlines()
+  return lines[-1] if lines else ''

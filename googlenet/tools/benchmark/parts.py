@@ -1,0 +1,98 @@
+"""A training step taken apart: forward, backward, optimizer, input."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+
+from googlenet.runtime.compilation import compiled_with
+from googlenet.runtime.parallel import PMAP_AXIS
+from googlenet.tools.benchmark.clock import median_seconds
+from googlenet.tools.benchmark.stepping import Stepper
+from googlenet.train import loss as loss_lib
+from googlenet.train import setup
+
+
+def make_parts(run: setup.Run) -> tuple[Callable, Callable]:
+  """Returns the pmapped loss and gradient of a training step.
+
+  Both are (params, network_state, batch) -> arrays with a device axis, not
+  averaged over devices.
+  """
+  config = run.config
+  num_parts = config.train.microbatches
+  loss_fn = loss_lib.make_loss_fn(run.network, config)
+  gradient_fn = loss_lib.make_gradient_fn(loss_fn, num_parts)
+
+  def keys(batch):
+    size = batch['label'].shape[0]
+    return tuple(jax.random.split(jax.random.key(config.seed), (2, size)))
+
+  def loss(params, network_state, batch):
+    if num_parts == 1:
+      return loss_fn(params, network_state, batch, keys(batch))[0]
+    parts = jax.tree.map(
+      lambda x: x.reshape(num_parts, -1, *x.shape[1:]), (batch, keys(batch))
+    )
+    return jax.lax.map(
+      lambda part: loss_fn(params, network_state, *part)[0], parts
+    )
+
+  def gradient(params, network_state, batch):
+    _, (grads, _) = gradient_fn(params, network_state, batch, keys(batch))
+    return grads
+
+  return tuple(
+    compiled_with(
+      run.network.kernels.compiler_options,
+      jax.pmap(fn, axis_name=PMAP_AXIS, in_axes=(None, None, 0)),
+    )
+    for fn in (loss, gradient)
+  )
+
+
+def shares(
+  waiting: float, forward: float, gradient: float, step: float
+) -> dict[str, float]:
+  """Returns what parts of a training step take of its time; they add up to 1.
+
+  Each part is a difference of two times, which noise can make negative: then
+  it is 0.
+
+  Args:
+    waiting: seconds until a batch is there.
+    forward: seconds of the loss alone.
+    gradient: seconds of loss and gradient.
+    step: seconds of the whole step, the batch at hand.
+  """
+  forward = min(forward, step)
+  gradient = min(max(gradient, forward), step)
+  parts = {
+    'forward': forward,
+    'backward': gradient - forward,
+    'optimizer': step - gradient,
+    'input': waiting,
+  }
+  return {name: part / (waiting + step) for name, part in parts.items()}
+
+
+def measure_shares(stepper: Stepper) -> dict[str, float]:
+  """Returns `shares` of the training step, each time a median."""
+  count = stepper.run.config.benchmark.steps
+  feed, waits, steps = stepper.take(1 + count), [], []
+  for _ in range(1 + count):
+    start = time.perf_counter()
+    batch = jax.block_until_ready(next(feed))
+    ready = time.perf_counter()
+    jax.block_until_ready(stepper.step(batch))
+    waits.append(ready - start)
+    steps.append(time.perf_counter() - ready)
+  params, network_state = stepper.state.params, stepper.state.network_state
+  loss, gradient = make_parts(stepper.run)
+  return shares(
+    statistics.median(waits[1:]),
+    median_seconds(lambda: loss(params, network_state, batch), count),
+    median_seconds(lambda: gradient(params, network_state, batch), count),
+    statistics.median(steps[1:]),
+  )

@@ -1,0 +1,41 @@
+"""What an exported file tells of itself."""
+
+from typing import Any
+
+import jax
+
+from googlenet.tools.inference.trained import Trained
+
+_COLOURS = {1: 'grey', 3: 'RGB', 4: 'RGBA'}
+
+
+def images_in_words(net: Trained) -> str:
+  """Returns what has to be done to an image before it is handed over."""
+  height, width, channels = net.stored_shape
+  data = net.config.data
+  if data.resize:
+    what = (
+      f'short side resized to {data.resize} pixels, then the {height}x{width} '
+      'square in the centre'
+    )
+  else:
+    what = f'resized to {height}x{width}'
+  colours = _COLOURS.get(channels, f'{channels} channels')
+  return f'uint8 [batch, {height}, {width}, {channels}], {colours}, {what}'
+
+
+def about(net: Trained) -> dict[str, Any]:
+  """Returns what JSON can hold: images, outputs, classes, config, origin."""
+  return {
+    'format': 1,
+    'images': images_in_words(net),
+    'image_shape': list(net.stored_shape),
+    'outputs': {
+      'logits': f'float32 [batch, {net.network.num_classes}]',
+      'probabilities': f'float32 [batch, {net.network.num_classes}]',
+    },
+    'class_names': list(net.class_names),
+    'step': net.step,
+    'jax': jax.__version__,
+    'config': net.config.to_dict(),
+  }

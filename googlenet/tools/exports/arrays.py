@@ -1,0 +1,113 @@
+"""Parameters and config in one .safetensors file, which `load` reads."""
+
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+
+from googlenet import config as config_lib
+from googlenet.errors import UserError
+from googlenet.io import array_files, checkpoint
+from googlenet.model.initialization import abstract_init
+from googlenet.tools.exports.about import about
+from googlenet.tools.inference import trained
+from googlenet.train import setup
+
+_KEY = 'googlenet'
+_TREES = ('params', 'network_state')
+
+
+def write(path: str | os.PathLike[str], net: trained.Trained) -> None:
+  """Writes arrays under their names in a checkpoint, `params/conv_1/...`.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  arrays = {
+    f'{tree}/{module}/{name}': np.asarray(leaf)
+    for tree in _TREES
+    for module, leaves in jax.device_get(getattr(net, tree)).items()
+    for name, leaf in leaves.items()
+  }
+  metadata = {'format': 'np', _KEY: json.dumps(about(net))}
+  array_files.write(path, arrays, metadata)
+
+
+def load(path: str | os.PathLike[str]) -> trained.Trained:
+  """Returns the network of a run, or of a file that --mode=export has written.
+
+  Args:
+    path: a workdir, or a file ending in .safetensors.
+
+  Raises:
+    UserError: there is no network that is whole.
+  """
+  if pathlib.Path(path).suffix == '.safetensors':
+    return read(path)
+  return trained.load_run(path)
+
+
+def read(path: str | os.PathLike[str]) -> trained.Trained:
+  """Reads what `write` wrote.
+
+  Raises:
+    UserError: it is missing, damaged, or was not written like this.
+  """
+  path = pathlib.Path(path)
+  arrays = array_files.read(path)
+  try:
+    told = json.loads(array_files.read_metadata(path)[_KEY])
+    config = config_lib.from_json(json.dumps(told['config']))
+    class_names = tuple(map(str, told['class_names']))
+    height, width, channels = (int(side) for side in told['image_shape'])
+    step = int(told['step'])
+  except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    raise UserError(
+      f'{path} does not tell of its network: allowed is a file that '
+      '--mode=export has written'
+    ) from None
+  config = config_lib.resolve(config)
+  if len(class_names) != config.model.num_classes:
+    raise UserError(
+      f'{path} names {len(class_names)} classes and has '
+      f'{config.model.num_classes}: export it again'
+    )
+  size = config.data.image_size
+  image_shape = (size, size, config.data.channels or channels)
+  network = setup.make_network(config)
+  shapes = dict(zip(_TREES, abstract_init(network, image_shape), strict=True))
+
+  def tree_of(tree_name: str) -> dict[str, dict[str, np.ndarray]]:
+    tree = {}
+    for module, leaves in shapes[tree_name].items():
+      for name, leaf in leaves.items():
+        key = f'{tree_name}/{module}/{name}'
+        stored = arrays.pop(key, None)
+        if stored is None or (stored.shape, stored.dtype) != (
+          leaf.shape,
+          leaf.dtype.name,
+        ):
+          raise UserError(
+            f'{path}: {key} is '
+            + (f'{stored.dtype} {stored.shape}' if stored else 'missing')
+            + f', its config asks for {leaf.dtype.name} {leaf.shape}'
+          )
+        tree.setdefault(module, {})[name] = stored.read()
+    return tree
+
+  params, state = (tree_of(name) for name in _TREES)
+  if arrays:
+    raise UserError(
+      f'{path}: its config knows no {array_files.printable(min(arrays))}'
+    )
+  return trained.make_trained(
+    path,
+    config,
+    network,
+    checkpoint.Checkpoint(step, params, state),
+    class_names,
+    image_shape,
+    (height, width, channels),
+  )

@@ -1,0 +1,204 @@
+"""--mode=benchmark: measures this machine, and torch beside this project.
+
+No device is used here, only in the processes that are started: one that waits
+would keep the memory of a GPU from them.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import platform
+import tempfile
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from googlenet.errors import UserError
+from googlenet.io.workdir import check_workdir, write_text
+from googlenet.tools.benchmark import (
+  batch_sizes,
+  contenders,
+  process,
+  results,
+  roofline,
+  runner,
+  table,
+)
+from googlenet.tools.benchmark.termination import Terminated, sigterm_raises
+from googlenet.train import setup
+
+Config = ml_collections.FrozenConfigDict
+
+
+class Plan(NamedTuple):
+  """What is known before anything is measured."""
+
+  image_shape: tuple[int, int, int]  # (H, W, C)
+  torch_python: str  # '' where torch is left out ...
+  torch_left_out: str  # ... and why
+
+
+def run(config: Config, workdir: str, started: float) -> None:
+  """Prints results as they come and keeps benchmark.json in the workdir.
+
+  On SIGINT and SIGTERM the running process is killed, what was measured so far
+  is printed and written, and the signal takes its course.
+
+  Args:
+    config: resolved.
+    workdir: a folder that holds no run yet; made with the first result.
+    started: unused.
+
+  Raises:
+    UserError: bad input, or nothing could be measured.
+    KeyboardInterrupt: SIGINT.
+  """
+  del started
+  check_workdir(workdir)
+  plan = make_plan(config)
+  if plan.torch_left_out:
+    print(f'torch is left out: {plan.torch_left_out}', flush=True)
+  path = pathlib.Path(workdir) / 'benchmark.json'
+  reports: runner.Reports = {}
+
+  def save(complete: bool = False) -> dict[str, Any]:
+    result = compose(config, plan, reports, complete)
+    if complete or runner.has_result(reports):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      text = json.dumps(result, indent=2, allow_nan=False)
+      write_text(path, text + '\n')
+    return result
+
+  def show(result: dict[str, Any]) -> None:
+    print(f'\n{table.render(result)}\n\nin       {path}', flush=True)
+
+  with sigterm_raises():
+    try:
+      measure(config, plan, reports, save)
+    except (KeyboardInterrupt, Terminated, UserError):
+      if runner.has_result(reports):
+        show(save())
+      raise
+    if not runner.has_result(reports):
+      raise UserError(
+        'nothing was measured within config.benchmark.seconds='
+        f'{config.benchmark.seconds:g}: raise it'
+      )
+    show(save(complete=True))
+
+
+def make_plan(config: Config) -> Plan:
+  """Checks data and batch sizes, and looks for torch.
+
+  Raises:
+    UserError: bad input.
+  """
+  dataset = setup.load_split(config, 'train_split')
+  setup.load_split(config, 'eval_split')
+  batch_sizes.check(config, dataset.num_examples)
+  python, why_not = contenders.find_torch(config.benchmark.torch_python)
+  if python and not contenders.has_torch_peer(config.model):
+    python, why_not = '', 'it has the plain networks alone, as they are defined'
+  return Plan(setup.image_shape(config, dataset), python, why_not)
+
+
+def measure(
+  config: Config,
+  plan: Plan,
+  reports: runner.Reports,
+  changed=lambda: None,
+  run: runner.Run | None = None,
+) -> None:
+  """Measures all contenders.
+
+  Args:
+    config: resolved.
+    plan: of it.
+    reports: empty; gets what is measured, as it comes.
+    changed: called after each addition.
+    run: runs one contender.
+
+  Raises:
+    UserError: as `run`.
+  """
+  run = run or functools.partial(_run_process, config.benchmark.seconds)
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+
+    def others(facts: process.Report) -> list[contenders.Contender]:
+      if not plan.torch_python:
+        return []
+      if 'batch_sizes' not in facts:
+        print('torch is left out: ours did not get as far as a device')
+        return []
+      if facts['backend'] not in ('cpu', 'gpu'):
+        print(f'torch is left out: it is not measured on a {facts["backend"]}')
+        return []
+      return contenders.torch_contenders(
+        config,
+        plan.image_shape[-1],
+        plan.torch_python,
+        facts['backend'],
+        facts['batch_sizes'],
+        folder,
+      )
+
+    runner.play(
+      contenders.our_contenders(config, folder),
+      others,
+      config.benchmark.rounds,
+      run,
+      reports,
+      changed,
+    )
+
+
+def _run_process(seconds: float, contender, tell) -> None:
+  process.run(contender, seconds, tell)
+
+
+def compose(
+  config: Config, plan: Plan, reports: runner.Reports, complete: bool
+) -> dict[str, Any]:
+  """Returns what benchmark.json holds.
+
+  Args:
+    config: resolved.
+    plan: of it.
+    reports: what was measured so far.
+    complete: whether the run reached its end.
+  """
+  facts = runner.facts(reports)
+  sizes = facts.get('batch_sizes', [])
+  size = batch_sizes.main_size(config, sizes) if sizes else None
+  works = roofline.works(config.model, plan.image_shape)
+  return {
+    'complete': complete,
+    **results.headline(reports, size),
+    'batch_size': size,
+    'machine': {
+      **{
+        key: facts.get(key)
+        for key in ('devices', 'num_devices', 'backend', 'kernels')
+      },
+      'cpus': os.cpu_count(),
+      'platform': platform.platform(),
+      'python': platform.python_version(),
+    },
+    'network': {
+      'variant': config.model.variant,
+      'image_shape': list(plan.image_shape),
+      'num_classes': config.model.num_classes,
+      'parameters': facts.get('parameters'),
+      'flop_per_image': roofline.flop_per_image(works),
+    },
+    'rows': results.rows(reports, sizes, works),
+    'rates': {
+      dtype: rates._asdict() for dtype, rates in results.rates(reports).items()
+    },
+    'starts': results.starts(reports, size),
+    'shares': results.shares(reports, size),
+    'torch_left_out': plan.torch_left_out,
+    'config': config.to_dict(),
+  }

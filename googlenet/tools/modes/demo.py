@@ -1,0 +1,111 @@
+"""--mode=demo: a page on this machine on which to try a run."""
+
+import errno
+import importlib.util
+import socket
+import sys
+import time
+
+import ml_collections
+import numpy as np
+
+from googlenet.errors import UserError
+from googlenet.tools.demo import answer
+from googlenet.tools.inference import trained
+from googlenet.train import setup
+
+_NUM_EXAMPLES = 8
+_REQUIRED = ('starlette', 'uvicorn')
+
+
+def run(
+  config: ml_collections.FrozenConfigDict,
+  workdir: str,
+  started: float,
+  port: int,
+) -> None:
+  """Serves the page until Ctrl-C.
+
+  Args:
+    config: of the run; its `data` section may differ.
+    workdir: of a trained run; nothing is written there.
+    started: `time.time()` at the start of the program.
+    port: at 127.0.0.1; 0: any that is free.
+
+  Raises:
+    UserError: a library is missing, the port is not to be had, there is no run.
+  """
+  missing = [name for name in _REQUIRED if not importlib.util.find_spec(name)]
+  if missing:
+    raise UserError(
+      f'--mode=demo needs {" and ".join(missing)}: pip install '
+      f'{" ".join(missing)}'
+    )
+  from googlenet.tools.demo import server
+
+  with listen(server.HOST, port) as listener:
+    member = trained.load_run(workdir, config)
+    read = member.reader()
+    # Compiles: the first picture should not wait for that.
+    answer.answer(member, np.zeros(read.shape, np.uint8))
+    app = server.make_app(
+      answer.describe(member),
+      load_examples(config),
+      read,
+      lambda image: answer.answer(member, image),
+    )
+    print(f'{member.path}: step {member.step:,}')
+    print(
+      f'open http://{server.HOST}:{listener.getsockname()[1]} in a browser '
+      f'(ready after {time.time() - started:.1f} s); Ctrl-C ends it',
+      flush=True,
+    )
+    try:
+      server.serve(app, listener)
+    except KeyboardInterrupt:
+      print('ended', flush=True)
+
+
+def listen(host: str, port: int) -> socket.socket:
+  """Returns a socket that waits at a port.
+
+  Raises:
+    UserError: the port cannot be had.
+  """
+  if not 0 <= port <= 65535:
+    raise UserError(
+      f'--port={port} is no port: allowed is 0 (any that is free) or a whole '
+      'number to 65535'
+    )
+  listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+  # Without it a page that just ended would keep the port for a minute.
+  listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+  try:
+    listener.bind((host, port))
+    listener.listen()
+  except OSError as error:
+    listener.close()
+    why = {
+      errno.EADDRINUSE: 'is in use by another program',
+      errno.EACCES: 'may not be used by this user',
+    }.get(error.errno, f'cannot be used ({error.strerror})')
+    raise UserError(
+      f'--port={port} {why}: give another, or --port=0 for any that is free'
+    ) from error
+  return listener
+
+
+def load_examples(config: ml_collections.FrozenConfigDict) -> list[bytes]:
+  """Returns the first images of `data.eval_split` as PNGs.
+
+  That they are not to be had is no reason to end: one brings pictures of one's
+  own.
+  """
+  try:
+    dataset = setup.load_split(config, 'eval_split')
+    count = min(_NUM_EXAMPLES, dataset.num_examples)
+    first, _ = dataset.read(np.arange(count))
+  except UserError as error:
+    print(f'warning: no examples on the page: {error}', file=sys.stderr)
+    return []
+  return [answer.encode(image) for image in first]

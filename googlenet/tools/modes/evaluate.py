@@ -1,0 +1,143 @@
+"""--mode=evaluate: scores the saved parameters of one workdir or several."""
+
+import json
+import math
+import pathlib
+
+import jax
+import ml_collections
+
+from googlenet import config as config_lib
+from googlenet.errors import UserError, did_you_mean
+from googlenet.input import views
+from googlenet.io.workdir import write_text
+from googlenet.tools.inference import outputs, trained
+from googlenet.tools.scoring import averaging, score_table, scores
+from googlenet.tools.scoring.predictions import predict_split
+from googlenet.train import precise_bn, setup
+
+Config = ml_collections.FrozenConfigDict
+_AVERAGES = ('predictions', 'weights')
+
+
+def run(
+  config: Config,
+  workdir: str,
+  started: float,
+  others: tuple[tuple[str, Config], ...] = (),
+  checkpoint: str = 'last',
+  average: str = 'predictions',
+  output: str = '',
+) -> None:
+  """Prints scores on `data.eval_split`: of all, by class, calibration.
+
+  Args:
+    config: of the run; its `data` and `eval` sections may differ.
+    workdir: of a trained run; nothing is written there.
+    started: unused.
+    others: workdirs and configs of further runs, to be averaged with the first.
+    checkpoint: of each run, see `scoring.averaging.select`.
+    average: of several: their 'predictions', or their 'weights', to one
+      network.
+    output: a new file for the scores as JSON; '' for none.
+
+  Raises:
+    UserError: no checkpoint, a damaged one, or one of another network; runs
+      that do not read the same images or are no one network; or a file that is
+      there already.
+  """
+  del started
+  if average not in _AVERAGES:
+    raise UserError(
+      f'--average={average} is not allowed{did_you_mean(average, _AVERAGES)}: '
+      f'it takes one of {", ".join(_AVERAGES)}'
+    )
+  if output:
+    outputs.check_new(output)
+  for other in others:
+    _check_same_images(config, workdir, *other)
+  runs = [(workdir, config), *others]
+  paths = [averaging.select(folder, checkpoint) for folder, _ in runs]
+  dataset = setup.load_split(config, 'eval_split')
+  channels = setup.image_shape(config, dataset)[-1]
+  members = [
+    trained.load_run(folder, member_config, channels, path)
+    for (folder, member_config), chosen in zip(runs, paths, strict=True)
+    for path in chosen
+  ]
+  networks = members
+  if average == 'weights':
+    networks = [averaging.average_weights(members)]
+  networks = [_with_statistics(network) for network in networks]
+  predictions = predict_split(config, networks)
+  found = scores.compute(predictions.probabilities, predictions.labels)
+  if not math.isfinite(found.loss):
+    whose = ' or '.join(str(member.path) for member in members)
+    raise UserError(f'{whose}: the loss of these parameters is {found.loss}')
+  if jax.process_index():
+    return
+  for member in members:
+    print(f'{member.path}: step {member.step:,}')
+  of = [f'{config.eval.crops} crops'] if config.eval.crops > 1 else []
+  num_views = views.num_views(config.eval)
+  of += [f'{num_views} views'] if num_views > 1 else []
+  if len(members) > 1:
+    what = 'networks' if average == 'predictions' else 'weights'
+    of += [f'{len(members)} {what} averaged']
+  print(
+    f'{dataset.name} {dataset.split}: accuracy {found.accuracy:.4f}, '
+    f'top-5 {found.top_5:.4f}, loss {found.loss:.4f} on '
+    f'{found.count:,} images' + ''.join(f', {text}' for text in of)
+  )
+  class_names = members[0].class_names
+  print('\n'.join(score_table.lines(found, class_names)))
+  if output:
+    told = {
+      'dataset': dataset.name,
+      'split': dataset.split,
+      'checkpoints': [
+        {'path': str(member.path), 'step': member.step} for member in members
+      ],
+      'average': average if len(members) > 1 else None,
+      'crops': config.eval.crops,
+      **scores.to_dict(found, class_names),
+    }
+    outputs.check_new(output)  # it took a while
+    write_text(pathlib.Path(output), json.dumps(told, allow_nan=False) + '\n')
+    print(f'in       {output}')
+
+
+def _with_statistics(member: trained.Trained) -> trained.Trained:
+  """Estimates batch norm anew where the config asks for it, as in training."""
+  config = member.config
+  step, feed = setup.make_statistics(config)
+  if step is None:
+    return member
+  num_examples = feed.dataset.num_examples
+  config_lib.durations(config.train, num_examples, jax.device_count())
+  network_state = precise_bn.estimate(
+    step, member.params, member.network_state, feed, config
+  )
+  return member._replace(network_state=network_state)
+
+
+def _check_same_images(
+  config: Config, workdir: str, other_workdir: str, other: Config
+) -> None:
+  # These may differ: each network has its own, or they change no image.
+  own = ('mean', 'std', 'train_split', 'on_device_mb', 'workers')
+  pairs = [
+    (f'data.{name}', config.data[name], other.data[name])
+    for name in config.data
+    if name not in own
+  ]
+  pairs.append(
+    ('model.num_classes', config.model.num_classes, other.model.num_classes)
+  )
+  for name, value, other_value in pairs:
+    if value != other_value:
+      raise UserError(
+        f'--workdir: config.{name} is {value!r} in {workdir} and '
+        f'{other_value!r} in {other_workdir}; networks that are averaged see '
+        f'the same images: give --config.{name}=, or leave one out'
+      )

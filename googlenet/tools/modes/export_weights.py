@@ -1,0 +1,128 @@
+"""--mode=export_weights: a run becomes a file for another framework."""
+
+import os
+import pathlib
+
+import jax
+import ml_collections
+
+from googlenet.errors import UserError
+from googlenet.io import array_files
+from googlenet.kernels.padding import placement
+from googlenet.model import graph, variants
+from googlenet.model.initialization import count_parameters
+from googlenet.model.rows import AvgPool
+from googlenet.tools.inference import trained
+from googlenet.tools.weights import convert, names
+
+Config = ml_collections.FrozenConfigDict
+
+
+def run(
+  config: Config, workdir: str, started: float, weights: str = ''
+) -> None:
+  """Writes the newest checkpoint of a run under the names of its framework.
+
+  Args:
+    config: of the run.
+    workdir: of the run; nothing is written there.
+    started: unused.
+    weights: path of the file, which must not be there yet.
+
+  Raises:
+    UserError: no other framework has that network, or the file cannot be
+      written: nothing is.
+  """
+  del started
+  scheme = names.scheme_of(config.model)
+  check_target(weights, scheme)
+  saved = trained.load_run(workdir, config)
+  path, architecture = saved.path, saved.network.architecture
+  channels = saved.image_shape[-1]
+  check_heads(config, architecture, scheme, channels)
+  trees = {
+    name: jax.device_get(getattr(saved, name))
+    for name in ('params', 'network_state')
+  }
+  entries = names.make_entries(scheme, architecture, *trees.values())
+  arrays = convert.to_theirs(scheme, entries, trees, saved.step)
+  array_files.write(weights, arrays)
+  print(
+    f'weights  {weights}: {scheme.network} of {scheme.framework}, '
+    f'{len(arrays)} arrays, {count_parameters(saved.params):,} parameters, '
+    f'{config.model.num_classes} classes'
+    + (', with auxiliary heads' if architecture.aux_heads else '')
+  )
+  order = 'BGR' if scheme.is_bgr else 'RGB'
+  mean, std = tuple(config.data.mean), tuple(config.data.std)
+  if scheme.is_bgr and channels == 3:
+    mean, std = mean[::-1], std[::-1]
+  print(
+    f'images   {channels} channel(s){f", {order}" if channels == 3 else ""}: '
+    f'in 0..1, minus {mean}, divided by {std}'
+  )
+  print(f'from     {path}: step {saved.step:,}')
+
+
+def check_target(weights: str, scheme: names.Scheme) -> None:
+  """Checks that a file can be written.
+
+  Raises:
+    UserError: of another kind, there already, or in no folder.
+  """
+  allowed = ', '.join(scheme.suffixes)
+  if not weights:
+    raise UserError(
+      '--weights is missing: --mode=export_weights writes the file that it '
+      f'names, ending in {allowed}'
+    )
+  path = pathlib.Path(weights)
+  if path.suffix not in scheme.suffixes:
+    raise UserError(
+      f'--weights={weights}: {scheme.framework} takes {scheme.network} from a '
+      f'file ending in {allowed}'
+    )
+  if path.exists():
+    raise UserError(
+      f'--weights={weights} is there already and is never overwritten: give '
+      'another name'
+    )
+  if not os.access(path.parent, os.W_OK | os.X_OK):
+    raise UserError(
+      f'--weights={weights}: no folder {path.parent} that can be written to'
+    )
+
+
+def check_heads(
+  config: Config,
+  architecture: variants.Architecture,
+  scheme: names.Scheme,
+  channels: int,
+) -> None:
+  """Checks that the auxiliary heads see maps of the same size there.
+
+  The paper gives no padding for their pooling; Caffe pools into it.
+
+  Raises:
+    UserError: the maps differ in size.
+  """
+  if scheme.framework != 'Caffe' or not architecture.aux_heads:
+    return
+  size = config.data.image_size
+  walk = graph.walk(
+    architecture, (size, size, channels), config.model.num_classes
+  )
+  for head in architecture.aux_heads:
+    side = walk.shapes[head.after][0]
+    for op in head.ops:
+      if isinstance(op, AvgPool):
+        here, there = (
+          placement(side, op.window, op.stride, padding).out
+          for padding in (op.padding, 'CEIL')
+        )
+        if here != there:
+          raise UserError(
+            f'config.data.image_size={size}: the auxiliary heads pool maps of '
+            f'{side}x{side} to {here}x{here}, those of Caffe to {there}x'
+            f"{there}; give config.model.aux_heads='off' or train at 224"
+          )

@@ -1,0 +1,147 @@
+"""--mode=features: end points of image files, or of a split, as a file."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from googlenet.data import batches, files
+from googlenet.data.sources import Dataset
+from googlenet.tools import inference
+from googlenet.tools.inference import feature_files, outputs, trained
+from googlenet.tools.modes.predict import (
+  UnreadableImagesError,
+  count_images,
+  read_batches,
+)
+from googlenet.train import setup
+
+Config = ml_collections.FrozenConfigDict
+# What is known of each image of a batch, and its end points: [n, ...] each.
+Part = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+FORMATS = {'.npz': 'npz', '.array_record': 'array_record'}
+
+
+def run(
+  config: Config,
+  workdir: str,
+  started: float,
+  images: str = '',
+  end_points: str = '',
+  format: str = '',
+  output: str = '',
+) -> None:
+  """Writes end points of every image, float32 [N, ...] by name.
+
+  Args:
+    config: of the run; its `data` and `eval` sections may differ.
+    workdir: of a trained run; nothing is written there.
+    started: unused.
+    images: see `data.files.find`; '': those of `data.eval_split`.
+    end_points: names, separated by commas; '': the last stage.
+    format: 'npz' or 'array_record'; '': as `output` ends.
+    output: path of a new file: with `path` of each image, or `label`.
+
+  Raises:
+    UserError: no checkpoint, images or end point, or no such output: nothing is
+      written.
+    UnreadableImagesError: some images could not be read; those that could are
+      in the output.
+  """
+  del started
+  outputs.check_one_process('features', jax.process_count())
+  format = outputs.format_of(output, format, FORMATS)
+  outputs.check_new(output)
+  paths = files.find(images, sys.stdin) if images else []
+  dataset = None if images else setup.load_split(config, 'eval_split')
+  channels = setup.image_shape(config, dataset)[-1] if dataset else None
+  net = trained.load_run(workdir, config, channels)
+  names = [name for name in end_points.split(',') if name]
+  names = tuple(dict.fromkeys(names)) or (
+    net.network.architecture.stages[-1].name,
+  )
+  inference.check_end_points(names, net.apply.end_points, '--end_points')
+  total = dataset.num_examples if dataset else len(paths)
+  with contextlib.ExitStack() as stack:
+    bar = stack.enter_context(
+      tqdm(
+        total=total,
+        unit=' images',
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+      )
+    )
+    parts = stack.enter_context(
+      contextlib.closing(
+        _of_split(net, dataset, names)
+        if dataset
+        else _of_files(net, paths, names, bar)
+      )
+    )
+    first = next(parts, None)
+    if first is None:
+      raise UnreadableImagesError(
+        f'none of {count_images(total)} could be read: nothing was written'
+      )
+    start = time.perf_counter()
+    with feature_files.WRITERS[format](output) as writer:
+      part: Part | None = first
+      while part is not None:
+        known, found = part
+        writer.write({**known, **found})
+        bar.update(len(next(iter(found.values()))))
+        part = next(parts, None)
+  later = writer.count - len(next(iter(first[1].values())))
+  seconds = time.perf_counter() - start
+  shapes = ', '.join(
+    f'{name} {list(first[1][name].shape[1:])}' for name in names
+  )
+  print(
+    f'features {output}: {shapes} of {count_images(writer.count)}'
+    + (f', {later / seconds:,.0f} images/s' if later else '')
+  )
+  print(f'from     {net.path}: step {net.step:,}')
+  if writer.count < total:
+    raise UnreadableImagesError(
+      f'{total - writer.count:,} of {count_images(total)} could not be read, '
+      'as told above; the others are done'
+    )
+
+
+def _of_files(
+  net: trained.Trained, paths: list[str], names: tuple[str, ...], bar: tqdm
+) -> Iterator[Part]:
+  for part, out in inference.run_batches(
+    net.apply.step(names),
+    net.params,
+    net.network_state,
+    read_batches(net, paths, bar),
+    net.program_size(len(paths)),
+  ):
+    yield {'path': np.array(part)}, out
+
+
+def _of_split(
+  net: trained.Trained, dataset: Dataset, names: tuple[str, ...]
+) -> Iterator[Part]:
+  step = net.apply.step(names)
+  feed = setup.make_feed(net.config, dataset)
+
+  def flat(array: Any, is_real: np.ndarray) -> np.ndarray:
+    array = np.asarray(array)
+    return array.reshape(-1, *array.shape[2:])[is_real]
+
+  for batch in batches.eval_batches(feed, net.config.eval.batch_size):
+    is_real = np.asarray(batch['mask']).reshape(-1) > 0
+    out = step(net.params, net.network_state, batch['image'])
+    yield (
+      {'label': flat(batch['label'], is_real)},
+      {name: flat(x, is_real) for name, x in out.items()},
+    )

@@ -1,0 +1,148 @@
+"""--mode=import_weights: a file of another framework becomes a run."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import ml_collections
+
+from googlenet import config as config_lib
+from googlenet.errors import UserError
+from googlenet.io import array_files, pretrained
+from googlenet.io.array_files import Stored
+from googlenet.io.workdir import check_workdir
+from googlenet.model import graph, variants
+from googlenet.model import network as network_lib
+from googlenet.model.initialization import abstract_init, count_parameters
+from googlenet.tools.weights import convert, names
+
+Config = ml_collections.FrozenConfigDict
+
+
+class Plan(NamedTuple):
+  """What is made of a file.
+
+  Attributes:
+    config: of the run.
+    stored: the arrays that the network has a place for, and unknown ones.
+    lines: to tell what was set and what was left out.
+  """
+
+  config: Config
+  stored: Mapping[str, Stored]
+  lines: tuple[str, ...]
+
+
+def run(
+  config: Config, workdir: str, started: float, weights: str = ''
+) -> None:
+  """Writes config.json and a checkpoint with the weights of a file.
+
+  Args:
+    config: what the file holds; `model.aux_heads`, `data.channels`, `data.mean`
+      and `data.std` follow from it.
+    workdir: a folder that holds no run.
+    started: unused.
+    weights: path of the file.
+
+  Raises:
+    UserError: the file cannot be read or is of another network: nothing is
+      written.
+  """
+  del started
+  if not weights:
+    raise UserError(
+      '--weights is missing: --mode=import_weights reads the .safetensors, '
+      '.pth or .npz file that it names'
+    )
+  check_workdir(workdir)
+  scheme = names.scheme_of(config.model)
+  stored = array_files.read(weights)
+  plan = make_plan(config, scheme, stored)
+  network = network_lib.make_network(plan.config.model)
+  size = config.data.image_size
+  shapes = abstract_init(network, (size, size, plan.config.data.channels))
+  entries = names.make_entries(scheme, network.architecture, *shapes)
+  problems = convert.find_problems(plan.stored, entries)
+  if any(problems):
+    raise convert.refusal(weights, problems, _hint(config, scheme, stored))
+  trees = convert.to_ours(weights, plan.stored, entries)
+  path = pretrained.write_run(workdir, plan.config, **trees)
+  print(
+    f'weights  {weights}: {scheme.network} of {scheme.framework}, '
+    f'{count_parameters(trees["params"]):,} parameters, '
+    f'{config.model.num_classes} classes'
+  )
+  for line in plan.lines:
+    print(line)
+  print(f'in       {path}')
+
+
+def make_plan(
+  config: Config, scheme: names.Scheme, stored: Mapping[str, Stored]
+) -> Plan:
+  """Works out what follows from the names and shapes in a file."""
+  changed, lines = ml_collections.ConfigDict(config.to_dict()), []
+
+  def set_field(section: str, field: str, value, why: str) -> None:
+    if changed[section][field] != value:
+      changed[section][field] = value
+      lines.append(f'set      config.{section}.{field}={value!r}: {why}')
+
+  def leave_out(left: list[str], why: str) -> None:
+    if left:
+      shown = ', '.join(left[:3]) + (', ...' if len(left) > 3 else '')
+      lines.append(f'left out {len(left)} arrays ({shown}): {why}')
+
+  architecture = variants.ARCHITECTURES[config.model.variant]
+  heads = {
+    name
+    for module, name in scheme.modules.items()
+    if module.split('/')[0] in {head.name for head in architecture.aux_heads}
+  }
+
+  def is_of_head(name: str) -> bool:
+    return any(name.startswith((f'{h}.', f'{h}/')) for h in heads)
+
+  of_heads = [name for name in stored if is_of_head(name)]
+  if config.model.aux_heads == 'off':
+    leave_out(of_heads, "auxiliary heads, and config.model.aux_heads='off'")
+    stored = {k: v for k, v in stored.items() if k not in set(of_heads)}
+  elif config.model.aux_heads == 'auto':
+    what = 'has' if of_heads else 'has no'
+    value = 'on' if of_heads else 'off'
+    set_field('model', 'aux_heads', value, f'the file {what} auxiliary heads')
+  if scheme.ignored:
+    counters = [name for name in stored if name.endswith(scheme.ignored)]
+    leave_out(counters, 'counters of steps that nothing here reads')
+    stored = {k: v for k, v in stored.items() if k not in set(counters)}
+
+  first = graph.first_convolution(architecture)
+  w = stored.get(scheme.modules[first] + scheme.conv['w'])
+  found = w.shape[1] if w and len(w.shape) == 4 else 0
+  if not config.data.channels:
+    channels = found if found in (1, 3) else 3
+    set_field('data', 'channels', channels, 'what the first convolution takes')
+  if changed.data.channels == 3:
+    why = f'{scheme.network} takes {scheme.input}'
+    set_field('data', 'mean', scheme.mean, why)
+    set_field('data', 'std', scheme.std, 'likewise')
+  else:
+    lines.append(
+      f'kept     config.data.mean={tuple(config.data.mean)} and '
+      f'std={tuple(config.data.std)}: check them, the file does not tell what '
+      'grey images it takes'
+    )
+  return Plan(config_lib.resolve(changed), stored, tuple(lines))
+
+
+def _hint(
+  config: Config, scheme: names.Scheme, stored: Mapping[str, Stored]
+) -> str:
+  """Returns what to give for another number of classes, or ''."""
+  classifier = stored.get(scheme.modules['logits'] + scheme.dense['b'])
+  if classifier is None or len(classifier.shape) != 1:
+    return ''
+  (classes,) = classifier.shape
+  if classes in (0, config.model.num_classes):
+    return ''
+  return f' (its classifier has --config.model.num_classes={classes})'

@@ -1,0 +1,259 @@
+"""--mode=predict: the classes of image files."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TextIO
+
+import jax
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from googlenet.data import files
+from googlenet.errors import UserError
+from googlenet.tools import inference
+from googlenet.tools.inference import outputs, trained
+
+Config = ml_collections.FrozenConfigDict
+
+FORMATS = {'.txt': 'table', '.csv': 'csv', '.jsonl': 'jsonl', '.json': 'jsonl'}
+_LONGEST_PATH = 48  # characters of a path that stand in a column of their own
+
+
+class UnreadableImagesError(UserError):
+  """Some images could not be read; the others were used."""
+
+  exit_code = 65
+
+
+class Guess(NamedTuple):
+  """One of the most probable classes of an image."""
+
+  label: int
+  name: str
+  probability: float
+
+
+# (path, guesses) -> lines of text.
+Row = Callable[[str, Sequence[Guess]], str]
+
+
+def run(
+  config: Config,
+  workdir: str,
+  started: float,
+  images: str = '',
+  top_k: int = 5,
+  format: str = '',
+  output: str = '',
+) -> None:
+  """Prints or writes the most probable classes of image files.
+
+  Args:
+    config: of the run; its `eval` section may differ.
+    workdir: of a trained run; nothing is written there.
+    started: unused.
+    images: see `data.files.find`.
+    top_k: how many classes of each image; all where there are fewer.
+    format: 'table', 'csv' or 'jsonl'; '': as `output` ends, or a table.
+    output: path of a new file; '': the screen.
+
+  Raises:
+    UserError: no images, no checkpoint, or no such output: nothing is written.
+    UnreadableImagesError: some images could not be read. What is said of the
+      others is in the output.
+  """
+  del started
+  outputs.check_one_process('predict', jax.process_count())
+  if top_k < 1:
+    raise UserError(
+      f'--top_k={top_k} is not allowed: it takes a whole number from 1'
+    )
+  format = outputs.format_of(output, format, FORMATS, 'table')
+  if output:
+    outputs.check_new(output)
+  paths = files.find(images, sys.stdin)
+  net = trained.load_run(workdir, config)
+  count = min(top_k, len(net.class_names))
+  header, row = make_rows(format, count, paths)
+  # Lines on a terminal are progress enough, and a bar would break them.
+  is_shown = not output and sys.stdout.isatty()
+  with contextlib.ExitStack() as stack:
+    bar = stack.enter_context(
+      tqdm(
+        total=len(paths),
+        unit=' images',
+        file=sys.stderr,
+        disable=is_shown or not sys.stderr.isatty(),
+      )
+    )
+    predictions = stack.enter_context(
+      contextlib.closing(_predict(net, paths, count, bar))
+    )
+    # Before a file is begun, since there may be nothing to write.
+    first = next(predictions, None)
+    if first is None:
+      raise UnreadableImagesError(
+        f'none of {count_images(len(paths))} could be read: nothing was '
+        'predicted'
+      )
+    sink = sys.stdout
+    if output:
+      sink = stack.enter_context(outputs.written_aside(output, 'w'))
+    num_read, clock = _write(sink, header, row, first, predictions)
+  if output or format == 'table':
+    print(f'{net.path}: step {net.step:,}, {count_images(num_read)}{clock}')
+  if num_read < len(paths):
+    raise UnreadableImagesError(
+      f'{len(paths) - num_read:,} of {count_images(len(paths))} could not be '
+      'read, as told above; the others are done'
+    )
+
+
+def count_images(count: int) -> str:
+  """Returns '1 image' or '2,000 images'."""
+  return f'{count:,} image' + ('' if count == 1 else 's')
+
+
+def read_batches(
+  net: trained.Trained, paths: Sequence[str], bar: tqdm
+) -> Iterator[tuple[list[str], np.ndarray]]:
+  """Reads files in threads; tells of those that cannot be read.
+
+  Yields:
+    Paths and images of a batch: uint8 [n, H, W, C].
+  """
+
+  def on_problem(item: files.Item) -> None:
+    bar.update()
+    text = f'warning: {printable(item.path)} cannot be read: {item.problem}'
+    tqdm.write(text, file=sys.stderr)
+
+  size = net.program_size(len(paths))
+  items = files.read_ahead(paths, net.reader(), 2 * size)
+  with contextlib.closing(items):
+    yield from files.batches(items, size, on_problem)
+
+
+def _predict(
+  net: trained.Trained, paths: Sequence[str], top_k: int, bar: tqdm
+) -> Iterator[list[tuple[str, list[Guess]]]]:
+  """Yields paths and guesses, batch by batch.
+
+  Raises:
+    UserError: the parameters are not finite.
+  """
+  for part, out in inference.run_batches(
+    net.apply.step([inference.PROBABILITIES]),
+    net.params,
+    net.network_state,
+    read_batches(net, paths, bar),
+    net.program_size(len(paths)),
+  ):
+    probabilities = out[inference.PROBABILITIES]
+    if not np.isfinite(probabilities).all():
+      raise UserError(
+        f'{net.path}: the predictions of these parameters are not finite'
+      )
+    # Stable: of two equal ones the lower class comes first, as for argmax.
+    order = np.argsort(-probabilities, axis=-1, kind='stable')[:, :top_k]
+    yield [
+      (path, [Guess(k, net.class_names[k], float(row[k])) for k in best])
+      for path, best, row in zip(
+        part, order.tolist(), probabilities, strict=True
+      )
+    ]
+    bar.update(len(part))
+
+
+def _write(
+  sink: TextIO,
+  header: str,
+  row: Row,
+  first: list[tuple[str, list[Guess]]],
+  rest: Iterator[list[tuple[str, list[Guess]]]],
+) -> tuple[int, str]:
+  """Writes all predictions; returns how many, and their speed in words."""
+  num_read, start, later = 0, time.perf_counter(), 0
+  try:
+    sink.write(header)
+    part: list[tuple[str, list[Guess]]] | None = first
+    while part is not None:
+      sink.write(''.join(row(path, guesses) for path, guesses in part))
+      sink.flush()
+      num_read += len(part)
+      part = next(rest, None)
+      later += len(part or ())
+  except BrokenPipeError:  # as of `| head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0) from None
+  # The first batch compiled.
+  speed = later / max(time.perf_counter() - start, 1e-9)
+  return num_read, f', {speed:,.0f} images/s' if later else ''
+
+
+def printable(text: str) -> str:
+  """Returns a path as something safe to show on a terminal."""
+  text = os.fsencode(text).decode('utf-8', 'replace')
+  return ''.join(c if c.isprintable() else '?' for c in text)
+
+
+def make_rows(format: str, top_k: int, paths: Sequence[str]) -> tuple[str, Row]:
+  """Returns the first lines of an output, and how an image is written.
+
+  Args:
+    format: 'table', 'csv' or 'jsonl'.
+    top_k: classes of each image.
+    paths: of all images, for the width of a table's first column.
+  """
+  if format == 'csv':
+
+    def csv_row(*cells: object) -> str:
+      text = io.StringIO()
+      csv.writer(text, lineterminator='\n').writerow(cells)
+      return text.getvalue()
+
+    names = [
+      f'{name}_{i}'
+      for i in range(1, top_k + 1)
+      for name in ('class', 'probability')
+    ]
+
+    def row(path: str, guesses: Sequence[Guess]) -> str:
+      cells = [
+        cell for guess in guesses for cell in (guess.name, _number(guess))
+      ]
+      return csv_row(os.fsencode(path).decode('utf-8', 'replace'), *cells)
+
+    return csv_row('path', *names), row
+  if format == 'jsonl':
+
+    def row(path: str, guesses: Sequence[Guess]) -> str:
+      classes = [
+        {
+          'label': guess.label,
+          'class': guess.name,
+          'probability': float(_number(guess)),
+        }
+        for guess in guesses
+      ]
+      return json.dumps({'path': path, 'classes': classes}) + '\n'
+
+    return '', row
+  width = min(max(len(printable(path)) for path in paths), _LONGEST_PATH)
+
+  def row(path: str, guesses: Sequence[Guess]) -> str:
+    words = [f'{guess.name} {guess.probability:.4f}' for guess in guesses]
+    return f'{printable(path):<{width}}  {", ".join(words)}\n'
+
+  return '', row
+
+
+def _number(guess: Guess) -> str:
+  return f'{guess.probability:.7g}'

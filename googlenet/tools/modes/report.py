@@ -1,0 +1,136 @@
+"""--mode=report: one page on a run, report.html in its workdir."""
+
+import math
+import os
+import pathlib
+import time
+
+import jax
+import ml_collections
+import numpy as np
+
+from googlenet import config as config_lib
+from googlenet.data.sources import Dataset
+from googlenet.errors import UserError
+from googlenet.io.workdir import check_writable, write_text
+from googlenet.runtime.terminal import warn
+from googlenet.tools.inference import trained
+from googlenet.tools.report import classes, inside, page, runs, sections
+from googlenet.tools.report.sections import Section
+from googlenet.tools.scoring import scores
+from googlenet.tools.scoring.predictions import predict_split
+from googlenet.train import setup
+from googlenet.train.resume import differences
+
+Config = ml_collections.FrozenConfigDict
+_NUM_CLASS_MAPS = 12
+
+
+def run(
+  config: Config,
+  workdir: str,
+  started: float,
+  others: tuple[tuple[str, Config], ...] = (),
+  baseline: tuple[str, Config] | None = None,
+  block: str = '',
+  image_index: int = 0,
+) -> None:
+  """Writes report.html, in place of an older one.
+
+  What a run has no data for is left out, and the page says so.
+
+  Args:
+    config: of the run; its `data` and `eval` sections may differ.
+    workdir: of the run, finished or not.
+    started: unused.
+    others: workdirs and configs of runs to compare it with.
+    baseline: a config file and what it says, to tell what was changed.
+    block: whose branches are shown; '' for the first.
+    image_index: in `data.eval_split`, the image whose maps are shown.
+
+  Raises:
+    UserError: no run, an unknown block, no such image, or no whole checkpoint
+      among those that are there.
+  """
+  del started
+  if jax.process_count() > 1:
+    raise UserError('--mode=report is the work of one process: start one')
+  all_runs = [runs.read(workdir, config)]
+  all_runs += [runs.read(other, theirs) for other, theirs in others]
+  first = all_runs[0]
+  check_writable(pathlib.Path(workdir))
+  made = [sections.summary(first), sections.curves(all_runs)]
+  if others:
+    made.append(sections.comparison(all_runs))
+  made += _of_network(first, block, image_index)
+  made.append(sections.config(first, baseline))
+  name = os.path.basename(os.path.abspath(workdir))
+  stamp = time.strftime('%Y-%m-%d %H:%M', time.localtime())
+  text = page.render(
+    f'Report on {name}', made, f'Written {stamp} from {workdir}.'
+  )
+  path = pathlib.Path(workdir) / 'report.html'
+  write_text(path, text)
+  print(f'in       {path} ({len(text.encode()) / 1e6:.1f} MB)')
+
+
+def _of_network(
+  files: runs.RunFiles, block: str, image_index: int
+) -> list[Section]:
+  """Returns what takes a checkpoint, or a section that says there is none."""
+  if not files.steps:
+    text = 'No checkpoint so far: scores, errors and maps are left out.'
+    return [Section('classes', 'Classes', sections.note(text))]
+  dataset, problem = _load_split(files)
+  channels = dataset and setup.image_shape(files.config, dataset)[-1]
+  one = trained.load_run(files.workdir, files.config, channels)
+  block = inside.choose_block(one, block)
+  if dataset is None:
+    text = f'Scores, errors and maps are left out: {problem}.'
+    return [
+      Section('classes', 'Classes', sections.note(text)),
+      inside.filters(one),
+    ]
+  if not 0 <= image_index < dataset.num_examples:
+    raise UserError(
+      f'--image_index={image_index}: config.data.eval_split={dataset.split!r} '
+      f'has {dataset.num_examples:,} images; allowed is 0 to '
+      f'{dataset.num_examples - 1}'
+    )
+  print(f'{one.path}: step {one.step:,}, {dataset.num_examples:,} images')
+  predictions = predict_split(files.config, [one])
+  found = scores.compute(predictions.probabilities, predictions.labels)
+  if not math.isfinite(found.loss):
+    raise UserError(f'{one.path}: the loss of these parameters is {found.loss}')
+  wrong = classes.worst_errors(predictions, classes.NUM_ERRORS)
+  pixels, labels = dataset.read(np.array([image_index, *wrong]))
+  names = one.class_names
+  captions = [f'Image {image_index}: {names[labels[0]]}.']
+  captions += [
+    f'Image {place}: is {names[label]}.'
+    for place, label in zip(wrong, labels[1:], strict=True)
+  ]
+  count = 1 + _NUM_CLASS_MAPS
+  return [
+    classes.classes(found, predictions, names),
+    classes.errors(predictions, wrong, pixels[1:], names),
+    inside.class_maps(one, pixels[:count], captions[:count]),
+    inside.maps(one, pixels[0], image_index, names[labels[0]], block),
+    inside.filters(one),
+  ]
+
+
+def _load_split(files: runs.RunFiles) -> tuple[Dataset | None, str]:
+  """Returns the evaluation data, or why it cannot be had here.
+
+  Raises:
+    UserError: that is because of a field that was changed for the report.
+  """
+  try:
+    return setup.load_split(files.config, 'eval_split'), ''
+  except UserError as error:
+    path = pathlib.Path(files.workdir) / 'config.json'
+    if differences(config_lib.load(path), files.config):
+      raise
+    warn(f'{error}: scores, errors and maps are left out')
+    return None, str(error)

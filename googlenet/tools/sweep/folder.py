@@ -1,0 +1,140 @@
+"""The folder of a sweep: what it was begun with, and one sweep in it."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from googlenet import config as config_lib
+from googlenet.errors import UserError
+from googlenet.io.workdir import (
+  RUN_FILES,
+  Lock,
+  check_writable,
+  holds_a_run,
+  write_text,
+)
+from googlenet.tools.sweep import grid
+from googlenet.train import resume
+
+NAME = 'sweep.json'
+Config = ml_collections.FrozenConfigDict
+
+
+def read(workdir: pathlib.Path, config: Config) -> grid.Sweep | None:
+  """Returns the sweep of a folder; None where it holds none.
+
+  Args:
+    workdir: there or not.
+    config: that the trials would start from.
+
+  Raises:
+    UserError: it holds a run, another config, or something damaged.
+  """
+  path = workdir / NAME
+  if not path.exists():
+    for name in RUN_FILES:
+      # config.json is written before sweep.json: it may have been cut off.
+      if name != 'config.json' and (workdir / name).exists():
+        raise UserError(holds_a_run(workdir, name))
+    return None
+  try:
+    stored = json.loads(path.read_text(encoding='utf-8'))['sweep']
+    sweep = {
+      str(field): tuple(tuple(v) if isinstance(v, list) else v for v in values)
+      for field, values in stored.items()
+    }
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise UserError(
+      f'{path} is damaged ({type(error).__name__}): delete it to begin the '
+      'sweep again; finished trials stay'
+    ) from error
+  _check_config(workdir, config, sweep)
+  return sweep
+
+
+def _check_config(
+  workdir: pathlib.Path, config: Config, sweep: grid.Sweep
+) -> None:
+  stored = config_lib.load(workdir / 'config.json')
+  changes = [
+    f'config.{name} is {there!r} there and {here!r} here'
+    for name, (there, here) in resume.differences(stored, config).items()
+    if name not in sweep and name not in resume.MAY_CHANGE
+  ]
+  if changes:
+    raise UserError(
+      f'--workdir={workdir} holds a sweep with another config: '
+      f'{"; ".join(changes)}. Leave out what differs (or --config) to go on '
+      'with it, or give another folder'
+    )
+
+
+def check_same(
+  workdir: pathlib.Path, stored: grid.Sweep, given: grid.Sweep
+) -> None:
+  """Checks that two sweeps have the same trials.
+
+  Raises:
+    UserError: they have not; what differs is named.
+  """
+
+  def words(values: tuple[Any, ...]) -> str:
+    return ', '.join(map(str, values)) if values else 'not swept'
+
+  changes = [
+    f'{field} is {words(stored.get(field, ()))} there and '
+    f'{words(given.get(field, ()))} here'
+    for field in {**stored, **given}
+    if set(stored.get(field, ())) != set(given.get(field, ()))
+  ]
+  if changes:
+    raise UserError(
+      f'--workdir={workdir} holds another sweep: {"; ".join(changes)}. Leave '
+      'out --sweep to go on with it, or give another folder'
+    )
+
+
+def begin(
+  workdir: pathlib.Path, config: Config, sweep: grid.Sweep
+) -> grid.Sweep:
+  """Writes a sweep to its folder, unless another process was faster.
+
+  Returns:
+    The sweep that the folder holds: the same one, its order perhaps another.
+
+  Raises:
+    UserError: it holds another one, or cannot be written to.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    check_writable(workdir)
+    with Lock(workdir, wait=True):
+      stored = read(workdir, config)
+      if stored is not None:
+        check_same(workdir, stored, sweep)
+        return stored
+      write_text(workdir / 'config.json', config_lib.to_json(config))
+      write_text(workdir / NAME, json.dumps({'sweep': sweep}, indent=2) + '\n')
+  except OSError as error:
+    raise UserError(
+      f'--workdir={workdir} cannot be made or written to '
+      f'({error.strerror}): give another folder'
+    ) from error
+  return sweep
+
+
+def config_flags(workdir: str | os.PathLike[str], config: Config) -> list[str]:
+  """Returns the flags that make the stored config this one.
+
+  What differs is where things are on this machine, not what is computed.
+  """
+  stored = config_lib.load(pathlib.Path(workdir) / 'config.json')
+  values = {
+    name: here
+    for name, (_, here) in resume.differences(stored, config).items()
+    if name in resume.MAY_CHANGE
+  }
+  return grid.as_flags(values)

@@ -1,0 +1,220 @@
+"""From --sweep to trials.
+
+  sweep = field=value,value;field=value,...
+
+A value is what the flag --config.field takes. Commas and semicolons within
+brackets or quotes are part of it, and quotes around a whole value are left out:
+data.mean=(0.2,),(0.3,) are two values, as are data.name='a,b','c' and
+model.dropout=None,0.4. Every combination is a trial; the last field changes
+fastest.
+"""
+
+import collections
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from googlenet import config as config_lib
+from googlenet.cli.overrides import as_text, set_fields
+from googlenet.errors import UserError
+from googlenet.fields import FIELDS
+
+Sweep = dict[str, tuple[Any, ...]]  # values by field
+
+EXAMPLE = "--sweep='optimizer.learning_rate=0.05,0.1;seed=0,1,2'"
+# Beyond it nobody waits for the end, and it is a slip more likely than a wish.
+MAX_TRIALS = 10_000
+_MAX_NAME = 200  # bytes; most file systems know 255
+
+
+class Trial(NamedTuple):
+  """One combination of values."""
+
+  index: int  # from 0
+  name: str  # of its folder
+  values: dict[str, Any]  # by field
+  config: ml_collections.FrozenConfigDict  # resolved
+
+  @property
+  def setting(self) -> tuple[tuple[str, Any], ...]:
+    """What it shares with the trials that differ by their seed alone."""
+    return tuple((k, v) for k, v in self.values.items() if k != 'seed')
+
+
+def parse(text: str, config: ml_collections.ConfigDict) -> Sweep:
+  """Reads the text of --sweep.
+
+  Args:
+    text: in the grammar above.
+    config: whose values say what a text is read as.
+
+  Raises:
+    UserError: it is none, a field is unknown or given twice, or a value is not
+      allowed or given twice.
+  """
+  sweep: Sweep = {}
+  for part in _split(text, ';'):
+    name, equals, values = part.partition('=')
+    name = name.strip().removeprefix('config.')
+    if not equals:
+      raise UserError(
+        f'--sweep: {part!r} is not field=value,value: give fields and values '
+        f'like {EXAMPLE}'
+      )
+    if name not in FIELDS:
+      raise UserError(f'--sweep: {config_lib.unknown_field(name)}')
+    if name in sweep:
+      raise UserError(f'--sweep: {name} is given twice: give its values once')
+    sweep[name] = _values(name, _split(values, ','), config)
+  return sweep
+
+
+def _values(
+  name: str, texts: Sequence[str], config: ml_collections.ConfigDict
+) -> tuple[Any, ...]:
+  values = []
+  for text in texts:
+    if not text:
+      raise UserError(
+        f"--sweep: {name} has an empty value: leave it out, or write it as ''"
+      )
+    value = _set(config, {name: _unquote(text)})[name]
+    if not FIELDS[name].is_valid(value):
+      raise UserError(f'--sweep: {config_lib.invalid(name, value)}')
+    if value in values:
+      raise UserError(f'--sweep: {name} has the value {value!r} twice')
+    values.append(value)
+  return tuple(values)
+
+
+def _set(
+  config: ml_collections.ConfigDict, texts: Mapping[str, str]
+) -> dict[str, Any]:
+  """Returns the fields of a config after some were set."""
+  copy = ml_collections.ConfigDict(config)
+  try:
+    set_fields(copy, [f'--config.{name}={t}' for name, t in texts.items()])
+  except UserError as error:
+    raise UserError(f'--sweep: {error}') from error
+  return config_lib.flatten(copy)
+
+
+def _split(text: str, separator: str) -> list[str]:
+  """Splits at separators outside of brackets and quotes, blanks left out."""
+  parts, start, depth, quote = [], 0, 0, ''
+  for i, letter in enumerate(text):
+    if quote:
+      quote = '' if letter == quote else quote
+    elif letter in '\'"':
+      quote = letter
+    elif letter in '([{':
+      depth += 1
+    elif letter in ')]}':
+      depth -= 1
+    elif letter == separator and depth == 0:
+      parts.append(text[start:i].strip())
+      start = i + 1
+    if depth < 0:
+      break
+  if depth or quote:
+    raise UserError(
+      f'--sweep: brackets or quotes in {text!r} are not closed: write values '
+      "like (0.2,) and 'a,b'"
+    )
+  parts.append(text[start:].strip())
+  if separator == ';':
+    parts = [part for part in parts if part]
+  return parts
+
+
+def _unquote(text: str) -> str:
+  return text[1:-1] if re.fullmatch(r"'[^']*'|\"[^\"]*\"", text) else text
+
+
+def make_trials(
+  sweep: Sweep, config: ml_collections.ConfigDict
+) -> tuple[Trial, ...]:
+  """Returns every combination, its config checked.
+
+  Raises:
+    UserError: a combination is not allowed, or there are more than MAX_TRIALS.
+  """
+  count = 1
+  for values in sweep.values():
+    count *= len(values)
+  if count > MAX_TRIALS:
+    raise UserError(
+      f'--sweep makes {count:,} trials: give fewer values; allowed are '
+      f'{MAX_TRIALS:,}'
+    )
+  grid = [
+    dict(zip(sweep, values, strict=True))
+    for values in itertools.product(*sweep.values())
+  ]
+  trials = []
+  for i, (name, values) in enumerate(zip(_names(grid), grid, strict=True)):
+    copy = ml_collections.ConfigDict(config)
+    try:
+      set_fields(copy, as_flags(values))
+      resolved = config_lib.resolve(copy)
+    except UserError as error:
+      raise UserError(f'--sweep: trial {name}: {error}') from error
+    trials.append(Trial(i, name, values, resolved))
+  return tuple(trials)
+
+
+def as_flags(values: Mapping[str, Any]) -> list[str]:
+  """Returns values by field as a command line gives them."""
+  return [f'--config.{name}={as_text(value)}' for name, value in values.items()]
+
+
+def short_names(fields: Sequence[str]) -> dict[str, str]:
+  """Returns the last part of each name, the whole where two share that."""
+  leaves = [field.rpartition('.')[2] for field in fields]
+  return {
+    field: leaf if leaves.count(leaf) == 1 else field
+    for field, leaf in zip(fields, leaves, strict=True)
+  }
+
+
+def _names(grid: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Returns a different name for each trial, fit for a folder."""
+  short = short_names(list(grid[0]))
+  names = []
+  for values in grid:
+    parts = [f'{short[k]}={_plain(v)}' for k, v in values.items()]
+    names.append(','.join(parts))
+  counts = collections.Counter(names)
+  for i, (name, values) in enumerate(zip(names, grid, strict=True)):
+    if counts[name] > 1 or len(name) > _MAX_NAME:
+      digest = hashlib.sha256(repr(dict(values)).encode()).hexdigest()[:8]
+      names[i] = f'{name[:_MAX_NAME]}-{digest}'
+  return names
+
+
+def _plain(value: Any) -> str:
+  """Returns a value in letters that mean nothing to a shell."""
+  if isinstance(value, tuple):
+    return '+'.join(map(_plain, value))
+  return re.sub(r'[^A-Za-z0-9._+-]', '_', str(value))
+
+
+def shard(trials: Sequence[Trial], text: str) -> list[Trial]:
+  """Returns the part of the trials that --shard=I/N stands for; '': all.
+
+  Raises:
+    UserError: it is none.
+  """
+  if not text:
+    return list(trials)
+  match = re.fullmatch(r'(\d{1,9})/(\d{1,9})', text)
+  if not match or int(match[1]) >= int(match[2]):
+    raise UserError(
+      f'--shard={text} is not allowed: it takes I/N with I from 0 to N - 1, '
+      'like 0/8'
+    )
+  return list(trials[int(match[1]) :: int(match[2])])

@@ -1,0 +1,251 @@
+"""A table of trials out of their workdirs.
+
+  python -m googlenet.tools.trials runs/*
+  python -m googlenet.tools.trials runs/* --format=csv \
+    --base=configs/fmnist28_fast.py
+
+One row a run: how its config differs from the base, its seed, the split it was
+scored on, accuracy (the last, which counts, and the best), images/s, minutes,
+and whether it is finished. Finished runs that differ in their seed alone make a
+row of their mean; of two with the same seed the first counts.
+"""
+
+import argparse
+import csv
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from googlenet import config as config_lib
+from googlenet.errors import UserError
+from googlenet.tools.report import runs
+from googlenet.train.resume import MAY_CHANGE, differences
+
+# They are no part of a recipe: where and how a run is made, kept and shown, and
+# when it is scored.
+_LEFT_OUT = (
+  'seed',
+  'data.eval_split',
+  'eval.every_epochs',
+  'eval.batch_size',
+  'eval.crops',
+  *(name for name in MAY_CHANGE if not name.startswith('eval.')),
+)
+_SECTIONS_LEFT_OUT = ('checkpoint', 'logging')
+
+
+class Trial(NamedTuple):
+  """One run; None stands for what it does not tell."""
+
+  workdir: str
+  changes: str  # of the config: field=value, ...
+  seed: int
+  split: str  # that it was scored on
+  epoch: float | None  # of the last evaluation
+  epochs: int  # of the schedule
+  accuracy: float | None  # of the last evaluation
+  best_accuracy: float | None
+  images_per_second: float | None
+  minutes: float | None  # of the whole run, if it is finished
+  is_finished: bool
+
+
+class Group(NamedTuple):
+  """Runs that differ in their seed alone."""
+
+  changes: str
+  split: str
+  seeds: int
+  mean: float  # of the last accuracies
+  deviation: float | None  # of the sample; None for one seed
+  minutes: float | None  # mean
+
+
+def describe_changes(
+  base: ml_collections.ConfigDict, config: ml_collections.ConfigDict
+) -> str:
+  """Returns 'train.epochs=2, ...', '' where the recipe is that of the base."""
+  found = differences(base.to_dict(), config.to_dict())
+  return ', '.join(
+    f'{name}={value!r}'
+    for name, (_, value) in found.items()
+    if name not in _LEFT_OUT and name.split('.')[0] not in _SECTIONS_LEFT_OUT
+  )
+
+
+def read_trial(
+  workdir: str | os.PathLike[str], base: ml_collections.ConfigDict
+) -> Trial:
+  """Reads a run.
+
+  Raises:
+    UserError: the folder holds none, or it cannot be read.
+  """
+  try:
+    files = runs.read(str(workdir))
+  except OSError as error:
+    raise UserError(f'{workdir}: {error.strerror}') from error
+  config = files.config
+  _, accuracies = files.curve('eval/accuracy')
+  _, rates = files.curve('train/images_per_second')
+  evaluated = [r for r in files.records if 'eval/accuracy' in r]
+  seconds = files.result.get('seconds')
+  return Trial(
+    str(workdir),
+    describe_changes(base, config),
+    config.seed,
+    config.data.eval_split,
+    evaluated[-1].get('epoch') if evaluated else None,
+    config.train.epochs,
+    accuracies[-1] if accuracies else None,
+    max(accuracies, default=None),
+    files.result.get(
+      'train/images_per_second', statistics.median(rates) if rates else None
+    ),
+    None if seconds is None else seconds / 60,
+    bool(files.result),
+  )
+
+
+def make_groups(trials: Sequence[Trial]) -> list[Group]:
+  """Returns means over the seeds of finished runs, the best first."""
+  groups: dict[tuple[str, str], dict[int, Trial]] = {}
+  for trial in trials:
+    if trial.is_finished and trial.accuracy is not None:
+      group = groups.setdefault((trial.changes, trial.split), {})
+      group.setdefault(trial.seed, trial)
+  made = []
+  for (changes, split), members in groups.items():
+    scores = [trial.accuracy for trial in members.values()]
+    minutes = [t.minutes for t in members.values() if t.minutes is not None]
+    made.append(
+      Group(
+        changes,
+        split,
+        len(scores),
+        statistics.mean(scores),
+        statistics.stdev(scores) if len(scores) > 1 else None,
+        statistics.mean(minutes) if minutes else None,
+      )
+    )
+  return sorted(made, key=lambda group: -group.mean)
+
+
+def load_config(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+  """Returns the config of a config file or of a workdir, resolved.
+
+  Raises:
+    UserError: there is none, or it cannot be loaded.
+  """
+  if not str(path).endswith('.py'):
+    try:
+      config = config_lib.load(pathlib.Path(path) / 'config.json')
+    except OSError as error:
+      raise UserError(f'{path}: {error.strerror}') from error
+    return config_lib.resolve(config)
+  try:
+    spec = importlib.util.spec_from_file_location('config_file', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return config_lib.resolve(module.get_config())
+  except UserError:
+    raise
+  except Exception as error:  # it is code: it may raise anything
+    raise UserError(
+      f'--base={path} cannot be loaded: {type(error).__name__}: {error}'
+    ) from error
+
+
+def _cell(value: Any) -> str:
+  if value is None:
+    return '-'
+  if isinstance(value, bool):
+    return 'yes' if value else 'no'
+  return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def to_text(rows: Sequence[NamedTuple]) -> str:
+  """Returns rows as a table, the changes last since they are long."""
+  if not rows:
+    return ''
+  names = [name for name in rows[0]._fields if name != 'changes']
+  names.append('changes')
+  lines = [[name.replace('_', ' ') for name in names]]
+  lines += [[_cell(getattr(row, name)) for name in names] for row in rows]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      cell.ljust(w) for cell, w in zip(line, widths, strict=True)
+    ).rstrip()
+    for line in lines
+  )
+
+
+def to_csv(rows: Sequence[NamedTuple]) -> str:
+  """Returns rows as CSV with a head."""
+  out = io.StringIO()
+  writer = csv.writer(out, lineterminator='\n')
+  writer.writerow(rows[0]._fields)
+  writer.writerows(rows)
+  return out.getvalue().rstrip('\n')
+
+
+def render(trials: Sequence[Trial], form: str) -> str:
+  """Returns the trials, and but for CSV their groups, as `--format` says."""
+  groups = make_groups(trials)
+  if form == 'csv':
+    return to_csv(trials)
+  if form == 'json':
+    parts = {'trials': trials, 'groups': groups}
+    rows = {
+      name: [row._asdict() for row in part] for name, part in parts.items()
+    }
+    return json.dumps(rows, indent=2)
+  parts = [to_text(trials), to_text(groups)]
+  return '\n\n'.join(part for part in parts if part)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Prints the table; returns the exit code."""
+  parser = argparse.ArgumentParser(
+    prog='python -m googlenet.tools.trials',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('workdirs', nargs='+', help='folders of runs')
+  parser.add_argument(
+    '--base',
+    default='',
+    help='config file or workdir to compare with; default: the first run',
+  )
+  parser.add_argument(
+    '--format', default='text', choices=('text', 'csv', 'json')
+  )
+  options = parser.parse_args(argv)
+  try:
+    trials, base = [], load_config(options.base) if options.base else None
+    for workdir in options.workdirs:
+      try:
+        base = base or load_config(workdir)
+        trials.append(read_trial(workdir, base))
+      except UserError as error:
+        print(f'warning: left out: {error}', file=sys.stderr)
+    if not trials:
+      raise UserError('none of these folders holds a run')
+  except UserError as error:
+    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+    return 2
+  print(render(trials, options.format))
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,126 @@
+"""From the arrays of a file to those of a network, and back."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from googlenet.errors import UserError
+from googlenet.io.array_files import Stored, damaged, printable
+from googlenet.tools.weights.names import Entry, Scheme
+
+# What float32 holds to the bit.
+_DTYPES = ('float32', 'float16', 'bfloat16')
+# Names shown of each kind of problem; with the whole network wrong, a count of
+# the rest tells as much.
+_SHOWN = 60
+
+
+class Problems(NamedTuple):
+  """Why a file does not fit a network: names, and what is wrong with each."""
+
+  missing: list[str]
+  unknown: list[str]
+  of_wrong_shape: list[str]
+  of_wrong_dtype: list[str]
+  not_usable: list[str]  # infinite, not a number, a negative variance
+
+
+def find_problems(
+  stored: Mapping[str, Stored], entries: Iterable[Entry]
+) -> Problems:
+  """Compares names, shapes and dtypes; `not_usable` stays empty."""
+  expected = {entry.name: entry.shape for entry in entries}
+  shapes, dtypes = [], []
+  for name, shape in expected.items():
+    if name not in stored:
+      continue
+    array = stored[name]
+    if array.shape != shape:
+      shapes.append(f'{name} {array.shape} instead of {shape}')
+    if array.dtype not in _DTYPES:
+      dtypes.append(f'{name} {printable(array.dtype)} instead of float32')
+  return Problems(
+    [name for name in expected if name not in stored],
+    [printable(name) for name in stored if name not in expected],
+    shapes,
+    dtypes,
+    [],
+  )
+
+
+def refusal(path: str, problems: Problems, hint: str = '') -> UserError:
+  """Returns one line with every problem by name."""
+
+  def listed(names: list[str]) -> str:
+    rest = len(names) - _SHOWN
+    more = f' and {rest} more' if rest > 0 else ''
+    return f'({len(names)}): ' + ', '.join(names[:_SHOWN]) + more
+
+  text = '; '.join(
+    f'{kind.replace("_", " ")} {listed(names)}'
+    for kind, names in problems._asdict().items()
+    if names
+  )
+  return UserError(
+    f'--weights={path} is of another network than config.model: {text}{hint}; '
+    'nothing was written'
+  )
+
+
+def to_ours(
+  path: str, stored: Mapping[str, Stored], entries: list[Entry]
+) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+  """Reads all arrays of a network.
+
+  Args:
+    path: of the file, for messages.
+    stored: what the file holds and the network has a place for.
+    entries: of the network; `find_problems` found none.
+
+  Returns:
+    The trees 'params' and 'network_state', float32.
+
+  Raises:
+    UserError: numbers are damaged, not finite, or a variance is negative.
+  """
+  trees: dict[str, Any] = {'params': {}, 'network_state': {}}
+  bad = []
+  for entry in entries:
+    try:
+      array = stored[entry.name].read()
+    except Exception as error:  # whatever NumPy, zlib or torch meet
+      raise damaged(path, error) from error
+    array = np.asarray(array, np.float32)
+    is_negative = entry.leaf == 'variance' and (array < 0).any()
+    if is_negative or not np.isfinite(array).all():
+      bad.append(entry.name)
+    leaves = trees[entry.tree].setdefault(entry.module, {})
+    leaves[entry.leaf] = np.ascontiguousarray(entry.layout.to_ours(array))
+  if bad:
+    raise refusal(path, Problems([], [], [], [], bad))
+  return trees
+
+
+def to_theirs(
+  scheme: Scheme,
+  entries: Iterable[Entry],
+  trees: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+  step: int,
+) -> dict[str, np.ndarray]:
+  """Returns the arrays of a file.
+
+  Args:
+    scheme: of the framework.
+    entries: of the network.
+    trees: 'params' and 'network_state'.
+    step: steps made: what PyTorch counts beside each running statistic.
+  """
+  arrays = {}
+  for entry in entries:
+    array = trees[entry.tree][entry.module][entry.leaf]
+    arrays[entry.name] = np.ascontiguousarray(entry.layout.to_theirs(array))
+    if scheme.ignored and entry.leaf == 'variance':
+      name = entry.name.removesuffix(scheme.conv['variance'])
+      arrays[f'{name}.bn{scheme.ignored}'] = np.asarray(step, np.int64)
+  return arrays

@@ -1,0 +1,395 @@
+"""What other frameworks call the arrays of a network, and how they lay them.
+
+A module here is a path of parameters, `inception_3a/conv_1x1`. The tables have
+every module of a network; which of them a network uses follows from its rows.
+Sources: torchvision/models/googlenet.py and inception.py; the prototxt of
+Caffe's bvlc_googlenet.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from googlenet.errors import UserError
+from googlenet.model import graph, rows, variants
+
+
+class Scheme(NamedTuple):
+  """How a framework stores one network.
+
+  Attributes:
+    framework: that has the network.
+    network: its name there.
+    normalization: of the network, which decides what it stores.
+    modules: name there of each module.
+    conv: ending of the name of each array of a convolution.
+    dense: likewise of a fully connected layer.
+    ignored: ending of the names that carry nothing of the network.
+    is_bgr: the first convolution takes blue, green and red.
+    mean: of RGB in 0..1, subtracted from what the network takes.
+    std: by which it is then divided.
+    input: the same in words of the framework.
+    suffixes: of files, the first one preferred.
+  """
+
+  framework: str
+  network: str
+  normalization: str
+  modules: dict[str, str]
+  conv: dict[str, str]
+  dense: dict[str, str]
+  ignored: str
+  is_bgr: bool
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+  input: str
+  suffixes: tuple[str, ...]
+
+
+def _each(
+  modules: dict[str, str], parts: dict[str, str], joint: str
+) -> dict[str, str]:
+  """Names of the same parts in several modules."""
+  return {
+    f'{ours}/{part}': f'{theirs}{joint}{name}'
+    for ours, theirs in modules.items()
+    for part, name in parts.items()
+  }
+
+
+_BLOCKS = ('3a', '3b', '4a', '4b', '4c', '4d', '4e', '5a', '5b')
+
+_CAFFE = {
+  'conv_1/conv_7x7': 'conv1/7x7_s2',
+  'conv_2/conv_3x3_reduce': 'conv2/3x3_reduce',
+  'conv_2/conv_3x3': 'conv2/3x3',
+  **_each(
+    {f'inception_{block}': f'inception_{block}' for block in _BLOCKS},
+    {
+      'conv_1x1': '1x1',
+      'conv_3x3_reduce': '3x3_reduce',
+      'conv_3x3': '3x3',
+      'conv_5x5_reduce': '5x5_reduce',
+      'conv_5x5': '5x5',
+      'pool_proj': 'pool_proj',
+    },
+    '/',
+  ),
+  **_each(
+    {'aux_1': 'loss1', 'aux_2': 'loss2'},
+    {'conv_1x1': 'conv', 'fc': 'fc', 'logits': 'classifier'},
+    '/',
+  ),
+  'logits': 'loss3/classifier',
+}
+
+_TORCHVISION = {
+  'conv_1/conv_7x7': 'conv1',
+  'conv_2/conv_3x3_reduce': 'conv2',
+  'conv_2/conv_3x3': 'conv3',
+  **_each(
+    {f'inception_{block}': f'inception{block}' for block in _BLOCKS},
+    {
+      'conv_1x1': 'branch1',
+      'conv_3x3_reduce': 'branch2.0',
+      'conv_3x3': 'branch2.1',
+      'conv_3x3_b_reduce': 'branch3.0',
+      'conv_3x3_b': 'branch3.1',
+      'pool_proj': 'branch4.1',
+    },
+    '.',
+  ),
+  **_each(
+    {'aux_1': 'aux1', 'aux_2': 'aux2'},
+    {'conv_1x1': 'conv', 'fc': 'fc1', 'logits': 'fc2'},
+    '.',
+  ),
+  'logits': 'fc',
+}
+
+_INCEPTION_V3 = {
+  'conv_1/conv_3x3_1': 'Conv2d_1a_3x3',
+  'conv_1/conv_3x3_2': 'Conv2d_2a_3x3',
+  'conv_1/conv_3x3_3': 'Conv2d_2b_3x3',
+  'conv_2/conv_3x3_reduce': 'Conv2d_3b_1x1',
+  'conv_2/conv_3x3': 'Conv2d_4a_3x3',
+  **_each(
+    {f'inception_{block}': f'Mixed_{block}' for block in ('5b', '5c', '5d')},
+    {
+      'conv_1x1': 'branch1x1',
+      'conv_5x5_reduce': 'branch5x5_1',
+      'conv_5x5': 'branch5x5_2',
+      'conv_double_3x3_reduce': 'branch3x3dbl_1',
+      'conv_double_3x3_1': 'branch3x3dbl_2',
+      'conv_double_3x3_2': 'branch3x3dbl_3',
+      'pool_proj': 'branch_pool',
+    },
+    '.',
+  ),
+  **_each(
+    {'reduction_6a': 'Mixed_6a'},
+    {
+      'conv_3x3': 'branch3x3',
+      'conv_double_3x3_reduce': 'branch3x3dbl_1',
+      'conv_double_3x3_1': 'branch3x3dbl_2',
+      'conv_double_3x3_2': 'branch3x3dbl_3',
+    },
+    '.',
+  ),
+  **_each(
+    {f'inception_6{block}': f'Mixed_6{block}' for block in 'bcde'},
+    {
+      'conv_1x1': 'branch1x1',
+      'conv_7x7_reduce': 'branch7x7_1',
+      'conv_1x7': 'branch7x7_2',
+      'conv_7x1': 'branch7x7_3',
+      'conv_double_7x7_reduce': 'branch7x7dbl_1',
+      'conv_double_7x1_1': 'branch7x7dbl_2',
+      'conv_double_1x7_1': 'branch7x7dbl_3',
+      'conv_double_7x1_2': 'branch7x7dbl_4',
+      'conv_double_1x7_2': 'branch7x7dbl_5',
+      'pool_proj': 'branch_pool',
+    },
+    '.',
+  ),
+  **_each(
+    {'reduction_7a': 'Mixed_7a'},
+    {
+      'conv_3x3_reduce': 'branch3x3_1',
+      'conv_3x3': 'branch3x3_2',
+      'conv_7x7_reduce': 'branch7x7x3_1',
+      'conv_1x7': 'branch7x7x3_2',
+      'conv_7x1': 'branch7x7x3_3',
+      'conv_7x7_3x3': 'branch7x7x3_4',
+    },
+    '.',
+  ),
+  **_each(
+    {'inception_7b': 'Mixed_7b', 'inception_7c': 'Mixed_7c'},
+    {
+      'conv_1x1': 'branch1x1',
+      'conv_3x3_reduce': 'branch3x3_1',
+      'conv_1x3': 'branch3x3_2a',
+      'conv_3x1': 'branch3x3_2b',
+      'conv_double_3x3_reduce': 'branch3x3dbl_1',
+      'conv_double_3x3': 'branch3x3dbl_2',
+      'conv_double_1x3': 'branch3x3dbl_3a',
+      'conv_double_3x1': 'branch3x3dbl_3b',
+      'pool_proj': 'branch_pool',
+    },
+    '.',
+  ),
+  **_each(
+    {'aux_1': 'AuxLogits'},
+    {'conv_1x1': 'conv0', 'conv_5x5': 'conv1', 'logits': 'fc'},
+    '.',
+  ),
+  'logits': 'fc',
+}
+
+
+def _torch(network: str, modules: dict[str, str]) -> Scheme:
+  return Scheme(
+    framework='PyTorch',
+    network=f'torchvision.models.{network}',
+    normalization='batch',
+    modules=modules,
+    conv={
+      'w': '.conv.weight',
+      'scale': '.bn.weight',
+      'offset': '.bn.bias',
+      'mean': '.bn.running_mean',
+      'variance': '.bn.running_var',
+    },
+    dense={'w': '.weight', 'b': '.bias'},
+    ignored='.num_batches_tracked',
+    is_bgr=False,
+    # The published weights come with transform_input=True, which undoes the
+    # mean and standard deviation of ImageNet and goes to -1..1, as TF-slim.
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    input='transform_input=True and images normalised as for ImageNet',
+    suffixes=('.safetensors', '.pth', '.pt'),
+  )
+
+
+# By `config.model.variant`.
+SCHEMES: dict[str, Scheme] = {
+  'paper': Scheme(
+    framework='Caffe',
+    network='bvlc_googlenet',
+    normalization='lrn',
+    modules=_CAFFE,
+    conv={'w': '/0', 'b': '/1'},  # numbers of the blobs of a layer
+    dense={'w': '/0', 'b': '/1'},
+    ignored='',
+    is_bgr=True,
+    mean=(123 / 255, 117 / 255, 104 / 255),
+    std=(1 / 255, 1 / 255, 1 / 255),
+    input='BGR in 0..255 minus (104, 117, 123)',
+    suffixes=('.npz',),
+  ),
+  'torchvision': _torch('googlenet', _TORCHVISION),
+  'inception_v3': _torch('inception_v3', _INCEPTION_V3),
+}
+
+
+class Layout(NamedTuple):
+  """A way to lay out an array, there and here; the two are inverse."""
+
+  to_ours: Callable[[np.ndarray], np.ndarray]
+  to_theirs: Callable[[np.ndarray], np.ndarray]
+
+
+VECTOR = Layout(lambda v: v, lambda v: v)
+# [C_out, C_in, kh, kw] and [kh, kw, C_in, C_out].
+CONV = Layout(
+  lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1)
+)
+# The same, its input channels in the opposite order: BGR and RGB.
+CONV_BGR = Layout(
+  lambda w: w[:, ::-1].transpose(2, 3, 1, 0),
+  lambda w: w.transpose(3, 2, 0, 1)[:, ::-1],
+)
+# [C_out, C_in] and [C_in, C_out].
+DENSE = Layout(np.transpose, np.transpose)
+
+
+def flattened(channels: int) -> Layout:
+  """A dense layer on a map: [C_out, C H W] and [H W C, C_out]."""
+
+  def to_ours(w: np.ndarray) -> np.ndarray:
+    out = w.shape[0]
+    return w.reshape(out, channels, -1).transpose(2, 1, 0).reshape(-1, out)
+
+  def to_theirs(w: np.ndarray) -> np.ndarray:
+    out = w.shape[-1]
+    return w.reshape(-1, channels, out).transpose(2, 1, 0).reshape(out, -1)
+
+  return Layout(to_ours, to_theirs)
+
+
+# The shape there of an array here, by its number of axes.
+_SHAPES: dict[int, Callable[..., tuple[int, ...]]] = {
+  1: lambda width: (width,),
+  2: lambda width_in, width: (width, width_in),
+  4: lambda height, width, width_in, width_out: (
+    width_out,
+    width_in,
+    height,
+    width,
+  ),
+}
+
+
+class Entry(NamedTuple):
+  """One array, there and here."""
+
+  name: str  # there
+  shape: tuple[int, ...]  # there
+  tree: str  # 'params' or 'network_state'
+  module: str
+  leaf: str
+  layout: Layout
+
+
+def scheme_of(model_config: ml_collections.ConfigDict) -> Scheme:
+  """Returns how the network of the `model` section is stored elsewhere.
+
+  Raises:
+    UserError: no other framework has that network.
+  """
+  variant = model_config.variant
+  if variant not in SCHEMES:
+    known = ', '.join(
+      f'{name} ({scheme.network})' for name, scheme in SCHEMES.items()
+    )
+    raise UserError(
+      f'config.model.variant={variant!r}: weights are exchanged of {known}; '
+      'give one of them'
+    )
+  scheme = SCHEMES[variant]
+  network = f'{scheme.network} of {scheme.framework}'
+  normalization = model_config.normalization
+  for field, value, allowed in (
+    (
+      'normalization',
+      scheme.normalization if normalization == 'auto' else normalization,
+      scheme.normalization,
+    ),
+    ('activation', model_config.activation, 'relu'),
+    ('width_multiplier', model_config.width_multiplier, 1.0),
+  ):
+    if value != allowed:
+      raise UserError(
+        f'config.model.{field}={value!r}: {network} has {allowed!r}; give that'
+      )
+  return scheme
+
+
+def _channels_flattened(
+  architecture: variants.Architecture,
+) -> dict[str, int]:
+  """Returns the channels of the maps that dense layers of heads see."""
+  channels = {}
+  for head in architecture.aux_heads:
+    last = None
+    for op in (*head.ops, rows.Dense('logits', 0)):
+      if isinstance(op, rows.Conv):
+        last = op.width
+      elif isinstance(op, rows.Dense):
+        if last:
+          channels[f'{head.name}/{op.name}'] = last
+        last = None
+  return channels
+
+
+def make_entries(
+  scheme: Scheme,
+  architecture: variants.Architecture,
+  params: dict[str, Any],
+  network_state: dict[str, Any],
+) -> list[Entry]:
+  """Returns all arrays of a network.
+
+  Args:
+    scheme: of the framework.
+    architecture: as `variants.resolve` returns it.
+    params: tree of arrays or shapes.
+    network_state: likewise.
+  """
+  first = graph.first_convolution(architecture)
+  maps = _channels_flattened(architecture)
+  dense = {'logits'} | {
+    op.name
+    for head in architecture.aux_heads
+    for op in head.ops
+    if isinstance(op, rows.Dense)
+  }
+
+  def layout_of(module: str, ndim: int) -> Layout:
+    if ndim == 1:
+      return VECTOR
+    if ndim == 4:
+      return CONV_BGR if scheme.is_bgr and module == first else CONV
+    return flattened(maps[module]) if module in maps else DENSE
+
+  def entries() -> Iterator[Entry]:
+    trees = {'params': params, 'network_state': network_state}
+    for tree, modules in trees.items():
+      for module, leaves in modules.items():
+        is_dense = module.split('/')[-1] in dense
+        endings = scheme.dense if is_dense else scheme.conv
+        for leaf, array in leaves.items():
+          yield Entry(
+            scheme.modules[module] + endings[leaf],
+            _SHAPES[len(array.shape)](*array.shape),
+            tree,
+            module,
+            leaf,
+            layout_of(module, len(array.shape)),
+          )
+
+  return list(entries())

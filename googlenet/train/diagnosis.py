@@ -1,0 +1,140 @@
+"""Where in a network something is not finite: after the fact, on one batch."""
+
+from typing import Any
+
+import jax
+import jmp
+import numpy as np
+
+from googlenet.data.batches import TrainIndices
+from googlenet.model import variants
+from googlenet.model.rows import Dense
+from googlenet.runtime.parallel import PMAP_AXIS
+from googlenet.train import loss as loss_lib
+from googlenet.train import step as step_lib
+from googlenet.train.state import TrainState
+
+
+def layer_names(architecture: variants.Architecture) -> list[str]:
+  """Returns the layers of a network in its order, the classifier last."""
+  heads = {head.after: head.name for head in architecture.aux_heads}
+  names = []
+  for row in (row for stage in architecture.stages for row in stage.rows):
+    name = getattr(row, 'name', None)
+    names += [name] if name else []
+    names += [heads[name]] if name in heads else []
+  dense = [op.name for op in architecture.head if isinstance(op, Dense)]
+  return [*names, *dense, 'logits']
+
+
+def first_bad(order: list[str], bad: set[str]) -> str:
+  """Returns the first layer of an order, then others by name; '' if none."""
+  rest = sorted(bad - set(order))
+  return next((name for name in [*order, *rest] if name in bad), '')
+
+
+def _bad_layers(tree: Any) -> set[str]:
+  """Returns the layers of a tree of arrays with one that is not finite."""
+  return {
+    module.split('/')[0]
+    for module, leaves in jax.device_get(tree).items()
+    for leaf in leaves.values()
+    if not _is_finite(leaf)
+  }
+
+
+def find(
+  run: Any,
+  state: TrainState,
+  step: int,
+  indices: TrainIndices,
+  image_size: int | None = None,
+) -> str:
+  """Says, in words, which layer was the first that was not finite.
+
+  Args:
+    run: an `assembly.Run`.
+    state: that the step began with.
+    step: the step, 1 is the first.
+    indices: of its batch.
+    image_size: what took the place of `data.image_size` in it.
+
+  Returns:
+    '' if all is finite in the share of the batch that this process has.
+  """
+  order = layer_names(run.network.architecture)
+  for what, tree in (
+    ('a parameter', state.params),
+    ('a running statistic', state.network_state),
+  ):
+    if name := first_bad(order, _bad_layers(tree)):
+      return f'first {what} of {name}'
+  if int(state.step) != step - 1:
+    return ''  # the state is that of another step: nothing to be learned
+  (batch,) = run.train.batches(indices)
+  outputs, grads = _outputs_and_gradients(run, state, batch, image_size)
+  bad = {name for name in outputs if not _is_finite(outputs[name])}
+  if name := first_bad(order, bad & set(order)):
+    return f'first the output of {name}'
+  # A gradient goes from the last layer to the first.
+  if name := first_bad(order[::-1], _bad_layers(grads)):
+    return f'every output is finite, first the gradient of {name} is not'
+  return ''
+
+
+def _is_finite(array: Any) -> bool:
+  # NumPy's own functions know nothing of bfloat16.
+  return bool(np.isfinite(np.asarray(array, np.float32)).all())
+
+
+def _outputs_and_gradients(
+  run: Any, state: TrainState, batch: step_lib.Batch, image_size: int | None
+) -> tuple[dict[str, jax.Array], Any]:
+  """Returns end points and scaled gradients [D, ...] of the local devices."""
+  config = run.config
+  policy = jmp.get_policy(config.train.precision)
+  loss_fn = loss_lib.make_loss_fn(run.network, config, image_size)
+
+  def compute(params, network_state, loss_scale, step, batch):
+    places = step_lib.places(batch)
+    batch, keys = step_lib.drawn(
+      batch, places, np.uint32(config.seed), step, config.augment.flip
+    )
+
+    def loss(params):
+      value, _ = loss_fn(params, network_state, batch, keys)
+      return value * loss_scale
+
+    grads = jax.grad(loss)(params)
+    images, _ = loss_lib.make_inputs(batch, keys[0], config, image_size)
+    params, images = policy.cast_to_compute((params, images))
+    outputs, _ = run.network.apply(
+      params,
+      network_state,
+      keys[1],
+      images,
+      is_training=True,
+      axis_name=PMAP_AXIS,
+      with_end_points=True,
+    )
+    return {
+      **outputs.end_points,
+      **outputs.aux_logits,
+      'logits': outputs.logits,
+    }, grads
+
+  pmapped = jax.pmap(
+    compute,
+    axis_name=PMAP_AXIS,
+    in_axes=(None, None, None, None, 0),
+    devices=jax.local_devices(),
+  )
+  return jax.device_get(
+    pmapped(
+      state.params,
+      state.network_state,
+      state.guard.loss_scale,
+      state.step,
+      batch,
+    )
+  )

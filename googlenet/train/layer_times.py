@@ -1,0 +1,296 @@
+"""How long each layer of a network takes, run alone, as a table.
+
+A trace does not tell: on CPUs the calls into oneDNN leave no events there, and
+everywhere the compiler joins operations of several layers.
+"""
+
+import functools
+import re
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import jmp
+import ml_collections
+import numpy as np
+
+from googlenet.model import graph, rows
+from googlenet.model.heads import AuxHead, apply_head, dense
+from googlenet.model.modules import apply_row
+from googlenet.model.network import Network, pair_with_pools
+from googlenet.runtime.compilation import compile_with
+
+# Of each function; their median is shown.
+NUM_CALLS = 7
+
+_COLUMNS = (
+  'layer',
+  'output',
+  'MFLOP/image',
+  'forward ms',
+  'backward ms',
+  'GFLOP/s',
+  'share',
+)
+
+
+class Layer(NamedTuple):
+  """A part of a network that can be applied alone.
+
+  Attributes:
+    name: of its row, or of both where pooling is computed with it.
+    apply: (params, x) -> y, as in training, in the layout of the network's
+      kernels.
+    params: its own.
+    is_side: an auxiliary head, whose output no other layer takes.
+  """
+
+  name: str
+  apply: Callable[[hk.Params, jax.Array], jax.Array]
+  params: hk.Params
+  is_side: bool = False
+
+
+class LayerTime(NamedTuple):
+  """One line of the table."""
+
+  name: str
+  shape: tuple[int, ...]  # of the output, for one image
+  mflop: float  # of the forward pass, for one image
+  passes: int  # of that size in a training step
+  forward_ms: float
+  training_ms: float  # forward and backward
+
+
+def split(
+  network: Network, params: hk.Params, network_state: hk.State, keys: jax.Array
+) -> list[Layer]:
+  """Returns the layers of a network, in order; the classifier is the last.
+
+  They are split as `network.apply` computes them: pooling after a convolution
+  is a part of that convolution.
+
+  Args:
+    network: as made by `make_network`.
+    params: of it.
+    network_state: of it.
+    keys: [B] random keys, one an image.
+  """
+  setting = network.setting._replace(is_training=True, keys=keys)
+  architecture, num_classes = network.architecture, network.num_classes
+
+  def layer(
+    name: str, parts: set[str], function: Callable, is_side: bool = False
+  ) -> Layer:
+    transformed = hk.transform_with_state(function)
+
+    def own(tree):
+      return {k: v for k, v in tree.items() if k.split('/')[0] in parts}
+
+    def apply(params: hk.Params, x: jax.Array) -> jax.Array:
+      return transformed.apply(params, own(network_state), None, x)[0]
+
+    return Layer(name, apply, own(params), is_side)
+
+  def head(x: jax.Array) -> jax.Array:
+    features, _ = apply_head(architecture.head, x, 0, setting)
+    if not architecture.has_logits:
+      return features
+    return dense('logits', num_classes, features)
+
+  heads = {
+    head.after: (place, head)
+    for place, head in enumerate(architecture.aux_heads, start=1)
+  }
+  layers = []
+  for stage in architecture.stages:
+    for row, pool in pair_with_pools(stage.rows, setting.is_fused):
+      kind = re.sub('(?<!^)(?=[A-Z])', '_', type(row).__name__).lower()
+      name = getattr(row, 'name', kind)
+      joined = f'{name} + max_pool' if pool else name
+      apply = functools.partial(apply_row, row, pool, setting=setting)
+      layers.append(layer(joined, {name}, apply))
+      if name in heads:
+        place, aux = heads[name]
+
+        def side(x: jax.Array, aux=aux, place=place) -> jax.Array:
+          return AuxHead(aux, place, setting)(x, num_classes)
+
+        layers.append(layer(aux.name, {aux.name}, side, is_side=True))
+  names = [op.name for op in architecture.head if isinstance(op, rows.Dense)]
+  names += ['logits'] if architecture.has_logits else []
+  return [*layers, layer(' + '.join(names) or 'head', set(names), head)]
+
+
+def measure(
+  network: Network,
+  params: hk.Params,
+  network_state: hk.State,
+  images: jax.Array,
+) -> list[LayerTime]:
+  """Times every layer, each on the output of the one before.
+
+  Args:
+    network: as made by `make_network`.
+    params: of it, in the dtype of computation.
+    network_state: of it.
+    images: [B, H, W, C] in the same dtype.
+  """
+  kernels = network.kernels
+  walk = graph.walk(network.architecture, images.shape[1:], network.num_classes)
+  keys = jax.random.split(jax.random.key(0), images.shape[0])
+
+  def compiled(function: Callable[..., Any], *arguments: Any):
+    lowered = jax.jit(function).lower(*arguments)
+    return compile_with(kernels.compiler_options, lowered)
+
+  x = jax.jit(kernels.enter)(images)
+  times = []
+  for layer in split(network, params, network_state, keys):
+    # Images have no gradient: the first layer is spared that of its input.
+    is_first = not times
+    forward = compiled(layer.apply, layer.params, x)
+    y = forward(layer.params, x)
+
+    def train(params, x, gradient, apply=layer.apply, is_first=is_first):
+      if is_first:
+        y, pull_back = jax.vjp(lambda p: apply(p, x), params)
+      else:
+        y, pull_back = jax.vjp(apply, params, x)
+      return y, pull_back(gradient)
+
+    arguments = (layer.params, x, jnp.ones_like(y))
+    parts = {name.split('/')[0] for name in layer.params}
+    multiply_adds = sum(
+      operation.multiply_adds
+      for operation in walk.operations
+      if operation.name.split('/')[0] in parts
+    )
+    times.append(
+      LayerTime(
+        layer.name,
+        _image_shape(kernels, y),
+        2 * multiply_adds / 1e6,
+        2 if is_first else 3,
+        _milliseconds(forward, *arguments[:2]),
+        _milliseconds(compiled(train, *arguments), *arguments),
+      )
+    )
+    x = x if layer.is_side else y
+  return times
+
+
+def _image_shape(kernels: Any, y: Any) -> tuple[int, ...]:
+  """The shape of an activation or of logits, for one image."""
+  if y.ndim == 4:
+    y = jax.eval_shape(kernels.leave, y)
+  return y.shape[1:]
+
+
+def _milliseconds(function: Callable[..., Any], *arguments: Any) -> float:
+  """The median time of a call."""
+  jax.block_until_ready(function(*arguments))
+  # The launch of a small layer takes a GPU longer than the layer, so several
+  # are given to it at once. A CPU might compute them side by side.
+  at_once = 1 if jax.default_backend() == 'cpu' else 10
+  times = []
+  for _ in range(NUM_CALLS):
+    start = time.perf_counter()
+    for _ in range(at_once):
+      result = function(*arguments)
+    jax.block_until_ready(result)
+    times.append((time.perf_counter() - start) / at_once)
+  return 1e3 * statistics.median(times)
+
+
+def render(times: list[LayerTime], batch_size: int) -> str:
+  """Returns the table as text, the sum of all layers last.
+
+  Args:
+    times: as measured.
+    batch_size: images that they were measured on.
+  """
+  total = sum(row.training_ms for row in times)
+
+  def line(row: LayerTime, gflop: float) -> tuple[str, ...]:
+    return (
+      row.name,
+      'x'.join(str(side) for side in row.shape),
+      f'{row.mflop:.2f}',
+      f'{row.forward_ms:.3f}',
+      # A difference of two measurements: noise may turn a small one around.
+      f'{max(row.training_ms - row.forward_ms, 0):.3f}',
+      f'{gflop / (row.training_ms * 1e-3):.1f}' if gflop else '-',
+      f'{row.training_ms / total:.1%}',
+    )
+
+  gflops = [batch_size * row.passes * row.mflop / 1e3 for row in times]
+  summed = LayerTime(
+    'sum',
+    (),
+    sum(row.mflop for row in times),
+    0,
+    sum(row.forward_ms for row in times),
+    total,
+  )
+  lines = [
+    _COLUMNS,
+    *map(line, times, gflops),
+    line(summed, sum(gflops)),
+  ]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      cell.rjust(width) if i else cell.ljust(width)
+      for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    for cells in lines
+  )
+
+
+def report(
+  config: ml_collections.FrozenConfigDict,
+  network: Network,
+  params: hk.Params,
+  network_state: hk.State,
+  channels: int,
+  step_seconds: float,
+) -> str:
+  """Measures a network on one device and returns table and notes.
+
+  Args:
+    config: the `model`, `data` and `train` sections are read.
+    network: of `config.model`.
+    params: of it, NumPy arrays.
+    network_state: of it, likewise.
+    channels: of the images.
+    step_seconds: of the whole training step, for comparison.
+  """
+  policy = jmp.get_policy(config.train.precision)
+  devices, parts = jax.device_count(), config.train.microbatches
+  batch_size = config.train.batch_size // (devices * parts)
+  size = config.data.image_size
+  rng = np.random.default_rng(config.seed)
+  images = rng.standard_normal((batch_size, size, size, channels), np.float32)
+  params, images = policy.cast_to_compute(
+    (jax.device_put(params), jnp.asarray(images))
+  )
+  times = measure(network, params, network_state, images)
+  total = sum(row.training_ms for row in times)
+  runs = f', which runs every layer {parts} times' if parts > 1 else ''
+  return '\n'.join(
+    [
+      f'{config.model.variant}, {size}x{size}x{channels}, {batch_size} images '
+      f'on one of {devices} x {jax.devices()[0].device_kind}, '
+      f'kernels {network.kernels.name}, {config.train.precision}',
+      render(times, batch_size),
+      f'sum of the layers {total:.1f} ms, whole step {step_seconds * 1e3:.1f} '
+      f'ms (mean of the traced ones{runs})',
+      'Layers timed alone do not add up to the step exactly: it also prepares '
+      'images and updates parameters, and is compiled as one program.',
+    ]
+  )

@@ -1,0 +1,78 @@
+"""What a run says on the screen before its first step and after its last."""
+
+import os
+from typing import Any
+
+import jax
+
+from googlenet.input.preprocess import num_channels
+from googlenet.model.initialization import count_parameters
+from googlenet.runtime import backend
+from googlenet.train.resume import Start
+
+
+def describe(run: Any, workdir: str | os.PathLike[str]) -> list[str]:
+  """Returns the lines that say what an `assembly.Run` works on."""
+  config, durations = run.config, run.durations
+  train, evaluation = run.train.dataset, run.evaluation.dataset
+  shape = 'x'.join(str(side) for side in train.image_shape)
+  size = config.data.image_size
+  channels = num_channels(config.data, train.image_shape[-1])
+  optimizer = config.optimizer
+  devices = jax.local_devices()
+  settings = backend.in_force(os.environ)
+  where = 'on the device' if run.train.on_device else 'streamed'
+  stops = (
+    f', stops after {durations.num_steps:,}'
+    if durations.num_steps < durations.total_steps
+    else ''
+  )
+  return [
+    f'network  {config.model.variant}, {size}x{size}x{channels} '
+    f'-> {config.model.num_classes} classes, '
+    f'{count_parameters(run.state.params):,} parameters',
+    f'devices  {jax.device_count()} x {devices[0].device_kind} '
+    f'({jax.default_backend()}), {jax.process_count()} process(es), '
+    f'kernels {run.network.kernels.name}, {config.train.precision}',
+    *([f'settings {settings}'] if settings else []),
+    f'data     {train.name} ({config.data.source}): {train.num_examples:,} '
+    f'{train.split} and {evaluation.num_examples:,} {evaluation.split} '
+    f'images, {shape}, {where}',
+    f'training {config.train.epochs} epochs x {durations.steps_per_epoch:,} '
+    f'steps of {config.train.batch_size} images{stops}; {optimizer.name}, '
+    f'learning rate {optimizer.learning_rate:g}, {optimizer.schedule}',
+    *run.lines,
+    f'workdir  {workdir}',
+  ]
+
+
+def resumed(start: Start) -> str:
+  """Returns the line that says where a run goes on."""
+  if start.about is None:
+    return (
+      'resumed  from the beginning: the run was cut off before it was saved'
+    )
+  return f'resumed  after step {start.step:,}, from {start.path}'
+
+
+def finished(result: dict[str, Any], workdir: str | os.PathLike[str]) -> str:
+  """Returns the line for a run that has come to its end before."""
+  return (
+    f'--workdir={workdir} holds a finished run of {result.get("step", "?")} '
+    f'steps, eval accuracy {result.get("eval/accuracy", "?")}: nothing is left '
+    'to do (give --config.train.epochs or --config.train.max_steps with '
+    '--allow_config_change to train further, or another folder)'
+  )
+
+
+def describe_result(
+  result: dict[str, Any], workdir: str | os.PathLike[str]
+) -> list[str]:
+  """Returns the lines that say what came out of a run."""
+  minutes, seconds = divmod(round(result['seconds']), 60)
+  return [
+    f'result   eval accuracy {result["eval/accuracy"]:.4f}, loss '
+    f'{result["eval/loss"]:.4f} on {result["eval/count"]:,} images after '
+    f'{result["step"]:,} steps and {minutes} min {seconds:02d} s',
+    f'in       {workdir}',
+  ]

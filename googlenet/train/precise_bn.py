@@ -1,0 +1,98 @@
+"""Batch-norm statistics estimated anew, for the parameters as they are.
+
+The running ones are of the parameters of many steps, and averages of parameters
+were never run at all: Izmailov et al., 2018, arXiv 1803.05407, section 3.2; Wu
+and Johnson, 2021, arXiv 2105.07576, section 3.
+"""
+
+from collections.abc import Callable
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import jmp
+import ml_collections
+
+from googlenet.data.batches import Feed, TrainIndices
+from googlenet.input.preprocess import preprocess
+from googlenet.model.network import make_network
+from googlenet.runtime.compilation import compiled_with
+from googlenet.runtime.parallel import PMAP_AXIS
+from googlenet.train.step import Batch
+
+
+def make_statistics_step(
+  config: ml_collections.ConfigDict,
+) -> Callable[[hk.Params, hk.State, Batch, jax.Array], hk.State]:
+  """Makes the pmapped estimate of one batch, added to the mean of those before.
+
+  Images are as evaluation sees them, without augmentation; nothing is dropped.
+
+  Returns:
+    (params, mean, batch, count) -> mean of `count` + 1 batches, the variance
+    unbiased in each: batch holds `image` uint8 [D, B, H, W, C], count is
+    float32 []. Frozen parts keep what they have.
+  """
+  policy = jmp.get_policy(config.train.precision)
+  model = ml_collections.ConfigDict(config.model.to_dict())
+  # What comes out is the batch's own.
+  model.batch_norm_decay, model.dropout = 0.0, 0.0
+  model.stochastic_depth = 0.0
+  network = make_network(model, policy.compute_dtype, config.finetune.frozen)
+
+  def statistics_step(params, mean, batch, count):
+    images = preprocess(batch['image'], config.data)
+    params, images = policy.cast_to_compute((params, images))
+    # Dropout of heads, after which nothing is normalised, asks for some.
+    keys = jax.random.split(jax.random.key(0), len(images))
+    _, new = network.apply(
+      params, mean, keys, images, is_training=True, axis_name=PMAP_AXIS
+    )
+    new = jax.lax.pmean(new, PMAP_AXIS)
+
+    def mean_of(old: jax.Array, new: jax.Array) -> jax.Array:
+      # The first takes no rounding error from what was there before.
+      return jnp.where(count == 0, new, old + (new - old) / (count + 1))
+
+    return jax.tree.map(mean_of, mean, new)
+
+  pmapped = jax.pmap(
+    statistics_step,
+    axis_name=PMAP_AXIS,
+    in_axes=(None, None, 0, None),
+    out_axes=None,
+  )
+  return compiled_with(
+    network.kernels.compiler_options, pmapped, 'batch-norm statistics'
+  )
+
+
+def estimate(
+  statistics_step: Callable[..., hk.State],
+  params: hk.Params,
+  network_state: hk.State,
+  feed: Feed,
+  config: ml_collections.ConfigDict,
+) -> hk.State:
+  """Returns the statistics of parameters over `eval.batch_norm_batches`.
+
+  Always the first batches of epoch 0, and no more than it has, so that it does
+  not matter when and how often.
+
+  Args:
+    statistics_step: made by `make_statistics_step`.
+    params: on every local device.
+    network_state: likewise; what is not estimated stays.
+    feed: of the training data, as evaluation sees images.
+    config: `eval.batch_norm_batches`, `train.batch_size` and `seed` are read.
+  """
+  num_examples, size = feed.dataset.num_examples, config.train.batch_size
+  num_batches = min(config.eval.batch_norm_batches, num_examples // size)
+  indices = TrainIndices(config.seed, num_examples, size, 0, num_batches)
+  for count, batch in enumerate(feed.batches(indices)):
+    network_state = jax.block_until_ready(
+      statistics_step(
+        params, network_state, {'image': batch['image']}, jnp.float32(count)
+      )
+    )
+  return network_state

@@ -1,0 +1,332 @@
+"""Going on with a run: what its workdir holds, and whether it fits.
+
+Process 0 alone looks at the workdir; the others are told what it found.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from googlenet import config as config_lib
+from googlenet.data.sources import Dataset
+from googlenet.errors import UserError
+from googlenet.fields import FIELDS
+from googlenet.io import checkpoint
+from googlenet.io.archive import DamagedError
+from googlenet.io.workdir import (
+  Lock,
+  check_workdir,
+  check_writable,
+  read_object,
+)
+from googlenet.runtime.distributed import broadcast, on_process_0
+from googlenet.runtime.parallel import replicated
+from googlenet.train.state import TrainState
+
+# What a run has begun with, in parameters or in the order of its data.
+NEVER_CHANGES = (
+  'seed',
+  'model.variant',
+  'model.num_classes',
+  'model.width_multiplier',
+  'model.normalization',
+  'model.activation',
+  'model.aux_heads',
+  'model.initializer',
+  'data.source',
+  'data.name',
+  'data.channels',
+  'data.train_split',
+  'train.batch_size',
+  'optimizer.name',
+  'optimizer.muon_rest',
+)
+# Where things are on a machine, not what is computed: free to change.
+MAY_CHANGE = (
+  'data.data_dir',
+  'data.on_device_mb',
+  'data.workers',
+  'eval.crops',
+  'train.compilation_cache',
+  *(name for name in FIELDS if name.startswith('benchmark.')),
+)
+
+
+class Found(NamedTuple):
+  """What a workdir holds.
+
+  Attributes:
+    is_run: whether it holds a run, which is continued.
+    result: what result.json holds, where that run is finished.
+    lock: of the workdir, in process 0 and where there is a run.
+  """
+
+  is_run: bool
+  result: dict[str, Any] | None
+  lock: Lock | None
+
+
+class Start(NamedTuple):
+  """Where training begins.
+
+  Attributes:
+    step: steps made.
+    state: of training, on every local device.
+    about: what the checkpoint tells beside arrays; None without one.
+    progress: metrics of the steps of this epoch, float64 [steps, metrics].
+    path: of the checkpoint, as it is shown; '' without one.
+  """
+
+  step: int
+  state: TrainState
+  about: dict[str, Any] | None
+  progress: np.ndarray
+  path: str
+
+  @property
+  def metrics_bytes(self) -> int:
+    """How much of metrics.jsonl is older than this."""
+    return 0 if self.about is None else self.about['metrics_bytes']
+
+  @property
+  def summary_stop(self) -> int:
+    """The first step whose images and histograms are made again."""
+    if self.about is None:
+      return 0
+    # Those of the end of an epoch follow its evaluation.
+    return self.step + (0 if self.about['is_epoch_pending'] else 1)
+
+
+def first_start(state: TrainState) -> Start:
+  """Returns the beginning of a run."""
+  return Start(0, state, None, np.zeros((0, 0)), '')
+
+
+def look(
+  workdir: str | os.PathLike[str],
+  config: ml_collections.FrozenConfigDict,
+  allow_config_change: bool,
+) -> Found:
+  """Says what a workdir holds; owns it from here on if that is a run.
+
+  Args:
+    workdir: there or not.
+    config: resolved.
+    allow_config_change: whether the config of the run may be another one.
+
+  Raises:
+    UserError: another process owns it, its run has another config, or a run
+      cannot be written there.
+  """
+  path, locks = pathlib.Path(workdir), []
+
+  def at_process_0() -> tuple[bool, dict[str, Any] | None]:
+    if os.path.exists(path / 'sweep.json'):
+      raise UserError(
+        f'--workdir={workdir} holds a sweep: give --mode=sweep to go on with '
+        'it, or the folder of one of its trials'
+      )
+    if not os.path.exists(path / 'config.json'):
+      check_workdir(path)
+      return False, None
+    try:
+      check_writable(path)
+      locks.append(Lock(path))
+    except OSError as error:
+      raise UserError(
+        f'--workdir={workdir} holds a run but cannot be written to '
+        f'({error.strerror}): it stays as it is'
+      ) from error
+    try:
+      stored = config_lib.resolve(config_lib.load(path / 'config.json'))
+      is_changed = check_config(workdir, stored, config, allow_config_change)
+      if not (path / 'checkpoints').is_dir():
+        raise UserError(
+          f'--workdir={workdir} holds a run without its folder checkpoints: '
+          'bring that back, or give another folder'
+        )
+      result = None if is_changed else _read_result(path / 'result.json')
+    except UserError:
+      locks.pop().release()
+      raise
+    return True, result
+
+  is_run, result = on_process_0(at_process_0)
+  return Found(is_run, result, locks[0] if locks else None)
+
+
+def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
+  try:
+    return read_object(path, 'run')
+  except FileNotFoundError:
+    return None
+
+
+def differences(
+  stored: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+  """Returns {field: (value there, value here)} where two configs differ."""
+  there, here = config_lib.flatten(stored), config_lib.flatten(config)
+
+  def plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+  return {
+    name: (there.get(name), here[name])
+    for name in FIELDS
+    if plain(there.get(name)) != plain(here[name])
+  }
+
+
+def check_config(
+  workdir: str | os.PathLike[str],
+  stored: Any,
+  config: Any,
+  allow_config_change: bool,
+) -> bool:
+  """Checks that a run may go on with a config; returns whether it differs.
+
+  Raises:
+    UserError: it may not; every field that differs is named.
+  """
+  changes = {
+    name: values
+    for name, values in differences(stored, config).items()
+    if name not in MAY_CHANGE
+  }
+  words = '; '.join(
+    f'config.{name} is {there!r} there and {here!r} here'
+    for name, (there, here) in changes.items()
+  )
+  never = [name for name in changes if name in NEVER_CHANGES]
+  if never:
+    raise UserError(
+      f'--workdir={workdir} holds a run with another config: {words}. A run '
+      f'keeps {", ".join(never)}: leave out what differs to go on with it, or '
+      'give another folder'
+    )
+  if changes and not allow_config_change:
+    raise UserError(
+      f'--workdir={workdir} holds a run with another config: {words}. Leave '
+      'out what differs (or --config) to go on with it, give '
+      '--allow_config_change to go on with the new values, or another folder'
+    )
+  return bool(changes)
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+  """Returns what tells a training set from another one, for JSON."""
+  return {
+    'name': dataset.name,
+    'split': dataset.split,
+    'num_examples': dataset.num_examples,
+    'image_shape': list(dataset.image_shape),
+    'num_classes': dataset.num_classes,
+  }
+
+
+def restore(
+  workdir: str | os.PathLike[str],
+  config: Any,
+  data: dict[str, Any],
+  state: TrainState,
+  warn: checkpoint.Warn,
+) -> Start:
+  """Returns where a run goes on: at its newest whole checkpoint.
+
+  A run that was cut off before its first one starts again.
+
+  Args:
+    workdir: that holds a run.
+    config: resolved.
+    data: of the training set, as `describe_data` returns it.
+    state: before the first step, on every local device.
+    warn: is told which checkpoints were passed over.
+
+  Raises:
+    UserError: there are checkpoints, but none is whole and of this network;
+      nothing was changed.
+  """
+  contents = []
+
+  def read(path: pathlib.Path) -> Any:
+    restored, about, progress = checkpoint.restore_state(path, state)
+    check_about(path, about, progress, config, data)
+    return restored, about, progress
+
+  def at_process_0() -> tuple[str, Any, list[int]]:
+    if not checkpoint.paths(workdir):
+      return '', None, [0, 0]
+    path, found = checkpoint.newest_whole(workdir, read, warn)
+    contents.append(found)
+    set_aside(workdir, path)
+    _, about, progress = found
+    return str(path), about, list(progress.shape)
+
+  path, about, shape = on_process_0(at_process_0)
+  if about is None:
+    return first_start(state)
+  restored, progress = state, np.zeros(shape)
+  if contents:
+    restored, _, progress = contents[0]
+  # As bytes: without x64 JAX would round float64 on its way.
+  raw = broadcast(np.frombuffer(progress.tobytes(), np.uint8))
+  progress = np.frombuffer(raw.tobytes(), np.float64).reshape(shape)
+  restored = broadcast(checkpoint.to_host(restored))
+  return Start(int(restored.step), replicated(restored), about, progress, path)
+
+
+def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:
+  """Renames the checkpoints that were passed over, so that none counts."""
+  for path in checkpoint.paths(workdir):
+    if path > used:
+      os.replace(path, path.with_name(path.name + '.unusable'))
+  for path in checkpoint.folder_of(workdir).glob('step_*.tmp'):
+    path.unlink()
+
+
+def check_about(
+  path: pathlib.Path,
+  about: dict[str, Any],
+  progress: np.ndarray,
+  config: Any,
+  data: dict[str, Any],
+) -> None:
+  """Checks that a checkpoint is of this run.
+
+  Raises:
+    DamagedError: it does not say so.
+    UserError: it is of another one.
+  """
+  try:
+    course, best = about['course'], about['best']
+    is_whole = (
+      len(course['metrics']) == progress.shape[1]
+      and 0 <= course['recorded'] <= len(progress)
+      and about['metrics_bytes'] >= 0
+      and isinstance(about['is_epoch_pending'], bool)
+      and (best is None or best['step'] >= 0)
+    )
+    changes = differences(about['config'], config)
+    theirs = about['data']
+  except (KeyError, TypeError, AttributeError, IndexError) as error:
+    raise DamagedError(path, 'it tells too little of its run') from error
+  if not is_whole:
+    raise DamagedError(path, 'it tells too little of its run')
+  for name in NEVER_CHANGES:
+    if name in changes:
+      there, here = changes[name]
+      raise UserError(
+        f'checkpoint {path} is of another run: config.{name} is {there!r} '
+        f'there and {here!r} here'
+      )
+  for key, value in data.items():
+    if theirs.get(key) != value:
+      raise UserError(
+        f'checkpoint {path} is of a run on other data: {key} was '
+        f'{theirs.get(key)!r} and is {value!r}'
+      )

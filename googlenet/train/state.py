@@ -1,0 +1,92 @@
+"""The state of training: all that a step changes.
+
+It has no device axis: it enters and leaves `jax.pmap` on `None` axes.
+"""
+
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from googlenet.runtime.parallel import replicated
+from googlenet.train import finite as guard_lib
+
+
+class TrainState(NamedTuple):
+  """All that a step changes.
+
+  Random keys are no part of it: they are folded from seed and step, so a run
+  is continued from its step number alone.
+  """
+
+  step: jax.Array  # int32 [], steps made so far
+  params: hk.Params  # float32
+  network_state: hk.State
+  opt_state: optax.OptState
+  guard: guard_lib.Guard
+  # Averages over the steps; empty unless `train.ema_decay` is set. Running
+  # statistics too: those of the last steps do not fit averaged parameters.
+  ema_params: hk.Params
+  ema_network_state: hk.State
+
+  @property
+  def eval_params(self) -> hk.Params:
+    """What evaluation uses: the average where there is one."""
+    return self.ema_params or self.params
+
+  @property
+  def eval_network_state(self) -> hk.State:
+    """Likewise."""
+    return self.ema_network_state if self.ema_params else self.network_state
+
+  def with_eval_network_state(self, network_state: hk.State) -> 'TrainState':
+    """Puts other running statistics in place of those of evaluation."""
+    name = 'ema_network_state' if self.ema_params else 'network_state'
+    return self._replace(**{name: network_state})
+
+
+def make_train_state(
+  params: hk.Params,
+  network_state: hk.State,
+  optimizer: optax.GradientTransformation,
+  train_config: ml_collections.ConfigDict,
+) -> TrainState:
+  """Returns the state before the first step, on every local device."""
+  # One compilation for all of it; eagerly it would be one for each shape.
+  opt_state = jax.jit(optimizer.init)(params)
+  # Copies: buffers that are donated must differ.
+  averages = jax.tree.map(np.array, (params, network_state))
+  state = TrainState(
+    np.zeros((), np.int32),
+    params,
+    network_state,
+    opt_state,
+    guard_lib.make_guard(train_config.loss_scale),
+    *(averages if train_config.ema_decay else ({}, {})),
+  )
+  return replicated(state)
+
+
+def update_ema(
+  average: hk.Params, new: hk.Params, num_updates: Any, decay: float
+) -> hk.Params:
+  """Moves an average towards new values; what never changes keeps its bits.
+
+  Args:
+    average: of parameters or running statistics, or {} where none is kept.
+    new: after the update.
+    num_updates: int32 [], made before this one. The first ones count more, so
+      that the average soon forgets the initial parameters (as TensorFlow's
+      ExponentialMovingAverage does).
+    decay: of a long run.
+  """
+  decay = jnp.minimum(decay, (1.0 + num_updates) / (10.0 + num_updates))
+  return (
+    jax.tree.map(lambda e, p: e + (p - e) * (1 - decay), average, new)
+    if average
+    else average
+  )

@@ -1,0 +1,129 @@
+"""What TensorBoard shows beside scalars: images of inputs, histograms.
+
+Both follow from the state and the step number alone, so a run that was cut off
+shows the same as one that was not.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from tensorboardX import summary
+from tensorboardX.proto import summary_pb2
+
+from googlenet.data import batches, sources
+from googlenet.train.loss import make_inputs
+from googlenet.train.state import TrainState
+from googlenet.train.step import drawn
+
+# TensorBoard shows 30.
+_NUM_BINS = 60
+_BORDER = 2  # pixels between images
+# Running means of gradients, as optax's rules name them.
+_MOMENTA = ('trace', 'mu', 'm', 'm1')
+
+
+def make_show_inputs(
+  config: ml_collections.FrozenConfigDict, dataset: sources.Dataset
+) -> Callable[[batches.IndexBatch, int], summary_pb2.Summary]:
+  """Makes the function that shows the images which a step is given.
+
+  They are read, augmented and prepared as in training, and their normalisation
+  is undone.
+
+  Args:
+    config: resolved; `logging.images` says how many.
+    dataset: of training.
+
+  Returns:
+    (examples of a step's global batch, steps made before it, what takes the
+    place of `data.image_size` in that step or None) -> a grid of the first of
+    its images, named 'inputs'.
+  """
+
+  @functools.partial(jax.jit, static_argnames='image_size')
+  def as_seen(batch, seed, step, image_size):
+    places = jax.numpy.arange(len(batch['image']))
+    batch, (keys, _) = drawn(batch, places, seed, step, config.augment.flip)
+    return make_inputs(batch, keys, config, image_size)[0]
+
+  def show_inputs(
+    batch: batches.IndexBatch, step: int, image_size: int | None
+  ) -> summary_pb2.Summary:
+    count = config.logging.images
+    first = batch.indices[: count + count % 2]  # mixing takes pairs
+    images, labels = dataset.read(first, batch.epoch)
+    part = {
+      'image': images,
+      'label': labels,
+      'index': first.astype(np.int32),
+      'epoch': np.full(len(first), batch.epoch, np.int32),
+    }
+    seen = as_seen(part, np.uint32(config.seed), np.int32(step), image_size)
+    seen = seen[:count]
+    pixels = np.asarray(seen) * np.float32(config.data.std)
+    return image('inputs', grid(pixels + np.float32(config.data.mean)))
+
+  return show_inputs
+
+
+def grid(images: np.ndarray) -> np.ndarray:
+  """Puts images side by side, in rows, with white lines between them.
+
+  Args:
+    images: float [N, H, W, C], black 0 and white 1.
+
+  Returns:
+    uint8 [rows (H + 2) + 2, columns (W + 2) + 2, C], columns the square root
+    of N, rounded up; places without an image are white.
+  """
+  count, height, width, channels = images.shape
+  columns = math.isqrt(count - 1) + 1
+  rows = -(-count // columns)
+  height, width = height + _BORDER, width + _BORDER
+  page = np.full(
+    (rows * height + _BORDER, columns * width + _BORDER, channels),
+    255,
+    np.uint8,
+  )
+  pixels = np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8)
+  for place, one in enumerate(pixels):
+    row, column = divmod(place, columns)
+    top, left = row * height + _BORDER, column * width + _BORDER
+    page[top : top + one.shape[0], left : left + one.shape[1]] = one
+  return page
+
+
+def image(tag: str, pixels: np.ndarray) -> summary_pb2.Summary:
+  """Returns uint8 [H, W, C] as a PNG for TensorBoard."""
+  return summary.image(tag, pixels, dataformats='HWC')
+
+
+def histograms(state: TrainState) -> summary_pb2.Summary:
+  """Returns histograms of each parameter and of its momentum.
+
+  They are named `parameters/` and `momentum/`, then the path of the parameter:
+  `parameters/inception_3a/conv_3x3/w`. Momentum is the optimizer's running mean
+  or sum of gradients, where it keeps one. Numbers that are not finite are left
+  out.
+
+  Args:
+    state: on the host.
+  """
+  trees = [('parameters', state.params)]
+  for name in _MOMENTA:
+    found = optax.tree_utils.tree_get_all_with_path(state.opt_state, name)
+    trees += [('momentum', tree) for _, tree in found]
+  values = []
+  for name, tree in trees:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    for path, leaf in leaves:
+      tag = '/'.join([name, *(str(part.key) for part in path)])
+      finite = leaf[np.isfinite(leaf)]
+      if finite.size:
+        values += summary.histogram(tag, finite, _NUM_BINS).value
+  return summary_pb2.Summary(value=values)

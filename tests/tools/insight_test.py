@@ -1,0 +1,177 @@
+"""Maps, class activation maps and what branches add, against the definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from googlenet import config as config_lib
+from googlenet.errors import UserError
+from googlenet.model import blocks
+from googlenet.model.googlenet import TINY
+from googlenet.model.initialization import init_from_numpy
+from googlenet.model.rows import Stage
+from googlenet.model.variants import ARCHITECTURES
+from googlenet.runtime.parallel import replicated
+from googlenet.tools.inference import insight, trained
+from googlenet.train import setup
+
+
+def make_trained(config, channels=1):
+  """A network that was never trained, but has biases of all sizes."""
+  config = config_lib.resolve(config)
+  network = setup.make_network(config)
+  size = config.data.image_size
+  shape = (size, size, channels)
+  params, state = init_from_numpy(network, shape, 3)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda w: np.asarray(w + 0.1 * rng.standard_normal(w.shape), np.float32),
+    params,
+  )
+  classes = tuple(map(str, range(config.model.num_classes)))
+  return trained.Trained(
+    'x.npz',
+    config,
+    network,
+    0,
+    replicated(params),
+    replicated(state),
+    shape,
+    classes,
+  )
+
+
+def pixels(count=3, size=28, channels=1):
+  shape = (count, size, size, channels)
+  return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+
+
+@pytest.fixture
+def tiny(config):
+  return make_trained(config)
+
+
+def test_the_mean_of_a_class_map_and_the_bias_are_the_logit(tiny):
+  found = insight.class_activation_maps(tiny, pixels())
+  assert found.maps.shape == (3, 10, 7, 7)
+  assert np.ptp(found.maps, axis=(2, 3)).min() > 0
+  np.testing.assert_allclose(
+    found.maps.mean((2, 3)) + found.bias, found.logits, rtol=1e-4, atol=1e-4
+  )
+  x = insight.seen(tiny, pixels())
+  assert x.shape == (3, 28, 28, 1)
+  outputs, _ = tiny.network.apply(
+    tiny.params, tiny.network_state, None, x, is_training=False
+  )
+  np.testing.assert_allclose(found.logits, outputs.logits, atol=1e-4)
+
+
+def test_class_maps_of_a_network_without_a_linear_layer(config):
+  config.model.variant, config.data.image_size = 'nin', 96
+  config.model.width_multiplier = 0.05
+  one = make_trained(config)
+  found = insight.class_activation_maps(one, pixels(2))
+  np.testing.assert_allclose(found.maps.mean((2, 3)), found.logits, rtol=1e-4)
+  assert not found.bias.any()
+
+
+def test_a_network_without_a_global_mean_has_no_class_maps(config):
+  config.model.variant, config.model.width_multiplier = 'vgg16', 0.01
+  config.data.image_size = 32
+  one = make_trained(config)
+  assert not insight.has_class_maps(one.network)
+  with pytest.raises(UserError, match="'vgg16': this network has no global"):
+    insight.class_activation_maps(one, pixels(1))
+  assert list(insight.stage_maps(one, pixels(1))) == [
+    f'stage_{i}' for i in range(1, 6)
+  ]
+
+
+def test_branches_are_the_channels_of_the_block(tiny):
+  parts = insight.branch_maps(tiny, pixels(), 'inception_2a')
+  assert {name: y.shape for name, y in parts.items()} == {
+    'conv_1x1': (3, 7, 7, 8),
+    'conv_3x3': (3, 7, 7, 12),
+    'conv_5x5': (3, 7, 7, 4),
+    'pool_proj': (3, 7, 7, 4),
+  }
+  _, whole = insight.maps(tiny, pixels(), ('inception_2a', 'stage_1'))
+  np.testing.assert_array_equal(
+    np.concatenate(list(parts.values()), -1), whole['inception_2a']
+  )
+  # The first branch from its definition: a product with its input.
+  leaves = tiny.params['inception_2a/conv_1x1']
+  expected = whole['stage_1'] @ np.asarray(leaves['w'])[0, 0] + leaves['b']
+  np.testing.assert_allclose(
+    parts['conv_1x1'], np.maximum(expected, 0), rtol=1e-4, atol=1e-4
+  )
+
+
+def test_the_last_branches_and_the_bias_add_up_to_the_logits(tiny):
+  added = insight.branch_contributions(tiny, pixels(), 'inception_2a')
+  found = insight.class_activation_maps(tiny, pixels())
+  np.testing.assert_allclose(
+    sum(added.values()) + found.bias, found.logits, rtol=1e-4, atol=1e-4
+  )
+  parts = insight.branch_maps(tiny, pixels(), 'inception_2a')
+  channels = insight.branch_channels(tiny.network, 'inception_2a')
+  weights = np.asarray(tiny.params['logits']['w'])
+  for name, part in channels.items():
+    exact = parts[name].mean((1, 2)) @ weights[part]
+    np.testing.assert_allclose(added[name], exact, rtol=1e-3, atol=1e-4)
+    assert np.abs(exact).max() > 0.01
+
+
+@pytest.mark.parametrize(
+  'variant', ['fmnist28', 'factorized', 'inception_v3', 'residual']
+)
+def test_branches_fill_each_block(config, variant):
+  config.model.variant, config.data.image_size = variant, 299
+  network = setup.make_network(config_lib.resolve(config))
+  shapes = config_lib.analysis.walk(network.architecture, (299, 299, 1), 10)
+  names = insight.block_names(network)
+  assert bool(names) == (variant != 'residual')
+  for name in names:
+    parts = list(insight.branch_channels(network, name).values())
+    assert [p.start for p in parts[1:]] == [p.stop for p in parts[:-1]]
+    assert parts[0].start == 0
+    assert parts[-1].stop == shapes.shapes[name][-1]
+
+
+def test_an_earlier_block_is_cut_out_of_the_whole_network(config, monkeypatch):
+  block = blocks.inception('inception_3a', blocks.Widths(*[4] * 6))
+  more = Stage('stage_3', (block,))
+  two_blocks = TINY._replace(stages=(*TINY.stages, more))
+  monkeypatch.setitem(ARCHITECTURES, 'tiny', two_blocks)
+  one = make_trained(config)
+  added = insight.branch_contributions(one, pixels(2), 'inception_2a')
+  assert list(added) == ['conv_1x1', 'conv_3x3', 'conv_5x5', 'pool_proj']
+  # A convolution without weights and biases puts out zeros.
+  path = 'inception_2a/conv_3x3'
+  params = {**one.params, path: jax.tree.map(jnp.zeros_like, one.params[path])}
+  x = insight.seen(one, pixels(2))
+  before, after = (
+    one.network.apply(p, one.network_state, None, x, is_training=False)[0]
+    for p in (one.params, params)
+  )
+  np.testing.assert_allclose(
+    added['conv_3x3'], before.logits - after.logits, rtol=1e-3, atol=1e-4
+  )
+  assert np.abs(added['conv_3x3']).max() > 1e-2
+
+
+def test_first_filters_and_stages(tiny):
+  assert insight.first_filters(tiny).shape == (7, 7, 1, 8)
+  found = insight.stage_maps(tiny, pixels(1))
+  assert {k: y.shape for k, y in found.items()} == {
+    'stage_1': (1, 7, 7, 8),
+    'stage_2': (1, 7, 7, 28),
+  }
+
+
+def test_unknown_names(tiny):
+  with pytest.raises(UserError, match="--block=inception_2b .*'inception_2a'"):
+    insight.branch_maps(tiny, pixels(), 'inception_2b')
+  with pytest.raises(UserError, match="'stage_9' is no end point.*stage_"):
+    insight.maps(tiny, pixels(), ('stage_9',))

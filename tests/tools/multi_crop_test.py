@@ -1,0 +1,175 @@
+"""Crops and averages, against a loop over images, scales and crops."""
+
+import re
+
+import jax
+import numpy as np
+import photos
+import pytest
+from PIL import Image
+
+from googlenet import config as config_lib
+from googlenet.fields import FIELDS
+from googlenet.model.initialization import init_from_numpy
+from googlenet.runtime.parallel import replicated
+from googlenet.tools.inference import trained
+from googlenet.tools.modes import evaluate
+from googlenet.tools.scoring import multi_crop, scores
+from googlenet.tools.scoring.predictions import predict_split
+from googlenet.train import setup
+
+SIZE, NUM_IMAGES = 28, 11
+
+
+@pytest.fixture
+def photos_config(config, photos_dir):
+  config.data.source, config.data.name = 'tfds', 'photos'
+  config.data.data_dir = str(photos_dir)
+  config.data.eval_split = f'validation[:{NUM_IMAGES}]'
+  config.data.image_size = SIZE
+  config.data.mean, config.data.std = (0.5, 0.4, 0.3), (0.3, 0.2, 0.25)
+  config.model.num_classes = 4
+  config.eval.batch_size = 4  # the last batch is padded
+  return config
+
+
+def member(config, seed):
+  config = config_lib.resolve(config)
+  network = setup.make_network(config)
+  params, state = init_from_numpy(network, (SIZE, SIZE, 3), seed)
+  params = jax.tree.map(lambda w: 2 * w, params)  # less alike predictions
+  return trained.Trained(
+    '', config, network, 0, params, state, (SIZE, SIZE, 3), ()
+  )
+
+
+def reference_crops(image, crops):
+  """All crops of one image, uint8 [crops, S, S, 3]: section 7 word by word."""
+  out = []
+  for side in (
+    [round(SIZE * 8 / 7)]
+    if crops == 10
+    else [round(SIZE * part / 7) for part in (8, 9, 10, 11)]
+  ):
+    width, height = image.size
+    short = min(width, height)
+    for place in [0.5] if crops == 10 else [0.0, 0.5, 1.0]:
+      left, top = place * (width - short), place * (height - short)
+      square = image.resize(
+        (side, side),
+        Image.Resampling.BILINEAR,
+        box=(left, top, left + short, top + short),
+      )
+      last, middle = side - SIZE, (side - SIZE) // 2
+      views = [
+        square.crop((x, y, x + SIZE, y + SIZE))
+        for x, y in [(0, 0), (last, 0), (0, last), (last, last)]
+        + [(middle, middle)]
+      ]
+      if crops == 144:
+        views.append(square.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+      for view in views:
+        out += [np.asarray(view), np.asarray(view)[:, ::-1]]
+  assert len(out) == crops
+  return np.stack(out)
+
+
+def reference_probabilities(one, apply, pixels):
+  x = pixels / 255 - np.array(one.config.data.mean)
+  x = (x / np.array(one.config.data.std)).astype(np.float32)
+  outputs, _ = apply(one.params, one.network_state, None, x, False)
+  logits = np.asarray(outputs.logits, np.float64)
+  exp = np.exp(logits - logits.max(-1, keepdims=True))
+  return exp / exp.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize('crops', [10, 144])
+@pytest.mark.parametrize('num_members', [1, 2])
+def test_scores_are_those_of_the_averaged_predictions(
+  photos_config, crops, num_members
+):
+  photos_config.eval.crops = crops
+  members = [member(photos_config, seed) for seed in range(num_members)]
+  dataset = setup.load_split(members[0].config, 'eval_split')
+  reader = dataset.read.read
+  if reader._source is None:
+    reader.open()
+  applies = [jax.jit(one.network.apply, static_argnums=4) for one in members]
+  losses, hits = [], []
+  for index in range(NUM_IMAGES):
+    example = reader._source[index]
+    name = example['file_name']
+    number = int(re.search(r'\d+', str(name))[0])
+    # As stored, since a JPEG is not the image that was encoded.
+    with photos.decode(example['image']) as image:
+      pixels = reference_crops(image.convert('RGB'), crops)
+    probabilities = np.mean(
+      [
+        reference_probabilities(one, apply, pixels).mean(0)
+        for one, apply in zip(members, applies, strict=True)
+      ],
+      0,
+    )
+    label = number % len(photos.CLASS_NAMES)
+    losses.append(-np.log(probabilities[label]))
+    hits.append(np.argmax(probabilities) == label)
+  on_devices = [
+    one._replace(
+      params=replicated(one.params),
+      network_state=replicated(one.network_state),
+    )
+    for one in members
+  ]
+  done = []
+  found = predict_split(members[0].config, on_devices, done.append)
+  assert done[-1] == NUM_IMAGES * {10: 1, 144: 4}[crops]
+  found = scores.compute(found.probabilities, found.labels)
+  assert found.count == NUM_IMAGES
+  np.testing.assert_allclose(found.loss, np.mean(losses), rtol=2e-3)
+  assert found.accuracy == pytest.approx(np.mean(hits), abs=1e-6)
+  assert found.top_5 == 1
+
+
+def test_views_are_cut_and_mirrored(config):
+  config.data.image_size = 4
+  config.data.mean, config.data.std = (0.0,), (1 / 255,)
+  squares = np.random.default_rng(0).integers(0, 256, (2, 7, 7, 3), np.uint8)
+  made = np.asarray(multi_crop.views(squares, config.data, True))
+  assert made.shape == (12, 2, 4, 4, 3)
+  assert made.dtype == np.float32
+  for i, (top, left) in enumerate([(0, 0), (0, 3), (3, 0), (3, 3), (1, 1)]):
+    expected = squares[:, top : top + 4, left : left + 4]
+    np.testing.assert_allclose(made[i], expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+      made[6 + i], expected[:, :, ::-1], rtol=1e-5, atol=1e-4
+    )
+  for i in range(2):
+    whole = Image.fromarray(squares[i]).resize((4, 4), Image.BILINEAR)
+    np.testing.assert_allclose(made[5, i], np.asarray(whole), atol=1.5)
+  assert multi_crop.views(squares, config.data, False).shape[0] == 10
+
+
+def test_the_sizes_are_those_of_the_paper():
+  ten, many = multi_crop.PROTOCOLS[10], multi_crop.PROTOCOLS[144]
+  assert multi_crop.square_sides(ten, 224) == [256]
+  assert multi_crop.square_sides(many, 224) == [256, 288, 320, 352]
+  for crops, protocol in multi_crop.PROTOCOLS.items():
+    per_square = 2 * (5 + protocol.with_whole)
+    squares = len(protocol.sevenths) * protocol.num_squares
+    assert crops == squares * per_square
+    assert FIELDS['eval.crops'].is_valid(crops)
+
+
+def test_networks_that_see_other_images_are_not_averaged(photos_config):
+  first = config_lib.resolve(photos_config)
+  with photos_config.unlocked():
+    photos_config.data.mean = (0.1,)
+  evaluate._check_same_images(
+    first, 'a', 'b', config_lib.resolve(photos_config)
+  )
+  photos_config.data.image_size = 32
+  text = r'config\.data\.image_size is 28 in a and 32 in b; .*leave one out'
+  with pytest.raises(config_lib.UserError, match=text):
+    evaluate._check_same_images(
+      first, 'a', 'b', config_lib.resolve(photos_config)
+    )

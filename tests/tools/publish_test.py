@@ -1,0 +1,97 @@
+"""A run made small: nothing that is evaluated differs, nothing is spoilt."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from small_run import train
+
+from googlenet.tools import publish
+
+
+def arrays(folder):
+  (path,) = (folder / 'checkpoints').iterdir()
+  with np.load(path) as file:
+    return dict(file)
+
+
+def test_what_is_published_is_what_was_evaluated(
+  trained_run, tmp_path, launch_here, capfd
+):
+  made = tmp_path / 'shared' / 'net'
+  assert publish.main([str(trained_run), str(made)]) == 0
+  said = capfd.readouterr().out
+  result = json.loads((trained_run / 'result.json').read_text())
+  assert f'eval accuracy {result["eval/accuracy"]}' in said
+  before, after = arrays(trained_run), arrays(made)
+  kept = {n for n in before if n.startswith(('params/', 'network_state/'))}
+  assert after.keys() == {*kept, 'step', 'about', 'progress'}
+  for name in kept:
+    np.testing.assert_array_equal(after[name], before[name])
+  for name in ('classes.txt', 'metrics.jsonl', 'result.json'):
+    assert (made / name).read_bytes() == (trained_run / name).read_bytes()
+  listed = dict(
+    line.split('  ')[::-1]
+    for line in (made / publish.SUMS).read_text().splitlines()
+  )
+  files = {str(p.relative_to(made)): p for p in made.rglob('*') if p.is_file()}
+  assert files.pop(publish.SUMS)
+  assert listed == {
+    name: hashlib.sha256(path.read_bytes()).hexdigest()
+    for name, path in files.items()
+  }
+  assert list(made.parent.iterdir()) == [made]
+  done = launch_here('--mode=evaluate', f'--workdir={made}', config='')
+  assert f'accuracy {result["eval/accuracy"]:.4f}' in done.stdout, done.stderr
+
+
+def test_averages_are_what_is_published(config, tmp_path):
+  run = train(
+    tmp_path / 'run',
+    model__normalization='batch',
+    train__ema_decay=0.5,
+    eval__batch_norm_batches=1,
+  )
+  publish.publish(run, tmp_path / 'made')
+  made = arrays(tmp_path / 'made')
+  assert {n.split('/')[0] for n in made} - {'step', 'about', 'progress'} == {
+    'ema_params',
+    'ema_network_state',
+  }
+  config = json.loads((tmp_path / 'made/config.json').read_text())
+  assert config['eval']['batch_norm_batches'] == 0
+  assert config['train']['ema_decay'] == 0.5
+
+
+def set_step(run, step):
+  """As if the checkpoint that was scored were lost."""
+  result = json.loads((run / 'result.json').read_text()) | {'step': step}
+  (run / 'result.json').write_text(json.dumps(result))
+
+
+CASES = {
+  'is not finished': lambda run: (run / 'result.json').unlink(),
+  'no whole result.json': lambda run: (run / 'result.json').write_text('[]'),
+  'not what was scored': lambda run: set_step(run, 1),
+  'holds no run': lambda run: (run / 'config.json').unlink(),
+  'holds no checkpoint': lambda run: shutil.rmtree(run / 'checkpoints'),
+  'is there already': lambda run: (run.parent / 'made').write_text('mine'),
+  'cannot be written': lambda run: (run.parent / 'file').write_text('mine'),
+}
+
+
+@pytest.mark.parametrize('words', CASES)
+def test_refusals_leave_nothing(trained_run, tmp_path, capsys, words):
+  run = tmp_path / 'run'
+  shutil.copytree(trained_run, run)
+  CASES[words](run)
+  before = sorted(p for p in tmp_path.rglob('*'))
+  made = tmp_path / ('file/made' if words == 'cannot be written' else 'made')
+  assert publish.main([str(run), str(made)]) == 2
+  err = capsys.readouterr().err
+  assert err.startswith('error: ')
+  assert err.count('\n') == 1
+  assert words in err
+  assert sorted(p for p in tmp_path.rglob('*')) == before

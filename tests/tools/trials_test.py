@@ -1,0 +1,121 @@
+"""The table of trials: what it says of runs that are written here by hand."""
+
+import csv
+import io
+import json
+
+import pytest
+from conftest import ROOT
+
+from googlenet import config as config_lib
+from googlenet.tools import trials
+
+
+def write(folder, config, accuracies, seconds=None, cut=False):
+  folder.mkdir()
+  resolved = config_lib.resolve(config)
+  (folder / 'config.json').write_text(config_lib.to_json(resolved))
+  lines = []
+  for epoch, accuracy in enumerate(accuracies, start=1):
+    lines.append({'step': 5, 'epoch': epoch, 'train/images_per_second': 90.0})
+    lines.append({'step': 5, 'epoch': epoch, 'eval/accuracy': accuracy})
+  text = ''.join(json.dumps(line) + '\n' for line in lines)
+  (folder / 'metrics.jsonl').write_text(text + ('{"st' if cut else ''))
+  if seconds is not None:
+    result = {'seconds': seconds, 'train/images_per_second': 100.0}
+    (folder / 'result.json').write_text(json.dumps(result))
+
+
+@pytest.fixture
+def runs(config, tmp_path):
+  write(tmp_path / 'a', config, [0.5, 0.8, 0.7], 120)
+  config.seed = 1
+  config.logging.every_steps = 7  # no part of a recipe
+  write(tmp_path / 'b', config, [0.8], 60)
+  config.augment.flip = 'random'
+  config.train.epochs = 3
+  write(tmp_path / 'c', config, [0.6], cut=True)
+  (tmp_path / 'empty').mkdir()
+  return [str(tmp_path / name) for name in ('a', 'b', 'c', 'empty')]
+
+
+def test_rows_and_means(runs, capsys):
+  assert trials.main([*runs, '--format=json']) == 0
+  out, err = capsys.readouterr()
+  assert 'warning: left out' in err
+  assert 'empty' in err
+  table = json.loads(out)
+  a, b, c = table['trials']
+  assert (a['accuracy'], a['best_accuracy'], a['epoch']) == (0.7, 0.8, 3)
+  assert (a['images_per_second'], a['minutes'], a['is_finished']) == (
+    100.0,
+    2.0,
+    True,
+  )
+  assert (a['changes'], b['changes'], b['seed']) == ('', '', 1)
+  assert c['changes'] == "augment.flip='random', train.epochs=3"
+  assert (c['images_per_second'], c['minutes']) == (90.0, None)
+  assert not c['is_finished']
+  (group,) = table['groups']  # c is not finished
+  assert (group['seeds'], group['minutes']) == (2, 1.5)
+  assert group['mean'] == pytest.approx(0.75)
+  assert group['deviation'] == pytest.approx(0.05 * 2**0.5)
+
+
+def test_a_seed_counts_once_and_alone_has_no_deviation(runs, capsys):
+  assert trials.main([runs[0], runs[0], '--format=json']) == 0
+  (group,) = json.loads(capsys.readouterr().out)['groups']
+  assert (group['seeds'], group['mean'], group['deviation']) == (1, 0.7, None)
+
+
+@pytest.mark.parametrize(
+  ('name', 'content'),
+  [
+    ('result.json', b'[]'),
+    ('result.json', b'{"sec'),
+    ('metrics.jsonl', b'5\n{"step": 1}\n\xff\n[]\n{"eval/accuracy": 1}\n'),
+  ],
+)
+def test_damaged_files_lose_no_table(runs, tmp_path, capsys, name, content):
+  (tmp_path / 'a' / name).write_bytes(content)
+  assert trials.main([*runs[:2], '--format=json']) == 0
+  out, err = capsys.readouterr()
+  assert not err
+  table = json.loads(out)
+  assert [trial['workdir'] for trial in table['trials']] == runs[:2]
+  if name == 'result.json':
+    assert not table['trials'][0]['is_finished']
+  else:
+    assert table['trials'][0]['accuracy'] is None
+
+
+def test_when_a_run_is_scored_is_no_part_of_its_recipe(runs, tmp_path, capsys):
+  path = tmp_path / 'b/config.json'
+  config = json.loads(path.read_text())
+  config['eval'] |= {'every_epochs': 7, 'batch_size': 11, 'crops': 10}
+  path.write_text(json.dumps(config))
+  assert trials.main([*runs[:2], '--format=json']) == 0
+  table = json.loads(capsys.readouterr().out)
+  assert [trial['changes'] for trial in table['trials']] == ['', '']
+  assert table['groups'][0]['seeds'] == 2
+
+
+def test_text_and_csv_say_the_same(runs, capsys):
+  base = f'--base={ROOT / "configs/fmnist96.py"}'
+  assert trials.main([*runs[:3], base]) == 0
+  text = capsys.readouterr().out
+  assert "model.variant='tiny'" in text
+  assert '0.75' in text.split('\n\n')[1]
+  assert trials.main([*runs[:3], base, '--format=csv']) == 0
+  rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+  assert [row['accuracy'] for row in rows] == ['0.7', '0.8', '0.6']
+  assert "model.variant='tiny'" in rows[0]['changes']
+
+
+@pytest.mark.parametrize('flags', [[], ['--base=none.py'], ['--base=none']])
+def test_bad_input_is_one_line(runs, capsys, flags):
+  folders = runs[:1] if flags else runs[3:]
+  assert trials.main([*folders, *flags]) == 2
+  out, err = capsys.readouterr()
+  assert not out
+  assert err.splitlines()[-1].startswith('error: ')
