@@ -16,7 +16,7 @@ from googlenet.io import checkpoint, pretrained
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
 from googlenet.optimizer import groups
-from googlenet.train import setup, transfer
+from googlenet.train import transfer
 
 BATCH_NORM = (
   '--config.model.normalization=batch',
@@ -36,7 +36,7 @@ class Case:
 def make(config, channels=1, seed=0, **model):
   config = config.copy_and_resolve_references()
   config.model.update({'kernels': 'xla', **model})
-  network = setup.make_network(config_lib.resolve(config))
+  network = network_lib.from_config(config_lib.resolve(config))
   return Case(network, *init_from_numpy(network, (28, 28, channels), seed))
 
 

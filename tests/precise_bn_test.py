@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from googlenet import config as config_lib
+from googlenet.data import pipeline
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
 from googlenet.io import checkpoint
@@ -97,7 +98,7 @@ def test_images_are_those_of_evaluation_where_the_host_crops(normalized):
   for feed, is_whole in ((run.statistics, True), (run.train, False)):
     (batch,) = feed.batches(indices)
     (examples,) = indices
-    whole, _ = setup.load_split(
+    whole, _ = pipeline.load_split(
       run.config, 'train_split', is_augmented=False
     ).read(examples.indices)
     seen = np.asarray(batch['image']).reshape(whole.shape)

@@ -7,8 +7,8 @@ import numpy as np
 
 from googlenet import config as config_lib
 from googlenet.io import checkpoint, workdir
+from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
-from googlenet.train import setup
 
 CLASS_NAMES = tuple(f'class "{i}", é' for i in range(10))
 
@@ -22,7 +22,7 @@ def save_run(
 ) -> pathlib.Path:
   """Writes config.json, classes.txt and a checkpoint; returns the folder."""
   config = config_lib.resolve(config)
-  network = setup.make_network(config)
+  network = network_lib.from_config(config)
   size = config.data.image_size
   channels = config.data.channels or stored_shape[-1]
   params, state = init_from_numpy(network, (size, size, channels), seed)

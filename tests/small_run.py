@@ -9,8 +9,9 @@ from conftest import ROOT, load_config
 from googlenet import config as config_lib
 from googlenet.io import checkpoint
 from googlenet.io.workdir import write_text
+from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
-from googlenet.train import loop, setup
+from googlenet.train import loop
 
 
 def small_config(**fields):
@@ -39,7 +40,7 @@ def untrained(
 ) -> pathlib.Path:
   """Writes what imported weights leave: a config and parameters, no more."""
   config = small_config(**fields)
-  network = setup.make_network(config)
+  network = network_lib.from_config(config)
   size = config.data.image_size
   params, state = init_from_numpy(network, (size, size, channels), 0)
   trees = {'params': params, 'network_state': state}

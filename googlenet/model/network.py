@@ -26,6 +26,7 @@ import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import jmp
 import ml_collections
 
 from googlenet.kernels import Kernels, select_kernels
@@ -213,3 +214,11 @@ def _stages(
         aux_logits[head.name] = AuxHead(head, place, setting)(x, num_classes)
     end_points[stage.name] = x
   return end_points, aux_logits
+
+
+def from_config(config: ml_collections.FrozenConfigDict) -> Network:
+  """Returns the network of a config, on the kernels that suit its precision."""
+  policy = jmp.get_policy(config.train.precision)
+  return make_network(
+    config.model, policy.compute_dtype, config.finetune.frozen
+  )

@@ -8,6 +8,7 @@ from typing import Any
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.data import pipeline
 from googlenet.io import metrics as metrics_lib
 from googlenet.io.saver import Saver, WriteError
 from googlenet.io.writer import Writer
@@ -102,7 +103,7 @@ def _train(
     config,
     run.network,
     run.train_step,
-    setup.image_shape(config, run.train.dataset)[-1],
+    pipeline.image_shape(config, run.train.dataset)[-1],
     workdir,
     recorder,
     screen,

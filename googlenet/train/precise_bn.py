@@ -6,6 +6,7 @@ and Johnson, 2021, arXiv 2105.07576, section 3.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import haiku as hk
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import jmp
 import ml_collections
 
+from googlenet.data import pipeline
 from googlenet.data.batches import Feed, TrainIndices
 from googlenet.input.preprocess import preprocess
 from googlenet.model.network import make_network
@@ -96,3 +98,28 @@ def estimate(
       )
     )
   return network_state
+
+
+def make_statistics(
+  config: ml_collections.FrozenConfigDict, train: Feed | None = None
+) -> tuple[Any, Feed | None]:
+  """Makes what estimates batch norm anew, where the config asks for it.
+
+  Args:
+    config: resolved.
+    train: of the training data, where there is one already.
+
+  Returns:
+    The step and the training images as evaluation sees them, or (None, None).
+  """
+  if not config.eval.batch_norm_batches:
+    return None, None
+  # Random crops of the host are another data set, and a few batches no reason
+  # to put it on the devices.
+  is_cropped = config.augment.random_resized_crop
+  if train is None or is_cropped:
+    split = pipeline.load_split(config, 'train_split', is_augmented=False)
+    train = pipeline.make_feed(
+      config, split, on_device_mb=0 if is_cropped else None
+    )
+  return make_statistics_step(config), train

@@ -23,12 +23,14 @@ from run_files import problems
 
 import launch
 from googlenet import config as config_lib
+from googlenet.data import pipeline
 from googlenet.errors import UserError
+from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
 from googlenet.tools.demo import answer
 from googlenet.tools.inference import insight, trained
 from googlenet.tools.modes import demo
-from googlenet.train import loop, setup
+from googlenet.train import loop
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -57,7 +59,7 @@ def member(workdir):
 
 
 def test_answer_says_what_the_network_does(member):
-  dataset = setup.load_split(member.config, 'eval_split')
+  dataset = pipeline.load_split(member.config, 'eval_split')
   (image,), _ = dataset.read(np.arange(1))
   told = answer.answer(member, image)
   json.dumps(told, allow_nan=False)
@@ -114,7 +116,7 @@ def test_a_network_without_maps_or_blocks(config):
   config.model.width_multiplier = 0.02
   config.data.image_size = 32
   config = config_lib.resolve(config)
-  network = setup.make_network(config)
+  network = network_lib.from_config(config)
   params, state = init_from_numpy(network, (32, 32, 1), 0)
   names = tuple('abcdefghij')
   member = trained.Trained(

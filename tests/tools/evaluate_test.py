@@ -10,13 +10,14 @@ import small_run
 from run_files import problems
 
 import launch
+from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.input.preprocess import preprocess
 from googlenet.io import checkpoint
 from googlenet.tools.inference import trained
 from googlenet.tools.scoring import averaging, scores
 from googlenet.tools.scoring.predictions import predict_split
-from googlenet.train import precise_bn, setup
+from googlenet.train import precise_bn
 
 SPLIT = '--config.data.eval_split=test[:300]'
 
@@ -88,7 +89,7 @@ def test_weights_are_averaged(run, capfd, tmp_path):
   assert '3 weights averaged' in out
   told = json.loads(path.read_text())
   # From the definition: the mean network on the images.
-  dataset = setup.load_split(members[0].config, 'eval_split')
+  dataset = pipeline.load_split(members[0].config, 'eval_split')
   images, labels = dataset.read(np.arange(300))
   x = preprocess(images, members[0].config.data)
   outputs, _ = mean.network.apply(
@@ -110,7 +111,7 @@ def test_batch_norm_is_that_of_the_mean_of_weights(tmp_path, capfd):
     precise_bn.make_statistics_step(config),
     mean.params,
     mean.network_state,
-    setup.make_feed(config, setup.load_split(config, 'train_split')),
+    pipeline.make_feed(config, pipeline.load_split(config, 'train_split')),
     config,
   )
   path = tmp_path / 'scores.json'

@@ -8,19 +8,19 @@ import pytest
 from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.model import blocks
+from googlenet.model import network as network_lib
 from googlenet.model.googlenet import TINY
 from googlenet.model.initialization import init_from_numpy
 from googlenet.model.rows import Stage
 from googlenet.model.variants import ARCHITECTURES
 from googlenet.runtime.parallel import replicated
 from googlenet.tools.inference import insight, trained
-from googlenet.train import setup
 
 
 def make_trained(config, channels=1):
   """A network that was never trained, but has biases of all sizes."""
   config = config_lib.resolve(config)
-  network = setup.make_network(config)
+  network = network_lib.from_config(config)
   size = config.data.image_size
   shape = (size, size, channels)
   params, state = init_from_numpy(network, shape, 3)
@@ -128,7 +128,7 @@ def test_the_last_branches_and_the_bias_add_up_to_the_logits(tiny):
 )
 def test_branches_fill_each_block(config, variant):
   config.model.variant, config.data.image_size = variant, 299
-  network = setup.make_network(config_lib.resolve(config))
+  network = network_lib.from_config(config_lib.resolve(config))
   shapes = config_lib.analysis.walk(network.architecture, (299, 299, 1), 10)
   names = insight.block_names(network)
   assert bool(names) == (variant != 'residual')

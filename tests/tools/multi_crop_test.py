@@ -9,14 +9,15 @@ import pytest
 from PIL import Image
 
 from googlenet import config as config_lib
+from googlenet.data import pipeline
 from googlenet.fields import FIELDS
+from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
 from googlenet.runtime.parallel import replicated
 from googlenet.tools.inference import trained
 from googlenet.tools.modes import evaluate
 from googlenet.tools.scoring import multi_crop, scores
 from googlenet.tools.scoring.predictions import predict_split
-from googlenet.train import setup
 
 SIZE, NUM_IMAGES = 28, 11
 
@@ -35,7 +36,7 @@ def photos_config(config, photos_dir):
 
 def member(config, seed):
   config = config_lib.resolve(config)
-  network = setup.make_network(config)
+  network = network_lib.from_config(config)
   params, state = init_from_numpy(network, (SIZE, SIZE, 3), seed)
   params = jax.tree.map(lambda w: 2 * w, params)  # less alike predictions
   return trained.Trained(
@@ -90,7 +91,7 @@ def test_scores_are_those_of_the_averaged_predictions(
 ):
   photos_config.eval.crops = crops
   members = [member(photos_config, seed) for seed in range(num_members)]
-  dataset = setup.load_split(members[0].config, 'eval_split')
+  dataset = pipeline.load_split(members[0].config, 'eval_split')
   reader = dataset.read.read
   if reader._source is None:
     reader.open()

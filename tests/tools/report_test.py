@@ -16,11 +16,11 @@ from PIL import Image
 from run_files import problems
 
 import launch
+from googlenet.data import pipeline
 from googlenet.tools.inference import insight, trained
 from googlenet.tools.report import classes, figures, markup, pictures, runs
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
-from googlenet.train import setup
 
 FILE = f'--config={ROOT}/configs/fmnist96.py'
 EMPTY = {'meta', 'link', 'img', 'br'}
@@ -184,7 +184,7 @@ def test_scores_and_errors_are_those_of_the_network(page, run):
   expected = [i for _, i in sorted(wrong)[: classes.NUM_ERRORS]]
   shown = re.findall(r', image (\d+)', page.sections['errors'])
   assert [int(i) for i in shown] == expected
-  dataset = setup.load_split(one.config, 'eval_split')
+  dataset = pipeline.load_split(one.config, 'eval_split')
   pixels, labels = dataset.read(np.array(expected[:1]))
   (first, *_) = [
     a for tag, a in page.elements if tag == 'img' and 'taken for' in a['alt']
@@ -195,7 +195,7 @@ def test_scores_and_errors_are_those_of_the_network(page, run):
 
 def test_the_maps_are_of_the_chosen_image(page, run):
   one = trained.load_run(run)
-  pixels, labels = setup.load_split(one.config, 'eval_split').read(
+  pixels, labels = pipeline.load_split(one.config, 'eval_split').read(
     np.array([7])
   )
   text = page.sections['maps']

@@ -13,12 +13,12 @@ from saved_run import CLASS_NAMES, save_run
 
 import googlenet
 from googlenet import config as config_lib
-from googlenet.data import files, images
+from googlenet.data import files, images, pipeline
 from googlenet.data.sources import load_dataset
 from googlenet.errors import UserError
+from googlenet.model import network as network_lib
 from googlenet.model import variants
 from googlenet.tools import inference
-from googlenet.train import setup
 
 END_POINTS = ('conv_1', 'stage_1', 'inception_2a', 'stage_2', 'logits')
 
@@ -118,7 +118,7 @@ def test_names_of_end_points_are_those_of_the_network(config, variant):
   size = 299 if variant == 'inception_v3' else 224
   config.data.image_size = size
   config = config_lib.resolve(config)
-  network = setup.make_network(config)
+  network = network_lib.from_config(config)
   image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
   shapes = jax.eval_shape(network.init, jax.random.key(0), image)
   outputs, _ = jax.eval_shape(
@@ -257,7 +257,7 @@ def test_files_are_read_as_the_data_set_is(config, tmp_path):
   config.model.num_classes = 4
   for resize in (0, 40):
     config.data.resize = resize
-    dataset = setup.load_split(config_lib.resolve(config), 'eval_split')
+    dataset = pipeline.load_split(config_lib.resolve(config), 'eval_split')
     reader = dataset.read.read
     if reader._source is None:
       reader.open()

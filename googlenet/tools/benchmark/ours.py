@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from googlenet.data import pipeline
 from googlenet.runtime import backend
 
 if __name__ == '__main__':  # before JAX is imported
@@ -54,7 +55,7 @@ def check(config: Config, sizes: list[int]) -> None:
   Raises:
     UserError: one does not fit the data or the devices.
   """
-  dataset = setup.load_split(config, 'train_split')
+  dataset = pipeline.load_split(config, 'train_split')
   num_devices = jax.device_count()
   for size in sizes:
     try:

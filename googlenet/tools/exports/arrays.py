@@ -10,10 +10,10 @@ import numpy as np
 from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.io import array_files, checkpoint
+from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init
 from googlenet.tools.exports.about import about
 from googlenet.tools.inference import trained
-from googlenet.train import setup
 
 _KEY = 'googlenet'
 _TREES = ('params', 'network_state')
@@ -76,7 +76,7 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
     )
   size = config.data.image_size
   image_shape = (size, size, config.data.channels or channels)
-  network = setup.make_network(config)
+  network = network_lib.from_config(config)
   shapes = dict(zip(_TREES, abstract_init(network, image_shape), strict=True))
 
   def tree_of(tree_name: str) -> dict[str, dict[str, np.ndarray]]:

@@ -29,7 +29,6 @@ from googlenet.model.initialization import abstract_init
 from googlenet.runtime.parallel import replicated
 from googlenet.runtime.terminal import warn
 from googlenet.tools import inference
-from googlenet.train import setup
 
 
 class Trained(NamedTuple):
@@ -203,7 +202,7 @@ def load_run(
   if config is None:
     config = config_lib.resolve(config_lib.load(workdir / 'config.json'))
   class_names = read_classes(workdir, config.model.num_classes)
-  network = setup.make_network(config)
+  network = network_lib.from_config(config)
   use_ema = bool(config.train.ema_decay)
   size = config.data.image_size
 

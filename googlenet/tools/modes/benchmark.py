@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.io.workdir import check_workdir, write_text
 from googlenet.tools.benchmark import (
@@ -26,7 +27,6 @@ from googlenet.tools.benchmark import (
   table,
 )
 from googlenet.tools.benchmark.termination import Terminated, sigterm_raises
-from googlenet.train import setup
 
 Config = ml_collections.FrozenConfigDict
 
@@ -94,13 +94,13 @@ def make_plan(config: Config) -> Plan:
   Raises:
     UserError: bad input.
   """
-  dataset = setup.load_split(config, 'train_split')
-  setup.load_split(config, 'eval_split')
+  dataset = pipeline.load_split(config, 'train_split')
+  pipeline.load_split(config, 'eval_split')
   batch_sizes.check(config, dataset.num_examples)
   python, why_not = contenders.find_torch(config.benchmark.torch_python)
   if python and not contenders.has_torch_peer(config.model):
     python, why_not = '', 'it has the plain networks alone, as they are defined'
-  return Plan(setup.image_shape(config, dataset), python, why_not)
+  return Plan(pipeline.image_shape(config, dataset), python, why_not)
 
 
 def measure(

@@ -9,10 +9,10 @@ import time
 import ml_collections
 import numpy as np
 
+from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.tools.demo import answer
 from googlenet.tools.inference import trained
-from googlenet.train import setup
 
 _NUM_EXAMPLES = 8
 _REQUIRED = ('starlette', 'uvicorn')
@@ -102,7 +102,7 @@ def load_examples(config: ml_collections.FrozenConfigDict) -> list[bytes]:
   own.
   """
   try:
-    dataset = setup.load_split(config, 'eval_split')
+    dataset = pipeline.load_split(config, 'eval_split')
     count = min(_NUM_EXAMPLES, dataset.num_examples)
     first, _ = dataset.read(np.arange(count))
   except UserError as error:

@@ -8,13 +8,14 @@ import jax
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.data import pipeline
 from googlenet.errors import UserError, did_you_mean
 from googlenet.input import views
 from googlenet.io.workdir import write_text
 from googlenet.tools.inference import outputs, trained
 from googlenet.tools.scoring import averaging, score_table, scores
 from googlenet.tools.scoring.predictions import predict_split
-from googlenet.train import precise_bn, setup
+from googlenet.train import precise_bn
 
 Config = ml_collections.FrozenConfigDict
 _AVERAGES = ('predictions', 'weights')
@@ -58,8 +59,8 @@ def run(
     _check_same_images(config, workdir, *other)
   runs = [(workdir, config), *others]
   paths = [averaging.select(folder, checkpoint) for folder, _ in runs]
-  dataset = setup.load_split(config, 'eval_split')
-  channels = setup.image_shape(config, dataset)[-1]
+  dataset = pipeline.load_split(config, 'eval_split')
+  channels = pipeline.image_shape(config, dataset)[-1]
   members = [
     trained.load_run(folder, member_config, channels, path)
     for (folder, member_config), chosen in zip(runs, paths, strict=True)
@@ -110,7 +111,7 @@ def run(
 def _with_statistics(member: trained.Trained) -> trained.Trained:
   """Estimates batch norm anew where the config asks for it, as in training."""
   config = member.config
-  step, feed = setup.make_statistics(config)
+  step, feed = precise_bn.make_statistics(config)
   if step is None:
     return member
   num_examples = feed.dataset.num_examples

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from googlenet.data import batches, files
+from googlenet.data import batches, files, pipeline
 from googlenet.data.sources import Dataset
 from googlenet.tools import inference
 from googlenet.tools.inference import feature_files, outputs, trained
@@ -20,7 +20,6 @@ from googlenet.tools.modes.predict import (
   count_images,
   read_batches,
 )
-from googlenet.train import setup
 
 Config = ml_collections.FrozenConfigDict
 # What is known of each image of a batch, and its end points: [n, ...] each.
@@ -60,8 +59,8 @@ def run(
   format = outputs.format_of(output, format, FORMATS)
   outputs.check_new(output)
   paths = files.find(images, sys.stdin) if images else []
-  dataset = None if images else setup.load_split(config, 'eval_split')
-  channels = setup.image_shape(config, dataset)[-1] if dataset else None
+  dataset = None if images else pipeline.load_split(config, 'eval_split')
+  channels = pipeline.image_shape(config, dataset)[-1] if dataset else None
   net = trained.load_run(workdir, config, channels)
   names = [name for name in end_points.split(',') if name]
   names = tuple(dict.fromkeys(names)) or (
@@ -132,7 +131,7 @@ def _of_split(
   net: trained.Trained, dataset: Dataset, names: tuple[str, ...]
 ) -> Iterator[Part]:
   step = net.apply.step(names)
-  feed = setup.make_feed(net.config, dataset)
+  feed = pipeline.make_feed(net.config, dataset)
 
   def flat(array: Any, is_real: np.ndarray) -> np.ndarray:
     array = np.asarray(array)

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from googlenet import config as config_lib
+from googlenet.data import pipeline
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.io.workdir import check_writable, write_text
@@ -19,7 +20,6 @@ from googlenet.tools.report import classes, inside, page, runs, sections
 from googlenet.tools.report.sections import Section
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
-from googlenet.train import setup
 from googlenet.train.resume import differences
 
 Config = ml_collections.FrozenConfigDict
@@ -82,7 +82,7 @@ def _of_network(
     text = 'No checkpoint so far: scores, errors and maps are left out.'
     return [Section('classes', 'Classes', sections.note(text))]
   dataset, problem = _load_split(files)
-  channels = dataset and setup.image_shape(files.config, dataset)[-1]
+  channels = dataset and pipeline.image_shape(files.config, dataset)[-1]
   one = trained.load_run(files.workdir, files.config, channels)
   block = inside.choose_block(one, block)
   if dataset is None:
@@ -127,7 +127,7 @@ def _load_split(files: runs.RunFiles) -> tuple[Dataset | None, str]:
     UserError: that is because of a field that was changed for the report.
   """
   try:
-    return setup.load_split(files.config, 'eval_split'), ''
+    return pipeline.load_split(files.config, 'eval_split'), ''
   except UserError as error:
     path = pathlib.Path(files.workdir) / 'config.json'
     if differences(config_lib.load(path), files.config):

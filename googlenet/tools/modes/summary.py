@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import ml_collections
 
+from googlenet.data import pipeline
 from googlenet.model import graph, variants
 from googlenet.model.initialization import abstract_init, count_parameters
 from googlenet.model.network import make_network
-from googlenet.train import setup
 
 
 class Row(NamedTuple):
@@ -47,8 +47,8 @@ def run(
     compare: a line for each network, in place of the layers of one.
   """
   del workdir, started
-  dataset = setup.load_split(config, 'train_split')
-  height, width, channels = image_shape = setup.image_shape(config, dataset)
+  dataset = pipeline.load_split(config, 'train_split')
+  height, width, channels = image_shape = pipeline.image_shape(config, dataset)
   size = f'{height}x{width}x{channels}'
   if compare:
     print(f'{size}, {config.model.num_classes} classes')

@@ -8,10 +8,9 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from googlenet.data import batches, images, sources
+from googlenet.data import batches, images, pipeline, sources
 from googlenet.tools.inference.trained import Trained
 from googlenet.tools.scoring import multi_crop
-from googlenet.train import setup
 
 Config = ml_collections.FrozenConfigDict
 
@@ -65,8 +64,8 @@ def predict_split(
   }
   total, labels, done = 0.0, None, 0
   for transform in transforms:
-    dataset = setup.load_split(config, 'eval_split', transform)
-    feed = setup.make_feed(config, dataset)
+    dataset = pipeline.load_split(config, 'eval_split', transform)
+    feed = pipeline.make_feed(config, dataset)
     parts, answers = [], []
     for batch in batches.eval_batches(feed, config.eval.batch_size):
       probabilities = sum(
@@ -88,7 +87,7 @@ def predict_split(
     labels = np.concatenate(answers)
   count = np.float32(len(transforms) * len(members))
   return Predictions(
-    setup.load_split(config, 'eval_split'), total / count, labels
+    pipeline.load_split(config, 'eval_split'), total / count, labels
   )
 
 
