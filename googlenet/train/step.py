@@ -22,7 +22,7 @@ from googlenet.input.preprocess import preprocess
 from googlenet.model.network import Network
 from googlenet.runtime.compilation import Options, compiled_with
 from googlenet.runtime.parallel import PMAP_AXIS
-from googlenet.train import finite as guard_lib
+from googlenet.train import finite
 from googlenet.train import loss as loss_lib
 from googlenet.train.loss import Metrics, cross_entropy, make_loss_fn
 from googlenet.train.state import TrainState, update_ema
@@ -116,15 +116,15 @@ def make_update_step(
   Returns:
     (state, *what the gradient step returns) -> (state, metrics).
   """
-  policy = guard_lib.make_policy(train_config)
+  policy = finite.make_policy(train_config)
 
   def update_step(state: TrainState, grads, network_state, metrics):
     metrics = jax.lax.pmean(metrics, PMAP_AXIS)
     grads = jax.tree.map(lambda g: g / state.guard.loss_scale, grads)
     grad_norm = optax.global_norm(grads)
     losses = [value for key, value in metrics.items() if key.endswith('loss')]
-    is_loss_finite = guard_lib.all_finite((losses, network_state))
-    guard, is_applied, is_stopped = guard_lib.judge(
+    is_loss_finite = jmp.all_finite((losses, network_state))
+    guard, is_applied, is_stopped = finite.check_step(
       state.guard, policy, is_loss_finite, jnp.isfinite(grad_norm)
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -133,7 +133,7 @@ def make_update_step(
     num_updates = state.step - state.guard.skipped
     new = params, network_state, opt_state
     old = state.params, state.network_state, state.opt_state
-    params, network_state, opt_state = guard_lib.choose(is_applied, new, old)
+    params, network_state, opt_state = jmp.select_tree(is_applied, new, old)
     metrics |= {
       'learning_rate': jnp.asarray(schedule(num_updates), jnp.float32),
       'grad_norm': grad_norm,
@@ -141,7 +141,7 @@ def make_update_step(
     }
     if not policy.is_default:
       metrics['skipped_steps'] = guard.skipped
-    if policy.is_adaptive:
+    if policy.is_dynamic:
       metrics['loss_scale'] = state.guard.loss_scale
     averages = state.ema_params, state.ema_network_state
     new_averages = tuple(
@@ -154,7 +154,7 @@ def make_update_step(
       network_state,
       opt_state,
       guard,
-      *guard_lib.choose(is_applied, new_averages, averages),
+      *jmp.select_tree(is_applied, new_averages, averages),
     ), metrics
 
   return update_step
