@@ -63,7 +63,8 @@ def train_and_evaluate(
     if found.lock is not None:
       stack.callback(found.lock.release)
     if found.result is not None:
-      print(messages.finished(found.result, workdir), flush=True)
+      if jax.process_index() == 0:
+        print(messages.finished(found.result, workdir), flush=True)
       return found.result
     stack.enter_context(compilation.told_on(sys.stdout))
     stack.enter_context(_memory_errors_explained(workdir))
