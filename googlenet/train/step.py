@@ -22,7 +22,7 @@ from googlenet.input.preprocess import preprocess
 from googlenet.model.network import Network
 from googlenet.runtime.compilation import Options, compiled_with
 from googlenet.runtime.parallel import PMAP_AXIS
-from googlenet.train import finite
+from googlenet.train import finite as guard_lib
 from googlenet.train import loss as loss_lib
 from googlenet.train.loss import Metrics, cross_entropy, make_loss_fn
 from googlenet.train.state import TrainState, update_ema
@@ -116,7 +116,7 @@ def make_update_step(
   Returns:
     (state, *what the gradient step returns) -> (state, metrics).
   """
-  policy = finite.make_policy(train_config)
+  policy = guard_lib.make_policy(train_config)
 
   def update_step(state: TrainState, grads, network_state, metrics):
     metrics = jax.lax.pmean(metrics, PMAP_AXIS)
@@ -124,7 +124,7 @@ def make_update_step(
     grad_norm = optax.global_norm(grads)
     losses = [value for key, value in metrics.items() if key.endswith('loss')]
     is_loss_finite = jmp.all_finite((losses, network_state))
-    guard, is_applied, is_stopped = finite.check_step(
+    guard, is_applied, is_stopped = guard_lib.check_step(
       state.guard, policy, is_loss_finite, jnp.isfinite(grad_norm)
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
