@@ -4,6 +4,9 @@ Around any optimizer: every few steps slow weights move a part of the way to the
 parameters, and the parameters go back to them. The slow weights are a part of
 the optimizer's state, so that a checkpoint holds them and a step that is left
 out leaves them alone.
+
+By hand: `optax.lookahead` keeps the slow weights in the parameters, as a pair
+that no network takes.
 """
 
 from typing import Any, NamedTuple

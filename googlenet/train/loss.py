@@ -121,6 +121,9 @@ def make_gradient_fn(
 ) -> Callable[..., tuple[hk.State, tuple[hk.Params, Metrics]]]:
   """Returns the gradient of a loss, averaged over parts of a batch.
 
+  By hand: `optax.MultiSteps` would make each part a training step of its own,
+  and does not pass the network's state from part to part.
+
   Args:
     loss_fn: made by `make_loss_fn`.
     num_parts: microbatches, computed one after another to save memory.

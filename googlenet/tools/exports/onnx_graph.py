@@ -3,6 +3,9 @@
 Nodes have the names of layers (`inception_3a/conv_3x3`), initializers those of
 parameters (`inception_3a/conv_3x3/w`). Maps are [batch, C, H, W]. Padding is
 explicit, so that a window lies where it lies in training.
+
+By hand: converters start from a traced program, in which layers have no names,
+or need TensorFlow.
 """
 
 import json
