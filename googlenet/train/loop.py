@@ -80,7 +80,7 @@ def _train(
   found: resume.Found,
   stopper: preemption.Stopper,
 ) -> dict[str, Any]:
-  run = _told(setup.build(config))
+  run = setup.build(config)
   writer = Writer(
     workdir,
     config_lib.to_json(config),
@@ -136,17 +136,3 @@ def _train(
   for line in messages.describe_result(result, workdir):
     screen.line(line)
   return result
-
-
-def _told(run: setup.Run) -> setup.Run:
-  """Returns a run that tells when its training and evaluation are compiled."""
-
-  def training_step(state: Any, batch: Any, seed: Any, size: int = 0) -> str:
-    del state, batch, seed
-    return 'training step' + (f' for {size} pixels' if size else '')
-
-  options = run.network.kernels.compiler_options
-  return run._replace(
-    train_step=compilation.told(training_step, options, run.train_step),
-    eval_step=compilation.told('evaluation step', options, run.eval_step),
-  )

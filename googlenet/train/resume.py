@@ -52,6 +52,7 @@ MAY_CHANGE = (
   'data.workers',
   'eval.crops',
   'train.compilation_cache',
+  'train.parallel',
   *(name for name in FIELDS if name.startswith('benchmark.')),
 )
 
