@@ -55,10 +55,15 @@ def shown(what: str) -> Iterator[None]:
     yield
 
 
-def _shown_compiling(
+def compiling(
   what: str, options: Options
 ) -> contextlib.AbstractContextManager[None]:
-  """Shows which program is compiled, and where it will be kept; '': nothing."""
+  """Shows a line while a program is compiled, and says where it is kept.
+
+  Args:
+    what: name of the program; '': shows nothing.
+    options: of XLA, that it is compiled with.
+  """
   if not what:
     return contextlib.nullcontext()
   return shown(f'{what}: {_source(options)}')
@@ -79,7 +84,7 @@ def shown_at_first_call(
     nonlocal is_compiled
     if is_compiled:
       return function(*args)
-    with _shown_compiling(what, ()):
+    with compiling(what, ()):
       out = function(*args)
     is_compiled = True
     return out
@@ -158,7 +163,7 @@ def compiled_with(
       return function(*args)  # part of a larger program, with its options
     key = structure, tuple(map(_kind, leaves))
     if key not in programs:
-      with _shown_compiling(what, options):
+      with compiling(what, options):
         programs[key] = adapt(compile_with(options, function.lower(*args)))
     latest[:] = [programs[key]]
     return programs[key](*args)

@@ -204,45 +204,9 @@ def make_train_step(
   """
   if is_one_program is None:
     is_one_program = jax.default_backend() != 'cpu'
-  how, options = config.train.parallel, network.kernels.compiler_options
+  how = config.train.parallel
   update_step = make_update_step(optimizer, schedule, config.train)
-  inputs = ['image', 'label']
-  if config.augment.flip == 'alternating':
-    inputs += ['index', 'epoch']
-
-  def name_of(image_size: int | None) -> str:
-    return 'training step' + (f' for {image_size} pixels' if image_size else '')
-
-  @functools.cache
-  def whole_step(image_size: int | None):
-    gradient_step = make_gradient_step(network, config, image_size)
-    return parallelize(
-      lambda state, batch, seed: update_step(
-        state, *gradient_step(state, batch, seed)
-      ),
-      in_axes=(None, 0, None),
-      out_axes=None,
-      # On a GPU XLA would copy each parameter before the update takes its
-      # place, which are a hundred kernels more. Not to donate costs the memory
-      # of another state for each step in flight.
-      donate_argnums=() if jax.default_backend() == 'gpu' else 0,
-      options=options,
-      what=name_of(image_size),
-      how=how,
-    )
-
-  @functools.cache
-  def first_half(image_size: int | None):
-    return parallelize(
-      make_gradient_step(network, config, image_size),
-      in_axes=(None, 0, None),
-      out_axes=(None, None, 0),
-      options=options,
-      what=name_of(image_size),
-      how=how,
-    )
-
-  second_half = parallelize(
+  update = parallelize(
     update_step,
     in_axes=(None, None, None, 0),
     out_axes=None,
@@ -251,6 +215,34 @@ def make_train_step(
     how=how,
   )
 
+  @functools.cache
+  def first_program(image_size: int | None):
+    gradient_step = make_gradient_step(network, config, image_size)
+    pixels = f' for {image_size} pixels' if image_size else ''
+    common = {
+      'in_axes': (None, 0, None),
+      'options': network.kernels.compiler_options,
+      'what': f'training step{pixels}',
+      'how': how,
+    }
+    if not is_one_program:
+      return parallelize(gradient_step, out_axes=(None, None, 0), **common)
+
+    def whole_step(state: TrainState, batch: Batch, seed: jax.Array):
+      return update_step(state, *gradient_step(state, batch, seed))
+
+    # On a GPU the state that goes in is kept: XLA would copy each parameter
+    # before the update takes its place, which are a hundred kernels more. It
+    # costs the memory of another state for each step in flight.
+    donated = () if jax.default_backend() == 'gpu' else 0
+    return parallelize(
+      whole_step, out_axes=None, donate_argnums=donated, **common
+    )
+
+  inputs = ['image', 'label']
+  if config.augment.flip == 'alternating':
+    inputs += ['index', 'epoch']
+
   def train_step(
     state: TrainState,
     batch: Batch,
@@ -258,13 +250,13 @@ def make_train_step(
     image_size: int | None = None,
   ) -> tuple[TrainState, Metrics]:
     batch = {name: batch[name] for name in inputs}
+    out = first_program(image_size)(state, batch, seed)
     if is_one_program:
-      return whole_step(image_size)(state, batch, seed)
-    gradients = first_half(image_size)(state, batch, seed)
+      return out
     # Started before the gradients are there, the update makes XLA keep all
     # activations until it ends, and the next step finds no place but another.
-    jax.block_until_ready(gradients)
-    return second_half(state, *gradients)
+    jax.block_until_ready(out)
+    return update(state, *out)
 
   return train_step
 

@@ -103,7 +103,7 @@ def measure(config: Config, started: float, tell: Tell) -> None:
     finally:
       stepper = None  # before the next one is built
   # Last: peak_bytes is to be that of training.
-  rates = measure_rates(dtype, config.benchmark.steps, config.train.parallel)
+  rates = measure_rates(dtype, config.benchmark.steps)
   tell({'rates': rates._asdict()})
 
 

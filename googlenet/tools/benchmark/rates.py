@@ -17,20 +17,17 @@ _PRODUCT_SIZE, _COPY_MIB = {'cpu': 2048}, {'cpu': 256}
 _PRODUCT_SIZE_ELSEWHERE, _COPY_MIB_ELSEWHERE = 8192, 512
 
 
-def measure_rates(dtype: jnp.dtype, at_least: int, how: str) -> Rates:
+def measure_rates(dtype: jnp.dtype, at_least: int) -> Rates:
   """Returns what all devices reach together.
 
   Args:
     dtype: of the matrix product.
     at_least: timed calls, see `clock.step_seconds`.
-    how: `train.parallel`.
   """
-  return Rates(
-    product_flop_per_s(dtype, at_least, how), copy_bytes_per_s(at_least, how)
-  )
+  return Rates(product_flop_per_s(dtype, at_least), copy_bytes_per_s(at_least))
 
 
-def product_flop_per_s(dtype: jnp.dtype, at_least: int, how: str) -> float:
+def product_flop_per_s(dtype: jnp.dtype, at_least: int) -> float:
   """Returns the FLOP/s of a product of large square matrices."""
   n = _PRODUCT_SIZE.get(jax.default_backend(), _PRODUCT_SIZE_ELSEWHERE)
   rng = np.random.default_rng(0)
@@ -38,32 +35,27 @@ def product_flop_per_s(dtype: jnp.dtype, at_least: int, how: str) -> float:
     jnp.asarray(rng.standard_normal((n, n), np.float32), dtype)
     for _ in range(2)
   ]
-  seconds = _seconds(lambda a, b: a @ b, arrays, at_least, how)
+  seconds = _seconds(lambda a, b: a @ b, arrays, at_least)
   return jax.local_device_count() * 2 * n**3 / seconds
 
 
-def copy_bytes_per_s(at_least: int, how: str) -> float:
+def copy_bytes_per_s(at_least: int) -> float:
   """Returns the bytes/s, read plus written, of a pass over a large array.
 
   The pass negates: a bare copy is one that the compiler may leave out.
   """
   mib = _COPY_MIB.get(jax.default_backend(), _COPY_MIB_ELSEWHERE)
   array = jnp.ones(mib * 2**20 // 4, jnp.float32)
-  seconds = _seconds(lambda x: -x, [array], at_least, how)
+  seconds = _seconds(lambda x: -x, [array], at_least)
   return jax.local_device_count() * 2 * array.nbytes / seconds
 
 
 def _seconds(
-  function: Callable[..., jax.Array],
-  arrays: list[jax.Array],
-  at_least: int,
-  how: str,
+  function: Callable[..., jax.Array], arrays: list[jax.Array], at_least: int
 ) -> float:
   """Returns the seconds of a call on every device at once."""
   call = parallelize(
-    lambda _, *arrays: function(*arrays),
-    in_axes=(0, *[None] * len(arrays)),
-    how=how,
+    lambda _, *arrays: function(*arrays), in_axes=(0, *[None] * len(arrays))
   )
   places = np.zeros(jax.local_device_count(), np.float32)
   arrays = replicated(arrays)
