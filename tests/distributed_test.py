@@ -167,6 +167,21 @@ def test_two_processes_with_shard_map(start, tmp_path):
       np.testing.assert_allclose(file[key], expected[key], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('how', ['pmap', 'shard_map'])
+def test_each_of_two_processes_finds_the_layer_that_is_not_finite(start, how):
+  flags = (
+    '--config.optimizer.learning_rate=1e30',
+    '--config.optimizer.grad_clip_norm=0',
+    '--config.optimizer.warmup_steps=0',
+    '--config.train.max_steps=6',
+    f'--config.train.parallel={how}',
+    '--workdir=run',
+  )
+  for _, err in start(2, 2, *flags, PATIENT).wait(2):
+    assert '(first ' in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize('dies', [0, 1])
 def test_when_one_dies_the_other_ends_with_a_line(start, tmp_path, dies):
   processes = start(2, 2, *LONG, '--heartbeat_timeout_seconds=10')

@@ -62,7 +62,7 @@ def parallelize(
   Returns:
     A function of the same arguments, by position.
   """
-  is_alone = is_local or jax.process_count() == 1
+  is_alone = jax.process_count() == 1
   mesh = _mesh(is_local)
   to_this_process = functools.partial(_take_part, mesh, in_axes, out_axes)
   if how == SHARD_MAP:
