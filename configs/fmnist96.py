@@ -107,6 +107,9 @@ def get_config() -> ml_collections.ConfigDict:
   train.on_nonfinite = 'stop'  # loss or gradient infinite or NaN: stop | skip
   train.max_nonfinite = 10  # skip: so many steps in a row end the run
   train.ema_decay = 0.0  # average of the parameters, evaluated; 0: none
+  # How a step runs on every device, with the same results: pmap (jax.pmap) |
+  # shard_map (jax.jit of jax.shard_map, which JAX recommends for new code).
+  train.parallel = 'pmap'
   train.compilation_cache = '~/.cache/googlenet-haiku'  # '': compile anew
 
   config.eval = evaluation = ml_collections.ConfigDict()

@@ -13,6 +13,7 @@ from googlenet.model import variants
 from googlenet.model.context import ACTIVATIONS
 from googlenet.model.initializers import INITIALIZERS
 from googlenet.optimizer import groups
+from googlenet.runtime.parallel import FORMS
 
 
 class Field(NamedTuple):
@@ -256,6 +257,7 @@ FIELDS: dict[str, Field] = {
   'train.on_nonfinite': _choice('stop', 'skip'),
   'train.max_nonfinite': _integer(1),
   'train.ema_decay': _fraction(),
+  'train.parallel': _choice(*FORMS),
   'train.compilation_cache': _text(empty=True),
   'eval.every_epochs': _integer(1),
   'eval.batch_size': _integer(1),
@@ -360,6 +362,7 @@ ADDED = {
   'train.on_nonfinite': 'stop',
   'train.max_nonfinite': 10,
   'train.ema_decay': 0.0,
+  'train.parallel': 'pmap',
   'checkpoint.every_steps': 0,
   'checkpoint.every_seconds': 0.0,
   'checkpoint.keep': 2,

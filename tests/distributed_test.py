@@ -143,6 +143,45 @@ def test_two_processes_with_the_kernels_of_this_machine(start, tmp_path):
   )
 
 
+def test_two_processes_with_shard_map(start, tmp_path):
+  """They make the run that one process makes with `jax.pmap`.
+
+  The order of sums differs between processes and devices of one, by 2e-7 of a
+  loss at most here.
+  """
+  flags = (
+    '--config.model.normalization=batch',
+    '--config.model.dropout=0.3',
+    '--config.train.ema_decay=0.9',
+    '--config.train.max_steps=4',
+    '--config.eval.batch_norm_batches=2',
+  )
+  start(1, 2, *flags, '--workdir=one').wait()
+  twin = '--config.train.parallel=shard_map'
+  start(2, 1, *flags, twin, PATIENT, '--workdir=two').wait()
+  one, two = (tmp_path / name for name in ('one', 'two'))
+  np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
+  name = 'checkpoints/step_000000004.npz'
+  with np.load(two / name) as file, np.load(one / name) as expected:
+    for key in set(file.files) - {'about', 'progress'}:
+      np.testing.assert_allclose(file[key], expected[key], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', ['pmap', 'shard_map'])
+def test_each_of_two_processes_finds_the_layer_that_is_not_finite(start, how):
+  flags = (
+    '--config.optimizer.learning_rate=1e30',
+    '--config.optimizer.grad_clip_norm=0',
+    '--config.optimizer.warmup_steps=0',
+    '--config.train.max_steps=6',
+    f'--config.train.parallel={how}',
+    '--workdir=run',
+  )
+  for _, err in start(2, 2, *flags, PATIENT).wait(2):
+    assert '(first ' in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize('dies', [0, 1])
 def test_when_one_dies_the_other_ends_with_a_line(start, tmp_path, dies):
   processes = start(2, 2, *LONG, '--heartbeat_timeout_seconds=10')

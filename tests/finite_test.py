@@ -12,7 +12,7 @@ from run_files import records
 from googlenet import config as config_lib
 from googlenet.data import batches
 from googlenet.io.metrics import NonFiniteError
-from googlenet.runtime.parallel import PMAP_AXIS, replicated
+from googlenet.runtime.parallel import parallelize, replicated
 from googlenet.train import diagnosis, finite, setup
 from googlenet.train import step as step_lib
 from googlenet.train.state import make_train_state, update_ema
@@ -91,9 +91,8 @@ def make_update(config):
   state = make_train_state(
     params, {'bn': {'mean': jnp.ones(2)}}, optimizer, config.train
   )
-  update = jax.pmap(
+  update = parallelize(
     step_lib.make_update_step(optimizer, lambda n: 0.5 + n, config.train),
-    axis_name=PMAP_AXIS,
     in_axes=(None, None, None, 0),
     out_axes=None,
     donate_argnums=0,

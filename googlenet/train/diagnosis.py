@@ -10,7 +10,7 @@ from googlenet.data.batches import TrainIndices
 from googlenet.io.metrics import NonFiniteError
 from googlenet.model import variants
 from googlenet.model.rows import Dense
-from googlenet.runtime.parallel import PMAP_AXIS
+from googlenet.runtime.parallel import PMAP_AXIS, parallelize
 from googlenet.train import loss as loss_lib
 from googlenet.train import step as step_lib
 from googlenet.train.setup import Run
@@ -144,18 +144,24 @@ def _outputs_and_gradients(
       'logits': outputs.logits,
     }, grads
 
-  pmapped = jax.pmap(
+  # Other processes may be gone: only the devices of this one take part, which
+  # take arrays of all processes from the host.
+  step = parallelize(
     compute,
-    axis_name=PMAP_AXIS,
     in_axes=(None, None, None, None, 0),
-    devices=jax.local_devices(),
+    how=config.train.parallel,
+    is_local=True,
   )
   return jax.device_get(
-    pmapped(
-      state.params,
-      state.network_state,
-      state.guard.loss_scale,
-      state.step,
-      batch,
+    step(
+      *jax.device_get(
+        (
+          state.params,
+          state.network_state,
+          state.guard.loss_scale,
+          state.step,
+          batch,
+        )
+      )
     )
   )

@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradient: pure functions, within a `pmap`."""
+"""The loss of a batch and its gradient: pure functions, for one device."""
 
 from collections.abc import Callable
 

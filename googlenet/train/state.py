@@ -1,6 +1,6 @@
 """The state of training: all that a step changes.
 
-It has no device axis: it enters and leaves `jax.pmap` on `None` axes.
+It has no device axis: it is the same on every device.
 """
 
 from typing import Any, NamedTuple
