@@ -175,12 +175,12 @@ def broken_at(monkeypatch, steps):
       if int(state.step) + 1 in steps:
         scale = np.float32(np.inf)
         state = state._replace(
-          guard=state.guard._replace(loss_scale=replicated(scale))
+          finite_check=state.finite_check._replace(loss_scale=replicated(scale))
         )
         state, metrics = run.train_step(state, batch, seed, *image_size)
         scale = replicated(np.float32(1))
         return state._replace(
-          guard=state.guard._replace(loss_scale=scale)
+          finite_check=state.finite_check._replace(loss_scale=scale)
         ), metrics
       return run.train_step(state, batch, seed, *image_size)
 
@@ -245,5 +245,5 @@ def test_the_first_bad_layer_in_the_order_of_the_network(config):
   found = find(run.state._replace(params=replicated(params)))
   assert found == f'first a parameter of {name}'
   huge = finite.make_finite_check(np.inf)
-  found = find(run.state._replace(guard=replicated(huge)))
+  found = find(run.state._replace(finite_check=replicated(huge)))
   assert found.startswith('every output is finite, first the gradient of')

@@ -158,7 +158,7 @@ def _outputs_and_gradients(
         (
           state.params,
           state.network_state,
-          state.guard.loss_scale,
+          state.finite_check.loss_scale,
           state.step,
           batch,
         )

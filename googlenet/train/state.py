@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
   params: hk.Params  # float32
   network_state: hk.State
   opt_state: optax.OptState
-  guard: FiniteCheck
+  finite_check: FiniteCheck
   # Averages over the steps; empty unless `train.ema_decay` is set. Running
   # statistics too: those of the last steps do not fit averaged parameters.
   ema_params: hk.Params

@@ -22,7 +22,7 @@ from googlenet.input.augment import alternating_flips
 from googlenet.input.preprocess import preprocess
 from googlenet.model.network import Network
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize
-from googlenet.train import finite as guard_lib
+from googlenet.train import finite
 from googlenet.train.loss import (
   Metrics,
   cross_entropy,
@@ -95,7 +95,7 @@ def make_gradient_step(
   def gradient_step(state: TrainState, batch: Batch, seed: jax.Array):
     def scaled_loss_fn(*args):
       loss, auxiliary = loss_fn(*args)
-      return loss * state.guard.loss_scale, auxiliary
+      return loss * state.finite_check.loss_scale, auxiliary
 
     gradient_fn = make_gradient_fn(scaled_loss_fn, config.train.microbatches)
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
@@ -127,33 +127,34 @@ def make_update_step(
     (state, *what the gradient step returns) -> (state, metrics), the same on
     every device.
   """
-  policy = guard_lib.make_policy(train_config)
+  policy = finite.make_policy(train_config)
 
   def update_step(state: TrainState, grads, network_state, metrics):
     metrics = jax.lax.pmean(metrics, PMAP_AXIS)
-    grads = jax.tree.map(lambda g: g / state.guard.loss_scale, grads)
+    # Divided, as the inverse by which jmp would multiply is rounded.
+    grads = jax.tree.map(lambda g: g / state.finite_check.loss_scale, grads)
     grad_norm = optax.global_norm(grads)
     losses = [value for key, value in metrics.items() if key.endswith('loss')]
     is_loss_finite = jmp.all_finite((losses, network_state))
-    guard, is_applied, is_stopped = guard_lib.check_step(
-      state.guard, policy, is_loss_finite, jnp.isfinite(grad_norm)
+    finite_check, is_applied, is_stopped = finite.check_step(
+      state.finite_check, policy, is_loss_finite, jnp.isfinite(grad_norm)
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # An update that is left out is none for the schedule either.
-    num_updates = state.step - state.guard.skipped
+    num_updates = state.step - state.finite_check.skipped
     new = params, network_state, opt_state
     old = state.params, state.network_state, state.opt_state
     params, network_state, opt_state = jmp.select_tree(is_applied, new, old)
     metrics |= {
       'learning_rate': jnp.asarray(schedule(num_updates), jnp.float32),
       'grad_norm': grad_norm,
-      'nonfinite_in_row': guard.nonfinite_in_row,
+      'nonfinite_in_row': finite_check.nonfinite_in_row,
     }
     if not policy.is_default:
-      metrics['skipped_steps'] = guard.skipped
+      metrics['skipped_steps'] = finite_check.skipped
     if policy.is_dynamic:
-      metrics['loss_scale'] = state.guard.loss_scale
+      metrics['loss_scale'] = state.finite_check.loss_scale
     averages = state.ema_params, state.ema_network_state
     new_averages = tuple(
       update_ema(average, new, num_updates, train_config.ema_decay)
@@ -164,7 +165,7 @@ def make_update_step(
       params,
       network_state,
       opt_state,
-      guard,
+      finite_check,
       *jmp.select_tree(is_applied, new_averages, averages),
     ), metrics
 
