@@ -78,8 +78,8 @@ def test_options_reach_the_compiler_and_a_line_the_console(
   )
 
 
-# A run of each form; and one that begins with the first and goes on, at its step
-# 3, with the other.
+# A run of each form and one that begins with `pmap` and goes on at step 3 with
+# `shard_map`.
 PROGRAM = """
 import os, shutil, sys
 from googlenet import config as config_lib
