@@ -1,6 +1,8 @@
 """Every network of the family: sizes pinned, gradients, devices, refusals."""
 
 import itertools
+import zlib
+from typing import NamedTuple
 
 import chex
 import haiku as hk
@@ -11,11 +13,12 @@ import optax
 import pytest
 from conftest import ROOT, load_config
 
-from googlenet import kernels as layers
+from googlenet import config as config_lib
+from googlenet import kernels as kernels_lib
 from googlenet.errors import UserError
 from googlenet.model import graph, modules, regularization, rows, variants
 from googlenet.model import network as network_lib
-from googlenet.model.context import ACTIVATIONS, Setting
+from googlenet.model.context import ACTIVATIONS, Context
 from googlenet.model.initialization import (
   abstract_init,
   count_parameters,
@@ -139,8 +142,8 @@ def test_layer_table_of_the_paper():
 
 
 @VARIANTS
-def test_sizes_worked_out_are_those_of_the_network(variant):
-  """Shapes of all end points and the number of weights, three channels."""
+def test_the_graph_has_the_sizes_of_the_network(variant):
+  """Shapes of end points and heads, parameters of each layer; colour images."""
   size = SMALL[variant] + 3
   config = small_config(variant, num_classes=7)
   if variant in ('plain', 'bn', 'factorized', 'residual'):
@@ -154,29 +157,99 @@ def test_sizes_worked_out_are_those_of_the_network(variant):
     params,
     state,
   )
-  walk = graph.walk(network.architecture, (size, size, 3), 7)
+  layers = graph.graph(network.architecture, (size, size, 3))
   shapes = {name: y.shape[1:] for name, y in outputs.end_points.items()}
-  shapes |= {name: y.shape[1:] for name, y in outputs.aux_logits.items()}
-  assert shapes == walk.shapes
-  weights = [leaf.size for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
-  assert sum(op.weights for op in walk.operations) == sum(weights)
-  for op in walk.operations:
-    assert not op.weights or op.name in params, op.name
+  assert shapes == graph.end_points(layers)
+  heads = {layer.row: layer.shape for layer in layers if layer.is_side}
+  assert heads == {name: y.shape[1:] for name, y in outputs.aux_logits.items()}
+  counts = {name: count_parameters(leaves) for name, leaves in params.items()}
+  assert counts == {
+    layer.name: layer.parameters for layer in layers if layer.parameters
+  }
+  for layer in layers:
+    if layer.weights:
+      assert layer.weights == params[layer.name]['w'].size
+
+
+def test_inputs_of_layers_come_first_and_have_their_shape():
+  architecture = variants.resolve(small_config('residual'))
+  layers = graph.graph(architecture, (96, 96, 3))
+  shapes = {graph.IMAGES: (96, 96, 3)}
+  for layer in layers:
+    assert layer.name not in shapes
+    assert layer.input_shape == shapes[layer.inputs[0]], layer.name
+    shapes[layer.name] = layer.shape
+  found = {layer.name: layer for layer in layers}
+  assert found['inception_3a/concat'].inputs == (
+    'inception_3a/conv_1x1',
+    'inception_3a/conv_3x3',
+    'inception_3a/conv_double_3x3_2',
+  )
+  assert found['inception_3a/conv_1x1'].inputs == ('stage_2/max_pool',)
+  # It has more channels than its input: a 1x1 convolution on the shortcut.
+  assert found['inception_3b/add'].inputs == (
+    'inception_3b/shortcut',
+    'inception_3b/multiply',
+  )
+
+
+class Unknown(NamedTuple):
+  """An operation that nothing knows."""
+
+  name: str = 'unknown'
+
+
+@pytest.mark.parametrize('place', ['stage', 'branch', 'head', 'aux_head'])
+def test_an_unknown_operation_is_an_error(config, monkeypatch, place):
+  """Of all that reads a network, not only of what computes it."""
+  tiny = variants.ARCHITECTURES['tiny']
+  first, (block,) = tiny.stages[0], tiny.stages[1].rows
+  (head,) = tiny.aux_heads
+  tiny = {
+    'stage': tiny._replace(
+      stages=(first, rows.Stage('stage_2', (block, Unknown())))
+    ),
+    'branch': tiny._replace(
+      stages=(
+        first,
+        rows.Stage(
+          'stage_2',
+          (block._replace(branches=(*block.branches, (Unknown(),))),),
+        ),
+      )
+    ),
+    'head': tiny._replace(head=(Unknown(), *tiny.head)),
+    'aux_head': tiny._replace(
+      aux_heads=(head._replace(ops=(Unknown(), *head.ops)),),
+      uses_aux_heads=True,
+    ),
+  }[place]
+  monkeypatch.setitem(variants.ARCHITECTURES, 'tiny', tiny)
+  config.model.variant = 'tiny'
+  network = network_lib.make_network(config.model)
+  for read in (
+    lambda: network.init(jax.random.key(0), images(1, 28, 28, 1)),
+    lambda: graph.graph(network.architecture, (28, 28, 1)),
+    lambda: summary.summarize(config.model, (28, 28, 1)),
+    lambda: config_lib.resolve(config),
+  ):
+    with pytest.raises(TypeError, match=r'Unknown\(.*is no known operation'):
+      read()
 
 
 @VARIANTS
 def test_smallest_image(variant):
   """The next smaller image is refused or reaches some step as one pixel."""
-  network = network_lib.make_network(small_config(variant))
-  smallest = graph.smallest_image(network.architecture)
+  architecture = variants.resolve(small_config(variant))
+  smallest = graph.smallest_image(architecture)
   assert smallest <= SMALL[variant]
-  graph.walk(network.architecture, (smallest, smallest, 1), 10)
-  below = (smallest - 1, smallest - 1, 1)
+  layers = graph.graph(architecture, (smallest, smallest, 1))
+  assert graph.shortest_side(layers) > 1
   try:
-    is_usable = graph.walk(network.architecture, below, 10).smallest > 1
+    layers = graph.graph(architecture, (smallest - 1, smallest - 1, 1))
   except ValueError:
-    is_usable = False
-  assert not is_usable
+    return
+  assert graph.shortest_side(layers) == 1
 
 
 @pytest.mark.parametrize(
@@ -185,15 +258,7 @@ def test_smallest_image(variant):
 )
 def test_depth(variant, depth):
   architecture = variants.resolve(model_config(variant=variant))
-  assert graph.walk(architecture, (224, 224, 3), 10).depth == depth
-
-
-def test_native_28_costs_less_than_96():
-  costs = [
-    summary.summarize(model_config(variant=variant), (size, size, 1))[-1]
-    for variant, size in (('fmnist28', 28), ('plain', 96))
-  ]
-  assert costs[0].multiply_adds < costs[1].multiply_adds / 2
+  assert graph.depth(graph.graph(architecture)) == depth
 
 
 @pytest.mark.parametrize('variant', ['bn', 'paper'])
@@ -295,7 +360,7 @@ def test_gradient_step_alone_and_in_two_parts(variant):
   ],
 )
 def test_kernels_agree(variant, kernels):
-  if kernels == 'onednn' and not layers.onednn.is_available(
+  if kernels == 'onednn' and not kernels_lib.onednn.is_available(
     jnp.dtype('float32')
   ):
     pytest.skip('XLA has no oneDNN here')
@@ -331,7 +396,7 @@ def test_batch_norm_equals_numpy():
   p['offset'] = rng.normal(size=8).astype(np.float32)
   state[name]['mean'] = rng.normal(size=8).astype(np.float32)
   state[name]['variance'] = rng.uniform(0.5, 2, 8).astype(np.float32)
-  y = np.asarray(layers.KERNELS['xla'].conv(x, p['w'], 2), np.float64)
+  y = np.asarray(kernels_lib.KERNELS['xla'].conv(x, p['w'], 2), np.float64)
   mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
   count = y[..., 0].size
 
@@ -362,96 +427,99 @@ def test_batch_norm_equals_numpy():
     )
 
 
+def dropped(make, x, context):
+  """Applies a module of dropout to x."""
+  return np.asarray(hk.transform(lambda: make(context)(x)).apply({}, None))
+
+
 def test_dropout_is_by_image_and_keeps_the_mean():
-  setting = Setting(layers.KERNELS['xla'], 'none', 'relu')
+  context = Context(
+    kernels_lib.KERNELS['xla'], 'none', 'relu', is_training=True, keys=keys(4)
+  )
   x = jnp.ones((4, 5000))
 
-  def drop(place, is_training=True, **changes):
-    given = setting._replace(is_training=is_training, **changes)
-    # Dropout asks Haiku whether parameters are being made.
-    function = network_lib.hk.transform(
-      lambda: regularization.dropout(x, 0.4, place, given)
-    )
-    return np.asarray(function.apply({}, None))
+  def drop(name='dropout', **changes):
+    def make(context):
+      return regularization.Dropout(0.4, context, name)
 
-  dropped = drop(0, keys=keys(4))
-  assert set(np.unique(dropped)) == {0, np.float32(1 / 0.6)}
-  np.testing.assert_allclose((dropped == 0).mean(1), 0.4, atol=0.03)
-  assert not np.array_equal(dropped[0], dropped[1])
-  assert not np.array_equal(dropped, drop(1, keys=keys(4)))
-  turned = drop(0, keys=keys(4)[::-1])
-  np.testing.assert_array_equal(turned, dropped[::-1])
-  np.testing.assert_array_equal(drop(0, is_training=False), x)
+    return dropped(make, x, context._replace(**changes))
+
+  y = drop()
+  assert set(np.unique(y)) == {0, np.float32(1 / 0.6)}
+  np.testing.assert_allclose((y == 0).mean(1), 0.4, atol=0.03)
+  assert not np.array_equal(y[0], y[1])
+  assert not np.array_equal(y, drop('dropout_1'))
+  # A function of the path and the key, the same in every process.
+  key = jax.random.fold_in(keys(4)[2], np.uint32(zlib.crc32(b'dropout')))
+  is_kept = jax.random.bernoulli(key, 0.6, (5000,))
+  np.testing.assert_array_equal(y[2] > 0, is_kept)
+  np.testing.assert_array_equal(drop(keys=keys(4)[::-1]), y[::-1])
+  np.testing.assert_array_equal(drop(is_training=False), x)
   with pytest.raises(ValueError, match='keys'):
-    drop(0)
+    drop(keys=None)
 
 
 def test_no_two_dropouts_of_a_network_draw_the_same_mask(monkeypatch):
-  """Two rows in one stage, one in another, one in the head."""
-  rows = variants.rows
+  """Two rows in a stage, one in another, one in the head: each halves."""
   stages = (
     rows.Stage('stage_1', (rows.Dropout(), rows.Dropout(0.5))),
     rows.Stage('stage_2', (rows.Dropout(),)),
   )
-  architecture = variants.Architecture(stages, dropout=0.5)
+  architecture = variants.Architecture(
+    stages, (rows.Flatten(), rows.Dropout()), dropout=0.5
+  )
   monkeypatch.setitem(variants.ARCHITECTURES, 'tiny', architecture)
-  network = network_lib.make_network(small_config('tiny', kernels='xla'))
-  drop, masks = regularization.dropout, []
-
-  def keep_mask(x, rate, place, setting):
-    if not setting.is_training or setting.keys is None:
-      return x
-    assert rate == 0.5
-    masks.append(np.asarray(drop(jnp.ones((2, 64)), rate, place, setting)))
-    return x
-
-  monkeypatch.setattr(regularization, 'dropout', keep_mask)
-  x = jnp.ones((2, 8, 8, 1))
-  params, state = network.init(jax.random.key(0), x)
-  network.apply(params, state, keys(2), x, True)
-  assert len(masks) == 4
-  for one, other in itertools.combinations(masks, 2):
-    assert not np.array_equal(one, other)
+  network = network_lib.make_network(small_config('tiny', num_classes=64 * 64))
+  outputs, _ = network.apply(
+    {}, {}, keys(2), jnp.ones((2, 64, 64, 1)), True, with_end_points=True
+  )
+  for name, share in (
+    ('stage_1', 1 / 4),
+    ('stage_2', 1 / 8),
+    ('logits', 1 / 16),
+  ):
+    kept = np.asarray(outputs.end_points[name] > 0).mean()
+    np.testing.assert_allclose(kept, share, rtol=0.15)
 
 
 def test_stochastic_depth_drops_whole_images():
   """Huang et al., 2016: more often the deeper, the mean as in evaluation."""
-  model = load_config(ROOT / 'configs/fmnist96.py').unlock().model
-  model.variant, model.stochastic_depth = 'residual', 0.5
-  residuals = [
-    row.residual
-    for stage in variants.resolve(model).stages
+  config = model_config(variant='residual', stochastic_depth=0.5)
+  rates = [
+    row.residual.drop_rate
+    for stage in variants.resolve(config).stages
     for row in stage.rows
-    if isinstance(row, variants.Block)
+    if getattr(row, 'residual', None)
   ]
-  rates = [residual.drop_rate for residual in residuals]
-  count = len(residuals)
-  np.testing.assert_allclose(rates, 0.5 * np.arange(1, count + 1) / count)
-  assert [residual.place for residual in residuals] == list(range(1, count + 1))
-  assert rates[-1] == 0.5
-  model.variant = 'bn'
+  np.testing.assert_allclose(rates, 0.5 * np.arange(1, 10) / 9)
+  config.variant = 'bn'
   with pytest.raises(UserError, match='no residual blocks'):
-    variants.resolve(model)
+    variants.resolve(config)
 
-  kernels = layers.select_kernels('xla', 'cpu', jnp.float32)
-  setting = Setting(kernels, 'none', 'relu', is_training=True, keys=keys(1000))
+  context = Context(
+    kernels_lib.KERNELS['xla'],
+    'none',
+    'relu',
+    is_training=True,
+    keys=keys(1000),
+  )
   x = jnp.ones((1000, 2, 2, 3))
 
-  def drop(place, **changes):
-    here = setting._replace(**changes)
-    fn = hk.transform(lambda: regularization.drop_branches(x, 0.2, place, here))
-    return np.asarray(fn.apply({}, None))
+  def drop(**changes):
+    def make(context):
+      return regularization.StochasticDepth(0.2, context)
 
-  dropped = drop(1)
-  kept = dropped.any((1, 2, 3))
-  np.testing.assert_array_equal(dropped[~kept], 0)
-  np.testing.assert_allclose(dropped[kept], 1.25)
+    return dropped(make, x, context._replace(**changes))
+
+  y = drop()
+  kept = y.any((1, 2, 3))
+  np.testing.assert_array_equal(y[~kept], 0)
+  np.testing.assert_allclose(y[kept], 1.25)
   assert 0.75 < kept.mean() < 0.85
-  assert 0.25 < np.mean(kept != drop(2).any((1, 2, 3))) < 0.4
-  np.testing.assert_array_equal(drop(1, keys=keys(1000)[::-1]), dropped[::-1])
-  np.testing.assert_array_equal(drop(1, is_training=False), x)
+  np.testing.assert_array_equal(drop(keys=keys(1000)[::-1]), y[::-1])
+  np.testing.assert_array_equal(drop(is_training=False), x)
   with pytest.raises(ValueError, match='keys'):
-    drop(1, keys=None)
+    drop(keys=None)
 
 
 @pytest.mark.parametrize('kernels', ['xla', 'cpu'])
@@ -460,16 +528,16 @@ def test_a_dropped_block_is_its_input(kernels):
   row = rows.Block(
     'block',
     ((rows.Conv('conv_1x1', 4, 1),),),
-    rows.Residual(3, 1.0, drop_rate=0.5, place=1),
+    rows.Residual(3, 1.0, drop_rate=0.5),
   )
-  chosen = layers.select_kernels(kernels, 'cpu', jnp.float32)
+  chosen = kernels_lib.select_kernels(kernels, 'cpu', jnp.float32)
   x = jnp.abs(jax.random.normal(jax.random.key(1), (16, 4, 4, 3)))
 
   def forward(x, image_keys, is_training):
-    setting = Setting(
+    context = Context(
       chosen, 'none', 'relu', is_training=is_training, keys=image_keys
     )
-    return chosen.leave(modules.Block(row, setting)(chosen.enter(x)))
+    return chosen.leave(modules.Inception(row, context)(chosen.enter(x)))
 
   block = hk.without_apply_rng(hk.transform(forward))
   params = block.init(jax.random.key(0), x, keys(16), True)
@@ -560,7 +628,7 @@ def test_activation_is_a_field(activation):
   )
   y = outputs.end_points['conv_1']
   p = params['conv_1/conv_7x7']
-  z = layers.KERNELS['xla'].conv(images(2, 28, 28, 1), p['w'], 2) + p['b']
+  z = kernels_lib.KERNELS['xla'].conv(images(2, 28, 28, 1), p['w'], 2) + p['b']
   np.testing.assert_allclose(
     y, ACTIVATIONS[activation](z), rtol=1e-4, atol=1e-5
   )

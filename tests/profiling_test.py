@@ -21,6 +21,7 @@ from googlenet.model import blocks, variants
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
 from googlenet.model.rows import (
+  LOGITS,
   Architecture,
   AuxHead,
   Conv,
@@ -54,7 +55,7 @@ MIXED_STAGES = (
 )
 MIXED = Architecture(
   MIXED_STAGES,
-  aux_heads=(AuxHead('aux_1', 'inception_2a', (MaxPool(), Flatten())),),
+  aux_heads=(AuxHead('aux_1', 'inception_2a', (MaxPool(), Flatten(), LOGITS)),),
   uses_aux_heads=True,
 )
 

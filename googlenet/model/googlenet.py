@@ -4,6 +4,7 @@ from googlenet.kernels.padding import Padding
 from googlenet.model import blocks
 from googlenet.model.blocks import MakeBlock, Widths
 from googlenet.model.rows import (
+  LOGITS,
   AdaptiveAvgPool,
   Architecture,
   AuxHead,
@@ -106,10 +107,17 @@ def aux_heads(
   pool: AvgPool | AdaptiveAvgPool,
 ) -> tuple[AuxHead, AuxHead]:
   """The two auxiliary classifiers of section 5, with another pooling."""
-  ops = (pool, Conv('conv_1x1', 128, 1), Flatten(), Dense('fc', 1024))
+  ops = (
+    pool,
+    Conv('conv_1x1', 128, 1),
+    Flatten(),
+    Dense('fc', 1024),
+    Dropout(0.7),
+    LOGITS,
+  )
   return (
-    AuxHead('aux_1', 'inception_4a', (*ops, Dropout(0.7))),
-    AuxHead('aux_2', 'inception_4d', (*ops, Dropout(0.7))),
+    AuxHead('aux_1', 'inception_4a', ops),
+    AuxHead('aux_2', 'inception_4d', ops),
   )
 
 
@@ -219,6 +227,7 @@ TINY = Architecture(
         Flatten(),
         Dense('fc', 8),
         Dropout(0.7),
+        LOGITS,
       ),
     ),
   ),

@@ -181,7 +181,7 @@ def compare(network, params, state, torch_network, scheme, size):
 @pytest.fixture(autouse=True)
 def _no_dropout_in_heads(monkeypatch):
   """Theirs are drawn by another generator."""
-  monkeypatch.setattr(regularization, 'dropout', lambda x, *_: x)
+  monkeypatch.setattr(regularization.Dropout, '__call__', lambda _, x: x)
 
 
 @pytest.mark.parametrize(

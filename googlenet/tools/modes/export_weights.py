@@ -9,9 +9,9 @@ import ml_collections
 from googlenet.errors import UserError
 from googlenet.io import array_files
 from googlenet.kernels.padding import placement
-from googlenet.model import graph, variants
+from googlenet.model import graph
 from googlenet.model.initialization import count_parameters
-from googlenet.model.rows import AvgPool
+from googlenet.model.rows import Architecture
 from googlenet.tools.inference import trained
 from googlenet.tools.weights import convert, names
 
@@ -95,34 +95,28 @@ def check_target(weights: str, scheme: names.Scheme) -> None:
 
 def check_heads(
   config: Config,
-  architecture: variants.Architecture,
+  architecture: Architecture,
   scheme: names.Scheme,
   channels: int,
 ) -> None:
-  """Checks that the auxiliary heads see maps of the same size there.
+  """Checks that auxiliary heads see maps of the same size in Caffe.
 
-  The paper gives no padding for their pooling; Caffe pools into it.
+  The paper gives no padding for their pooling; Caffe rounds sizes up.
 
   Raises:
     UserError: the maps differ in size.
   """
-  if scheme.framework != 'Caffe' or not architecture.aux_heads:
+  if scheme.framework != 'Caffe':
     return
   size = config.data.image_size
-  walk = graph.walk(
-    architecture, (size, size, channels), config.model.num_classes
-  )
-  for head in architecture.aux_heads:
-    side = walk.shapes[head.after][0]
-    for op in head.ops:
-      if isinstance(op, AvgPool):
-        here, there = (
-          placement(side, op.window, op.stride, padding).out
-          for padding in (op.padding, 'CEIL')
+  for layer in graph.graph(architecture, (size, size, channels)):
+    if layer.is_side and layer.kind == 'avg_pool':
+      side, here = layer.input_shape[0], layer.shape[0]
+      window, stride = layer.op.window, layer.op.stride
+      there = placement(side, window, stride, 'CEIL').out
+      if here != there:
+        raise UserError(
+          f'config.data.image_size={size}: the auxiliary heads pool maps of '
+          f'{side}x{side} to {here}x{here}, those of Caffe to {there}x'
+          f"{there}; give config.model.aux_heads='off' or train at 224"
         )
-        if here != there:
-          raise UserError(
-            f'config.data.image_size={size}: the auxiliary heads pool maps of '
-            f'{side}x{side} to {here}x{here}, those of Caffe to {there}x'
-            f"{there}; give config.model.aux_heads='off' or train at 224"
-          )

@@ -13,7 +13,8 @@ import ml_collections
 import numpy as np
 
 from googlenet.errors import UserError
-from googlenet.model import graph, rows, variants
+from googlenet.model import graph
+from googlenet.model.rows import Architecture
 
 
 class Scheme(NamedTuple):
@@ -210,7 +211,7 @@ def _torch(network: str, modules: dict[str, str]) -> Scheme:
     # mean and standard deviation of ImageNet and goes to -1..1, as TF-slim.
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
-    input='transform_input=True and images normalised as for ImageNet',
+    input='transform_input=True and images normalized as for ImageNet',
     suffixes=('.safetensors', '.pth', '.pt'),
   )
 
@@ -329,26 +330,20 @@ def scheme_of(model_config: ml_collections.ConfigDict) -> Scheme:
   return scheme
 
 
-def _channels_flattened(
-  architecture: variants.Architecture,
-) -> dict[str, int]:
-  """Returns the channels of the maps that dense layers of heads see."""
+def _channels_flattened(architecture: Architecture) -> dict[str, int]:
+  """Returns the channels of the maps that dense layers see flattened."""
+  layers = {layer.name: layer for layer in graph.graph(architecture)}
   channels = {}
-  for head in architecture.aux_heads:
-    last = None
-    for op in (*head.ops, rows.Dense('logits', 0)):
-      if isinstance(op, rows.Conv):
-        last = op.width
-      elif isinstance(op, rows.Dense):
-        if last:
-          channels[f'{head.name}/{op.name}'] = last
-        last = None
+  for layer in layers.values():
+    before = layers.get(layer.inputs[0])
+    if layer.kind == 'dense' and before.kind == 'flatten':
+      channels[layer.name] = before.input_shape[-1]
   return channels
 
 
 def make_entries(
   scheme: Scheme,
-  architecture: variants.Architecture,
+  architecture: Architecture,
   params: dict[str, Any],
   network_state: dict[str, Any],
 ) -> list[Entry]:
@@ -362,11 +357,8 @@ def make_entries(
   """
   first = graph.first_convolution(architecture)
   maps = _channels_flattened(architecture)
-  dense = {'logits'} | {
-    op.name
-    for head in architecture.aux_heads
-    for op in head.ops
-    if isinstance(op, rows.Dense)
+  dense = {
+    module for module, leaves in params.items() if len(leaves['w'].shape) == 2
   }
 
   def layout_of(module: str, ndim: int) -> Layout:
@@ -380,8 +372,7 @@ def make_entries(
     trees = {'params': params, 'network_state': network_state}
     for tree, modules in trees.items():
       for module, leaves in modules.items():
-        is_dense = module.split('/')[-1] in dense
-        endings = scheme.dense if is_dense else scheme.conv
+        endings = scheme.dense if module in dense else scheme.conv
         for leaf, array in leaves.items():
           yield Entry(
             scheme.modules[module] + endings[leaf],
