@@ -222,8 +222,7 @@ def _block(graph: _Graph, op: rows.Block, x: Layer) -> Layer:
     x = _conv(graph, rows.Conv('shortcut', width, 1, is_linear=True), x)
   y = _conv(graph, rows.Conv('linear', width, 1, is_linear=True), y)
   y = graph.add(Multiply(op.residual.scale), [y], y.shape)
-  total = graph.add(Add(), [x, y], x.shape)
-  return graph.add(Activation(), [total], total.shape)
+  return graph.run((Activation(),), graph.add(Add(), [x, y], x.shape))
 
 
 # How each operation is appended: (graph, op, its input) -> its last layer.
@@ -240,6 +239,7 @@ _ADD: dict[type, Callable[[_Graph, Any, Layer], Layer]] = {
   rows.GlobalMean: _global_mean,
   rows.Flatten: _flatten,
   rows.Dense: _dense,
+  Activation: _keep_shape,
 }
 
 

@@ -45,6 +45,12 @@ LOGITS = Scheme(1.0, 'fan_in', 'normal', 0.0)
 _CONSTANTS = {'scale': 1.0, 'offset': 0.0, 'mean': 0.0, 'variance': 1.0}
 
 
+def scheme_of(module: str, initializer: str) -> Scheme:
+  """Returns how the weights of a module path are drawn."""
+  is_classifier = module.split('/')[-1] == 'logits'
+  return LOGITS if is_classifier else INITIALIZERS[initializer]
+
+
 def as_haiku(scheme: Scheme) -> hk.initializers.Initializer:
   """Returns the Haiku initializer that draws from a scheme."""
   distributions = {'normal': 'truncated_normal', 'uniform': 'uniform'}
@@ -99,11 +105,11 @@ def init_from_numpy(
     params and network_state, float32 NumPy arrays.
   """
   rng = np.random.default_rng(seed)
-  hidden = INITIALIZERS[network.architecture.initializer]
+  initializer = network.architecture.initializer
 
   def draw(path, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
     module, name = path[-2].key, path[-1].key
-    scheme = LOGITS if module.split('/')[-1] == 'logits' else hidden
+    scheme = scheme_of(module, initializer)
     if name == 'w':
       return variance_scaling(rng, leaf.shape, scheme)
     value = scheme.bias if name == 'b' else _CONSTANTS[name]

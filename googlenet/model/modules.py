@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from googlenet.model import rows
 from googlenet.model.context import Context
 from googlenet.model.convolution import convolve, convolve_1x1s
-from googlenet.model.initialization import INITIALIZERS, LOGITS, as_haiku
+from googlenet.model.initialization import as_haiku, scheme_of
 from googlenet.model.regularization import Dropout, StochasticDepth
 
 
@@ -121,7 +121,7 @@ class AuxHead(hk.Module):
 
 def dense(row: rows.Dense, x: jax.Array, context: Context) -> jax.Array:
   """A fully connected layer: [B, C] -> [B, width]."""
-  scheme = LOGITS if row.is_linear else INITIALIZERS[context.initializer]
+  scheme = scheme_of(row.name, context.initializer)
   linear = hk.Linear(
     row.width,
     w_init=as_haiku(scheme),
