@@ -37,6 +37,7 @@ SMALL = {
   'inception_v2': 33,
   'factorized': 33,
   'residual': 33,
+  'se': 33,
   'inception_v3': 76,
   'fmnist28': 28,
   'tiny': 28,
@@ -103,6 +104,19 @@ def test_published_sizes(variant, size, aux_heads, parameters, multiply_adds):
   )[-1]
   assert total.parameters == parameters
   assert total.multiply_adds == multiply_adds
+
+
+def test_parameters_of_squeeze_and_excite():
+  """Those of `bn`, and two layers with biases in each block, reduced by 16."""
+  channels = [256, 480, 512, 512, 512, 528, 832, 832, 1024]
+  added = sum(2 * c * (c // 16) + c // 16 + c for c in channels)
+  totals = [
+    summary.summarize(
+      model_config(variant=variant, num_classes=1000), (224, 224, 3)
+    )[-1].parameters
+    for variant in ('bn', 'se')
+  ]
+  assert totals == [7_005_832, 7_005_832 + added]
 
 
 def test_layer_table_of_the_paper():
@@ -520,6 +534,46 @@ def test_stochastic_depth_drops_whole_images():
   np.testing.assert_array_equal(drop(is_training=False), x)
   with pytest.raises(ValueError, match='keys'):
     drop(keys=None)
+
+
+@pytest.mark.parametrize('kernels', ['xla', 'cpu'])
+def test_squeeze_and_excite_against_numpy(kernels):
+  """A block with it is the block without, times gates by the paper's formula.
+
+  In each layout of the kernels. Every parameter gets a gradient.
+  """
+  chosen = kernels_lib.KERNELS[kernels]
+  plain = rows.Block(
+    'block',
+    ((rows.Conv('conv_1x1', 5, 1),), (rows.Conv('conv_3x3', 7, 3),)),
+  )
+  x = images(3, 6, 4, 2)
+
+  def forward(row):
+    def apply(x):
+      block = modules.Inception(row, Context(chosen, 'none', 'relu'))
+      return chosen.leave(block(chosen.enter(x)))
+
+    return hk.without_apply_rng(hk.transform(apply))
+
+  with_gates = forward(plain._replace(after=(rows.SqueezeExcite(4),)))
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32),
+    with_gates.init(jax.random.key(0), x),
+  )
+  y = np.asarray(forward(plain).apply(params, x), np.float64)
+  reduce, expand = params['block/se_reduce'], params['block/se_expand']
+  assert reduce['w'].shape == (12, 3)
+  hidden = np.maximum(y.mean((1, 2)) @ reduce['w'] + reduce['b'], 0)
+  gates = 1 / (1 + np.exp(-(hidden @ expand['w'] + expand['b'])))
+  np.testing.assert_allclose(
+    with_gates.apply(params, x), y * gates[:, None, None], rtol=1e-4, atol=1e-5
+  )
+  grads = jax.grad(lambda p: jnp.sum(jnp.sin(with_gates.apply(p, x))))(params)
+  for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+    assert np.isfinite(grad).all(), path
+    assert np.any(grad), path
 
 
 @pytest.mark.parametrize('kernels', ['xla', 'cpu'])

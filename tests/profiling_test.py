@@ -28,13 +28,14 @@ from googlenet.model.rows import (
   ConvLayer,
   Flatten,
   MaxPool,
+  SqueezeExcite,
   Stage,
 )
 from googlenet.tools.modes import summary
 from googlenet.train import layer_times, loop, profiling, setup
 from googlenet.train.layer_times import LayerTime
 
-# Pooling after a convolution, after a block, and in a row; a head.
+# Pooling after a convolution, after a block, and in a row; gates; a head.
 MIXED_STAGES = (
   Stage(
     'stage_1',
@@ -48,7 +49,9 @@ MIXED_STAGES = (
   Stage(
     'stage_2',
     (
-      blocks.inception('inception_2a', blocks.Widths(2, 2, 3, 2, 4, 1)),
+      blocks.inception(
+        'inception_2a', blocks.Widths(2, 2, 3, 2, 4, 1)
+      )._replace(after=(SqueezeExcite(2),)),
       MaxPool(),
     ),
   ),

@@ -17,6 +17,7 @@ from googlenet.model.rows import (
   Flatten,
   LocalResponseNorm,
   MaxPool,
+  SqueezeExcite,
   Stage,
 )
 
@@ -186,6 +187,17 @@ RESIDUAL = Architecture(
   googlenet(blocks.inception_residual),
   aux_heads=PAPER_HEADS,
   normalization='batch',
+)
+
+
+def se_inception(name: str, widths: Widths) -> Block:
+  """The block of 2014, its output scaled by squeeze-and-excite."""
+  return blocks.inception(name, widths)._replace(after=(SqueezeExcite(),))
+
+
+# SE-Inception: figure 2 of Hu et al., 2018 (arXiv 1709.01507), batch norm.
+SE = Architecture(
+  googlenet(se_inception), aux_heads=PAPER_HEADS, normalization='batch'
 )
 
 # For the native 28x28 of MNIST and its kin: a stem that halves once, not three

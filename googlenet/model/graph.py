@@ -200,6 +200,12 @@ def _dense(graph: _Graph, op: rows.Dense, x: Layer) -> Layer:
   return graph.add(op, [x], (op.width,), weights, weights + op.width)
 
 
+def _squeeze_excite(graph: _Graph, op: rows.SqueezeExcite, x: Layer) -> Layer:
+  layers = op.layers(x.shape[-1])
+  gates = graph.run((rows.GlobalMean(), *layers, Activation('sigmoid')), x)
+  return graph.add(Multiply(), [x, gates], x.shape)
+
+
 def _fork(graph: _Graph, op: rows.Fork, x: Layer) -> Layer:
   outs = [graph.run(branch, x) for branch in op.branches]
   if len({out.shape[:-1] for out in outs}) > 1:
@@ -239,6 +245,7 @@ _ADD: dict[type, Callable[[_Graph, Any, Layer], Layer]] = {
   rows.GlobalMean: _global_mean,
   rows.Flatten: _flatten,
   rows.Dense: _dense,
+  rows.SqueezeExcite: _squeeze_excite,
   Activation: _keep_shape,
 }
 

@@ -131,6 +131,15 @@ def dense(row: rows.Dense, x: jax.Array, context: Context) -> jax.Array:
   return linear(x) if row.is_linear else context.activate(linear(x))
 
 
+def squeeze_excite(
+  row: rows.SqueezeExcite, x: jax.Array, context: Context
+) -> jax.Array:
+  """A map with each channel times its gate, a number from 0 to 1."""
+  ops = (rows.GlobalMean(), *row.layers(x.shape[-1]))
+  gates = jax.nn.sigmoid(apply_all(ops, x, context))  # [B, C]
+  return x * context.kernels.enter(gates[:, None, None, :])
+
+
 def dropout(row: rows.Dropout, x: jax.Array, context: Context) -> jax.Array:
   """Dropout of a map or of features [B, C]."""
   drop, kernels = Dropout(row.rate, context), context.kernels
@@ -185,6 +194,7 @@ _APPLY: dict[type, Callable[[Any, jax.Array, Context], jax.Array]] = {
   rows.GlobalMean: lambda row, x, context: context.kernels.global_mean(x),
   rows.Flatten: flatten,
   rows.Dense: dense,
+  rows.SqueezeExcite: squeeze_excite,
   rows.Dropout: dropout,
   rows.AuxHead: lambda row, x, context: AuxHead(row, context)(x),
 }

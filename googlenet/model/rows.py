@@ -76,13 +76,39 @@ class Dropout(NamedTuple):
   rate: float | None = None  # None: `model.dropout`, or else the network's
 
 
+class Dense(NamedTuple):
+  """A fully connected layer with bias and activation: [B, C] -> [B, width]."""
+
+  name: str
+  width: int
+  is_linear: bool = False  # no activation
+
+
+class SqueezeExcite(NamedTuple):
+  """Scales each channel by a gate computed from the means of all channels.
+
+  Hu et al., 2018, arXiv 1709.01507: the gates are the sigmoid of two fully
+  connected layers.
+  """
+
+  reduction: int = 16  # the first has so many times fewer units than channels
+
+  def layers(self, channels: int) -> tuple[Dense, Dense]:
+    """Returns the two layers for a map of so many channels."""
+    width = max(channels // self.reduction, 1)
+    return (
+      Dense('se_reduce', width),
+      Dense('se_expand', channels, is_linear=True),
+    )
+
+
 class Fork(NamedTuple):
   """Branches of one input, joined on channels."""
 
   branches: tuple['Branch', ...]
 
 
-Op = Conv | MaxPool | AvgPool | AdaptiveAvgPool | Fork
+Op = Conv | MaxPool | AvgPool | AdaptiveAvgPool | SqueezeExcite | Fork
 Branch = tuple[Op, ...]
 
 
@@ -131,14 +157,6 @@ class GlobalMean(NamedTuple):
 
 class Flatten(NamedTuple):
   """[B, H, W, C] -> [B, H * W * C]."""
-
-
-class Dense(NamedTuple):
-  """A fully connected layer with bias and activation: [B, C] -> [B, width]."""
-
-  name: str
-  width: int
-  is_linear: bool = False  # no activation
 
 
 HeadOp = Op | GlobalMean | Flatten | Dense | Dropout

@@ -14,6 +14,7 @@ from googlenet.model.googlenet import (
   PAPER,
   PLAIN,
   RESIDUAL,
+  SE,
   TINY,
   TORCHVISION,
 )
@@ -37,6 +38,7 @@ ARCHITECTURES: dict[str, Architecture] = {
   'inception_v2': INCEPTION_V2,
   'factorized': FACTORIZED,
   'residual': RESIDUAL,
+  'se': SE,
   'inception_v3': INCEPTION_V3,
   'fmnist28': FMNIST28,
   'tiny': TINY,

@@ -124,7 +124,7 @@ def test_the_last_branches_and_the_bias_add_up_to_the_logits(tiny):
 
 
 @pytest.mark.parametrize(
-  'variant', ['fmnist28', 'factorized', 'inception_v3', 'residual']
+  'variant', ['fmnist28', 'factorized', 'inception_v3', 'se', 'residual']
 )
 def test_branches_fill_each_block(config, variant):
   config.model.variant, config.data.image_size = variant, 299
