@@ -104,6 +104,33 @@ def kind_of(op: Any) -> str:
   return re.sub('(?<!^)(?=[A-Z])', '_', type(op).__name__).lower()
 
 
+def _windows(op: Any, shape: Shape) -> tuple[int, int]:
+  """Returns height and width of what windows of an operation make of a map."""
+  kernel = op.shape if type(op) is rows.Conv else (op.window, op.window)
+  height, width = (
+    placement(size, window, op.stride, op.padding).out
+    for size, window in zip(shape[:2], kernel, strict=True)
+  )
+  return height, width
+
+
+# (operation, shape of its input) -> shape of its output.
+_SHAPES: dict[type, Callable[[Any, Shape], Shape]] = {
+  rows.Conv: lambda op, shape: (*_windows(op, shape), op.width),
+  rows.MaxPool: lambda op, shape: (*_windows(op, shape), shape[-1]),
+  rows.AvgPool: lambda op, shape: (*_windows(op, shape), shape[-1]),
+  rows.AdaptiveAvgPool: lambda op, shape: (op.size, op.size, shape[-1]),
+  rows.LocalResponseNorm: lambda op, shape: shape,
+  rows.Dropout: lambda op, shape: shape,
+  rows.GlobalMean: lambda op, shape: shape[-1:],
+  rows.Flatten: lambda op, shape: (math.prod(shape),),
+  rows.Dense: lambda op, shape: (op.width,),
+  Activation: lambda op, shape: shape,
+  Add: lambda op, shape: shape,
+  Multiply: lambda op, shape: shape,
+}
+
+
 class _Graph:
   """Collects layers; the other attributes are those of the layers to come."""
 
@@ -114,27 +141,22 @@ class _Graph:
     self.row = self.stage = ''
     self.is_side = False
 
-  def add(
-    self,
-    op: Any,
-    inputs: Sequence[Layer],
-    shape: Shape,
-    weights: int = 0,
-    parameters: int = 0,
-  ) -> Layer:
-    """Appends a layer and returns it."""
+  def add(self, op: Any, *inputs: Layer, shape: Shape | None = None) -> Layer:
+    """Appends a layer and returns it; its shape follows from `_SHAPES`."""
     if name := getattr(op, 'name', ''):
       wanted = f'{self.path}/{name}' if self.path else name
     else:
       wanted = f'{self.path or self.stage or "head"}/{kind_of(op)}'
     # A branch may pool twice.
     names = (f'{wanted}_{i}' if i > 1 else wanted for i in itertools.count(1))
+    input_shape = inputs[0].shape
+    weights, parameters = self._count(op, input_shape[-1])
     layer = Layer(
       next(name for name in names if name not in self.layers),
       op,
       tuple(layer.name for layer in inputs),
-      inputs[0].shape,
-      shape,
+      input_shape,
+      shape or _SHAPES[type(op)](op, input_shape),
       weights,
       parameters,
       self.row,
@@ -144,79 +166,40 @@ class _Graph:
     self.layers[layer.name] = layer
     return layer
 
+  def _count(self, op: Any, channels: int) -> tuple[int, int]:
+    """Returns the numbers of weights and of all parameters."""
+    if type(op) not in (rows.Conv, rows.Dense):
+      return 0, 0
+    weights, vectors = channels * op.width, 1
+    if type(op) is rows.Conv:
+      weights *= math.prod(op.shape)
+      if self.has_batch_norm and not op.is_linear:
+        vectors = 2  # scale and offset in place of a bias
+    return weights, weights + vectors * op.width
+
   def run(self, ops: Sequence[Any], x: Layer) -> Layer:
-    """Appends operations in sequence and returns the last one.
+    """Appends operations in sequence and returns the last layer.
 
     Raises:
       TypeError: no such operation is known.
     """
     for op in ops:
-      if type(op) not in _ADD:
+      if type(op) in _PARTS:
+        x = _PARTS[type(op)](self, op, x)
+      elif type(op) in _SHAPES:
+        x = self.add(op, x)
+      else:
         raise TypeError(f'{op} is no known operation of a network')
-      x = _ADD[type(op)](self, op, x)
     return x
-
-
-def _sides(op: Any, shape: Shape, kernel: tuple[int, int]) -> tuple[int, int]:
-  """Returns height and width of what windows make of a map."""
-  height, width = (
-    placement(size, window, op.stride, op.padding).out
-    for size, window in zip(shape[:2], kernel, strict=True)
-  )
-  return height, width
-
-
-def _conv(graph: _Graph, op: rows.Conv, x: Layer) -> Layer:
-  weights = math.prod(op.shape) * x.shape[-1] * op.width
-  has_batch_norm = graph.has_batch_norm and not op.is_linear
-  vectors = 2 if has_batch_norm else 1  # scale and offset, or a bias
-  shape = (*_sides(op, x.shape, op.shape), op.width)
-  return graph.add(op, [x], shape, weights, weights + vectors * op.width)
-
-
-def _pool(graph: _Graph, op: rows.MaxPool | rows.AvgPool, x: Layer) -> Layer:
-  sides = _sides(op, x.shape, (op.window, op.window))
-  return graph.add(op, [x], (*sides, x.shape[-1]))
-
-
-def _adaptive(graph: _Graph, op: rows.AdaptiveAvgPool, x: Layer) -> Layer:
-  return graph.add(op, [x], (op.size, op.size, x.shape[-1]))
-
-
-def _keep_shape(graph: _Graph, op: Any, x: Layer) -> Layer:
-  return graph.add(op, [x], x.shape)
-
-
-def _global_mean(graph: _Graph, op: rows.GlobalMean, x: Layer) -> Layer:
-  return graph.add(op, [x], x.shape[-1:])
-
-
-def _flatten(graph: _Graph, op: rows.Flatten, x: Layer) -> Layer:
-  return graph.add(op, [x], (math.prod(x.shape),))
-
-
-def _dense(graph: _Graph, op: rows.Dense, x: Layer) -> Layer:
-  weights = x.shape[-1] * op.width
-  return graph.add(op, [x], (op.width,), weights, weights + op.width)
-
-
-def _squeeze_excite(graph: _Graph, op: rows.SqueezeExcite, x: Layer) -> Layer:
-  layers = op.layers(x.shape[-1])
-  gates = graph.run((rows.GlobalMean(), *layers, Activation('sigmoid')), x)
-  return graph.add(Multiply(), [x, gates], x.shape)
 
 
 def _fork(graph: _Graph, op: rows.Fork, x: Layer) -> Layer:
   outs = [graph.run(branch, x) for branch in op.branches]
-  if len({out.shape[:-1] for out in outs}) > 1:
-    shapes = [out.shape for out in outs]
+  shapes = [out.shape for out in outs]
+  if len({shape[:-1] for shape in shapes}) > 1:
     raise ValueError(f'{graph.path}: its branches differ in size: {shapes}')
-  channels = sum(out.shape[-1] for out in outs)
-  return graph.add(Concat(), outs, (*outs[0].shape[:-1], channels))
-
-
-def _conv_layer(graph: _Graph, op: rows.ConvLayer, x: Layer) -> Layer:
-  return graph.run(op.convs, x)
+  channels = sum(shape[-1] for shape in shapes)
+  return graph.add(Concat(), *outs, shape=(*shapes[0][:-1], channels))
 
 
 def _block(graph: _Graph, op: rows.Block, x: Layer) -> Layer:
@@ -225,28 +208,24 @@ def _block(graph: _Graph, op: rows.Block, x: Layer) -> Layer:
     return y
   width = op.residual.width
   if x.shape[-1] != width:
-    x = _conv(graph, rows.Conv('shortcut', width, 1, is_linear=True), x)
-  y = _conv(graph, rows.Conv('linear', width, 1, is_linear=True), y)
-  y = graph.add(Multiply(op.residual.scale), [y], y.shape)
-  return graph.run((Activation(),), graph.add(Add(), [x, y], x.shape))
+    x = graph.add(rows.Conv('shortcut', width, 1, is_linear=True), x)
+  y = graph.add(rows.Conv('linear', width, 1, is_linear=True), y)
+  y = graph.add(Multiply(op.residual.scale), y)
+  return graph.add(Activation(), graph.add(Add(), x, y))
 
 
-# How each operation is appended: (graph, op, its input) -> its last layer.
-_ADD: dict[type, Callable[[_Graph, Any, Layer], Layer]] = {
-  rows.Conv: _conv,
-  rows.ConvLayer: _conv_layer,
+def _squeeze_excite(graph: _Graph, op: rows.SqueezeExcite, x: Layer) -> Layer:
+  layers = op.layers(x.shape[-1])
+  gates = graph.run((rows.GlobalMean(), *layers, Activation('sigmoid')), x)
+  return graph.add(Multiply(), x, gates)
+
+
+# Operations with parts: (graph, operation, its input) -> its last layer.
+_PARTS: dict[type, Callable[[_Graph, Any, Layer], Layer]] = {
+  rows.ConvLayer: lambda graph, op, x: graph.run(op.convs, x),
   rows.Block: _block,
   rows.Fork: _fork,
-  rows.MaxPool: _pool,
-  rows.AvgPool: _pool,
-  rows.AdaptiveAvgPool: _adaptive,
-  rows.LocalResponseNorm: _keep_shape,
-  rows.Dropout: _keep_shape,
-  rows.GlobalMean: _global_mean,
-  rows.Flatten: _flatten,
-  rows.Dense: _dense,
   rows.SqueezeExcite: _squeeze_excite,
-  Activation: _keep_shape,
 }
 
 
