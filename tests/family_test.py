@@ -331,7 +331,7 @@ def test_batch_norm_equals_numpy():
   p['offset'] = rng.normal(size=8).astype(np.float32)
   state[name]['mean'] = rng.normal(size=8).astype(np.float32)
   state[name]['variance'] = rng.uniform(0.5, 2, 8).astype(np.float32)
-  y = np.asarray(layers.KERNELS['xla'].conv(x, p['w'], 2), np.float64)
+  y = np.asarray(layers.KERNELS['xla'].conv(x, p['w'], stride=2), np.float64)
   mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
   count = y[..., 0].size
 
@@ -560,7 +560,9 @@ def test_activation_is_a_field(activation):
   )
   y = outputs.end_points['conv_1']
   p = params['conv_1/conv_7x7']
-  z = layers.KERNELS['xla'].conv(images(2, 28, 28, 1), p['w'], 2) + p['b']
+  z = (
+    layers.KERNELS['xla'].conv(images(2, 28, 28, 1), p['w'], stride=2) + p['b']
+  )
   np.testing.assert_allclose(
     y, ACTIVATIONS[activation](z), rtol=1e-4, atol=1e-5
   )
