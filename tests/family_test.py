@@ -50,6 +50,7 @@ FAST_TO_COMPILE = (
   ('xla_backend_optimization_level', 0),
   ('xla_llvm_disable_expensive_passes', True),
 )
+XLA = kernels_lib.KERNELS['xla']
 VARIANTS = pytest.mark.parametrize('variant', variants.ARCHITECTURES)
 
 
@@ -410,7 +411,7 @@ def test_batch_norm_equals_numpy():
   p['offset'] = rng.normal(size=8).astype(np.float32)
   state[name]['mean'] = rng.normal(size=8).astype(np.float32)
   state[name]['variance'] = rng.uniform(0.5, 2, 8).astype(np.float32)
-  y = np.asarray(kernels_lib.KERNELS['xla'].conv(x, p['w'], 2), np.float64)
+  y = np.asarray(XLA.conv(x, p['w'], stride=2), np.float64)
   mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
   count = y[..., 0].size
 
@@ -447,9 +448,7 @@ def dropped(make, x, context):
 
 
 def test_dropout_is_by_image_and_keeps_the_mean():
-  context = Context(
-    kernels_lib.KERNELS['xla'], 'none', 'relu', is_training=True, keys=keys(4)
-  )
+  context = Context(XLA, 'none', 'relu', is_training=True, keys=keys(4))
   x = jnp.ones((4, 5000))
 
   def drop(name='dropout', **changes):
@@ -511,7 +510,7 @@ def test_stochastic_depth_drops_whole_images():
     variants.resolve(config)
 
   context = Context(
-    kernels_lib.KERNELS['xla'],
+    XLA,
     'none',
     'relu',
     is_training=True,
@@ -682,7 +681,7 @@ def test_activation_is_a_field(activation):
   )
   y = outputs.end_points['conv_1']
   p = params['conv_1/conv_7x7']
-  z = kernels_lib.KERNELS['xla'].conv(images(2, 28, 28, 1), p['w'], 2) + p['b']
+  z = XLA.conv(images(2, 28, 28, 1), p['w'], stride=2) + p['b']
   np.testing.assert_allclose(
     y, ACTIVATIONS[activation](z), rtol=1e-4, atol=1e-5
   )
