@@ -79,8 +79,8 @@ def inception_stages(
   """Stages 3 to 5: the rows of Table 1.
 
   Args:
-    make: the function that turns a row of the table into a block, by stage.
-    after: what follows the blocks of each stage.
+    make: the kind of block of each stage.
+    after: the rows after the blocks of each stage.
   """
   return tuple(
     Stage(stage, (*(block(row[0], Widths(*row[1:])) for row in rows), *rest))
@@ -107,7 +107,7 @@ def googlenet(
 def aux_heads(
   pool: AvgPool | AdaptiveAvgPool,
 ) -> tuple[AuxHead, AuxHead]:
-  """The two auxiliary classifiers of section 5, with another pooling."""
+  """The two auxiliary classifiers of section 5, with a choice of pooling."""
   ops = (
     pool,
     Conv('conv_1x1', 128, 1),
@@ -122,8 +122,8 @@ def aux_heads(
   )
 
 
-# As in the paper and in Caffe's model, except that no padding is given for the
-# pooling: the 14x14 map at 224 pixels becomes 4x4, the 6x6 at 96 1x1.
+# As in the paper and in Caffe's model, but the pooling has no padding, where
+# Caffe rounds up: 14x14 maps (224 pixels) become 4x4, 6x6 (96 pixels) 1x1.
 PAPER_HEADS = aux_heads(AvgPool(5, 3, 'VALID'))
 
 # The network of the textbooks: no auxiliary heads, no LRN, no dropout.

@@ -1,4 +1,4 @@
-"""Networks from before and beside GoogLeNet, to compare with: one column each.
+"""Networks from before and beside GoogLeNet, to compare with.
 
 AlexNet: Krizhevsky et al., 2012, its maps 55, 27, 13, 6. VGG-16: Simonyan and
 Zisserman, 2014 (arXiv 1409.1556), Table 1, column D. Network in Network: Lin et

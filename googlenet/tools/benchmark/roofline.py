@@ -18,7 +18,7 @@ from googlenet.model import graph, variants
 
 
 class Work(NamedTuple):
-  """What one layer computes and moves at least."""
+  """The least that one layer computes and moves."""
 
   flop: int  # per image
   elements: int  # activations read and written, per image
@@ -26,7 +26,7 @@ class Work(NamedTuple):
 
 
 class Rates(NamedTuple):
-  """What a device reaches at best."""
+  """The best rates of a device."""
 
   product_flop_per_s: float
   copy_bytes_per_s: float  # bytes read plus bytes written

@@ -36,11 +36,11 @@ _ACTIVATIONS = {
 
 
 def export(net: Trained) -> bytes:
-  """Returns the file: graph, parameters in float32, and what it tells.
+  """Returns an ONNX file: graph, parameters in float32, and metadata.
 
   Raises:
-    UserError: a layer cannot be written, a library is missing, or it becomes
-      larger than such a file may be.
+    UserError: a layer has no form in ONNX, the package onnx is missing, or the
+      file would be larger than 2 GiB.
   """
   try:
     import onnx

@@ -1,6 +1,6 @@
-"""What a trained network does inside: maps, branches, classes. Arrays only.
+"""Inside a trained network: maps, class activation maps, branches, as arrays.
 
-All of it is computed in float32, whatever the precision of the run: effects on
+Everything is computed in float32, whatever the precision of the run: effects on
 logits are small differences.
 """
 
@@ -22,11 +22,11 @@ from googlenet.tools.inference.trained import Trained
 
 
 class ClassMaps(NamedTuple):
-  """Class activation maps; mean over height and width plus bias is the logit.
+  """Class activation maps: their mean over h and w plus the bias is the logit.
 
   Attributes:
-    maps: float32 [B, K, h, w], one a class.
-    bias: float32 [K] of the logits.
+    maps: float32 [B, K, h, w], one per class.
+    bias: float32 [K].
     logits: float32 [B, K] as the network computes them.
   """
 
@@ -36,7 +36,7 @@ class ClassMaps(NamedTuple):
 
 
 def seen(trained: Trained, images: np.ndarray) -> np.ndarray:
-  """Returns what the network sees of images: float32 [B, S, S, C].
+  """Returns the network's input for some images: float32 [B, S, S, C].
 
   Args:
     trained: a run.
@@ -103,7 +103,7 @@ def maps(
   """Returns logits [B, K] and end points by name, [B, h, w, C]; float32.
 
   Raises:
-    UserError: there is no end point of such a name.
+    UserError: the network has no end point of such a name.
   """
   known = graph.end_points(graph.graph(trained.network.architecture))
   for name in wanted:
@@ -171,9 +171,10 @@ def branch_contributions(
 ) -> dict[str, np.ndarray]:
   """Returns by how much each branch of a block raises the logits, [B, K].
 
-  That is what the logits lose when the channels of the branch are zero. For the
-  last block before a global mean these, and the bias, add up to the logits; for
-  an earlier one they do not, as what follows is not linear.
+  A branch's contribution is the drop of the logits when the branch's output is
+  set to zero. For the last block before a global mean the contributions and the
+  bias add up to the logits; for earlier ones they do not, as the layers in
+  between are not linear.
 
   Raises:
     UserError: as `branch_channels`.
@@ -313,7 +314,7 @@ def _host(x: jax.Array) -> np.ndarray:
   return np.asarray(jax.device_get(x), np.float32)
 
 
-# A compiled program for each, as long as it is among the last that were used.
+# Keeps the compiled programs that were used last.
 @functools.lru_cache(maxsize=16)
 def _program(
   network: Network,

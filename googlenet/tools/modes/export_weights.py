@@ -1,4 +1,4 @@
-"""--mode=export_weights: a run becomes a file for another framework."""
+"""--mode=export_weights: writes a run's weights for another framework."""
 
 import os
 import pathlib
@@ -27,11 +27,11 @@ def run(
     config: of the run.
     workdir: of the run; nothing is written there.
     started: unused.
-    weights: path of the file, which must not be there yet.
+    weights: path of the file, which must not exist.
 
   Raises:
-    UserError: no other framework has that network, or the file cannot be
-      written: nothing is.
+    UserError: no other framework has the network, or the file cannot be
+      written. Then nothing is written.
   """
   del started
   scheme = names.scheme_of(config.model)
@@ -65,10 +65,11 @@ def run(
 
 
 def check_target(weights: str, scheme: names.Scheme) -> None:
-  """Checks that a file can be written.
+  """Checks that the weights can be written to a file.
 
   Raises:
-    UserError: of another kind, there already, or in no folder.
+    UserError: the ending is of another format, the file exists, or its folder
+      does not or cannot be written to.
   """
   allowed = ', '.join(scheme.suffixes)
   if not weights:
