@@ -12,9 +12,7 @@ Images and end points are [B, H, W, C]. Parameters are named after the paper:
   aux_1/conv_1x1, fc, logits       heads, where there are some
   logits                           w [1024, num_classes], b [num_classes]
 
-To read on: rows.py is the vocabulary, blocks.py and googlenet.py the networks
-of the paper in it, variants.py what a config makes of them, modules.py how each
-row is computed.
+The names are stable: checkpoints and weight import rely on them.
 """
 
 from collections.abc import Callable, Sequence
