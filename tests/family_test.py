@@ -1,8 +1,6 @@
-"""Every network of the family: sizes pinned, gradients, devices, refusals."""
+"""What every network computes: gradients, kernels, heads, refusals."""
 
 import itertools
-import zlib
-from typing import NamedTuple
 
 import chex
 import haiku as hk
@@ -11,269 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import ROOT, load_config
+from networks import SMALL, XLA, images, keys, make, model_config, small_config
 
-from googlenet import config as config_lib
 from googlenet import kernels as kernels_lib
 from googlenet.errors import UserError
-from googlenet.model import graph, modules, regularization, rows, variants
+from googlenet.model import modules, rows, variants
 from googlenet.model import network as network_lib
 from googlenet.model.context import ACTIVATIONS, Context
-from googlenet.model.initialization import (
-  abstract_init,
-  count_parameters,
-  init_from_numpy,
-)
+from googlenet.model.initialization import count_parameters, init_from_numpy
 from googlenet.runtime.compilation import compile_with
-from googlenet.tools.modes import summary
 from googlenet.train import loss as loss_lib
 
-# A size at which every window of the network fits, not far above the smallest.
-SMALL = {
-  'plain': 33,
-  'paper': 96,
-  'torchvision': 48,
-  'bn': 33,
-  'inception_v2': 33,
-  'factorized': 33,
-  'residual': 33,
-  'se': 33,
-  'inception_v3': 76,
-  'fmnist28': 28,
-  'tiny': 28,
-  'alexnet': 63,
-  'vgg16': 32,
-  'nin': 67,
-}
 # Options of XLA: these tests ask for values, not for speed.
 FAST_TO_COMPILE = (
   ('xla_backend_optimization_level', 0),
   ('xla_llvm_disable_expensive_passes', True),
 )
-XLA = kernels_lib.KERNELS['xla']
-VARIANTS = pytest.mark.parametrize('variant', variants.ARCHITECTURES)
-
-
-def model_config(**changes):
-  config = load_config(ROOT / 'configs/fmnist96.py').model.unlock()
-  config.update({'kernels': 'xla', **changes})
-  return config
-
-
-def small_config(variant, **changes):
-  """At the size in `SMALL`, which is too small for the heads of some."""
-  aux_heads = 'off' if variant == 'inception_v3' else 'auto'
-  return model_config(variant=variant, aux_heads=aux_heads, **changes)
-
-
-def make(image_shape, **changes):
-  """Returns a network, its parameters and its state."""
-  network = network_lib.make_network(model_config(**changes))
-  return network, *init_from_numpy(network, image_shape, 0)
-
-
-def images(*shape):
-  return np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
-def keys(count):
-  return jax.random.split(jax.random.key(1), count)
-
-
-# ---- Sizes.
-
-
-@pytest.mark.parametrize(
-  ('variant', 'size', 'aux_heads', 'parameters', 'multiply_adds'),
-  [
-    # Caffe's bvlc_googlenet; torchvision's googlenet and inception_v3.
-    ('paper', 224, 'off', 6_998_552, 1_582_671_872),
-    ('paper', 224, 'on', 13_378_280, 1_591_044_096),
-    ('torchvision', 224, 'off', 6_624_904, 1_498_376_192),
-    ('torchvision', 224, 'on', 13_004_888, 1_506_748_416),
-    ('inception_v3', 299, 'off', 23_834_568, 5_713_216_096),
-    ('inception_v3', 299, 'on', 27_161_264, 5_718_899_296),
-    ('bn', 224, 'auto', 7_005_832, 1_582_671_872),
-    ('alexnet', 224, 'auto', 62_378_344, 1_135_256_096),
-    ('vgg16', 224, 'auto', 138_357_544, 15_470_264_320),
-  ],
-)
-def test_published_sizes(variant, size, aux_heads, parameters, multiply_adds):
-  total = summary.summarize(
-    model_config(variant=variant, num_classes=1000, aux_heads=aux_heads),
-    (size, size, 3),
-  )[-1]
-  assert total.parameters == parameters
-  assert total.multiply_adds == multiply_adds
-
-
-def test_parameters_of_squeeze_and_excite():
-  """Those of `bn`, and two layers with biases in each block, reduced by 16."""
-  channels = [256, 480, 512, 512, 512, 528, 832, 832, 1024]
-  added = sum(2 * c * (c // 16) + c // 16 + c for c in channels)
-  totals = [
-    summary.summarize(
-      model_config(variant=variant, num_classes=1000), (224, 224, 3)
-    )[-1].parameters
-    for variant in ('bn', 'se')
-  ]
-  assert totals == [7_005_832, 7_005_832 + added]
-
-
-def test_layer_table_of_the_paper():
-  """Table 1 at 224x224, with the numbers that Caffe's model gives."""
-  table = {
-    row.name: row
-    for row in summary.summarize(
-      model_config(variant='paper', num_classes=1000, aux_heads='off'),
-      (224, 224, 3),
-    )
-  }
-  # Side, channels, parameters, millions of multiply-adds.
-  expected = {
-    'conv_1': (112, 64, 9_472, 118.0),
-    'stage_1': (56, 64, 9_472, 118.0),
-    'conv_2': (56, 192, 114_944, 359.7),
-    'stage_2': (28, 192, 114_944, 359.7),
-    'inception_3a': (28, 256, 163_696, 128.0),
-    'inception_3b': (28, 480, 388_736, 304.3),
-    'stage_3': (14, 480, 552_432, 432.3),
-    'inception_4a': (14, 512, 376_176, 73.6),
-    'inception_4b': (14, 512, 449_160, 87.9),
-    'inception_4c': (14, 512, 510_104, 99.9),
-    'inception_4d': (14, 528, 605_376, 118.5),
-    'inception_4e': (14, 832, 868_352, 170.0),
-    'stage_4': (7, 832, 2_809_168, 549.9),
-    'inception_5a': (7, 832, 1_043_456, 51.1),
-    'inception_5b': (7, 1024, 1_444_080, 70.7),
-  }
-  for name, (side, channels, parameters, millions) in expected.items():
-    row = table[name]
-    assert row.shape == (side, side, channels), name
-    assert row.parameters == parameters, name
-    assert round(row.multiply_adds / 1e6, 1) == pytest.approx(millions), name
-  assert table['logits'].parameters == 1_025_000
-  assert table['logits'].multiply_adds == 1_024_000
-
-
-@VARIANTS
-def test_the_graph_has_the_sizes_of_the_network(variant):
-  """Shapes of end points and heads, parameters of each layer; colour images."""
-  size = SMALL[variant] + 3
-  config = small_config(variant, num_classes=7)
-  if variant in ('plain', 'bn', 'factorized', 'residual'):
-    config.aux_heads, size = 'on', 96
-  network = network_lib.make_network(config)
-  params, state = abstract_init(network, (size, size, 3))
-  outputs, _ = jax.eval_shape(
-    lambda p, s: network.apply(
-      p, s, None, jnp.zeros((2, size, size, 3)), False, with_end_points=True
-    ),
-    params,
-    state,
-  )
-  layers = graph.graph(network.architecture, (size, size, 3))
-  shapes = {name: y.shape[1:] for name, y in outputs.end_points.items()}
-  assert shapes == graph.end_points(layers)
-  heads = {layer.row: layer.shape for layer in layers if layer.is_side}
-  assert heads == {name: y.shape[1:] for name, y in outputs.aux_logits.items()}
-  counts = {name: count_parameters(leaves) for name, leaves in params.items()}
-  assert counts == {
-    layer.name: layer.parameters for layer in layers if layer.parameters
-  }
-  for layer in layers:
-    if layer.weights:
-      assert layer.weights == params[layer.name]['w'].size
-
-
-def test_inputs_of_layers_come_first_and_have_their_shape():
-  architecture = variants.resolve(small_config('residual'))
-  layers = graph.graph(architecture, (96, 96, 3))
-  shapes = {graph.IMAGES: (96, 96, 3)}
-  for layer in layers:
-    assert layer.name not in shapes
-    assert layer.input_shape == shapes[layer.inputs[0]], layer.name
-    shapes[layer.name] = layer.shape
-  found = {layer.name: layer for layer in layers}
-  assert found['inception_3a/concat'].inputs == (
-    'inception_3a/conv_1x1',
-    'inception_3a/conv_3x3',
-    'inception_3a/conv_double_3x3_2',
-  )
-  assert found['inception_3a/conv_1x1'].inputs == ('stage_2/max_pool',)
-  # It has more channels than its input: a 1x1 convolution on the shortcut.
-  assert found['inception_3b/add'].inputs == (
-    'inception_3b/shortcut',
-    'inception_3b/multiply',
-  )
-
-
-class Unknown(NamedTuple):
-  """An operation that nothing knows."""
-
-  name: str = 'unknown'
-
-
-@pytest.mark.parametrize('place', ['stage', 'branch', 'head', 'aux_head'])
-def test_an_unknown_operation_is_an_error(config, monkeypatch, place):
-  """Of all that reads a network, not only of what computes it."""
-  tiny = variants.ARCHITECTURES['tiny']
-  first, (block,) = tiny.stages[0], tiny.stages[1].rows
-  (head,) = tiny.aux_heads
-  tiny = {
-    'stage': tiny._replace(
-      stages=(first, rows.Stage('stage_2', (block, Unknown())))
-    ),
-    'branch': tiny._replace(
-      stages=(
-        first,
-        rows.Stage(
-          'stage_2',
-          (block._replace(branches=(*block.branches, (Unknown(),))),),
-        ),
-      )
-    ),
-    'head': tiny._replace(head=(Unknown(), *tiny.head)),
-    'aux_head': tiny._replace(
-      aux_heads=(head._replace(ops=(Unknown(), *head.ops)),),
-      uses_aux_heads=True,
-    ),
-  }[place]
-  monkeypatch.setitem(variants.ARCHITECTURES, 'tiny', tiny)
-  config.model.variant = 'tiny'
-  network = network_lib.make_network(config.model)
-  for read in (
-    lambda: network.init(jax.random.key(0), images(1, 28, 28, 1)),
-    lambda: graph.graph(network.architecture, (28, 28, 1)),
-    lambda: summary.summarize(config.model, (28, 28, 1)),
-    lambda: config_lib.resolve(config),
-  ):
-    with pytest.raises(TypeError, match=r'Unknown\(.*is no known operation'):
-      read()
-
-
-@VARIANTS
-def test_smallest_image(variant):
-  """The next smaller image is refused or reaches some step as one pixel."""
-  architecture = variants.resolve(small_config(variant))
-  smallest = graph.smallest_image(architecture)
-  assert smallest <= SMALL[variant]
-  layers = graph.graph(architecture, (smallest, smallest, 1))
-  assert graph.shortest_side(layers) > 1
-  try:
-    layers = graph.graph(architecture, (smallest - 1, smallest - 1, 1))
-  except ValueError:
-    return
-  assert graph.shortest_side(layers) == 1
-
-
-@pytest.mark.parametrize(
-  ('variant', 'depth'),
-  [('plain', 22), ('paper', 22), ('alexnet', 8), ('vgg16', 16), ('nin', 12)],
-)
-def test_depth(variant, depth):
-  architecture = variants.resolve(model_config(variant=variant))
-  assert graph.depth(graph.graph(architecture)) == depth
 
 
 @pytest.mark.parametrize('variant', ['bn', 'paper'])
@@ -285,9 +36,6 @@ def test_width_multiplier(variant):
   w, twice = (p['inception_3a/conv_3x3']['w'] for p in (params, wide))
   assert twice.shape == (3, 3, 2 * w.shape[2], 2 * w.shape[3])
   assert wide['logits']['w'].shape == (2048, 10)
-
-
-# ---- What they compute.
 
 
 # Compiling is what takes time: the others only with `-m slow`.
@@ -442,99 +190,6 @@ def test_batch_norm_equals_numpy():
     )
 
 
-def dropped(make, x, context):
-  """Applies a module of dropout to x."""
-  return np.asarray(hk.transform(lambda: make(context)(x)).apply({}, None))
-
-
-def test_dropout_is_by_image_and_keeps_the_mean():
-  context = Context(XLA, 'none', 'relu', is_training=True, keys=keys(4))
-  x = jnp.ones((4, 5000))
-
-  def drop(name='dropout', **changes):
-    def make(context):
-      return regularization.Dropout(0.4, context, name)
-
-    return dropped(make, x, context._replace(**changes))
-
-  y = drop()
-  assert set(np.unique(y)) == {0, np.float32(1 / 0.6)}
-  np.testing.assert_allclose((y == 0).mean(1), 0.4, atol=0.03)
-  assert not np.array_equal(y[0], y[1])
-  assert not np.array_equal(y, drop('dropout_1'))
-  # A function of the path and the key, the same in every process.
-  key = jax.random.fold_in(keys(4)[2], np.uint32(zlib.crc32(b'dropout')))
-  is_kept = jax.random.bernoulli(key, 0.6, (5000,))
-  np.testing.assert_array_equal(y[2] > 0, is_kept)
-  np.testing.assert_array_equal(drop(keys=keys(4)[::-1]), y[::-1])
-  np.testing.assert_array_equal(drop(is_training=False), x)
-  with pytest.raises(ValueError, match='keys'):
-    drop(keys=None)
-
-
-def test_no_two_dropouts_of_a_network_draw_the_same_mask(monkeypatch):
-  """Two rows in a stage, one in another, one in the head: each halves."""
-  stages = (
-    rows.Stage('stage_1', (rows.Dropout(), rows.Dropout(0.5))),
-    rows.Stage('stage_2', (rows.Dropout(),)),
-  )
-  architecture = variants.Architecture(
-    stages, (rows.Flatten(), rows.Dropout()), dropout=0.5
-  )
-  monkeypatch.setitem(variants.ARCHITECTURES, 'tiny', architecture)
-  network = network_lib.make_network(small_config('tiny', num_classes=64 * 64))
-  outputs, _ = network.apply(
-    {}, {}, keys(2), jnp.ones((2, 64, 64, 1)), True, with_end_points=True
-  )
-  for name, share in (
-    ('stage_1', 1 / 4),
-    ('stage_2', 1 / 8),
-    ('logits', 1 / 16),
-  ):
-    kept = np.asarray(outputs.end_points[name] > 0).mean()
-    np.testing.assert_allclose(kept, share, rtol=0.15)
-
-
-def test_stochastic_depth_drops_whole_images():
-  """Huang et al., 2016: more often the deeper, the mean as in evaluation."""
-  config = model_config(variant='residual', stochastic_depth=0.5)
-  rates = [
-    row.residual.drop_rate
-    for stage in variants.resolve(config).stages
-    for row in stage.rows
-    if getattr(row, 'residual', None)
-  ]
-  np.testing.assert_allclose(rates, 0.5 * np.arange(1, 10) / 9)
-  config.variant = 'bn'
-  with pytest.raises(UserError, match='no residual blocks'):
-    variants.resolve(config)
-
-  context = Context(
-    XLA,
-    'none',
-    'relu',
-    is_training=True,
-    keys=keys(1000),
-  )
-  x = jnp.ones((1000, 2, 2, 3))
-
-  def drop(**changes):
-    def make(context):
-      return regularization.StochasticDepth(0.2, context)
-
-    return dropped(make, x, context._replace(**changes))
-
-  y = drop()
-  kept = y.any((1, 2, 3))
-  np.testing.assert_array_equal(y[~kept], 0)
-  np.testing.assert_allclose(y[kept], 1.25)
-  assert 0.75 < kept.mean() < 0.85
-  np.testing.assert_array_equal(drop(keys=keys(1000)[::-1]), y[::-1])
-  np.testing.assert_array_equal(drop(is_training=False), x)
-  with pytest.raises(ValueError, match='keys'):
-    drop(keys=None)
-
-
 @pytest.mark.parametrize('kernels', ['xla', 'cpu'])
 def test_squeeze_and_excite_against_numpy(kernels):
   """A block with it is the block without, times gates by the paper's formula.
@@ -573,38 +228,6 @@ def test_squeeze_and_excite_against_numpy(kernels):
   for path, grad in jax.tree_util.tree_leaves_with_path(grads):
     assert np.isfinite(grad).all(), path
     assert np.any(grad), path
-
-
-@pytest.mark.parametrize('kernels', ['xla', 'cpu'])
-def test_a_dropped_block_is_its_input(kernels):
-  """In each layout of the kernels: image by image."""
-  row = rows.Block(
-    'block',
-    ((rows.Conv('conv_1x1', 4, 1),),),
-    rows.Residual(3, 1.0, drop_rate=0.5),
-  )
-  chosen = kernels_lib.select_kernels(kernels, 'cpu', jnp.float32)
-  x = jnp.abs(jax.random.normal(jax.random.key(1), (16, 4, 4, 3)))
-
-  def forward(x, image_keys, is_training):
-    context = Context(
-      chosen, 'none', 'relu', is_training=is_training, keys=image_keys
-    )
-    return chosen.leave(modules.Inception(row, context)(chosen.enter(x)))
-
-  block = hk.without_apply_rng(hk.transform(forward))
-  params = block.init(jax.random.key(0), x, keys(16), True)
-  trained = np.asarray(block.apply(params, x, keys(16), True))
-  whole = np.asarray(block.apply(params, x, keys(16), False))
-  is_input = np.isclose(trained, x).all((1, 2, 3))
-  assert 0 < is_input.sum() < 16
-  assert not np.isclose(trained, whole)[~is_input].all()
-  model_x = np.asarray(x)
-  added = (trained - model_x)[~is_input]
-  positive = trained[~is_input] > 0
-  expected = 2 * (whole - model_x)[~is_input]
-  inner = positive & (whole[~is_input] > 0)  # where no ReLU is in between
-  np.testing.assert_allclose(added[inner], expected[inner], atol=1e-5)
 
 
 def test_aux_heads_are_trained_by_their_share(config):
@@ -687,9 +310,6 @@ def test_activation_is_a_field(activation):
   )
 
 
-# ---- Refusals.
-
-
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
@@ -715,30 +335,3 @@ def test_names_of_a_paper_checkpoint_are_stable():
     f'aux_{i}/{part}' for i in (1, 2) for part in ('conv_1x1', 'fc', 'logits')
   }
   assert count_parameters(params['aux_1/fc']) == (128 * 1 * 1 + 1) * 1024
-
-
-def test_comparison_of_all_networks(launch_here):
-  """At 28 pixels only some fit; at 224, with 1000 classes, published sizes."""
-  done = launch_here(
-    '--mode=summary', '--compare', '--config.data.image_size=28'
-  )
-  assert done.returncode == 0, done.stderr
-  lines = [line.split() for line in done.stdout.splitlines()]
-  assert lines[0] == ['28x28x1,', '10', 'classes']
-  table = {line[0]: line[1:] for line in lines[2:-1]}
-  assert list(table) == list(variants.ARCHITECTURES)
-  assert table['alexnet'] == ['-'] * 4 + ['63']
-  assert table['fmnist28'][:3] == ['22', '5,982,250', '134,612,480']
-
-  config = model_config(num_classes=1000)
-  sizes = {
-    size.variant: size for size in summary.compare_sizes(config, (224, 224, 3))
-  }
-  assert sizes['paper'].parameters == 6_998_552
-  assert sizes['inception_v3'].parameters == 23_834_568
-  assert sizes['vgg16'].depth == 16
-  # 13 convolutions, 5 poolings, 3 fully connected layers of VGG-16.
-  sides = [(224, 64, 2), (112, 128, 2), (56, 256, 3), (28, 512, 3)]
-  sides.append((14, 512, 3))
-  expected = sum(s * s * c * n + (s // 2) ** 2 * c for s, c, n in sides)
-  assert sizes['vgg16'].activations == expected + 4096 + 4096 + 1000

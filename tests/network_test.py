@@ -3,10 +3,9 @@
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
-from conftest import ROOT, load_config
+from networks import model_config
 
 from googlenet.kernels import onednn
 from googlenet.model import blocks, graph, modules, variants
@@ -22,12 +21,6 @@ HAS_ONEDNN = onednn.is_available(jnp.dtype('float32'))
 ALL_KERNELS = pytest.mark.parametrize(
   'kernels', ['xla', 'gpu', 'cpu', *['onednn'] * HAS_ONEDNN]
 )
-
-
-def model_config(**changes) -> ml_collections.ConfigDict:
-  config = load_config(ROOT / 'configs/fmnist96.py').model.unlock()
-  config.update({'kernels': 'xla', **changes})
-  return config
 
 
 def abstract(config, image_shape):
