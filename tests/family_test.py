@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from networks import SMALL, XLA, images, keys, make, model_config, small_config
+from networks import (
+  FAST_TO_COMPILE,
+  SMALL,
+  XLA,
+  images,
+  keys,
+  make,
+  model_config,
+  small_config,
+)
 
 from googlenet import kernels as kernels_lib
 from googlenet.errors import UserError
@@ -19,12 +28,6 @@ from googlenet.model.context import ACTIVATIONS, Context
 from googlenet.model.initialization import count_parameters, init_from_numpy
 from googlenet.runtime.compilation import compile_with
 from googlenet.train import loss as loss_lib
-
-# Options of XLA: these tests ask for values, not for speed.
-FAST_TO_COMPILE = (
-  ('xla_backend_optimization_level', 0),
-  ('xla_llvm_disable_expensive_passes', True),
-)
 
 
 @pytest.mark.parametrize('variant', ['bn', 'paper'])

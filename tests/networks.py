@@ -27,6 +27,11 @@ SMALL = {
   'vgg16': 32,
   'nin': 67,
 }
+# Options of XLA: these tests ask for values, not for speed.
+FAST_TO_COMPILE = (
+  ('xla_backend_optimization_level', 0),
+  ('xla_llvm_disable_expensive_passes', True),
+)
 XLA = kernels_lib.KERNELS['xla']
 VARIANTS = pytest.mark.parametrize('variant', variants.ARCHITECTURES)
 

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import pytest
 from conftest import ROOT
-from family_test import FAST_TO_COMPILE
+from networks import FAST_TO_COMPILE
 
 from googlenet.io import array_files, pretrained
 from googlenet.model import network as network_lib
