@@ -11,7 +11,7 @@ from googlenet import kernels, optimizer
 from googlenet.input import augment, image_sizes, rand_augment
 from googlenet.model import variants
 from googlenet.model.context import ACTIVATIONS
-from googlenet.model.initializers import INITIALIZERS
+from googlenet.model.initialization import INITIALIZERS
 from googlenet.optimizer import groups
 from googlenet.runtime.parallel import FORMS
 

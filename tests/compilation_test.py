@@ -74,8 +74,8 @@ def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
 ):
   run = setup.build(config_lib.resolve(config))
   kernels = run.network.kernels._replace(compiler_options=UNKNOWN)
-  setting = run.network.setting._replace(kernels=kernels)
-  network = run.network._replace(setting=setting)
+  context = run.network.context._replace(kernels=kernels)
+  network = run.network._replace(context=context)
   order = batches.TrainIndices(0, 1000, config.train.batch_size, 0, 1)
   batch = next(iter(run.train.batches(order)))
   seed = replicated(np.uint32(0))

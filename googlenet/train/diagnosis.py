@@ -8,8 +8,8 @@ import numpy as np
 
 from googlenet.data.batches import TrainIndices
 from googlenet.io.metrics import NonFiniteError
-from googlenet.model import variants
-from googlenet.model.rows import Dense
+from googlenet.model import graph
+from googlenet.model.rows import Architecture
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize
 from googlenet.train import loss as loss_lib
 from googlenet.train import step as step_lib
@@ -17,16 +17,10 @@ from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
 
-def layer_names(architecture: variants.Architecture) -> list[str]:
-  """Returns the layers of a network in its order, the classifier last."""
-  heads = {head.after: head.name for head in architecture.aux_heads}
-  names = []
-  for row in (row for stage in architecture.stages for row in stage.rows):
-    name = getattr(row, 'name', None)
-    names += [name] if name else []
-    names += [heads[name]] if name in heads else []
-  dense = [op.name for op in architecture.head if isinstance(op, Dense)]
-  return [*names, *dense, 'logits']
+def layer_names(architecture: Architecture) -> list[str]:
+  """Returns the names of rows and heads in order, the classifier last."""
+  rows = (layer.row for layer in graph.graph(architecture))
+  return list(dict.fromkeys([*filter(None, rows), 'logits']))
 
 
 def first_bad(order: list[str], bad: set[str]) -> str:

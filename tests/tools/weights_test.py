@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT
-from family_test import model_config
+from networks import model_config
 from run_files import files_under
 
 import launch
