@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.augment = augment = ml_collections.ConfigDict()
   # none | random (half of the images) | alternating (each every other epoch)
-  augment.flip = config_dict.FieldReference('none', field_type=object)
+  augment.flip = 'none'
   augment.crop_padding = 0  # pixels at native size; random crop of the padded
   augment.random_resized_crop = False  # by the host; the set is streamed
   augment.crop_area = (0.08, 1.0)  # its part of the image, smallest and largest

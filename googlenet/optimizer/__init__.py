@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from googlenet.model.groups import parse_factors
 from googlenet.optimizer import muon
-from googlenet.optimizer.groups import parse_factors, with_decays, with_rates
+from googlenet.optimizer.groups import with_decays, with_rates
 
 Config = ml_collections.ConfigDict
 
@@ -111,7 +112,6 @@ _COUPLED = {
   'yogi': _plain(optax.yogi),
 }
 OPTIMIZERS = (*_COUPLED, *_DECOUPLED)
-MUON_RESTS = ('sgd', 'adamw')
 
 
 def is_weight(params: Any) -> Any:

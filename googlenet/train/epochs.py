@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from googlenet.data import batches
+from googlenet.errors import Stopped
 from googlenet.input import image_sizes
 from googlenet.io import checkpoint
 from googlenet.io import metrics as metrics_lib
@@ -15,7 +16,7 @@ from googlenet.io.writer import Writer
 from googlenet.runtime import memory
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.parallel import replicated
-from googlenet.runtime.preemption import Stopped, Stopper
+from googlenet.runtime.preemption import Stopper
 from googlenet.train import diagnosis, precise_bn
 from googlenet.train.evaluate import evaluate
 from googlenet.train.profiling import Profiler
