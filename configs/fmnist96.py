@@ -2,7 +2,7 @@
 
   python launch.py --config=configs/fmnist96.py
 
-The network of 2014 without auxiliary heads, dropout and response normalisation.
+The network of 2014 without auxiliary heads, dropout and response normalization.
 Test accuracy with bfloat16 activations
 (--config.train.precision=params=float32,compute=bfloat16,output=float32):
 0.9317 +- 0.0002 after the ten epochs, 0.902 after three: mean and deviation of

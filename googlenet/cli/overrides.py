@@ -38,7 +38,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     if name not in FIELDS:
       raise config_lib.unknown_field(name)
     if is_denied:
-      text = 'false' if text is None else f'no{text}'  # no value of any field
+      text = 'false' if text is None else f'not {text}'  # which is refused
     elif text is None:
       is_switch = FIELDS[name].is_valid(True)
       text = 'true' if is_switch or not rest else rest.pop(0)
