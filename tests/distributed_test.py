@@ -267,30 +267,31 @@ SLURM = {
   'SLURM_PROCID': '3',
   'SLURM_LOCALID': '0',
 }
+TPU = {'TPU_WORKER_ID': '0'}
 OMPI = {'OMPI_COMM_WORLD_SIZE': '2', 'OMPI_COMM_WORLD_RANK': '1'}
 
 
 @pytest.mark.parametrize(
-  ('argv', 'environment', 'expected'),
+  ('count', 'address', 'environment', 'expected'),
   [
-    ([], {}, False),
-    ([], SLURM, True),
-    ([], {**SLURM, 'SLURM_NTASKS': '1'}, False),
-    (['--num_processes=1'], SLURM, False),
+    (None, None, {}, False),
+    (None, None, SLURM, True),
+    (None, None, {**SLURM, 'SLURM_NTASKS': '1'}, False),
+    (1, None, SLURM, False),
     # A batch script, outside of srun.
-    ([], {k: v for k, v in SLURM.items() if 'STEP' not in k}, False),
-    ([], OMPI, True),
-    ([], {**OMPI, 'OMPI_COMM_WORLD_SIZE': '1'}, False),
-    ([], {'TPU_WORKER_ID': '0', 'TPU_WORKER_HOSTNAMES': 'a,b'}, True),
-    ([], {'TPU_WORKER_ID': '0', 'TPU_WORKER_HOSTNAMES': 'localhost'}, False),
-    ([], {'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, False),
-    (['--coordinator_address=a:1'], {}, True),
-    (['--num_processes', '2'], {}, True),
-    (['--config.seed=1', '--mode=train'], {}, False),
+    (None, None, {k: v for k, v in SLURM.items() if 'STEP' not in k}, False),
+    (None, None, OMPI, True),
+    (None, None, {**OMPI, 'OMPI_COMM_WORLD_SIZE': '1'}, False),
+    (None, None, TPU | {'TPU_WORKER_HOSTNAMES': 'a,b'}, True),
+    (None, None, TPU | {'TPU_WORKER_HOSTNAMES': 'localhost'}, False),
+    (None, None, {'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, False),
+    (None, 'a:1', {}, True),
+    (2, None, {}, True),
   ],
 )
-def test_launchers_are_found(argv, environment, expected):
-  assert supervisor.is_one_of_several(argv, environment) is expected
+def test_launchers_are_found(count, address, environment, expected):
+  found = supervisor.is_one_of_several(count, address, environment)
+  assert found is expected
 
 
 def test_number_and_place_come_from_the_launcher():

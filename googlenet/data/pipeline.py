@@ -37,13 +37,12 @@ def load_split(
   transform = images.make_transform(
     config.data, config.augment, config.seed, is_augmented
   )
-  try:
-    dataset = sources.load_dataset(
-      config.data, config.data[field], squares or transform
-    )
-  except UserError as error:
-    text = str(error).replace('split=', f'config.data.{field}=', 1)
-    raise UserError(text) from error
+  dataset = sources.load_dataset(
+    config.data,
+    config.data[field],
+    squares or transform,
+    f'config.data.{field}',
+  )
   if dataset.num_classes > config.model.num_classes:
     raise UserError(
       f'config.model.num_classes={config.model.num_classes}: {dataset.name} '

@@ -15,15 +15,8 @@ import threading
 import jax
 import numpy as np
 
-from googlenet.errors import UserError
+from googlenet.errors import EXIT_CONTINUE, EXIT_INTERRUPTED
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize, steps_in_flight
-from googlenet.runtime.supervisor import EXIT_CONTINUE, EXIT_INTERRUPTED
-
-
-class Stopped(UserError):
-  """A run was asked to end, and did; it can be continued."""
-
-  exit_code = EXIT_CONTINUE
 
 
 class PreemptionHandler:

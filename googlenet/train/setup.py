@@ -15,9 +15,9 @@ from googlenet import optimizer as optimizer_lib
 from googlenet.data import batches, pipeline
 from googlenet.errors import UserError
 from googlenet.input import image_sizes
+from googlenet.model import groups
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, init_from_numpy
-from googlenet.optimizer import groups
 from googlenet.optimizer.lookahead import with_lookahead
 from googlenet.train import finetune, precise_bn
 from googlenet.train import step as step_lib

@@ -128,7 +128,7 @@ def test_an_exception_kills_the_process(tmp_path):
 PARENT = """
 import pathlib, sys
 from benchmark_stubs import stub
-from googlenet.benchmark import process
+from googlenet.tools.benchmark import process
 folder = pathlib.Path(sys.argv[1])
 process.run(stub(folder, 'hangs', pipe=sys.argv[2]), 600,
             lambda message: print(message, flush=True))

@@ -17,6 +17,7 @@ from run_files import assert_same_run
 
 import launch
 from googlenet import config as config_lib
+from googlenet.cli.overrides import as_flags, set_fields, split_flags
 from googlenet.errors import UserError
 from googlenet.io.metrics import NonFiniteError, divergence_in
 from googlenet.io.workdir import Lock, is_locked
@@ -87,9 +88,8 @@ def test_grammar(base, text, sweep):
   stored = config_lib.from_json(config_lib.to_json(base))
   for name, values in sweep.items():
     for value in values:
-      given = grid.as_flags({name: value})
       copy = config_lib.from_json(config_lib.to_json(stored))
-      grid.set_fields(copy, given)
+      set_fields(copy, split_flags(as_flags({name: value}))[0])
       assert config_lib.flatten(copy)[name] == value
 
 

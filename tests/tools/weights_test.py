@@ -13,6 +13,7 @@ from networks import model_config
 from run_files import files_under
 
 import launch
+from googlenet.cli.command_line import parse
 from googlenet.errors import UserError
 from googlenet.io import array_files, pretrained
 from googlenet.model import variants
@@ -429,12 +430,13 @@ def test_export_of_heads_that_caffe_pools_otherwise(tmp_path, capfd):
   """Maps of 6x6 at 96 pixels: 1x1 here, 2x2 in Caffe, which pads behind."""
   network = make_network(model_config(variant='paper'))
   shapes = abstract_init(network, (96, 96, 3))
-  config = launch.parse(
+  config = parse(
+    launch.FLAGS,
     [
       'launch.py',
       f'--config={ROOT}/configs/fmnist96.py',
       '--config.model.variant=paper',
-    ]
+    ],
   ).config
   trees = [
     {
