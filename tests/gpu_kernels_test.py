@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layers_test import numpy_max_pool, relative_error
+from kernels_test import numpy_max_pool, relative_error
 
 from googlenet.kernels import KERNELS, gpu
 from googlenet.runtime.compilation import compiled_with

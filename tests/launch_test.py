@@ -11,9 +11,9 @@ import termios
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, config_flags, start
-from data_test import NUM_TEST, FashionSubset
 from photos import prepare
 from run_files import arrays, files_under, losses
+from sources_test import NUM_TEST, FashionSubset
 
 # With the kernels that a user gets.
 DEFAULT = (*SMALL, '--config.model.kernels=auto', '--config.seed=3')
