@@ -1,6 +1,6 @@
 """The forms for GPUs that no other forms have: packed stem, sums, borders.
 
-What they share with all other forms is tested in layers_test.py.
+What they share with all other forms is tested in kernels_test.py.
 """
 
 import itertools

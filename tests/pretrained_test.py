@@ -38,7 +38,9 @@ def test_checksums(folder):
 @pytest.mark.parametrize('folder', SCORED, ids=lambda folder: folder.name)
 def test_accuracy_on_the_test_images_is_the_stated_one(launch_py, folder):
   """Rounding of bfloat16 differs from machine to machine: ten images may."""
-  done = launch_py('--mode=evaluate', f'--workdir={folder}', config='')
+  done = launch_py(
+    '--mode=evaluate', f'--workdir={folder}', config='', optimized=True
+  )
   assert done.returncode == 0, done.stderr
   found = re.search(
     r'fashion_mnist test: accuracy ([\d.]+), .* on 10,000 images', done.stdout
