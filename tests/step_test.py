@@ -149,19 +149,15 @@ def test_loss_falls_and_nothing_is_compiled_twice(config):
   assert compiled == []
 
 
-@pytest.mark.parametrize(('microbatches', 'kernels'), [(2, 'auto'), (8, 'xla')])
-def test_microbatches_give_the_same_step(config, microbatches, kernels):
-  config.model.kernels = kernels
+def test_microbatches_give_the_same_step(config):
   config.augment.flip = 'random'
   config.augment.mixup_alpha = config.augment.cutmix_alpha = 1.0
   steps = {}
-  for parts in (1, microbatches):
+  for parts in (1, 4):
     config.train.microbatches = parts
     _, state, train_step, _ = make(config)
     steps[parts] = jax.device_get(train_step(state, make_batch(), SEED))
-  chex.assert_trees_all_close(
-    steps[1], steps[microbatches], rtol=1e-4, atol=1e-6
-  )
+  chex.assert_trees_all_close(steps[1], steps[4], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
