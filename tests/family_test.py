@@ -1,7 +1,5 @@
 """What every network computes: gradients, kernels, heads, refusals."""
 
-import itertools
-
 import chex
 import haiku as hk
 import jax
