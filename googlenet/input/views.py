@@ -1,8 +1,8 @@
-"""Test-time augmentation: predictions averaged over views of an image.
+"""Test-time augmentation: averages predictions over views of an image.
 
-The image; with `eval.shift` the image moved up and left, and down and right;
-with `eval.flip` all of them mirrored too (after Jordan, 2024, arXiv 2404.00498,
-section 3.5). All views count alike.
+The views are the image itself; with `eval.shift` also the image moved up and
+left, and down and right; with `eval.flip` also the mirror image of each (after
+Jordan, 2024, arXiv 2404.00498, section 3.5). All views have equal weight.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def num_views(eval_config: ml_collections.ConfigDict) -> int:
 
 
 def shifted(images: jax.Array, rows: int, columns: int) -> jax.Array:
-  """Moves images [B, H, W, C] down and right, black from outside."""
+  """Moves images [B, H, W, C] down and right; new pixels are black."""
   _, height, width, _ = images.shape
   pad = max(abs(rows), abs(columns))
   padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -37,7 +37,7 @@ def make_views(
       `flip`.
 
   Returns:
-    uint8 [V, B, H, W, C]; the first are the images.
+    uint8 [V, B, H, W, C]; view 0 is the images themselves.
   """
   views, shift = [images], eval_config.shift
   if shift:
@@ -55,7 +55,7 @@ def mean_probabilities(
   """Averages probabilities over the views of images.
 
   Args:
-    logits_fn: uint8 [B, H, W, C] -> logits [B, K].
+    logits_fn: maps uint8 [B, H, W, C] to logits [B, K].
     images: uint8 [B, H, W, C].
     eval_config: the `eval` section.
 
@@ -68,11 +68,11 @@ def mean_probabilities(
 
   if num_views(eval_config) == 1:
     return probabilities(images)
-  # One after another: they take no more memory than one.
+  # One view after another, so that memory does not grow with their number.
   return jax.lax.map(probabilities, make_views(images, eval_config)).mean(0)
 
 
 def to_logits(probabilities: jax.Array) -> jax.Array:
-  """Returns finite logarithms: logits whose softmax are the probabilities."""
+  """Returns finite logits whose softmax is the given probabilities."""
   tiny = jnp.finfo(jnp.float32).tiny
   return jnp.log(jnp.maximum(probabilities, tiny))
