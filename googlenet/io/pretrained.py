@@ -113,7 +113,7 @@ def write_run(
   if config.train.ema_decay:  # evaluation looks for averages then
     state |= {f'ema_{name}': tree for name, tree in state.items()}
   checkpoint.folder_of(folder).mkdir(parents=True)
-  snapshot = checkpoint.Snapshot(0, state, {}, np.zeros((0, 0)))
+  snapshot = checkpoint.Snapshot(0, state, {})
   path = checkpoint.save(folder, snapshot)
   config_path = pathlib.Path(folder) / 'config.json'
   workdir.write_text(config_path, config_lib.to_json(config))

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from googlenet.kernels.batch_norm import batch_norm, normalize
 from googlenet.model import rows
-from googlenet.model.context import Setting, is_within
-from googlenet.model.initializers import INITIALIZERS, of_haiku
+from googlenet.model.context import Context, is_within
+from googlenet.model.initialization import INITIALIZERS, as_haiku
 
 
 class Conv(hk.Module):
@@ -25,24 +25,22 @@ class Conv(hk.Module):
   parallel ones can be computed as one.
   """
 
-  def __init__(self, row: rows.Conv, setting: Setting):
+  def __init__(self, row: rows.Conv, context: Context):
     super().__init__(name=row.name)
-    self._row, self._setting = row, setting
-    self._has_batch_norm = (
-      setting.normalization == 'batch' and not row.is_linear
-    )
+    self._row, self._context = row, context
+    self._has_batch_norm = context.has_batch_norm and not row.is_linear
 
   def weight(self, in_channels: int) -> jax.Array:
     """Returns w [kh, kw, in_channels, width]."""
     shape = (*self._row.shape, in_channels, self._row.width)
-    scheme = INITIALIZERS[self._setting.initializer]
-    return hk.get_parameter('w', shape, init=of_haiku(scheme))
+    scheme = INITIALIZERS[self._context.initializer]
+    return hk.get_parameter('w', shape, init=as_haiku(scheme))
 
   def bias(self) -> jax.Array | None:
     """Returns b [width], or None where batch norm takes its place."""
     if self._has_batch_norm:
       return None
-    value = INITIALIZERS[self._setting.initializer].bias
+    value = INITIALIZERS[self._context.initializer].bias
     init = hk.initializers.Constant(value)
     return hk.get_parameter('b', (self._row.width,), init=init)
 
@@ -50,34 +48,35 @@ class Conv(hk.Module):
     """Applies batch norm and the activation, where the kernels have not."""
     if self._has_batch_norm:
       y = self._batch_norm(y)
-    if self._row.is_linear or self._setting.is_fused:
+    if self._row.is_linear or self._context.fuses_relu:
       return y
-    return self._setting.activate(y)
+    return self._context.activate(y)
 
   def _batch_norm(self, x: jax.Array) -> jax.Array:
     """Batch norm (Ioffe and Szegedy, 2015), statistics in float32 or wider.
 
     The running variance is the unbiased one, as in the paper's algorithm 2.
     """
-    setting, width = self._setting, (x.shape[-1],)
+    context, width = self._context, (x.shape[-1],)
     scale = hk.get_parameter('scale', width, init=jnp.ones)
     offset = hk.get_parameter('offset', width, init=jnp.zeros)
     running_mean = hk.get_state('mean', width, init=jnp.zeros)
     running_variance = hk.get_state('variance', width, init=jnp.ones)
-    is_frozen = is_within(self.module_name, setting.frozen)
-    if not setting.is_training or is_frozen:
+    is_frozen = is_within(self.module_name, context.frozen)
+    if not context.is_training or is_frozen:
       return normalize(x, running_mean, running_variance, scale, offset)
-    axis_name = None if hk.running_init() else setting.axis_name
+    axis_name = None if hk.running_init() else context.axis_name
     y, mean, variance = batch_norm(x, scale, offset, axis_name)
     count = x.size // x.shape[-1]
     if axis_name:
       count *= jax.lax.axis_size(axis_name)
     unbiased = variance * (count / max(count - 1, 1))
+    decay = context.batch_norm_decay
     for name, old, new in (
       ('mean', running_mean, mean),
       ('variance', running_variance, unbiased),
     ):
-      new = setting.decay * old + (1 - setting.decay) * new
+      new = decay * old + (1 - decay) * new
       hk.set_state(name, jax.lax.stop_gradient(new).astype(old.dtype))
     return y
 
@@ -85,7 +84,7 @@ class Conv(hk.Module):
 def convolve(
   row: rows.Conv,
   x: jax.Array,
-  setting: Setting,
+  context: Context,
   pool: rows.MaxPool | None = None,
 ) -> jax.Array:
   """Applies a convolution with all that follows it.
@@ -93,7 +92,7 @@ def convolve(
   Args:
     row: the convolution.
     x: a map in the layout of the kernels.
-    setting: of the network.
+    context: of the network.
     pool: max pooling at the end, in one operation with the convolution; only
       where bias and ReLU directly follow it.
 
@@ -101,11 +100,11 @@ def convolve(
     ValueError: `pool` is given, but batch norm or another activation comes
       before it.
   """
-  relu = setting.is_fused and not row.is_linear
+  relu = context.fuses_relu and not row.is_linear
   if pool and not relu:
     raise ValueError(f'{row.name}: pooling is fused only with bias and ReLU')
-  conv = Conv(row, setting)
-  y = setting.kernels.conv(
+  conv = Conv(row, context)
+  y = context.kernels.conv(
     x,
     conv.weight(x.shape[-1]),
     conv.bias(),
@@ -118,13 +117,13 @@ def convolve(
 
 
 def convolve_1x1s(
-  parallel: Sequence[rows.Conv], x: jax.Array, setting: Setting
+  parallel: Sequence[rows.Conv], x: jax.Array, context: Context
 ) -> list[jax.Array]:
   """Applies 1x1 convolutions of one input, none of them linear, as one."""
-  convs = [Conv(row, setting) for row in parallel]
+  convs = [Conv(row, context) for row in parallel]
   ws = [conv.weight(x.shape[-1]) for conv in convs]
   bs = None
-  if setting.normalization != 'batch':
+  if not context.has_batch_norm:
     bs = [conv.bias() for conv in convs]
-  ys = setting.kernels.conv_1x1s(x, ws, bs, relu=setting.is_fused)
+  ys = context.kernels.conv_1x1s(x, ws, bs, relu=context.fuses_relu)
   return [conv.finish(y) for conv, y in zip(convs, ys, strict=True)]

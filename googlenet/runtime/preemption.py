@@ -15,18 +15,11 @@ import threading
 import jax
 import numpy as np
 
-from googlenet.errors import UserError
-from googlenet.runtime.parallel import steps_in_flight
-from googlenet.runtime.supervisor import EXIT_CONTINUE, EXIT_INTERRUPTED
+from googlenet.errors import EXIT_CONTINUE, EXIT_INTERRUPTED
+from googlenet.runtime.parallel import PMAP_AXIS, parallelize, steps_in_flight
 
 
-class Stopped(UserError):
-  """A run was asked to end, and did; it can be continued."""
-
-  exit_code = EXIT_CONTINUE
-
-
-class Stopper:
+class PreemptionHandler:
   """Listens to SIGTERM and SIGINT while it is used as a context.
 
   The first signal asks the run to end; a second SIGINT ends the process at
@@ -41,7 +34,7 @@ class Stopper:
     self._wakeup_before = -1
     self._agreement = Agreement() if jax.process_count() > 1 else None
 
-  def __enter__(self) -> 'Stopper':
+  def __enter__(self) -> 'PreemptionHandler':
     # Only the main thread may; a run in another one is ended by its owner.
     if threading.current_thread() is not threading.main_thread():
       return self
@@ -90,6 +83,11 @@ class Stopper:
     """Says that there is, from now on, something to save before the end."""
     self._can_save = True
 
+  @property
+  def reason(self) -> str:
+    """What asks for the end, in words."""
+    return self.signal_name or 'a signal to another process'
+
   def poll(self) -> bool:
     """Returns whether to end the run now.
 
@@ -104,7 +102,9 @@ class Agreement:
   """A yes or no of each process becomes the same one of all."""
 
   def __init__(self):
-    self._any = jax.pmap(lambda x: jax.lax.pmax(x, 'any'), axis_name='any')
+    self._any = parallelize(
+      lambda vote: jax.lax.pmax(vote, PMAP_AXIS), in_axes=(0,)
+    )
     self._votes = collections.deque()
 
   def poll(self, wanted: bool) -> bool:

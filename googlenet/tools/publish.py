@@ -20,8 +20,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-import numpy as np
-
 from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.io import checkpoint, pretrained
@@ -84,9 +82,7 @@ def publish(
   }
   shape = trained.stored_shape(source)
   about = {} if shape is None else {'data': {'image_shape': shape}}
-  snapshot = checkpoint.Snapshot(
-    restored.step, state, about, np.zeros((0, 0), np.float64)
-  )
+  snapshot = checkpoint.Snapshot(restored.step, state, about)
   config.update_from_flattened_dict(_OF_A_MACHINE)
   config.eval.batch_norm_batches = 0
   try:

@@ -7,24 +7,20 @@ import jmp
 import numpy as np
 
 from googlenet.data.batches import TrainIndices
-from googlenet.model import variants
-from googlenet.model.rows import Dense
-from googlenet.runtime.parallel import PMAP_AXIS
+from googlenet.io.metrics import NonFiniteError
+from googlenet.model import graph
+from googlenet.model.rows import Architecture
+from googlenet.runtime.parallel import PMAP_AXIS, parallelize
 from googlenet.train import loss as loss_lib
 from googlenet.train import step as step_lib
+from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
 
-def layer_names(architecture: variants.Architecture) -> list[str]:
-  """Returns the layers of a network in its order, the classifier last."""
-  heads = {head.after: head.name for head in architecture.aux_heads}
-  names = []
-  for row in (row for stage in architecture.stages for row in stage.rows):
-    name = getattr(row, 'name', None)
-    names += [name] if name else []
-    names += [heads[name]] if name in heads else []
-  dense = [op.name for op in architecture.head if isinstance(op, Dense)]
-  return [*names, *dense, 'logits']
+def layer_names(architecture: Architecture) -> list[str]:
+  """Returns the names of rows and heads in order, the classifier last."""
+  rows = (layer.row for layer in graph.graph(architecture))
+  return list(dict.fromkeys([*filter(None, rows), 'logits']))
 
 
 def first_bad(order: list[str], bad: set[str]) -> str:
@@ -41,6 +37,25 @@ def _bad_layers(tree: Any) -> set[str]:
     for leaf in leaves.values()
     if not _is_finite(leaf)
   }
+
+
+def located(
+  error: NonFiniteError, run: Run, state: TrainState
+) -> NonFiniteError:
+  """Returns an error of training that names the first bad layer, if any is."""
+  try:
+    where = find(
+      run,
+      state,
+      error.step,
+      run.indices(error.step - 1, error.step),
+      run.image_size(error.step),
+    )
+  except jax.errors.JaxRuntimeError:  # it takes more memory than a step
+    where = ''
+  if not where:
+    return error
+  return NonFiniteError(error.step, error.name, error.value, f' ({where})')
 
 
 def find(
@@ -123,18 +138,24 @@ def _outputs_and_gradients(
       'logits': outputs.logits,
     }, grads
 
-  pmapped = jax.pmap(
+  # Other processes may be gone: only the devices of this one take part, which
+  # take arrays of all processes from the host.
+  step = parallelize(
     compute,
-    axis_name=PMAP_AXIS,
     in_axes=(None, None, None, None, 0),
-    devices=jax.local_devices(),
+    how=config.train.parallel,
+    is_local=True,
   )
   return jax.device_get(
-    pmapped(
-      state.params,
-      state.network_state,
-      state.guard.loss_scale,
-      state.step,
-      batch,
+    step(
+      *jax.device_get(
+        (
+          state.params,
+          state.network_state,
+          state.finite_check.loss_scale,
+          state.step,
+          batch,
+        )
+      )
     )
   )
