@@ -83,8 +83,8 @@ def errors(
 
   def run(case: Case, dy: jax.Array, *args: jax.Array) -> Any:
     def on_images(x: jax.Array, *rest: jax.Array) -> jax.Array:
-      y = case.run(kernels, kernels.enter(x), *rest)
-      return kernels.leave(y) if y.ndim == 4 else y
+      y = case.run(kernels, kernels.to_layout(x), *rest)
+      return kernels.from_layout(y) if y.ndim == 4 else y
 
     y, vjp = jax.vjp(on_images, *args)
     return y, *vjp(dy)
@@ -280,7 +280,7 @@ def test_max_pooling_of_two_byte_floats_knows_all_of_them(
   x[0, 4, 4, 0] = np.nan
   x = jnp.asarray(x, dtype)
   actual, expected = (
-    kernels.leave(kernels.max_pool(kernels.enter(x), 3, 2))
+    kernels.from_layout(kernels.max_pool(kernels.to_layout(x), 3, 2))
     for kernels in (KERNELS[name], KERNELS['xla'])
   )
   np.testing.assert_array_equal(
@@ -295,7 +295,7 @@ def small_network(
   kernels: Kernels, x: jax.Array, stem: jax.Array, w: jax.Array, b: jax.Array
 ) -> jax.Array:
   """A small Inception network: [B, H, W, 3] -> [B, C]."""
-  x = kernels.enter(x)
+  x = kernels.to_layout(x)
   x = kernels.conv(x, stem, b, stride=2, relu=True, pool=(3, 2, 'SAME'))
   one, two = kernels.conv_1x1s(
     x, [w[:1, :1], w[1:2, :1]], [b, b[::-1]], relu=True
