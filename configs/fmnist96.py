@@ -116,7 +116,7 @@ def get_config() -> ml_collections.ConfigDict:
   evaluation.batch_norm_batches = 0
   evaluation.flip = False  # averages predictions with the mirrored image
   evaluation.shift = 0  # ... with it moved so many stored pixels; 0: not
-  evaluation.crops = 1  # 1 | 10 | 144 of an image; --mode=evaluate only
+  evaluation.crops = 1  # 1 | 10 | 144 of an image; not during training
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every_epochs = 1  # 0: not by epochs; always at the end

@@ -93,18 +93,21 @@ MODES = {
     takes_several=True,
   ),
   'demo': Mode(
-    _LOOK, 'a page on which to try a run: pictures, maps', 'reads', ('port',)
+    _LOOK,
+    'a page on which to try a run: pictures, maps',
+    'reads',
+    ('port', 'views'),
   ),
   'predict': Mode(
     _LOOK,
     'the classes of image files',
     'reads',
-    ('images', 'top_k', 'format', 'output'),
+    ('images', 'top_k', 'format', 'output', 'views'),
     example="--images='photos/*.jpg'",
   ),
   'features': Mode(
     _ELSEWHERE,
-    'end points of image files, or of data.eval_split',
+    'end points of image files, or of data.eval_split, one view each',
     'reads',
     ('images', 'end_points', 'format', 'output'),
     example='--end_points=stage_4,stage_5 --output=features.npz',
@@ -135,7 +138,7 @@ MODES = {
     _ELSEWHERE,
     'a run becomes .onnx, .stablehlo or .safetensors',
     'reads',
-    ('format', 'output'),
+    ('format', 'output', 'views'),
     example='--output=model.onnx',
   ),
 }
@@ -175,6 +178,11 @@ FLAGS = {
   'top_k': Flag(5, 'how many classes of each image'),
   'format': Flag('', 'of the output, where its name does not tell'),
   'output': Flag('', 'new file; predict writes to the screen without'),
+  'views': Flag(
+    True,
+    'average over the views of an image that the run is evaluated with '
+    '(eval.flip, eval.shift, eval.crops); false: compute it once',
+  ),
   'weights': Flag('', 'file of another framework that is read or written'),
 }
 
