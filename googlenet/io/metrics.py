@@ -4,8 +4,13 @@ writer.py and events.py are its files: metrics.jsonl, result.json, and those of
 TensorBoard.
 """
 
+import contextlib
+import json
 import math
+import os
+import pathlib
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 import jax
@@ -13,29 +18,47 @@ import numpy as np
 import tqdm
 
 from googlenet.errors import UserError
+from googlenet.io.workdir import write_text
 
-_STOPPED = ': training stopped. '
+DIVERGED = 'diverged.json'  # in the workdir of a run that ended like this
 
 
 class NonFiniteError(UserError):
-  """A loss, a gradient or a parameter is infinite or not a number."""
+  """A loss, a gradient or a parameter is infinite or not a number.
+
+  Attributes:
+    what: what is not finite, and since which step, in words.
+  """
 
   def __init__(self, step: int, name: str, value: float, where: str = ''):
+    self.what = f'{name} is {value} at step {step}{where}'
     super().__init__(
-      f'{name} is {value} at step {step}{where}{_STOPPED}Lower '
+      f'{self.what}: training stopped. Lower '
       'config.optimizer.learning_rate, lengthen '
       'config.optimizer.warmup_steps or set config.optimizer.grad_clip_norm'
     )
     self.step, self.name, self.value = step, name, value
 
 
-def divergence_in(line: str) -> str:
-  """Returns what a NonFiniteError says, of the line that a process ended with.
+@contextlib.contextmanager
+def divergence_recorded(workdir: str | os.PathLike[str]) -> Iterator[None]:
+  """Leaves diverged.json in a workdir if training ends with NonFiniteError.
 
-  Without the advice that follows; '' where it was another error.
+  An older one is removed. Without a folder, as when nothing was written so far,
+  none is left.
   """
-  what, stopped, _ = line.partition(_STOPPED)
-  return what if stopped else ''
+  path = pathlib.Path(workdir) / DIVERGED
+  if jax.process_index():
+    yield
+    return
+  path.unlink(missing_ok=True)
+  try:
+    yield
+  except NonFiniteError as error:
+    with contextlib.suppress(OSError):
+      if path.parent.is_dir():
+        write_text(path, json.dumps({'error': error.what}, indent=2) + '\n')
+    raise
 
 
 def check_finite(step: int, name: str, value: float) -> None:

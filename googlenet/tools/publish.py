@@ -25,7 +25,7 @@ from googlenet.errors import UserError
 from googlenet.io import pretrained
 from googlenet.io.workdir import write_text
 from googlenet.runtime.machine import DEFAULT_CACHE
-from googlenet.tools.report import runs
+from googlenet.tools import runs
 
 SUMS = 'SHA256SUMS'
 # Paths of the machine, and what others begin with.

@@ -57,7 +57,11 @@ def train_and_evaluate(
         print(messages.finished(found.result, workdir), flush=True)
       return found.result
     try:
-      with compilation.told_on(sys.stdout), memory.explained('training'):
+      with (
+        compilation.told_on(sys.stdout),
+        memory.explained('training'),
+        metrics_lib.divergence_recorded(workdir),
+      ):
         return _train(config, workdir, started, found, stopper)
     except memory.OutOfMemoryError as error:
       if not os.path.exists(os.path.join(workdir, 'config.json')):

@@ -17,8 +17,9 @@ from run_files import problems
 
 import launch
 from googlenet.data import pipeline
+from googlenet.tools import runs
 from googlenet.tools.inference import insight, trained
-from googlenet.tools.report import classes, figures, markup, pictures, runs
+from googlenet.tools.report import classes, figures, markup, pictures
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
 

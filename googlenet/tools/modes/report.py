@@ -15,8 +15,9 @@ from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.io.workdir import check_writable, write_text
 from googlenet.runtime.terminal import warn
+from googlenet.tools import runs
 from googlenet.tools.inference import predict, trained
-from googlenet.tools.report import classes, inside, page, runs, sections
+from googlenet.tools.report import classes, inside, page, sections
 from googlenet.tools.report.sections import Section
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split

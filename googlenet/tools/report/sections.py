@@ -5,7 +5,7 @@ from typing import NamedTuple
 from googlenet import config as config_lib
 from googlenet.tools.report import figures
 from googlenet.tools.report.markup import Html, element, join, table
-from googlenet.tools.report.runs import Config, RunFiles, config_rows, text_of
+from googlenet.tools.runs import Config, RunFiles, config_rows, text_of
 
 
 class Section(NamedTuple):

@@ -1,7 +1,15 @@
-"""What the files of a workdir tell of a run, finished or not."""
+"""Runs as a table: what workdirs hold, means over seeds, text and CSV.
 
+The table of trials (`python -m googlenet.tools.trials`), the summary of a sweep
+and the comparison in a report are made of these.
+"""
+
+import csv
+import io
 import json
 import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -9,13 +17,25 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.io import checkpoint
 from googlenet.io.writer import read_records
-from googlenet.train.resume import differences
+from googlenet.train.resume import MAY_CHANGE, differences
 
 Config = ml_collections.FrozenConfigDict
 
+# These are not part of a recipe: where and how a run is made, kept and shown,
+# and when it is scored.
+_NO_RECIPE = (
+  'seed',
+  'data.eval_split',
+  'eval.every_epochs',
+  'eval.batch_size',
+  'eval.crops',
+  *(name for name in MAY_CHANGE if not name.startswith('eval.')),
+)
+_SECTIONS_OF_NO_RECIPE = ('checkpoint', 'logging')
+
 
 class RunFiles(NamedTuple):
-  """A run as it was written.
+  """A run as it was written, finished or not.
 
   Attributes:
     workdir: as it was given.
@@ -33,7 +53,7 @@ class RunFiles(NamedTuple):
 
   @property
   def state(self) -> str:
-    """How far it is, in words."""
+    """How far the run is, in words."""
     if self.result:
       return f'finished after {self.result.get("step", 0):,} steps'
     if self.records:
@@ -59,14 +79,14 @@ class RunFiles(NamedTuple):
 
 
 def read(workdir: str, config: Config | None = None) -> RunFiles:
-  """Reads a workdir; lines and files that are damaged count as not there.
+  """Reads a workdir; damaged lines and files count as missing.
 
   Args:
     workdir: of a run.
     config: in place of its config.json.
 
   Raises:
-    UserError: it holds no run.
+    UserError: the folder holds no run.
   """
   folder = pathlib.Path(workdir)
   if config is None:
@@ -90,6 +110,16 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
   )
 
 
+def recipe_changes(base: Config, config: Config) -> str:
+  """Returns 'train.epochs=2, ...', '' where the recipe is that of the base."""
+  return ', '.join(
+    f'{name}={value!r}'
+    for name, (_, value) in differences(base, config).items()
+    if name not in _NO_RECIPE
+    and name.split('.')[0] not in _SECTIONS_OF_NO_RECIPE
+  )
+
+
 def config_rows(
   base: Config, others: list[Config]
 ) -> list[tuple[str, list[str]]]:
@@ -101,6 +131,21 @@ def config_rows(
   return [(name, [text_of(one.get(name)) for one in flat]) for name in fields]
 
 
+class Score(NamedTuple):
+  """Mean and deviation over some runs; None where there are too few."""
+
+  mean: float | None
+  deviation: float | None  # of the sample: n - 1
+
+
+def score(values: Sequence[float]) -> Score:
+  """Returns mean and deviation of some numbers."""
+  return Score(
+    statistics.fmean(values) if values else None,
+    statistics.stdev(values) if len(values) > 1 else None,
+  )
+
+
 def text_of(value: Any) -> str:
   """Returns the value of a field or result as it is shown."""
   if isinstance(value, float):
@@ -108,3 +153,23 @@ def text_of(value: Any) -> str:
   if isinstance(value, int) and not isinstance(value, bool):
     return f'{value:,}' if abs(value) >= 10_000 else str(value)
   return '-' if value is None else str(value) or "''"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+  """Returns lines of cells as text, with columns of equal width."""
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+    ).rstrip()
+    for line in lines
+  )
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+  """Returns rows, at least one, as CSV with the names of the first as head."""
+  text = io.StringIO()
+  table = csv.DictWriter(text, rows[0], lineterminator='\n')
+  table.writeheader()
+  table.writerows(rows)
+  return text.getvalue()
