@@ -129,8 +129,8 @@ def test_views_are_in_the_program_or_told(run, config, capfd):
     capfd.readouterr()
     export('--workdir=views', f'--output=model.{format}', *flags)
     shown = capfd.readouterr().out
-    said = 'computed once' if computed == 1 else 'computed 6 times'
-    assert f'views    each image is {said}' in shown
+    said = 'computes each image once' if computed == 1 else 'averages 6 views'
+    assert f'views    {said}' in shown
     logits, probabilities = run_file(format, images)
     np.testing.assert_allclose(
       probabilities, expected[computed == 6], atol=2e-6

@@ -143,7 +143,7 @@ def test_all_ways_give_the_numbers_of_evaluation(config, tmp_path, capfd):
   file = tmp_path / 'a.safetensors'
   argv = ['launch.py', '--mode=export', workdir]
   assert launch.main([*argv, f'--output={file}']) == 0
-  assert 'averages 6 of each image' in capfd.readouterr().out
+  assert 'averages 6 views of each image (eval.flip' in capfd.readouterr().out
   np.testing.assert_array_equal(
     googlenet.load(file).predict(pixels), probabilities
   )

@@ -161,27 +161,43 @@ def make_step(
   return compiled_with(network.kernels.compiler_options, pmapped, 'network')
 
 
+class Batch(NamedTuple):
+  """A batch on its way to the devices.
+
+  Attributes:
+    of: what identifies it to the caller.
+    images: uint8 [D, B, ...].
+    is_real: which of its D * B images count: a mask or a slice.
+  """
+
+  of: Any
+  images: Any
+  is_real: Any = slice(None)
+
+
 def run_batches(
-  step: Callable[[Any], Any], batches: Iterable[tuple[Any, Any]]
+  step: Callable[[Any], Any], batches: Iterable[Batch]
 ) -> Iterator[tuple[Any, Any]]:
   """Applies a step to batches, some of them given to the devices ahead.
 
   Args:
     step: images [D, B, ...] -> tree of arrays [D, B, ...].
-    batches: something that identifies a batch, and its images.
+    batches: the batches, in order.
 
   Yields:
-    What identifies the batch, and the tree as NumPy arrays [D * B, ...].
+    What identifies the batch, and the tree as NumPy arrays [n, ...] of those
+    images that count.
   """
   in_flight, waiting = steps_in_flight(), []
 
-  def finish(of: Any, out: Any) -> tuple[Any, Any]:
-    return of, jax.tree.map(
-      lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), out
-    )
+  def finish(batch: Batch, out: Any) -> tuple[Any, Any]:
+    def flat(x: jax.Array) -> np.ndarray:
+      return np.asarray(x).reshape(-1, *x.shape[2:])[batch.is_real]
 
-  for of, images in batches:
-    waiting.append((of, step(images)))
+    return batch.of, jax.tree.map(flat, out)
+
+  for batch in batches:
+    waiting.append((batch, step(batch.images)))
     if len(waiting) > in_flight:
       yield finish(*waiting.pop(0))
   for item in waiting:
@@ -204,18 +220,17 @@ def padded_size(count: int, batch_size: int, num_devices: int) -> int:
 
 
 def padded(
-  batches: Iterable[tuple[Any, np.ndarray]], size: int
-) -> Iterator[tuple[Any, np.ndarray]]:
+  parts: Iterable[tuple[Any, np.ndarray]], size: int
+) -> Iterator[Batch]:
   """Fills batches up with black images, and divides them over the devices.
 
   Args:
-    batches: something that identifies a batch; uint8 [n, ...], n <= size.
+    parts: what identifies a batch, and its images, uint8 [n, ...], n <= size.
     size: images of the program, a multiple of the local devices.
-
-  Yields:
-    The same, with uint8 [D, size / D, ...].
   """
-  for of, images in batches:
-    padding = np.zeros((size - len(images), *images.shape[1:]), np.uint8)
+  for of, images in parts:
+    count = len(images)
+    padding = np.zeros((size - count, *images.shape[1:]), np.uint8)
     images = np.concatenate([images, padding])
-    yield of, images.reshape(jax.local_device_count(), -1, *images.shape[1:])
+    images = images.reshape(jax.local_device_count(), -1, *images.shape[1:])
+    yield Batch(of, images, slice(count))

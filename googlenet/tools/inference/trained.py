@@ -154,11 +154,12 @@ class Trained(NamedTuple):
         'channel(s): [N, H, W, C], as net.read(paths) returns it'
       )
     size = self.program_size(len(images))
-    parts = (images[i : i + size] for i in range(0, len(images), size))
-    batches = predict_lib.padded(((len(x), x) for x in parts), size)
+    parts = ((i, images[i : i + size]) for i in range(0, len(images), size))
     found = [
-      {name: x[:count] for name, x in out.items()}
-      for count, out in predict_lib.run_batches(self.step_of(wanted), batches)
+      out
+      for _, out in predict_lib.run_batches(
+        self.step_of(wanted), predict_lib.padded(parts, size)
+      )
     ]
     return {name: np.concatenate([x[name] for x in found]) for name in found[0]}
 
@@ -193,15 +194,12 @@ class Trained(NamedTuple):
     Yields:
       Paths, and their probabilities, float32 [n, num_classes].
     """
-    step, size = self.step_of(views), self.program_size(len(paths))
+    step = self.step_of(views)
     passes = [
       predict_lib.run_batches(
         step,
-        predict_lib.padded(
-          self.read_batches(
-            paths, (lambda item: None) if i else on_problem, squares
-          ),
-          size,
+        self.read_batches(
+          paths, (lambda item: None) if i else on_problem, squares
         ),
       )
       for i, squares in enumerate(views.inputs(self.image_shape[0]))
@@ -209,28 +207,26 @@ class Trained(NamedTuple):
     for parts in zip(*passes, strict=True):
       names, _ = parts[0]
       total = sum(out[PROBABILITIES] for _, out in parts)
-      yield names, total[: len(names)] / np.float32(len(parts))
+      yield names, total / np.float32(len(parts))
 
   def read_batches(
     self,
     paths: Sequence[str],
     on_problem: Callable[[files.Item], None],
     squares: images.Squares | None = None,
-  ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Reads image files in threads, in batches of the size of the program.
+  ) -> Iterator[predict_lib.Batch]:
+    """Reads image files in threads; yields batches of their paths.
 
     Args:
       paths: of the files.
       on_problem: takes a file that cannot be read and is left out.
       squares: what to make of each image; None: what training made of its own.
-
-    Yields:
-      Paths, and uint8 [n, ...].
     """
     size = self.program_size(len(paths))
     items = files.read_ahead(paths, self.reader(squares), 2 * size)
     with contextlib.closing(items):
-      yield from files.batches(items, size, on_problem)
+      parts = files.batches(items, size, on_problem)
+      yield from predict_lib.padded(parts, size)
 
   def reader(self, squares: images.Squares | None = None) -> files.Reader:
     """Returns a function that makes of a file what training made of its images.
@@ -256,13 +252,11 @@ class Trained(NamedTuple):
     Raises:
       UserError: a file cannot be read.
     """
-    found, reader = [], self.reader()
-    with contextlib.closing(files.read_ahead(paths, reader, 64)) as items:
-      for item in items:
-        if item.image is None:
-          refuse(item)
-        found.append(item.image)
-    return np.stack(found) if found else np.zeros((0, *reader.shape), np.uint8)
+    paths = list(paths)
+    items = files.read_ahead(paths, self.reader(), 64)
+    with contextlib.closing(items):
+      parts = [x for _, x in files.batches(items, len(paths) or 1, refuse)]
+    return np.concatenate([np.zeros((0, *self.stored_shape), np.uint8), *parts])
 
 
 def make_trained(

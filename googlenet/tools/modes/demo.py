@@ -3,7 +3,6 @@
 import errno
 import importlib.util
 import socket
-import sys
 import time
 
 import ml_collections
@@ -11,6 +10,7 @@ import numpy as np
 
 from googlenet.data import pipeline
 from googlenet.errors import UserError
+from googlenet.runtime.terminal import warn
 from googlenet.tools.demo import answer
 from googlenet.tools.inference import predict, trained
 
@@ -50,12 +50,8 @@ def run(
     member = trained.load_run(workdir, config)
     chosen = predict.views_of(config.eval, views)
     if chosen.crops > 1:
+      warn(f'the page computes pictures once, not {chosen.crops} crops of each')
       chosen = predict.ONE_VIEW
-      print(
-        f'views    the page computes each picture once, not its '
-        f'{config.eval.crops} crops (eval.crops)',
-        file=sys.stderr,
-      )
     predict.tell_cost(chosen, '--views=false')
     read = member.reader()
     # Compiles: the first picture should not wait for that.
@@ -117,6 +113,6 @@ def load_examples(config: ml_collections.FrozenConfigDict) -> list[bytes]:
     count = min(_NUM_EXAMPLES, dataset.num_examples)
     first, _ = dataset.read(np.arange(count))
   except UserError as error:
-    print(f'warning: no examples on the page: {error}', file=sys.stderr)
+    warn(f'no examples on the page: {error}')
     return []
   return [answer.encode(image) for image in first]

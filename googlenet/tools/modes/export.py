@@ -54,92 +54,65 @@ def run(
     outputs.check_new(output)
   format = outputs.format_of(output, format, FORMATS)
   outputs.check_new(output)
+  beside = f'{output}.json'
   if format == 'stablehlo':
-    outputs.check_new(f'{output}.json')
+    outputs.check_new(beside)
   net = trained.load_run(workdir, config)
-  lines = _WRITERS[format](net, output, predict.views_of(config.eval, views))
+  chosen = predict.views_of(config.eval, views)
+  if format == 'onnx' or chosen.crops > 1 and format == 'stablehlo':
+    # A graph has no views so far; crops are cut out of files.
+    chosen = predict.ONE_VIEW
+  if format == 'safetensors':
+    chosen = net.views  # those of the config in the file
+    arrays.write(output, net)
+    lines = [f"read by  googlenet.load('{output}'), or as arrays"]
+  elif format == 'onnx':
+    data = onnx_graph.export(net)
+    with outputs.written_aside(output) as file:
+      file.write(data)
+    lines = [f'run by   onnxruntime 1.17 or newer (opset {onnx_graph.OPSET})']
+    policy = jmp.get_policy(config.train.precision)
+    if np.dtype(policy.compute_dtype) != np.float32:
+      lines.append(
+        'computes in float32, where the run does in '
+        f'{config.train.precision}: logits differ by its rounding'
+      )
+  else:
+    data = stablehlo.export(net, chosen)
+    told = json.dumps(about(net, chosen), indent=2) + '\n'
+    with (
+      outputs.written_aside(beside, 'w') as told_file,
+      outputs.written_aside(output) as file,
+    ):
+      told_file.write(told)
+      file.write(data)
+    lines = [
+      f'run by   JAX {jax.__version__} or newer, on '
+      f'{", ".join(stablehlo.PLATFORMS)}; for an older JAX export with that',
+      f'told in  {beside}',
+    ]
   print(
     f'model    {output}: {format}, {os.path.getsize(output) / 1e6:,.1f} MB, '
     f'{config.model.variant}, {count_parameters(net.params):,} parameters, '
     f'{config.model.num_classes} classes'
   )
   print(f'images   {images_in_words(net)}')
-  print('\n'.join(lines))
+  print('\n'.join([*lines, *_views_in_words(net.views, chosen)]))
   print(f'from     {net.path}: step {net.step:,}')
 
 
-def _write_arrays(
-  net: trained.Trained, output: str, views: predict.Views
+def _views_in_words(
+  evaluated: predict.Views, exported: predict.Views
 ) -> list[str]:
-  del views  # those of the config, which is in the file
-  arrays.write(output, net)
-  lines = [f"read by  googlenet.load('{output}'), or as arrays"]
-  if net.views.count > 1:
-    lines.append(
-      f'views    net.predict(images) averages {net.views.count} of each image '
-      f'({net.views.fields}), as in evaluation; net.predict(images, '
-      'views=False) computes it once'
-    )
-  return lines
-
-
-def _write_onnx(
-  net: trained.Trained, output: str, views: predict.Views
-) -> list[str]:
-  del views  # the graph has none
-  data = onnx_graph.export(net)
-  with outputs.written_aside(output) as file:
-    file.write(data)
-  lines = [f'run by   onnxruntime 1.17 or newer (opset {onnx_graph.OPSET})']
-  policy = jmp.get_policy(net.config.train.precision)
-  if np.dtype(policy.compute_dtype) != np.float32:
-    lines.append(
-      'computes in float32, where the run does in '
-      f'{net.config.train.precision}: logits differ by its rounding'
-    )
-  return lines + _views_left_out(net, predict.ONE_VIEW)
-
-
-def _write_stablehlo(
-  net: trained.Trained, output: str, views: predict.Views
-) -> list[str]:
-  if views.crops > 1:  # they are cut out of files, which a program does not see
-    views = predict.ONE_VIEW
-  data = stablehlo.export(net, views)
-  told = json.dumps(about(net, views), indent=2) + '\n'
-  beside = f'{output}.json'
-  with (
-    outputs.written_aside(beside, 'w') as told_file,
-    outputs.written_aside(output) as file,
-  ):
-    told_file.write(told)
-    file.write(data)
-  lines = [
-    f'run by   JAX {jax.__version__} or newer, on '
-    f'{", ".join(stablehlo.PLATFORMS)}; for an older JAX export with that',
-    f'told in  {beside}',
-  ]
-  if views.count > 1:
-    lines.append(
-      f'views    each image is computed {views.count} times ({views.fields}), '
-      'as in evaluation; --views=false exports a program that computes it once'
-    )
-  return lines + _views_left_out(net, views)
-
-
-_WRITERS = {
-  'safetensors': _write_arrays,
-  'onnx': _write_onnx,
-  'stablehlo': _write_stablehlo,
-}
-
-
-def _views_left_out(net: trained.Trained, views: predict.Views) -> list[str]:
-  """Returns a line where a program predicts less accurately than evaluation."""
-  if views == net.views:
+  """Returns a line where evaluation averages more than one view."""
+  if evaluated.count == 1:
     return []
+  of = f'{evaluated.count} views of each image ({evaluated.fields})'
+  if exported == evaluated:
+    return [
+      f'views    averages {of}, as in evaluation, at as many times the cost'
+    ]
   return [
-    f'views    each image is computed once; the run is evaluated with the mean '
-    f'probabilities of {net.views.count} views ({net.views.fields}), which '
-    f'takes {net.views.count} times as long and is more accurate'
+    f'views    computes each image once; evaluation averages {of}, which is '
+    'more accurate and costs as many times as much'
   ]

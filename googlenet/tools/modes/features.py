@@ -124,29 +124,23 @@ def run(
 def _of_files(
   net: trained.Trained, paths: list[str], names: tuple[str, ...], bar: tqdm
 ) -> Iterator[Part]:
-  read = net.read_batches(paths, warner(bar))
-  padded = predict.padded(read, net.program_size(len(paths)))
-  for part, out in predict.run_batches(net.step_of(names), padded):
-    yield (
-      {'path': np.array(part)},
-      {name: x[: len(part)] for name, x in out.items()},
-    )
+  given = net.read_batches(paths, warner(bar))
+  for part, out in predict.run_batches(net.step_of(names), given):
+    yield {'path': np.array(part)}, out
 
 
 def _of_split(
   net: trained.Trained, dataset: Dataset, names: tuple[str, ...]
 ) -> Iterator[Part]:
   feed = pipeline.make_feed(net.config, dataset)
-  given = (
-    (batch, batch['image'])
-    for batch in batches.eval_batches(feed, net.config.eval.batch_size)
-  )
-  for batch, out in predict.run_batches(net.step_of(names), given):
-    label, mask = (
-      np.asarray(batch[name]).reshape(-1) for name in ('label', 'mask')
-    )
-    is_real = mask > 0
-    yield (
-      {'label': label[is_real]},
-      {name: x[is_real] for name, x in out.items()},
-    )
+
+  def given() -> Iterator[predict.Batch]:
+    for batch in batches.eval_batches(feed, net.config.eval.batch_size):
+      label, mask = (
+        np.asarray(batch[name]).reshape(-1) for name in ('label', 'mask')
+      )
+      is_real = mask > 0
+      yield predict.Batch(label[is_real], batch['image'], is_real)
+
+  for label, out in predict.run_batches(net.step_of(names), given()):
+    yield {'label': label}, out

@@ -66,7 +66,7 @@ def predict_split(
     for batch, found in predict.run_batches(
       step,
       (
-        (batch, batch['image'])
+        predict.Batch(batch, batch['image'])
         for batch in batches.eval_batches(feed, config.eval.batch_size)
       ),
     ):
