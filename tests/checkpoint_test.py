@@ -34,7 +34,7 @@ LIKE = {'params': tree(), 'network_state': {}}
 def save(workdir, step=1, seed=0, keep=1, best_step=None, **more):
   state = {'params': tree(seed), 'network_state': {}, **more}
   checkpoint.folder_of(workdir).mkdir(exist_ok=True)
-  snapshot = checkpoint.Snapshot(step, state, ABOUT, np.arange(6.0)[:, None])
+  snapshot = checkpoint.Snapshot(step, state, ABOUT)
   return checkpoint.save(workdir, snapshot, keep, best_step)
 
 
@@ -62,10 +62,9 @@ def test_round_trip(tmp_path):
   with np.load(path, allow_pickle=False) as file:
     assert 'params/conv_1/conv_7x7/w' in file.files
   like = LIKE | {'network_state': bn}
-  state, about, progress = checkpoint.restore_state(path, like)
+  state, about = checkpoint.restore_state(path, like)
   check_equal(state, {'params': tree(2), 'network_state': bn})
   assert about == ABOUT
-  assert progress.tolist() == [[i] for i in range(6)]
 
 
 def test_a_training_state_of_any_optimizer(tmp_path, config):
@@ -75,9 +74,9 @@ def test_a_training_state_of_any_optimizer(tmp_path, config):
     state = setup.build(config_lib.resolve(config)).state
     host = checkpoint.to_host(state)._replace(step=np.int32(7))
     checkpoint.folder_of(tmp_path).mkdir(exist_ok=True)
-    snapshot = checkpoint.Snapshot(7, host, ABOUT, np.zeros((0, 0)))
+    snapshot = checkpoint.Snapshot(7, host, ABOUT)
     path = checkpoint.save(tmp_path, snapshot)
-    restored, _, _ = checkpoint.restore_state(path, state)
+    restored, _ = checkpoint.restore_state(path, state)
     chex.assert_trees_all_equal_structs(restored, host)
     check_equal(restored, host)
   arrays = sum(leaf.nbytes for leaf in jax.tree.leaves(host))

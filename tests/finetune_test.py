@@ -43,7 +43,7 @@ def make(config, channels=1, seed=0, **model):
 def stored(folder, case, step=5):
   checkpoint.folder_of(folder).mkdir()
   state = {'params': case.params, 'network_state': case.network_state}
-  snapshot = checkpoint.Snapshot(step, state, {}, np.zeros((0, 0)))
+  snapshot = checkpoint.Snapshot(step, state, {})
   checkpoint.save(folder, snapshot)
   return str(folder)
 

@@ -15,8 +15,7 @@ from run_files import files_under, problems
 from googlenet import config as config_lib
 from googlenet.runtime import memory
 from googlenet.tools.benchmark import ours
-from googlenet.train import epochs, loop
-from googlenet.train.profiling import Profiler
+from googlenet.train import hooks, loop, setup
 
 GIB = 2**30
 # Texts of JAX 0.10 to 0.12 and what lies under it; bytes that are asked for.
@@ -178,7 +177,7 @@ def test_an_evaluation_that_is_too_large_is_made_by_the_next_start(
   config.logging.tensorboard = False
   run = config_lib.resolve(config)
   with monkeypatch.context() as patch:
-    patch.setattr(epochs, 'evaluate', raises_full)
+    patch.setattr(hooks, 'evaluate', raises_full)
     with pytest.raises(memory.OutOfMemoryError) as error:
       loop.train_and_evaluate(run, tmp_path / 'run')
   assert str(error.value).endswith(
@@ -201,7 +200,7 @@ def test_statistics_that_are_too_large_name_their_own_field(
 ):
   config.model.normalization = 'batch'
   config.eval.batch_norm_batches = 2
-  monkeypatch.setattr(epochs.running_statistics, 'estimate', raises_full)
+  monkeypatch.setattr(hooks.precise_bn, 'estimate', raises_full)
   with pytest.raises(memory.OutOfMemoryError) as error:
     loop.train_and_evaluate(config_lib.resolve(config), tmp_path / 'run')
   assert '; set config.eval.batch_norm_batches=0; ' in str(error.value)
@@ -211,12 +210,19 @@ def test_statistics_that_are_too_large_name_their_own_field(
 def test_advice_for_a_run_is_what_it_may_change(config, tmp_path, monkeypatch):
   """Not the batch size."""
   config.checkpoint.every_steps = 3
-  original = Profiler.train_step
+  build = setup.build
 
-  def train_step(self, step, *args):
-    return raises_full() if step > 4 else original(self, step, *args)
+  def broken(config):
+    run = build(config)
 
-  monkeypatch.setattr(Profiler, 'train_step', train_step)
+    def train_step(state, *inputs):
+      return (
+        raises_full() if state.step >= 4 else run.train_step(state, *inputs)
+      )
+
+    return run._replace(train_step=train_step)
+
+  monkeypatch.setattr(setup, 'build', broken)
   with pytest.raises(memory.OutOfMemoryError) as error:
     loop.train_and_evaluate(config_lib.resolve(config), tmp_path / 'run')
   assert str(error.value).endswith(

@@ -27,9 +27,21 @@ def test_steps_are_fetched_in_order_and_once(in_flight, expected):
   steps = metrics_lib.StepMetrics(in_flight)
   finished = [steps.push(step, step_metrics(step)) for step in range(1, 7)]
   assert finished == expected
-  assert steps.fetch(4)['loss'] == 4
-  assert [r['loss'] for r in steps.take(6)] == [1, 2, 3, 4, 5, 6]
-  assert steps.take(6) == []
+  assert [r['loss'] for r in steps.fetch(4)] == [1, 2, 3, 4]
+  assert [r['loss'] for r in steps.fetch(6)] == [5, 6]
+  assert steps.fetch(6) == []
+
+
+def test_a_mean_leaves_out_skipped_steps():
+  mean = metrics_lib.Mean()
+  assert mean.steps == 0
+  for loss, rate in ((1.0, 0.1), (float('nan'), 0.2), (4.0, 0.3)):
+    mean.add({'loss': loss, 'accuracy': 0.5, 'learning_rate': rate})
+  assert mean.value() == {'accuracy': 0.5, 'learning_rate': 0.3, 'loss': 2.5}
+  only = metrics_lib.Mean()
+  only.add({'loss': float('nan'), 'accuracy': 0.5, 'learning_rate': 0.2})
+  assert only.value() == {'learning_rate': 0.2}
+  assert only.steps == 1
 
 
 @pytest.mark.parametrize('loss', [float('nan'), float('inf')])
@@ -40,7 +52,7 @@ def test_a_loss_that_is_not_finite_names_its_step(loss):
   with pytest.raises(
     metrics_lib.NonFiniteError, match=f'loss is {loss} at step 3'
   ):
-    steps.take(4)
+    steps.fetch(4)
 
 
 def test_nothing_is_written_before_the_first_record(tmp_path):

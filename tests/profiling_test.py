@@ -217,100 +217,74 @@ def test_a_folder_with_a_profile_holds_a_run(tmp_path):
     check_workdir(tmp_path)
 
 
-class Log(list):
-  """What was called, in order; recorder, screen and metrics in one."""
-
-  def open(self):
-    self.append('open')
-
-  def settle(self, step):
-    self.append(f'settle {step}')
-
-  def leave_out(self, step):
-    self.append(f'leave out {step}')
-
-  def line(self, text):
-    del text
-
-  def block_until_ready(self):
-    self.append('wait')
-
-
 @pytest.fixture
-def log(monkeypatch):
-  log = Log()
+def calls(monkeypatch):
+  """What the profiler of JAX and the hook were asked for, in order."""
+  calls = []
 
   def put(text):
-    return lambda *_, **__: log.append(text)
-
-  @contextlib.contextmanager
-  def annotation(name, step_num):
-    log.append(f'{name} {step_num} {{')
-    yield
-    log.append('}')
+    return lambda *_, **__: calls.append(text)
 
   monkeypatch.setattr(jax.profiler, 'start_trace', put('start'))
   monkeypatch.setattr(jax.profiler, 'stop_trace', put('stop'))
-  monkeypatch.setattr(jax.profiler, 'StepTraceAnnotation', annotation)
-  monkeypatch.setattr(
-    layer_times, 'report', lambda *_: log.append('table') or ''
-  )
-  # What follows is of a GPU, where two steps wait behind the running one.
-  monkeypatch.setattr(profiling, 'steps_in_flight', lambda: 2)
-  return log
+  monkeypatch.setattr(layer_times, 'report', lambda *_: 'table')
+  return calls
 
 
-def make_profiler(config, log, workdir):
+def make_profile(calls, workdir, config):
+  """Returns a hook that traces the steps 3 and 4."""
   config.logging.profile_steps = 2
-
-  def train_step(*_):
-    log.append('step')
-    state = types.SimpleNamespace(params={}, network_state={})
-    return state, {'loss': log}
-
-  return profiling.Profiler(config, None, train_step, 1, workdir, log, log)
-
-
-def test_a_trace_starts_and_ends_between_whole_steps(config, log, tmp_path):
-  profiler = make_profiler(config, log, tmp_path)
-  for step in range(1, 6):
-    profiler.train_step(step, None, None, None)
-  profiler.close()
-  assert log == [
-    *['step', 'step'],
-    *['settle 2', 'open', 'start'],
-    *['train 3 {', 'step', '}', 'leave out 3'],
-    *['train 4 {', 'step', 'wait', '}', 'stop', 'table', 'leave out 4'],
-    'step',
-  ]
+  session = types.SimpleNamespace(
+    run=setup.build(config_lib.resolve(config)),
+    writer=types.SimpleNamespace(open=lambda: calls.append('open')),
+    console=types.SimpleNamespace(line=lambda text: None),
+  )
+  return profiling.Profile(
+    session, workdir, lambda step: calls.append(f'settle {step}')
+  )
 
 
-def test_only_process_0_traces(config, log, tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, 'process_index', lambda: 1)
-  profiler = make_profiler(config, log, tmp_path)
-  for step in range(1, 6):
-    profiler.train_step(step, None, None, None)
-  assert log == 5 * ['step']
+def after_steps(profile, calls, last):
+  state = profile._session.run.state
+  for step in range(1, last + 1):
+    calls.append(step)
+    assert profile(step, state, {}) is state
+
+
+def test_a_trace_starts_and_ends_between_whole_steps(config, calls, tmp_path):
+  profile = make_profile(calls, tmp_path, config)
+  after_steps(profile, calls, 5)
+  profile.close()
+  assert calls == [1, 2, 'settle 2', 'open', 'start', 3, 4, 'stop', 5]
+
+
+def test_only_process_0_traces(config, calls, tmp_path, monkeypatch):
+  with monkeypatch.context() as patch:
+    profile = make_profile(calls, tmp_path, config)
+    patch.setattr(jax, 'process_index', lambda: 1)
+    profile = profiling.Profile(profile._session, tmp_path, calls.append)
+  after_steps(profile, calls, 5)
+  assert calls == [1, 2, 3, 4, 5]
   assert list(tmp_path.iterdir()) == []
 
 
 def test_a_trace_that_cannot_be_written_is_told(
-  config, log, tmp_path, monkeypatch
+  config, calls, tmp_path, monkeypatch
 ):
   def fail():
     raise jax.errors.JaxRuntimeError('no space')
 
   monkeypatch.setattr(jax.profiler, 'stop_trace', fail)
-  profiler = make_profiler(config, log, tmp_path)
-  profiler.train_step(3, None, None, None)
+  profile = make_profile(calls, tmp_path, config)
+  after_steps(profile, calls, 2)
   with pytest.raises(UserError, match='no trace in .*profile: no space'):
-    profiler.close()
+    profile.close()
 
 
 def test_the_first_epoch_has_to_hold_the_trace():
   def check(profile_steps, steps_per_epoch, num_steps):
     durations = config_lib.Durations(steps_per_epoch, 50, num_steps)
-    profiling.check_profile_steps(profile_steps, durations)
+    setup.check_profile_steps(profile_steps, durations)
 
   check(3, 5, 50)
   check(3, 50, 5)

@@ -165,8 +165,8 @@ def test_a_signal_ends_it_and_the_workdir_alone_continues_it(
 
 STOPPER = """
 import sys
-from googlenet.runtime.stopping import Stopper
-with Stopper() as stopper:
+from googlenet.runtime.preemption import PreemptionHandler
+with PreemptionHandler() as stopper:
   if sys.argv[1] == 'can_save':
     stopper.can_save()
   print('ready', flush=True)
@@ -381,10 +381,10 @@ def test_a_folder_that_goes_away_ends_the_run_with_a_line(
   def broken(config):
     run = build(config)
 
-    def train_step(state, batch, seed):
+    def train_step(state, *inputs):
       if int(state.step) == 15:
         shutil.rmtree(tmp_path / 'run/checkpoints')
-      return run.train_step(state, batch, seed)
+      return run.train_step(state, *inputs)
 
     return run._replace(train_step=train_step)
 

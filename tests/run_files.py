@@ -42,9 +42,10 @@ def losses(workdir: pathlib.Path) -> np.ndarray:
 
 
 def all_events(workdir: pathlib.Path) -> list[tuple[int, str, object]]:
-  """Returns (step, name, value) of the event files, in their order.
+  """Returns (step, name, value) of the event files, as TensorBoard reads them.
 
-  The value of an image or a histogram is its protobuf message.
+  Where a run was continued, what earlier files hold of the steps from there on
+  is dropped. The value of an image or a histogram is its protobuf message.
   """
   found = []
   for path in sorted((workdir / 'tensorboard').glob('*tfevents*')):
@@ -52,6 +53,8 @@ def all_events(workdir: pathlib.Path) -> list[tuple[int, str, object]]:
     while data:
       length = int.from_bytes(data[:8], 'little')
       event = event_pb2.Event.FromString(data[12 : 12 + length])
+      if event.session_log.status == event_pb2.SessionLog.START:
+        found = [kept for kept in found if kept[0] < event.step]
       found += [
         (event.step, v.tag, getattr(v, v.WhichOneof('value')))
         for v in event.summary.value

@@ -42,9 +42,7 @@ def save_run(
   about = {'data': {'image_shape': list(stored_shape)}}
   checkpoint.save(
     folder,
-    checkpoint.Snapshot(
-      7, {'params': params, 'network_state': state}, about, np.zeros((0, 0))
-    ),
+    checkpoint.Snapshot(7, {'params': params, 'network_state': state}, about),
   )
   (folder / 'config.json').write_text(config_lib.to_json(config))
   workdir.write_classes(folder, class_names)

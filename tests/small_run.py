@@ -48,6 +48,6 @@ def untrained(
   write_text(workdir / 'config.json', config_lib.to_json(config))
   (workdir / 'checkpoints').mkdir()
   trees = jax.tree.map(np.asarray, trees)
-  snapshot = checkpoint.Snapshot(0, trees, {}, np.zeros((0, 0)))
+  snapshot = checkpoint.Snapshot(0, trees, {})
   checkpoint.save(workdir, snapshot)
   return workdir

@@ -2,9 +2,11 @@
 
 In `<workdir>/checkpoints/step_000000042.npz` each array has its path in the
 state as a name: `params/conv_1/conv_7x7/w`, `opt_state/1/0/trace/...`. Beside
-them stand `step`, `progress` (metrics of the steps since the last record, and
-of the epoch) and `about`, JSON in bytes: the config, what identifies the data,
-and the course of the run so far.
+them stand `step` and `about`, JSON in bytes: the config, what identifies the
+data, and the progress of the run.
+
+By hand, not with orbax: that restores a file with a flipped byte without a
+word.
 
 archive.py is the file, saver.py the thread that writes it, workdir.py the
 folder of a run and its lock.
@@ -26,8 +28,9 @@ from googlenet.io import archive
 from googlenet.io.archive import DamagedError, MismatchError
 
 _SUFFIX = '.npz'
-_ABOUT, _PROGRESS = 'about', 'progress'
-_LIMITS = {_ABOUT: 2**20, _PROGRESS: 2**26}
+_ABOUT, _MAX_ABOUT_BYTES = 'about', 2**20
+# Of version 0.1.0, and of no use any more: metrics of single steps.
+_PROGRESS = 'progress'
 Warn = Callable[[str], None]
 
 
@@ -45,7 +48,6 @@ class Snapshot(NamedTuple):
   step: int
   state: Any  # a TrainState, or a dict of trees: arrays of NumPy
   about: Mapping[str, Any]  # what JSON can hold
-  progress: np.ndarray  # float64 [steps, metrics]
 
 
 def to_host(tree: Any) -> Any:
@@ -100,7 +102,6 @@ def save(
   arrays = {
     'step': np.asarray(snapshot.step, np.int64),
     _ABOUT: np.frombuffer(about, np.uint8),
-    _PROGRESS: np.asarray(snapshot.progress, np.float64),
     **_flatten(_trees(snapshot.state)),
   }
   archive.write(path, arrays)
@@ -112,7 +113,7 @@ def save(
 
 def restore_state(
   path: str | os.PathLike[str], like: Any
-) -> tuple[Any, dict[str, Any], np.ndarray]:
+) -> tuple[Any, dict[str, Any]]:
   """Reads the whole state of a run.
 
   Args:
@@ -120,7 +121,7 @@ def restore_state(
     like: a state of the structure, shapes and dtypes that are expected.
 
   Returns:
-    The state as arrays of NumPy, `about` and `progress`.
+    The state as arrays of NumPy, and `about`.
 
   Raises:
     DamagedError: the file is not whole.
@@ -128,26 +129,27 @@ def restore_state(
   """
   expected = _flatten(_trees(like))
   _, names = archive.read(path, _with_step({}))
-  if not _LIMITS.keys() <= names:
+  if _ABOUT not in names:
     raise UserError(
       f'checkpoint {path} holds parameters alone, of which no run can be '
       f'continued: give a fresh --workdir and --config.finetune.from_workdir='
       f'{pathlib.Path(path).parent.parent}'
     )
-  arrays, names = archive.read(path, _with_step(expected), _LIMITS)
-  for name in sorted(names - {*expected, 'step', *_LIMITS}):
+  arrays, names = archive.read(
+    path, _with_step(expected), {_ABOUT: _MAX_ABOUT_BYTES}
+  )
+  for name in sorted(names - {*expected, 'step', _ABOUT, _PROGRESS}):
     raise MismatchError(path, name, 'an array', 'nothing')
   try:
     about = json.loads(arrays[_ABOUT].tobytes())
-    progress = np.asarray(arrays[_PROGRESS], np.float64)
-    if not isinstance(about, dict) or progress.ndim != 2:
+    if not isinstance(about, dict):
       raise ValueError('it tells nothing of its run')
   except (ValueError, TypeError, RecursionError) as error:
     raise DamagedError(path, str(error)[:100]) from error
   state = _unflatten(_trees(like), arrays)
   if hasattr(like, '_asdict'):
     state = type(like)(step=np.asarray(arrays['step'], np.int32), **state)
-  return state, about, progress
+  return state, about
 
 
 def restore(

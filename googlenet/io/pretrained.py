@@ -216,7 +216,7 @@ def write_run(
     f'{prefix}network_state': network_state,
   }
   checkpoint.folder_of(folder).mkdir(parents=True)
-  snapshot = checkpoint.Snapshot(step, state, about or {}, np.zeros((0, 0)))
+  snapshot = checkpoint.Snapshot(step, state, about or {})
   path = checkpoint.save(folder, snapshot)
   config_path = pathlib.Path(folder) / 'config.json'
   workdir.write_text(config_path, config_lib.to_json(config))

@@ -1,4 +1,4 @@
-"""The files of a run beside its checkpoints, each step in them once.
+"""The files of a run beside its checkpoints.
 
 A workdir is made by the first record, not before: a run that fails on its
 input, or whose loss is never finite, leaves nothing behind.
@@ -26,8 +26,7 @@ from googlenet.io.workdir import (
 
 
 class Writer:
-  """Writes a workdir: config.json, classes.txt, metrics.jsonl, TensorBoard,
-  result.json.
+  """Writes config.json, classes.txt, metrics.jsonl, event files, result.json.
 
   Only process 0 writes; elsewhere every call does nothing.
   """
@@ -41,13 +40,12 @@ class Writer:
   ):
     self._workdir = pathlib.Path(workdir)
     self._config_json, self._class_names = config_json, class_names
-    self._with_tensorboard = tensorboard
-    self._has_summaries = False
     self._is_writer = jax.process_index() == 0
+    self.has_tensorboard = self._is_writer and tensorboard
     self._lock: Lock | None = None
     self._jsonl: BinaryIO | None = None
     self._events: events.EventFile | None = None
-    # Images and histograms from before the workdir was made.
+    # Images from before the workdir was made.
     self._waiting: list[tuple[int, summary_pb2.Summary]] = []
 
   def open(self) -> None:
@@ -64,51 +62,40 @@ class Writer:
     for name in RUN_FILES:
       if name != 'profile' and (self._workdir / name).exists():
         raise UserError(holds_a_run(self._workdir, name))
-    # First: a folder with it holds a run, which can be continued.
-    self._write_texts()
-    (self._workdir / 'checkpoints').mkdir()
-    self._open_files(0)
+    self._open_files(None)
 
-  def resume(self, lock: Lock, num_bytes: int, summary_stop: int) -> None:
+  def resume(self, lock: Lock, num_bytes: int, first_step: int) -> None:
     """Continues the files of a run that was cut off.
 
     Args:
       lock: of the workdir.
       num_bytes: how much of metrics.jsonl is older than the checkpoint; what
-        follows is of steps that are made again.
-      summary_stop: the first step whose images and histograms are made again.
+        follows belongs to steps that are made again.
+      first_step: the first of these.
     """
     self._lock = lock
     path = self._workdir / 'metrics.jsonl'
     if path.exists() and path.stat().st_size > num_bytes:
       os.truncate(path, num_bytes)
-    self._write_texts()
-    (self._workdir / 'checkpoints').mkdir(exist_ok=True)
     (self._workdir / 'result.json').unlink(missing_ok=True)
-    self._open_files(summary_stop)
+    self._open_files(first_step)
 
-  def _write_texts(self) -> None:
+  def _open_files(self, first_step: int | None) -> None:
+    # config.json first: a folder with it holds a run, which can be continued.
     write_text(self._workdir / 'config.json', self._config_json)
     write_classes(self._workdir, self._class_names)
-
-  def _open_files(self, summary_stop: int) -> None:
+    (self._workdir / 'checkpoints').mkdir(exist_ok=True)
     path = self._workdir / 'metrics.jsonl'
     self._jsonl = open(path, 'ab', buffering=0)  # noqa: SIM115
-    if self._with_tensorboard:
-      self._events = events.rewrite(
-        self._workdir / 'tensorboard', read_records(path), summary_stop
-      )
+    if self.has_tensorboard:
+      folder = self._workdir / 'tensorboard'
+      self._events = events.EventFile(folder, first_step)
     waiting, self._waiting = self._waiting, []
     for step, summary in waiting:
       self.write_summary(step, summary)
 
-  @property
-  def has_tensorboard(self) -> bool:
-    """Whether this process writes event files."""
-    return self._is_writer and self._with_tensorboard
-
   def write_summary(self, step: int, summary: summary_pb2.Summary) -> None:
-    """Adds images or histograms to TensorBoard, after all records up to a step.
+    """Adds images or histograms to TensorBoard.
 
     They do not make the workdir: before the first record they wait for it.
     """
@@ -116,9 +103,8 @@ class Writer:
       return
     if self._events is None:
       self._waiting.append((step, summary))
-      return
-    self._events.write_summary(step, summary)
-    self._has_summaries = True
+    else:
+      self._events.write_summary(step, summary)
 
   def write(self, step: int, epoch: float, scalars: dict[str, float]) -> None:
     """Appends one line to metrics.jsonl, and the scalars to TensorBoard.
@@ -137,17 +123,12 @@ class Writer:
     if self._events is not None:
       self._events.write(step, scalars)
 
-  def size(self) -> int:
-    """Returns the bytes of metrics.jsonl, all of them on the disk.
-
-    So are images and histograms then; scalars of TensorBoard are made anew from
-    it.
-    """
+  def synced_bytes(self) -> int:
+    """Waits until all files are on the disk; returns those of metrics.jsonl."""
     if self._jsonl is None:
       return 0
-    if self._has_summaries:
+    if self._events is not None:
       self._events.sync()
-      self._has_summaries = False
     os.fsync(self._jsonl.fileno())
     return self._jsonl.tell()
 
@@ -158,17 +139,16 @@ class Writer:
       write_text(self._workdir / 'result.json', text)
 
   def close(self) -> None:
-    """Closes the files."""
-    if self._jsonl is not None:
-      self._jsonl.close()
-    if self._events is not None:
-      self._events.close()
+    """Closes the files and gives the workdir back."""
+    for owned in (self._jsonl, self._events):
+      if owned is not None:
+        owned.close()
     if self._lock is not None:
       self._lock.release()
 
 
 def read_records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """Yields the records of a metrics.jsonl, but for lines that are none."""
+  """Yields the records of a metrics.jsonl; lines that are none are left out."""
   if not path.exists():
     return
   with open(path, encoding='utf-8', errors='replace') as file:

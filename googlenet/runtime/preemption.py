@@ -26,7 +26,7 @@ class Stopped(UserError):
   exit_code = EXIT_CONTINUE
 
 
-class Stopper:
+class PreemptionHandler:
   """Listens to SIGTERM and SIGINT while it is used as a context.
 
   The first signal asks the run to end; a second SIGINT ends the process at
@@ -41,7 +41,7 @@ class Stopper:
     self._wakeup_before = -1
     self._agreement = Agreement() if jax.process_count() > 1 else None
 
-  def __enter__(self) -> 'Stopper':
+  def __enter__(self) -> 'PreemptionHandler':
     # Only the main thread may; a run in another one is ended by its owner.
     if threading.current_thread() is not threading.main_thread():
       return self
@@ -89,6 +89,11 @@ class Stopper:
   def can_save(self) -> None:
     """Says that there is, from now on, something to save before the end."""
     self._can_save = True
+
+  @property
+  def reason(self) -> str:
+    """What asks for the end, in words."""
+    return self.signal_name or 'a signal to another process'
 
   def poll(self) -> bool:
     """Returns whether to end the run now.

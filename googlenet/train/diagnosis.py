@@ -7,11 +7,13 @@ import jmp
 import numpy as np
 
 from googlenet.data.batches import TrainIndices
+from googlenet.io.metrics import NonFiniteError
 from googlenet.model import variants
 from googlenet.model.rows import Dense
 from googlenet.runtime.parallel import PMAP_AXIS
 from googlenet.train import loss as loss_lib
 from googlenet.train import step as step_lib
+from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
 
@@ -41,6 +43,25 @@ def _bad_layers(tree: Any) -> set[str]:
     for leaf in leaves.values()
     if not _is_finite(leaf)
   }
+
+
+def located(
+  error: NonFiniteError, run: Run, state: TrainState
+) -> NonFiniteError:
+  """Returns an error of training that names the first bad layer, if any is."""
+  try:
+    where = find(
+      run,
+      state,
+      error.step,
+      run.indices(error.step - 1, error.step),
+      run.image_size(error.step),
+    )
+  except jax.errors.JaxRuntimeError:  # it takes more memory than a step
+    where = ''
+  if not where:
+    return error
+  return NonFiniteError(error.step, error.name, error.value, f' ({where})')
 
 
 def find(

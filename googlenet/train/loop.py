@@ -1,24 +1,32 @@
 """Training and evaluation: the outline of a run."""
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import jax
 import ml_collections
+import numpy as np
 
 from googlenet import config as config_lib
-from googlenet.data import pipeline
-from googlenet.io import metrics as metrics_lib
+from googlenet.io.console import Console
+from googlenet.io.metrics import NonFiniteError, divergence_recorded
 from googlenet.io.saver import Saver, WriteError
 from googlenet.io.writer import Writer
 from googlenet.model.initialization import count_parameters
-from googlenet.runtime import compilation, memory, preemption
+from googlenet.runtime import compilation, memory
+from googlenet.runtime.parallel import replicated, steps_in_flight
+from googlenet.runtime.preemption import PreemptionHandler
 from googlenet.runtime.terminal import warn
-from googlenet.train import messages, resume, setup
-from googlenet.train.epochs import Training
-from googlenet.train.profiling import Profiler
-from googlenet.train.recorder import Recorder
+from googlenet.train import diagnosis, messages, resume, setup
+from googlenet.train.hooks import Evaluate, Log, Save
+from googlenet.train.profiling import Profile
+from googlenet.train.progress import Hook, Progress, Session, Stopwatch
+from googlenet.train.state import TrainState
+from googlenet.train.summaries import Show
 
 Config = ml_collections.FrozenConfigDict
 
@@ -45,112 +53,145 @@ def train_and_evaluate(
   Raises:
     UserError: bad input (nothing was written), or a loss that is not finite.
     Stopped: a signal asked for the end; the run can be continued.
-    WriteError: what it makes cannot be written; it can be continued.
+    WriteError: an output cannot be written; the run can be continued.
     OutOfMemoryError: a device has not the memory for it.
   """
   started = time.time() if started is None else started
-  with preemption.Stopper() as stopper:
+  with contextlib.ExitStack() as stack:
+    preemption = stack.enter_context(PreemptionHandler())
     found = resume.look(workdir, config, allow_config_change)
+    if found.lock is not None:
+      stack.callback(found.lock.release)
     if found.result is not None:
-      if found.lock is not None:
-        found.lock.release()
+      if jax.process_index() == 0:
         print(messages.finished(found.result, workdir), flush=True)
       return found.result
+    stack.enter_context(compilation.told_on(sys.stdout))
+    stack.enter_context(_memory_errors_explained(workdir))
+    run = setup.build(config)
+    session, start = _open(run, workdir, found, preemption, started, stack)
+    stack.enter_context(divergence_recorded(workdir))
+    log = Log(session)
+    profile = Profile(session, workdir, log.settle)
+    evaluate = Evaluate(session, log.flush)
+    show, save = Show(session), Save(session, log.flush)
+    hooks: list[Hook] = [log, profile, evaluate, show, save]
+    stack.callback(profile.close)
+
+    state, seed = start.state, replicated(np.uint32(config.seed))
+    waits = not steps_in_flight()
+    if start.step == 0:
+      show.inputs(0)
     try:
-      with (
-        compilation.told_on(sys.stdout),
-        memory.explained('training'),
-        metrics_lib.divergence_recorded(workdir),
-      ):
-        return _train(config, workdir, started, found, stopper)
-    except memory.OutOfMemoryError as error:
-      if not os.path.exists(os.path.join(workdir, 'config.json')):
-        raise
-      what = 'continued training' if error.what == 'training' else error.what
-      raise memory.OutOfMemoryError(
-        error.facts,
-        what,
-        f'; with --allow_config_change the run in {workdir} goes on',
-      ) from error
-    finally:
-      if found.lock is not None:
-        found.lock.release()
+      if session.progress.is_epoch_pending:
+        for hook in hooks:
+          state = hook(start.step, state, None)
+      for step, batch in run.batches(start.step):
+        with jax.profiler.StepTraceAnnotation('train', step_num=step):
+          size = run.image_size(step)
+          state, metrics = run.train_step(state, batch, seed, size)
+          if waits:
+            jax.block_until_ready(metrics)
+        preemption.can_save()
+        for hook in hooks:
+          state = hook(step, state, metrics)
+    except NonFiniteError as error:
+      raise diagnosis.located(error, run, state) from error
+    except memory.OutOfMemoryError:
+      if session.progress.is_epoch_pending:  # the next start evaluates it
+        save.save(step, state)
+        session.saver.finish()
+      raise
+    session.saver.finish()
+    return _finish(session, state, workdir)
 
 
-def _train(
-  config: Config,
+def _open(
+  run: setup.Run,
   workdir: str | os.PathLike[str],
-  started: float,
   found: resume.Found,
-  stopper: preemption.Stopper,
-) -> dict[str, Any]:
-  run = _told(setup.build(config))
+  preemption: PreemptionHandler,
+  started: float,
+  stack: contextlib.ExitStack,
+) -> tuple[Session, resume.Start]:
+  """Returns what hooks share, and where training begins; `stack` closes it."""
+  config = run.config
   writer = Writer(
     workdir,
     config_lib.to_json(config),
     run.train.dataset.class_names,
     config.logging.tensorboard,
   )
-  screen = metrics_lib.Screen(sys.stdout, run.durations.num_steps)
-  start = resume.first_start(run.state)
-  if found.is_run:
-    start = resume.restore(
-      workdir, config, resume.describe_data(run.train.dataset), run.state, warn
-    )
-    run = run._replace(state=start.state)
-  for line in messages.describe(run, workdir):
-    screen.line(line)
-  recorder = Recorder(config, run.durations, writer, screen, started)
-  if start.about is not None:
-    recorder.restore(start.step, start.about['course'], start.progress)
-  profiler = Profiler(
-    config,
-    run.network,
-    run.train_step,
-    pipeline.image_shape(config, run.train.dataset)[-1],
-    workdir,
-    recorder,
-    screen,
-  )
   saver = Saver(workdir, config.checkpoint.keep, warn)
-  training = Training(run, writer, recorder, profiler, saver, stopper)
+  console = Console(sys.stdout, run.durations.num_steps)
+  start = resume.Start(0, run.state, Progress())
+  if found.is_run:
+    data = resume.describe_data(run.train.dataset)
+    start = resume.restore(workdir, config, data, run.state, warn)
+  for line in messages.describe(run, workdir):
+    console.line(line)
+  stack.enter_context(_write_errors_explained(workdir))
+  stack.callback(writer.close)
+  stack.callback(saver.poll, wait=True)
+  stack.callback(console.close)
+  if found.is_run:
+    console.line(messages.resumed(start))
+  if found.lock is not None:
+    writer.resume(found.lock, start.metrics_bytes, start.step + 1)
+  session = Session(
+    run,
+    start.progress,
+    writer,
+    saver,
+    console,
+    preemption,
+    Stopwatch(start.step),
+    start.step + 1,
+    started,
+  )
+  return session, start
+
+
+def _finish(
+  session: Session, state: TrainState, workdir: str | os.PathLike[str]
+) -> dict[str, Any]:
+  """Writes result.json, shows it and returns it."""
+  run = session.run
+  result = {
+    **session.progress.result(run, session.started),
+    'parameters': count_parameters(state.params),
+    'kernels': run.network.kernels.name,
+  }
+  session.writer.write_result(result)
+  for line in messages.describe_result(result, workdir):
+    session.console.line(line)
+  return result
+
+
+@contextlib.contextmanager
+def _memory_errors_explained(workdir: str | os.PathLike[str]) -> Iterator[None]:
+  """Tells what to change where memory runs out, and how the run goes on."""
   try:
-    if found.is_run:
-      screen.line(messages.resumed(start))
-      if found.lock is not None:
-        writer.resume(found.lock, start.metrics_bytes, start.summary_stop)
-    state = training.train(start)
-    result = {
-      **recorder.result(run.durations.num_steps),
-      **training.best_result(),
-      'parameters': count_parameters(state.params),
-      'kernels': run.network.kernels.name,
-    }
-    writer.write_result(result)
+    with memory.explained('training'):
+      yield
+  except memory.OutOfMemoryError as error:
+    if not os.path.exists(os.path.join(workdir, 'config.json')):
+      raise
+    what = 'continued training' if error.what == 'training' else error.what
+    raise memory.OutOfMemoryError(
+      error.facts,
+      what,
+      f'; with --allow_config_change the run in {workdir} goes on',
+    ) from error
+
+
+@contextlib.contextmanager
+def _write_errors_explained(workdir: str | os.PathLike[str]) -> Iterator[None]:
+  """Tells how a run goes on whose files cannot be written."""
+  try:
+    yield
   except OSError as error:
     raise WriteError(
       f'{" ".join(str(error).split())}: training stopped; the same command '
       f'with --workdir={workdir} goes on from the last checkpoint'
     ) from error
-  finally:
-    profiler.close()
-    screen.close()
-    saver.poll(wait=True)
-    writer.close()
-  for line in messages.describe_result(result, workdir):
-    screen.line(line)
-  return result
-
-
-def _told(run: setup.Run) -> setup.Run:
-  """Returns a run that tells when its training and evaluation are compiled."""
-
-  def training_step(state: Any, batch: Any, seed: Any, size: int = 0) -> str:
-    del state, batch, seed
-    return 'training step' + (f' for {size} pixels' if size else '')
-
-  options = run.network.kernels.compiler_options
-  return run._replace(
-    train_step=compilation.told(training_step, options, run.train_step),
-    eval_step=compilation.told('evaluation step', options, run.eval_step),
-  )

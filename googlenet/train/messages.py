@@ -1,5 +1,6 @@
-"""What a run says on the screen before its first step and after its last."""
+"""The lines of a run on the console: what it works on, what came of it."""
 
+import math
 import os
 from typing import Any
 
@@ -8,11 +9,13 @@ import jax
 from googlenet.input.preprocess import num_channels
 from googlenet.model.initialization import count_parameters
 from googlenet.runtime import backend
+from googlenet.train.progress import Progress
 from googlenet.train.resume import Start
+from googlenet.train.setup import Run
 
 
-def describe(run: Any, workdir: str | os.PathLike[str]) -> list[str]:
-  """Returns the lines that say what an `assembly.Run` works on."""
+def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
+  """Returns the lines that say what a run works on."""
   config, durations = run.config, run.durations
   train, evaluation = run.train.dataset, run.evaluation.dataset
   shape = 'x'.join(str(side) for side in train.image_shape)
@@ -46,9 +49,27 @@ def describe(run: Any, workdir: str | os.PathLike[str]) -> list[str]:
   ]
 
 
+def epoch_ended(
+  run: Run, step: int, progress: Progress, is_evaluated: bool, seconds: float
+) -> str:
+  """Returns the line of an epoch that took some seconds."""
+  train = progress.train
+  text = (
+    f'epoch {run.epoch(step):.3g}/{run.config.train.epochs}  '
+    f'train loss {train.get("loss", math.nan):.4f} '
+    f'accuracy {train.get("accuracy", math.nan):.4f}'
+  )
+  if is_evaluated:
+    text += (
+      f'  eval loss {progress.evaluated["loss"]:.4f} '
+      f'accuracy {progress.evaluated["accuracy"]:.4f}'
+    )
+  return f'{text}  {seconds:.0f} s'
+
+
 def resumed(start: Start) -> str:
   """Returns the line that says where a run goes on."""
-  if start.about is None:
+  if not start.path:
     return (
       'resumed  from the beginning: the run was cut off before it was saved'
     )

@@ -3,13 +3,13 @@
 Process 0 alone looks at the workdir; the others are told what it found.
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
-import numpy as np
 
 from googlenet import config as config_lib
 from googlenet.data.sources import Dataset
@@ -25,6 +25,7 @@ from googlenet.io.workdir import (
 )
 from googlenet.runtime.distributed import broadcast, on_process_0
 from googlenet.runtime.parallel import replicated
+from googlenet.train.progress import Progress
 from googlenet.train.state import TrainState
 
 # What a run has begun with, in parameters or in the order of its data.
@@ -76,34 +77,16 @@ class Start(NamedTuple):
   Attributes:
     step: steps made.
     state: of training, on every local device.
-    about: what the checkpoint tells beside arrays; None without one.
-    progress: metrics of the steps of this epoch, float64 [steps, metrics].
+    progress: the course of the run so far.
+    metrics_bytes: how much of metrics.jsonl is older than this.
     path: of the checkpoint, as it is shown; '' without one.
   """
 
   step: int
   state: TrainState
-  about: dict[str, Any] | None
-  progress: np.ndarray
-  path: str
-
-  @property
-  def metrics_bytes(self) -> int:
-    """How much of metrics.jsonl is older than this."""
-    return 0 if self.about is None else self.about['metrics_bytes']
-
-  @property
-  def summary_stop(self) -> int:
-    """The first step whose images and histograms are made again."""
-    if self.about is None:
-      return 0
-    # Those of the end of an epoch follow its evaluation.
-    return self.step + (0 if self.about['is_epoch_pending'] else 1)
-
-
-def first_start(state: TrainState) -> Start:
-  """Returns the beginning of a run."""
-  return Start(0, state, None, np.zeros((0, 0)), '')
+  progress: Progress
+  metrics_bytes: int = 0
+  path: str = ''
 
 
 def look(
@@ -251,33 +234,28 @@ def restore(
     UserError: there are checkpoints, but none is whole and of this network;
       nothing was changed.
   """
-  contents = []
+  restored = []
 
   def read(path: pathlib.Path) -> Any:
-    restored, about, progress = checkpoint.restore_state(path, state)
-    check_about(path, about, progress, config, data)
-    return restored, about, progress
+    read_state, about = checkpoint.restore_state(path, state)
+    progress = check_about(path, about, config, data)
+    return read_state, progress, about['metrics_bytes']
 
-  def at_process_0() -> tuple[str, Any, list[int]]:
+  def at_process_0() -> tuple[str, Any, int]:
     if not checkpoint.paths(workdir):
-      return '', None, [0, 0]
+      return '', dataclasses.asdict(Progress()), 0
     path, found = checkpoint.newest_whole(workdir, read, warn)
-    contents.append(found)
     set_aside(workdir, path)
-    _, about, progress = found
-    return str(path), about, list(progress.shape)
+    restored.append(found[0])
+    return str(path), dataclasses.asdict(found[1]), found[2]
 
-  path, about, shape = on_process_0(at_process_0)
-  if about is None:
-    return first_start(state)
-  restored, progress = state, np.zeros(shape)
-  if contents:
-    restored, _, progress = contents[0]
-  # As bytes: without x64 JAX would round float64 on its way.
-  raw = broadcast(np.frombuffer(progress.tobytes(), np.uint8))
-  progress = np.frombuffer(raw.tobytes(), np.float64).reshape(shape)
-  restored = broadcast(checkpoint.to_host(restored))
-  return Start(int(restored.step), replicated(restored), about, progress, path)
+  path, values, metrics_bytes = on_process_0(at_process_0)
+  progress = Progress.from_json(values)
+  if not path:
+    return Start(0, state, progress)
+  state = broadcast(checkpoint.to_host(restored[0] if restored else state))
+  step = int(state.step)
+  return Start(step, replicated(state), progress, metrics_bytes, path)
 
 
 def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:
@@ -292,25 +270,18 @@ def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:
 def check_about(
   path: pathlib.Path,
   about: dict[str, Any],
-  progress: np.ndarray,
   config: Any,
   data: dict[str, Any],
-) -> None:
-  """Checks that a checkpoint is of this run.
+) -> Progress:
+  """Checks that a checkpoint is of this run; returns the run's progress.
 
   Raises:
-    DamagedError: it does not say so.
-    UserError: it is of another one.
+    DamagedError: the file does not say which run it is of.
+    UserError: it is of another run.
   """
   try:
-    course, best = about['course'], about['best']
-    is_whole = (
-      len(course['metrics']) == progress.shape[1]
-      and 0 <= course['recorded'] <= len(progress)
-      and about['metrics_bytes'] >= 0
-      and isinstance(about['is_epoch_pending'], bool)
-      and (best is None or best['step'] >= 0)
-    )
+    progress = _progress_of(about)
+    is_whole = about['metrics_bytes'] >= 0
     changes = differences(about['config'], config)
     theirs = about['data']
   except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -330,3 +301,24 @@ def check_about(
         f'checkpoint {path} is of a run on other data: {key} was '
         f'{theirs.get(key)!r} and is {value!r}'
       )
+  return progress
+
+
+def _progress_of(about: dict[str, Any]) -> Progress:
+  """Reads the progress that a checkpoint tells of.
+
+  Version 0.1.0 called it `course`, and kept the metrics of single steps: those
+  since the last record are left out of the log.
+
+  Raises:
+    KeyError, TypeError, AttributeError: it tells something else.
+  """
+  if 'course' not in about:
+    return Progress.from_json(about['progress'])
+  kept = ('train', 'evaluated', 'first_step_seconds', 'seconds')
+  kept += ('timed_steps', 'timed_seconds')
+  return Progress(
+    best=about['best'],
+    is_epoch_pending=about['is_epoch_pending'],
+    **{name: about['course'][name] for name in kept},
+  )

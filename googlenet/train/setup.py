@@ -4,6 +4,7 @@ Everything that can be wrong with the input is found here, before anything is
 compiled or written.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,16 +19,37 @@ from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, init_from_numpy
 from googlenet.optimizer import groups
 from googlenet.optimizer.lookahead import with_lookahead
+from googlenet.runtime import compilation
 from googlenet.train import finetune, precise_bn
 from googlenet.train import step as step_lib
-from googlenet.train.profiling import check_profile_steps
 from googlenet.train.state import TrainState, make_train_state
 
 Config = ml_collections.FrozenConfigDict
 
 
+# Of a trace: the first step waits for the compiler, the second touches fresh
+# memory.
+_WARM_UP_STEPS = 2
+
+
 class Run(NamedTuple):
-  """The parts of a training run, made from the config."""
+  """A training run, made from its config.
+
+  Steps are counted from 1, so that `step` is also how many were made.
+
+  Attributes:
+    config: resolved.
+    durations: its numbers of steps.
+    train: batches of `data.train_split`.
+    evaluation: batches of `data.eval_split`.
+    network: of `config.model`.
+    state: before the first step, on every local device.
+    train_step: (state, batch, seed, image_size=None) -> (state, metrics).
+    eval_step: (params, network_state, batch) -> sums of scores.
+    statistics_step: of precise BN; None: running statistics are used.
+    statistics: what it takes them from.
+    lines: for the console, of where the parameters come from.
+  """
 
   config: Config
   durations: config_lib.Durations
@@ -37,10 +59,77 @@ class Run(NamedTuple):
   state: TrainState
   train_step: Any
   eval_step: Any
-  # Batch norm estimated anew, and on what; None: it is evaluated as it ran.
   statistics_step: Any = None
   statistics: batches.Feed | None = None
-  lines: tuple[str, ...] = ()  # to tell of where it starts from
+  lines: tuple[str, ...] = ()
+
+  def indices(self, start: int, stop: int) -> batches.TrainIndices:
+    """Returns which images the steps `start` + 1 to `stop` are given."""
+    return batches.TrainIndices(
+      self.config.seed,
+      self.train.dataset.num_examples,
+      self.config.train.batch_size,
+      start,
+      stop,
+    )
+
+  def batches(self, start: int) -> Iterator[tuple[int, batches.Batch]]:
+    """Yields (step, batch) from step `start` + 1 to the last."""
+    indices = self.indices(start, self.durations.num_steps)
+    return enumerate(self.train.batches(indices), start=start + 1)
+
+  def image_size(self, step: int) -> int | None:
+    """Returns what takes the place of `data.image_size` in a step, or None."""
+    sizes = image_sizes.parse_sizes(self.config.train.image_sizes)
+    return image_sizes.size_at(sizes, step, self.durations.total_steps)
+
+  @property
+  def traced_steps(self) -> range:
+    """The steps of which `logging.profile_steps` makes a trace."""
+    first = _WARM_UP_STEPS + 1
+    return range(first, first + self.config.logging.profile_steps)
+
+  def epoch(self, step: int) -> float:
+    """Returns the epochs made after a step, with a fraction."""
+    return step / self.durations.steps_per_epoch
+
+  def is_epoch_end(self, step: int) -> bool:
+    """Returns whether an epoch, or the run, ends with a step."""
+    is_last = step == self.durations.num_steps
+    return is_last or step % self.durations.steps_per_epoch == 0
+
+  def ends_epochs(self, step: int, every: int) -> bool:
+    """Returns whether the end of an epoch is the last of `every` epochs.
+
+    Args:
+      step: the last of an epoch, or of the run, which is the end of any number.
+      every: epochs; 0: never.
+    """
+    if not every:
+      return False
+    is_last = step == self.durations.num_steps
+    return is_last or step // self.durations.steps_per_epoch % every == 0
+
+
+def check_profile_steps(
+  profile_steps: int, durations: config_lib.Durations
+) -> None:
+  """Checks that the first epoch of a run has the steps to trace.
+
+  Later epochs are out of reach: evaluation and saving would be in the trace.
+
+  Raises:
+    UserError: the first epoch is too short.
+  """
+  steps = min(durations.steps_per_epoch, durations.num_steps)
+  if profile_steps and profile_steps + _WARM_UP_STEPS > steps:
+    most = max(steps - _WARM_UP_STEPS, 0)
+    raise UserError(
+      f'config.logging.profile_steps={profile_steps} follow on '
+      f'{_WARM_UP_STEPS} steps of warm-up, but the first epoch of this run '
+      f'has {steps} steps: choose '
+      + (f'at most {most}' if most else '0, or a longer run')
+    )
 
 
 def check_image_sizes(
@@ -109,6 +198,7 @@ def build(config: Config) -> Run:
     config.optimizer.lookahead_period,
     config.optimizer.lookahead_rate,
   )
+  options = network.kernels.compiler_options
   return Run(
     config,
     durations,
@@ -116,8 +206,20 @@ def build(config: Config) -> Run:
     eval_feed,
     network,
     make_train_state(params, network_state, optimizer, config.train),
-    step_lib.make_train_step(network, optimizer, schedule, config),
-    step_lib.make_eval_step(network, config),
+    compilation.told(
+      _training_step,
+      options,
+      step_lib.make_train_step(network, optimizer, schedule, config),
+    ),
+    compilation.told(
+      'evaluation step', options, step_lib.make_eval_step(network, config)
+    ),
     *precise_bn.make_statistics(config, train_feed),
     lines,
   )
+
+
+def _training_step(state: Any, batch: Any, seed: Any, size: Any = None) -> str:
+  """Names the program of a training step, for the line while it compiles."""
+  del state, batch, seed
+  return 'training step' + (f' for {size} pixels' if size else '')

@@ -1,7 +1,6 @@
 """What TensorBoard shows beside scalars: images of inputs, histograms.
 
-Both follow from the state and the step number alone, so a run that was cut off
-shows the same as one that was not.
+Both follow from the state and the step number alone.
 """
 
 import functools
@@ -16,7 +15,9 @@ from tensorboardX import summary
 from tensorboardX.proto import summary_pb2
 
 from googlenet.data import batches, sources
+from googlenet.io import checkpoint
 from googlenet.train.loss import make_inputs
+from googlenet.train.progress import Metrics, Session
 from googlenet.train.state import TrainState
 from googlenet.train.step import drawn
 
@@ -127,3 +128,37 @@ def histograms(state: TrainState) -> summary_pb2.Summary:
       if finite.size:
         values += summary.histogram(tag, finite, _NUM_BINS).value
   return summary_pb2.Summary(value=values)
+
+
+class Show:
+  """A hook that writes images of inputs and histograms for TensorBoard."""
+
+  def __init__(self, session: Session):
+    self._session, config = session, session.run.config
+    self._show_inputs = None
+    if config.logging.images and session.writer.has_tensorboard:
+      self._show_inputs = make_show_inputs(config, session.run.train.dataset)
+
+  def __call__(
+    self, step: int, state: TrainState, metrics: Metrics
+  ) -> TrainState:
+    """Writes what is due at the end of an epoch."""
+    del metrics
+    session, run = self._session, self._session.run
+    if not run.is_epoch_end(step) or session.progress.is_epoch_pending:
+      return state
+    with session.stopwatch.paused():
+      self.inputs(step)
+      is_due = run.ends_epochs(step, run.config.logging.histograms)
+      if is_due and session.writer.has_tensorboard:
+        shown = histograms(checkpoint.to_host(state))
+        session.writer.write_summary(step, shown)
+    return state
+
+  def inputs(self, step: int) -> None:
+    """Shows the images that the step after this one is given."""
+    run = self._session.run
+    if self._show_inputs and step < run.durations.num_steps:
+      (batch,) = run.indices(step, step + 1)
+      shown = self._show_inputs(batch, step, run.image_size(step + 1))
+      self._session.writer.write_summary(step, shown)
