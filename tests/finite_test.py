@@ -155,18 +155,18 @@ def broken_at(monkeypatch, steps):
   def broken(config):
     run = build(config)
 
-    def train_step(state, batch, seed):
+    def train_step(state, batch, seed, *image_size):
       if int(state.step) + 1 in steps:
         scale = np.float32(np.inf)
         state = state._replace(
           guard=state.guard._replace(loss_scale=replicated(scale))
         )
-        state, metrics = run.train_step(state, batch, seed)
+        state, metrics = run.train_step(state, batch, seed, *image_size)
         scale = replicated(np.float32(1))
         return state._replace(
           guard=state.guard._replace(loss_scale=scale)
         ), metrics
-      return run.train_step(state, batch, seed)
+      return run.train_step(state, batch, seed, *image_size)
 
     return run._replace(train_step=train_step)
 
