@@ -16,6 +16,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.io import checkpoint
+from googlenet.io.metrics import DIVERGED
 from googlenet.io.writer import read_records
 from googlenet.train.resume import MAY_CHANGE, differences
 
@@ -43,6 +44,7 @@ class RunFiles(NamedTuple):
     records: of metrics.jsonl, in the order of steps; none for imported weights.
     result: of result.json; empty for a run that is not finished.
     steps: of its checkpoints, rising.
+    divergence: what was not finite, and since which step; '' if all was.
   """
 
   workdir: str
@@ -50,12 +52,15 @@ class RunFiles(NamedTuple):
   records: tuple[dict[str, Any], ...]
   result: dict[str, Any]
   steps: tuple[int, ...]
+  divergence: str = ''
 
   @property
   def state(self) -> str:
     """How far the run is, in words."""
     if self.result:
       return f'finished after {self.result.get("step", 0):,} steps'
+    if self.divergence:
+      return f'diverged: {self.divergence}'
     if self.records:
       last = self.records[-1]['step']
       return f'not finished: going on or cut off, last record of step {last:,}'
@@ -94,10 +99,6 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
   records = sorted(
     read_records(folder / 'metrics.jsonl'), key=lambda record: record['step']
   )
-  try:
-    result = json.loads((folder / 'result.json').read_text(encoding='utf-8'))
-  except (OSError, ValueError, RecursionError):
-    result = {}
   steps = sorted(
     int(path.stem.removeprefix('step_')) for path in checkpoint.paths(folder)
   )
@@ -105,9 +106,19 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
     workdir,
     config,
     tuple(records),
-    result if isinstance(result, dict) else {},
+    _read_object(folder / 'result.json'),
     tuple(steps),
+    _read_object(folder / DIVERGED).get('error', ''),
   )
+
+
+def _read_object(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what a file of JSON holds; {} if it is missing or damaged."""
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError, RecursionError):
+    return {}
+  return found if isinstance(found, dict) else {}
 
 
 def recipe_changes(base: Config, config: Config) -> str:

@@ -362,6 +362,9 @@ def test_a_curve_skips_what_is_no_number(tmp_path):
   assert found.curve('train/loss') == ([1, 4], [2, 1.5])
   assert found.result == {}
   assert found.steps == (0,)
+  assert 'not finished' in found.state
+  (workdir / 'diverged.json').write_text('{"error": "train/loss is nan"}')
+  assert runs.read(str(workdir)).state == 'diverged: train/loss is nan'
 
 
 @pytest.fixture(scope='module')
