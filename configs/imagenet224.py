@@ -2,17 +2,17 @@
 
   python launch.py --config=configs/imagenet224.py
 
-The data is prepared once: docs/imagenet.md. The recipe is that of
-bvlc_googlenet's quick_solver (batch 32, rate 0.01 falling as the square root of
-what is left of 60 epochs, no clipping), which reached 68.7 % top-1 and 88.9 %
-top-5 with one centre crop. Not scaled to larger batches: nobody has shown that
-this network, without normalisation, survives it. Ours: random areas and shapes
-as in the paper (Caffe cut 224 from 256), and a warm-up of 1,000 steps, since
-heads have been seen to stay at a loss of 6.9 without. Biases learn at the rate
-of the weights (Caffe: twice that), classifiers begin with normal weights of the
-variance that Caffe's uniform ones have.
+docs/imagenet.md says how to prepare the data. The recipe is that of
+bvlc_googlenet's quick_solver (batch 32, rate 0.01 times the square root of the
+remaining fraction of 60 epochs, no clipping), which reached 68.7 % top-1 and
+88.9 % top-5 with one centre crop. It is not scaled to larger batches: nobody
+has shown that this network, without batch norm, survives that. Differences:
+crops of random area and shape as in the paper (Caffe cut 224 from 256); 1,000
+steps of warm-up, since without it auxiliary heads were seen to stay at a loss
+of 6.9; biases learn at the rate of the weights (Caffe: twice that); classifiers
+start from normal weights with the variance of Caffe's uniform ones.
 Cost: 2,402,160 steps, 76.9 million images; 21 hours at 1,000 images/s
-(--mode=benchmark). Not run by us: there is no ImageNet here.
+(--mode=benchmark). We have not run it, for lack of the data.
 """
 
 import ml_collections
@@ -21,7 +21,7 @@ from configs import fmnist96
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Returns the default configuration with other fields."""
+  """Returns the default configuration with some fields changed."""
   config = fmnist96.get_config().unlock()
   config.model.variant = 'paper'
   config.model.num_classes = 1000
@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.image_size = 224
   config.data.resize = 256
   # Caffe subtracts a mean colour from 0..255 and does not divide; biases of 0.2
-  # and the response normalisation are meant for such numbers.
+  # and local response normalization are meant for numbers of that size.
   config.data.mean = (123 / 255, 117 / 255, 104 / 255)
   config.data.std = (1 / 255,)
   config.data.workers = 16

@@ -1,13 +1,13 @@
-"""GoogLeNet with batch normalisation on ImageNet at 224x224, a modern recipe.
+"""GoogLeNet with batch normalization on ImageNet at 224x224, a modern recipe.
 
   python launch.py --config=configs/imagenet224_bn.py
 
-The data is prepared once: docs/imagenet.md. Batches of 1,024 with a rate of 0.1
-for every 256 images, five epochs of warm-up, cosine, label smoothing, the
+docs/imagenet.md says how to prepare the data. Batches of 1,024 at a rate of 0.1
+per 256 images, five epochs of warm-up, cosine schedule, label smoothing,
 parameters averaged over about eight epochs, bfloat16 activations.
 Cost: 112,590 steps, 115.3 million images; 32 hours at 1,000 images/s
-(--mode=benchmark). Not run by us: there is no ImageNet here. Published with
-batch normalisation: 69.8 % top-1 (TF-slim), 74.8 % (Ioffe and Szegedy 2015, a
+(--mode=benchmark). We have not run it, for lack of the data. Published with
+batch normalization: 69.8 % top-1 (TF-slim), 74.8 % (Ioffe and Szegedy 2015, a
 larger network).
 """
 
@@ -17,7 +17,7 @@ from configs import imagenet224
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Returns the configuration of imagenet224 with other fields."""
+  """Returns the configuration of imagenet224 with some fields changed."""
   config = imagenet224.get_config().unlock()
   config.model.variant = 'bn'
 

@@ -1,23 +1,28 @@
-"""The whole config: checks of its fields, what follows from them, its file.
+"""The whole config: checks of its fields, numbers derived from it, its file.
 
 What computes (network, data, augmentation, loss, optimizer, steps) is handed
 its section and never imports this file; `resolve` has checked it by then.
 """
 
 import difflib
+import functools
+import importlib.util
 import json
 import os
 import pathlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import ml_collections
-from ml_collections import config_dict
 
 from googlenet.errors import UserError, did_you_mean
-from googlenet.fields import ADDED, FIELDS, RENAMED, SEVERAL_TYPES
+from googlenet.fields import FIELDS
 from googlenet.input import image_sizes, mixing
 from googlenet.model import graph, variants
+from googlenet.runtime.terminal import warn
+
+_DEFAULTS = pathlib.Path(__file__).parents[1] / 'configs/fmnist96.py'
 
 
 def resolve(
@@ -35,11 +40,14 @@ def resolve(
     UserError: a field is unknown, missing, of the wrong type or out of range.
   """
   check_fields(config)
-  config = ml_collections.ConfigDict(_renamed(config.to_dict()))
+  config = ml_collections.ConfigDict(config.to_dict())
   values = flatten(config)
-  for name, field in FIELDS.items():
-    if not field.is_valid(values[name]):
-      raise invalid(name, values[name])
+  with config.ignore_type():
+    for name, field in FIELDS.items():
+      value = field.current(values[name])
+      if not field.is_valid(value):
+        raise invalid(name, value)
+      _set(config, name, value)
   _check_combinations(config)
   return ml_collections.FrozenConfigDict(config)
 
@@ -58,7 +66,8 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
     if name not in names:
       raise UserError(
         f'config.{name} is missing; allowed is {field.allowed}. Start a '
-        'config file from configs/fmnist96.py and change some fields'
+        'config file from configs/fmnist96.py and change some fields',
+        name,
       )
 
 
@@ -71,41 +80,50 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
       raise UserError(
         f'config.train.image_sizes={tuple(config.train.image_sizes)}: '
         f'{train_size} is too small for the network {config.model.variant!r}: '
-        f'the smallest size that works is {smallest}'
+        f'the smallest size that works is {smallest}',
+        'train.image_sizes',
       )
   if size < smallest:
     heads = ' with auxiliary heads' if architecture.uses_aux_heads else ''
     raise UserError(
       f'config.data.image_size={size} is too small for the network '
       f'{config.model.variant!r}{heads}: the smallest size that works is '
-      f'{smallest}'
+      f'{smallest}',
+      'data.image_size',
     )
   if 0 < config.data.resize < size:
     raise UserError(
       f'config.data.resize={config.data.resize} is smaller than '
       f'config.data.image_size={size}, the square that is cut from it: choose '
-      f'0 or at least {size}'
+      f'0 or at least {size}',
+      'data.resize',
     )
   count = config.eval.batch_norm_batches
   if count and architecture.normalization != 'batch':
     raise UserError(
       f'config.eval.batch_norm_batches={count}: the network '
       f'{config.model.variant!r} has no batch norm; allowed is 0, or '
-      "config.model.normalization='batch'"
+      "config.model.normalization='batch'",
+      'eval.batch_norm_batches',
     )
   if config.eval.crops > 1 and (config.eval.flip or config.eval.shift):
     raise UserError(
       f'config.eval.crops={config.eval.crops} has views of its own: leave out '
-      'config.eval.flip and config.eval.shift, or give config.eval.crops=1'
+      'config.eval.flip and config.eval.shift, or give config.eval.crops=1',
+      'eval.crops',
     )
   epochs = config.optimizer.step_epochs
   if list(epochs) != sorted(epochs):
-    raise UserError(f'config.optimizer.step_epochs={tuple(epochs)} must rise')
+    raise UserError(
+      f'config.optimizer.step_epochs={tuple(epochs)} must rise',
+      'optimizer.step_epochs',
+    )
   if config.train.batch_size % config.train.microbatches:
     raise UserError(
       f'config.train.batch_size={config.train.batch_size} does not divide '
       f'into config.train.microbatches={config.train.microbatches} parts: '
-      'choose a multiple'
+      'choose a multiple',
+      'train.batch_size',
     )
 
 
@@ -125,7 +143,8 @@ def unknown_field(name: str) -> UserError:
   name = name if len(name) <= 60 else name[:60] + '...'
   return UserError(
     f'config.{name} is not a field{did_you_mean(name, FIELDS)} (all fields, '
-    'with comments: configs/fmnist96.py)'
+    'with comments: configs/fmnist96.py)',
+    name,
   )
 
 
@@ -134,16 +153,17 @@ def invalid(name: str, value: Any) -> UserError:
   field = FIELDS[name]
   near = did_you_mean(value, field.choices) if isinstance(value, str) else ''
   return UserError(
-    f'config.{name}={value!r} is not allowed{near}: it takes {field.allowed}'
+    f'config.{name}={value!r} is not allowed{near}: it takes {field.allowed}',
+    name,
   )
 
 
 class Durations(NamedTuple):
-  """Numbers derived from config, data and devices, once."""
+  """Lengths of a run in steps, derived from config, data and devices."""
 
   steps_per_epoch: int
   total_steps: int  # of the whole schedule: epochs * steps_per_epoch
-  num_steps: int  # that this run makes: total_steps, or train.max_steps
+  num_steps: int  # of this run: train.max_steps, at most total_steps
 
 
 def durations(
@@ -153,8 +173,8 @@ def durations(
 ) -> Durations:
   """Derives the steps of a run and checks that the batch fits.
 
-  A last batch that would not be full is left out of its epoch; each epoch has
-  an order of its own, so it leaves out other images.
+  A last batch that is not full is left out of its epoch. Each epoch has its own
+  order, so each leaves out other images.
 
   Raises:
     UserError: the batch does not divide by the devices and microbatches, or
@@ -167,19 +187,23 @@ def durations(
     raise UserError(
       f'config.train.batch_size={batch} does not divide by {num_devices} '
       f'devices x {train_config.microbatches} microbatches: choose '
-      + (f'{below} or {below + parts}' if below else f'{parts}')
+      + (f'{below} or {below + parts}' if below else f'{parts}'),
+      'train.batch_size',
     )
   if batch > num_examples:
     raise UserError(
       f'config.train.batch_size={batch} is larger than the training data '
-      f'({num_examples} images): choose at most {num_examples}'
+      f'({num_examples} images): choose at most {num_examples}',
+      'train.batch_size',
     )
   steps_per_epoch = num_examples // batch
   total_steps = train_config.epochs * steps_per_epoch
   if total_steps >= 2**31:
+    most = 2**31 // steps_per_epoch
     raise UserError(
       f'config.train.epochs={train_config.epochs} makes {total_steps} steps, '
-      f'which are counted in 31 bits: choose at most {2**31 // steps_per_epoch}'
+      f'which are counted in 31 bits: choose at most {most}',
+      'train.epochs',
     )
   return Durations(
     steps_per_epoch,
@@ -192,7 +216,7 @@ def check_pairs(config: ml_collections.ConfigDict, num_devices: int) -> None:
   """Checks that images can be mixed in pairs on each device.
 
   Raises:
-    UserError: a device's part of a batch, or of a microbatch, is odd.
+    UserError: the share of a device in a (micro)batch is odd.
   """
   train = config.train
   parts = num_devices * train.microbatches
@@ -201,7 +225,8 @@ def check_pairs(config: ml_collections.ConfigDict, num_devices: int) -> None:
       f'config.train.batch_size={train.batch_size} on {num_devices} devices x '
       f'{train.microbatches} microbatches gives parts of '
       f'{train.batch_size // parts} images, and mixup and CutMix take pairs: '
-      f'choose a multiple of {2 * parts}'
+      f'choose a multiple of {2 * parts}',
+      'train.batch_size',
     )
 
 
@@ -210,49 +235,73 @@ def to_json(config: ml_collections.ConfigDict) -> str:
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
 
 
-def from_json(text: str) -> ml_collections.ConfigDict:
-  """Reads what `to_json` wrote, also before a field of `ADDED`; lists become
-  tuples.
+def from_json(
+  text: str, source: str = 'the config'
+) -> ml_collections.ConfigDict:
+  """Reads what `to_json` wrote, lists as tuples.
+
+  A config that is older than a field gets the default of today, and a warning
+  says so. Types of fields are those of the defaults too, so that a text for a
+  field is read alike whether its config comes from a file or from a run.
+
+  Args:
+    text: JSON.
+    source: what the config is called in the warning.
 
   Raises:
-    UserError: a field is unknown or missing.
-    ValueError, TypeError, AttributeError, RecursionError: it is no JSON, or
-      none of a config.
+    UserError: a field is unknown or has the wrong type, or there is no
+      model.variant, which every run has.
+    ValueError, TypeError, AttributeError, RecursionError: the text is not JSON
+      or holds no object.
   """
-
-  def tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-      return {key: tuples(v) for key, v in value.items()}
-    return tuple(value) if isinstance(value, list) else value
-
-  values = tuples(json.loads(text))
-  for name, value in ADDED.items():
-    section, _, field = name.partition('.')
-    if isinstance(values, dict):
-      fields = values.setdefault(section, {})
-      if isinstance(fields, dict):
-        fields.setdefault(field, value)
-  for name, kind in SEVERAL_TYPES.items():
-    section, _, field = name.partition('.')
-    if isinstance(values, dict) and isinstance(values.get(section), dict):
-      value = values[section].get(field)
-      if value is None or kind is object:
-        values[section][field] = config_dict.FieldReference(
-          value, field_type=kind
-        )
-  config = ml_collections.ConfigDict(values)
-  check_fields(config)
+  stored = flatten(json.loads(text))
+  for name in stored:
+    if name not in FIELDS:
+      raise unknown_field(name)
+  missing = [name for name in FIELDS if name not in stored]
+  if 'model.variant' in missing:
+    raise UserError('config.model.variant is missing', 'model.variant')
+  config = default_config()
+  for name, value in stored.items():
+    value = FIELDS[name].current(_as_tuple(value))
+    try:
+      _set(config, name, value)
+    except TypeError as error:
+      raise invalid(name, value) from error
+  if missing:
+    defaults = flatten(config)
+    values = ', '.join(f'{name}={defaults[name]!r}' for name in missing)
+    _warn_once(f'{source} is older than these fields, default: {values}')
   return config
 
 
-def _renamed(values: dict[str, Any]) -> dict[str, Any]:
-  """Puts the values of today in place of those that older configs give."""
-  for name, now in RENAMED.items():
-    section, _, field = name.partition('.')
-    value = values[section][field]
-    if isinstance(value, (bool, str)):
-      values[section][field] = now.get(value, value)
-  return values
+_warn_once = functools.cache(warn)
+
+
+def default_config() -> ml_collections.ConfigDict:
+  """Returns the config of configs/fmnist96.py, unlocked."""
+  return _read_defaults().get_config().unlock()
+
+
+@functools.cache
+def _read_defaults() -> ModuleType:
+  """Runs the file that holds the defaults.
+
+  It lies beside the package, wherever the program was started.
+  """
+  spec = importlib.util.spec_from_file_location('defaults', _DEFAULTS)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def _as_tuple(value: Any) -> Any:
+  return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def _set(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
+  section, _, key = name.rpartition('.')
+  (config[section] if section else config)[key] = value
 
 
 def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
@@ -268,9 +317,9 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     )
   try:
     with open(path, encoding='utf-8') as file:
-      return from_json(file.read())
+      return from_json(file.read(), str(path))
   except UserError as error:
-    raise UserError(f'{path}: {error}') from error
+    raise UserError(f'{path}: {error}', error.field) from error
   # What parsing and ConfigDict raise on keys and nesting of any kind.
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path} is damaged: {type(error).__name__}') from error

@@ -1,7 +1,12 @@
-"""Mistakes of the user, told in one line."""
+"""Mistakes of the user, told in one line, and the exit codes of launch.py."""
 
 import difflib
 from collections.abc import Iterable
+
+EXIT_DONE = 0
+EXIT_BAD_INPUT = 2
+EXIT_CONTINUE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
 
 class UserError(ValueError):
@@ -11,7 +16,24 @@ class UserError(ValueError):
   `launch.py` prints it without a traceback and exits with code 2, as it does
   for an OSError (disk full, no permission); every other exception is a bug and
   keeps its traceback.
+
+  Attributes:
+    field: the config field that is wrong, like 'train.batch_size'; '' where no
+      single field is.
+    exit_code: what `launch.py` exits with.
   """
+
+  exit_code = EXIT_BAD_INPUT
+
+  def __init__(self, message: str = '', field: str = ''):
+    super().__init__(message)
+    self.field = field
+
+
+class Stopped(UserError):
+  """A run ended because a signal asked for it; it can be continued."""
+
+  exit_code = EXIT_CONTINUE
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

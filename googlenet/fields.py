@@ -1,5 +1,11 @@
-"""What every field of a config may hold, in a table, with words for it."""
+"""What every field of a config may hold: one table of checks.
 
+Defaults and comments are in configs/fmnist96.py. Of training there is nothing
+here but the names of its choices, so that whoever only uses a trained network
+imports no optimizer.
+"""
+
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,23 +13,38 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import jmp
 
-from googlenet import kernels, optimizer
+from googlenet import kernels
 from googlenet.input import augment, image_sizes, rand_augment
-from googlenet.model import variants
+from googlenet.model import groups, variants
 from googlenet.model.context import ACTIVATIONS
-from googlenet.model.initializers import INITIALIZERS
-from googlenet.optimizer import groups
+from googlenet.model.initialization import INITIALIZERS
+from googlenet.runtime.parallel import FORMS
 
 
 class Field(NamedTuple):
-  """What a field may hold: a test, and the same in words."""
+  """What a field may hold.
+
+  Attributes:
+    is_valid: value -> whether it is allowed.
+    allowed: the same in words.
+    choices: names, where the field takes one of some.
+    renamed: values of older configs, and what each is called today.
+  """
 
   is_valid: Callable[[Any], bool]
   allowed: str
-  choices: tuple[str, ...] = ()  # where it takes one of some names
+  choices: tuple[str, ...] = ()
+  renamed: tuple[tuple[Any, str], ...] = ()
+
+  def current(self, value: Any) -> Any:
+    """Returns the name of today for a value of an older config."""
+    for old, new in self.renamed:
+      if type(value) is type(old) and value == old:
+        return new
+    return value
 
 
-# Larger numbers are infinite on the device.
+# Larger numbers are infinite in float32, on the device.
 _FLOAT32_MAX = 3.4e38
 
 
@@ -81,8 +102,11 @@ def _text(empty: bool = False) -> Field:
   )
 
 
-def _channels() -> Field:
-  return Field(lambda v: type(v) is int and v in (0, 1, 3), '0, 1 or 3')
+def _one_of(*numbers: int) -> Field:
+  return Field(
+    lambda v: type(v) is int and v in numbers,
+    'one of ' + ', '.join(map(str, numbers)),
+  )
 
 
 def _tuple_of(
@@ -125,28 +149,26 @@ def _parts() -> Field:
   )
 
 
-def _factors(words: str, example: str, may_be_zero: bool = False) -> Field:
+def _parsed(parse: Callable[[Any], Any], allowed: str) -> Field:
+  """Returns the field for a tuple of texts that a function can parse."""
+
   def is_valid(value: Any) -> bool:
     try:
-      groups.parse_factors(value, may_be_zero)
+      parse(value)
     except (ValueError, TypeError, AttributeError):
       return False
     return isinstance(value, (tuple, list))
 
+  return Field(is_valid, allowed)
+
+
+def _factors(example: str, may_be_zero: bool = False) -> Field:
   low = '>= 0' if may_be_zero else '> 0'
-  return Field(
-    is_valid,
-    f'a tuple of {words}=factor, each factor {low}, no {words} twice, like '
+  return _parsed(
+    functools.partial(groups.parse_factors, may_be_zero=may_be_zero),
+    f'a tuple of group=factor, each factor {low}, no group twice, like '
     f'{example}, or ()',
   )
-
-
-def _are_sizes(value: Any) -> bool:
-  try:
-    image_sizes.parse_sizes(value)
-  except (ValueError, TypeError, AttributeError):
-    return False
-  return isinstance(value, (tuple, list))
 
 
 def _is_policy(value: Any) -> bool:
@@ -160,6 +182,16 @@ def _is_policy(value: Any) -> bool:
   )
 
 
+# Before there were alternating flips, a flip was switched on or off.
+_FLIP = _choice(*augment.FLIPS)._replace(
+  renamed=(
+    (True, 'random'),
+    ('true', 'random'),
+    (False, 'none'),
+    ('false', 'none'),
+  )
+)
+
 _METRICS = ('eval/accuracy', 'eval/top_5', 'eval/loss')
 
 _POLICY = Field(
@@ -167,6 +199,13 @@ _POLICY = Field(
   'float32, or a jmp policy with float32 parameters and output and compute '
   'in float32, bfloat16 or float16, like '
   'params=float32,compute=bfloat16,output=float32',
+)
+
+# The rules that googlenet/optimizer makes of these names.
+_OPTIMIZERS = (
+  *('sgd', 'rmsprop', 'lars', 'sign_sgd', 'adam', 'adabelief', 'adadelta'),
+  *('nadam', 'adamax', 'adagrad', 'amsgrad', 'novograd', 'radam', 'yogi'),
+  *('adamw', 'adan', 'ademamix', 'nadamw', 'adamaxw', 'lamb', 'lion', 'muon'),
 )
 
 FIELDS: dict[str, Field] = {
@@ -188,13 +227,13 @@ FIELDS: dict[str, Field] = {
   'data.train_split': _text(),
   'data.eval_split': _text(),
   'data.image_size': _integer(1, 4096),
-  'data.channels': _channels(),
+  'data.channels': _one_of(0, 1, 3),
   'data.mean': _tuple_of(_number(-math.inf), 'numbers'),
   'data.std': _tuple_of(_positive(), 'numbers > 0'),
   'data.resize': _integer(0, 4096),
   'data.on_device_mb': _integer(0),
   'data.workers': _integer(0, 1024),
-  'augment.flip': _choice(*augment.FLIPS),
+  'augment.flip': _FLIP,
   'augment.crop_padding': _integer(0, 1024),
   'augment.random_resized_crop': _boolean(),
   'augment.crop_area': _range(
@@ -217,32 +256,32 @@ FIELDS: dict[str, Field] = {
   'augment.mixup_alpha': _number(0, 100),
   'augment.cutmix_alpha': _number(0, 100),
   'augment.mix_probability': _number(0, 1),
-  'optimizer.name': _choice(*optimizer.OPTIMIZERS),
+  'optimizer.name': _choice(*_OPTIMIZERS),
   'optimizer.learning_rate': _positive(),
   'optimizer.momentum': _fraction(),
   'optimizer.nesterov': _boolean(),
   'optimizer.weight_decay': _number(0),
   'optimizer.grad_clip_norm': _number(0),
-  'optimizer.schedule': _choice(*optimizer.SCHEDULES),
+  'optimizer.schedule': _choice('constant', 'cosine', 'step', 'poly'),
   'optimizer.warmup_steps': _integer(0),
   'optimizer.step_epochs': _tuple_of(_positive(), 'numbers > 0'),
   'optimizer.step_factor': _positive(),
   'optimizer.poly_power': _positive(),
-  'optimizer.muon_rest': _choice(*optimizer.MUON_RESTS),
+  'optimizer.muon_rest': _choice('sgd', 'adamw'),
   'optimizer.muon_steps': _integer(1, 100),
-  'optimizer.rates': _factors('group', "('*/b=2', 'logits=0.1')"),
-  'optimizer.decays': _factors('group', "('*/scale=1', 'logits=0')", True),
+  'optimizer.rates': _factors("('*/b=2', 'logits=0.1')"),
+  'optimizer.decays': _factors("('*/scale=1', 'logits=0')", True),
   'optimizer.lookahead_period': _integer(0),
   'optimizer.lookahead_rate': _positive(1),
   'finetune.from_workdir': _text(empty=True),
   'finetune.frozen': _parts(),
-  'finetune.learning_rates': _factors('part', "('logits=10', 'conv_1=0.1')"),
+  'finetune.learning_rates': _factors("('logits=10', 'conv_1=0.1')"),
   'train.epochs': _integer(1),
   'train.max_steps': _integer(0),
   'train.batch_size': _integer(1),
   'train.microbatches': _integer(1),
-  'train.image_sizes': Field(
-    _are_sizes,
+  'train.image_sizes': _parsed(
+    image_sizes.parse_sizes,
     'a tuple of size@part, parts of the schedule that rise from 0, like '
     "('64@0', '96@0.6'), or ()",
   ),
@@ -256,13 +295,14 @@ FIELDS: dict[str, Field] = {
   'train.on_nonfinite': _choice('stop', 'skip'),
   'train.max_nonfinite': _integer(1),
   'train.ema_decay': _fraction(),
+  'train.parallel': _choice(*FORMS),
   'train.compilation_cache': _text(empty=True),
   'eval.every_epochs': _integer(1),
   'eval.batch_size': _integer(1),
   'eval.batch_norm_batches': _integer(0),
   'eval.flip': _boolean(),
   'eval.shift': _integer(0, 1024),
-  'eval.crops': Field(lambda v: v in (1, 10, 144), 'one of 1, 10, 144'),
+  'eval.crops': _one_of(1, 10, 144),
   'checkpoint.every_epochs': _integer(0),
   'checkpoint.every_steps': _integer(0),
   'checkpoint.every_seconds': _number(0),
@@ -289,79 +329,4 @@ FIELDS: dict[str, Field] = {
   'benchmark.rounds': _integer(1, 1000),
   'benchmark.seconds': _positive(86_400),
   'benchmark.torch_python': _text(empty=True),
-}
-
-# Fields whose value alone does not tell what a text for them is read as.
-SEVERAL_TYPES = {'model.dropout': float, 'train.loss_scale': object}
-
-# Values that older config.json files hold for a field, and what they are now.
-RENAMED: dict[str, dict[Any, Any]] = {
-  'augment.flip': {
-    True: 'random',
-    False: 'none',
-    'true': 'random',
-    'false': 'none',
-  },
-}
-
-# Values of fields that are younger than some config.json, with which a run
-# goes on as it did before there was the field.
-ADDED = {
-  'model.width_multiplier': 1.0,
-  'model.normalization': 'auto',
-  'model.batch_norm_decay': 0.9,
-  'model.activation': 'relu',
-  'model.dropout': None,
-  'model.stochastic_depth': 0.0,
-  'model.aux_heads': 'auto',
-  'data.channels': 0,
-  'data.resize': 0,
-  'data.workers': 0,
-  'augment.random_resized_crop': False,
-  'augment.crop_area': (0.08, 1.0),
-  'augment.crop_aspect': (0.75, 1.3333),
-  'augment.rand_augment_ops': 0,
-  'augment.rand_augment_magnitude': 9.0,
-  'augment.erase_probability': 0.0,
-  'augment.erase_area': (0.02, 0.4),
-  'augment.erase_aspect': (0.3, 3.3333),
-  'augment.cutout_size': 0,
-  'augment.fill': 'random',
-  'augment.mixup_alpha': 0.0,
-  'augment.cutmix_alpha': 0.0,
-  'augment.mix_probability': 1.0,
-  'optimizer.muon_rest': 'sgd',
-  'optimizer.muon_steps': 5,
-  'optimizer.rates': (),
-  'optimizer.decays': (),
-  'optimizer.lookahead_period': 0,
-  'optimizer.lookahead_rate': 0.5,
-  'train.image_sizes': (),
-  'train.aux_loss_weight': 0.3,
-  'eval.batch_norm_batches': 0,
-  'eval.flip': False,
-  'eval.shift': 0,
-  'eval.crops': 1,
-  'logging.images': 0,
-  'logging.histograms': 0,
-  'logging.profile_steps': 0,
-  'benchmark.batch_sizes': (),
-  'benchmark.precisions': (
-    'params=float32,compute=bfloat16,output=float32',
-    'float32',
-  ),
-  'benchmark.steps': 5,
-  'benchmark.rounds': 3,
-  'benchmark.seconds': 300.0,
-  'benchmark.torch_python': '',
-  'finetune.from_workdir': '',
-  'finetune.frozen': (),
-  'finetune.learning_rates': (),
-  'train.on_nonfinite': 'stop',
-  'train.max_nonfinite': 10,
-  'train.ema_decay': 0.0,
-  'checkpoint.every_steps': 0,
-  'checkpoint.every_seconds': 0.0,
-  'checkpoint.keep': 2,
-  'checkpoint.best_metric': '',
 }

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT, SMALL, config_flags
 
-from googlenet.cli import help as help_lib
+from googlenet.cli.modes import MODES
 from googlenet.kernels import KERNELS
 from googlenet.runtime import backend
 
@@ -161,17 +161,11 @@ def test_only_what_trains_takes_the_memory_at_once():
   found = backend.settings('gpu', False, {}, ['0.11.2'])
   assert found['XLA_PYTHON_CLIENT_PREALLOCATE'] == 'false'
   assert MEMORY not in found
-  modes = {
-    name: help_lib.mode_of(['launch.py', f'--mode={name}']).preallocates
-    for name in help_lib.MODES
-  }
-  assert [name for name in modes if modes[name]] == [
+  assert [name for name, mode in MODES.items() if mode.preallocates] == [
     'train',
     'sweep',
     'benchmark',
   ]
-  assert help_lib.mode_of(['launch.py']) is help_lib.MODES['train']
-  assert help_lib.mode_of(['launch.py', '--mode=x']) is help_lib.MODES['train']
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def damaged(tmp_path: pathlib.Path, kind: str) -> str:
 BAD_INPUT = {
   'two channels': (
     ['--config.data.channels=2'],
-    ['config.data.channels=2', '0, 1 or 3'],
+    ['config.data.channels=2', 'one of 0, 1, 3'],
   ),
   'mean for other channels': (
     ['--config.data.mean=(0.1,0.2)'],

@@ -49,16 +49,6 @@ def test_arrays_may_come_from_another_place():
     assert double(x).tolist() == [2, 2]
 
 
-def test_pmap_calls_the_programs_of_several_processes(monkeypatch):
-  """It costs less, unless there are options that it does not take."""
-  monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  function = jax.jit(lambda x: x + 1)
-  assert compiled_with((), function) is function
-  assert compiled_with(NO_EFFECT, function) is not function
-  monkeypatch.setenv('XLA_FLAGS', '--xla_embed_ir_in_executable=false')
-  assert compiled_with(NO_EFFECT, function) is function
-
-
 def test_one_program_for_each_shape_and_dtype():
   traced = []
 
@@ -84,8 +74,8 @@ def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
 ):
   run = setup.build(config_lib.resolve(config))
   kernels = run.network.kernels._replace(compiler_options=UNKNOWN)
-  setting = run.network.setting._replace(kernels=kernels)
-  network = run.network._replace(setting=setting)
+  context = run.network.context._replace(kernels=kernels)
+  network = run.network._replace(context=context)
   order = batches.TrainIndices(0, 1000, config.train.batch_size, 0, 1)
   batch = next(iter(run.train.batches(order)))
   seed = replicated(np.uint32(0))
@@ -132,8 +122,8 @@ def set_jax():
 def test_a_program_that_cannot_be_kept_is_not_said_to_be(set_jax):
   def line(*options):
     stream = io.StringIO()
-    with compilation.told_on(stream):
-      compilation.told('sum', options, lambda params, x: None)(0, 1)
+    with compilation.told_on(stream), compilation.compiling('sum', options):
+      pass
     return stream.getvalue()
 
   home = os.path.expanduser('~')

@@ -1,7 +1,13 @@
 """Config files and the table of fields."""
 
+import ast
 import itertools
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 
 import ml_collections
 import pytest
@@ -9,12 +15,8 @@ from conftest import ROOT, load_config
 
 from googlenet import config as config_lib
 from googlenet import optimizer
-from googlenet.data import images
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS
-from googlenet.tools.benchmark import batch_sizes, contenders, process
-from googlenet.tools.modes import benchmark, evaluate
-from googlenet.train import loop
 
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
 
@@ -30,64 +32,23 @@ def test_every_config_file_loads_locked_and_valid(path):
   assert f'--config=configs/{path.name}' in path.read_text()
 
 
-def test_no_field_is_unread(config, tmp_path, monkeypatch):
-  """Runs the program with each way to use a field, and watches the reads."""
-  config.data.train_split = 'train[:192]'  # two epochs
-  config.model.aux_heads = 'on'
-  config.augment.rand_augment_ops = 1
-  config.augment.erase_probability = 0.5
-  config.augment.mixup_alpha = 1.0
-  config = config_lib.resolve(config)
-  sections = {id(config): ''}
-  sections |= {
-    id(config[name]): name + '.' for name in config.to_dict() if name != 'seed'
-  }
+def test_every_field_is_read_by_some_code():
+  """By its name: as an attribute, or in a text that names it."""
   read = set()
-  original = ml_collections.ConfigDict.__getattr__
+  for path in (ROOT / 'googlenet').rglob('*.py'):
+    if path.name == 'fields.py':
+      continue
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Attribute):
+        read.add(node.attr)
+      elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        read.add(node.value.rpartition('.')[2])
+  assert {name.rpartition('.')[2] for name in FIELDS} <= read
 
-  def watch(self, name):
-    read.add(sections.get(id(self), '?') + name)
-    return original(self, name)
 
-  def watch_item(self, name, original=ml_collections.ConfigDict.__getitem__):
-    read.add(sections.get(id(self), '?') + name)
-    return original(self, name)
-
-  copy = ml_collections.ConfigDict.to_dict
-
-  def to_dict(self, *args):
-    """Copies every field, which is no use of any."""
-    before = set(read)
-    values = copy(self, *args)
-    read.intersection_update(before)
-    return values
-
-  monkeypatch.setattr(ml_collections.ConfigDict, 'to_dict', to_dict)
-  monkeypatch.setattr(ml_collections.ConfigDict, '__getattr__', watch)
-  monkeypatch.setattr(ml_collections.ConfigDict, '__getitem__', watch_item)
-  loop.train_and_evaluate(config, tmp_path / 'run')
-  evaluate.run(config, tmp_path / 'run', 0.0)
-  images.random_resized_crop(28, config.augment, config.seed)
-  for schedule in optimizer.SCHEDULES.values():
-    schedule(config.optimizer, 10, 100)(1)
-
-  optimizer._muon(lambda step: 0.1, config.optimizer, None)
-
-  def stop(
-    contender, *_
-  ):  # before the first process: it reads the fields itself
-    raise UserError(contender.name)
-
-  monkeypatch.setattr(process, 'run', stop)
-  with pytest.raises(UserError, match='ours bfloat16'):
-    benchmark.run(config, str(tmp_path / 'benchmark'), 0.0)
-  # What the processes of ours measure, and what those of torch are told.
-  batch_sizes.resolve(config, 'cpu')
-  contenders.torch_contenders(config, 1, 'python', 'cpu', [8], tmp_path)
-  source = (ROOT / 'launch.py').read_text()
-  if 'tune_machine(arguments.config.train.compilation_cache)' in source:
-    read.add('train.compilation_cache')
-  assert [name for name in FIELDS if name not in read] == []
+def test_names_of_choices_are_those_of_the_functions_behind_them():
+  assert FIELDS['optimizer.name'].choices == optimizer.OPTIMIZERS
+  assert FIELDS['optimizer.schedule'].choices == tuple(optimizer.SCHEDULES)
 
 
 def test_every_field_of_the_default_has_a_comment():
@@ -123,14 +84,44 @@ def test_damaged_json(tmp_path, text):
   assert len(str(error.value)) < 400
 
 
-def test_a_bool_that_became_a_choice_is_still_read(config):
-  """augment.flip of configs and runs that are older than alternating flips."""
-  for old, now in ((True, 'random'), (False, 'none')):
+@pytest.mark.parametrize(
+  ('old', 'now'),
+  [(True, 'random'), (False, 'none'), ('true', 'random'), ('false', 'none')],
+)
+def test_a_flip_that_was_switched_on_or_off_is_still_read(config, old, now):
+  """augment.flip of runs that are older than alternating flips."""
+  values = json.loads(config_lib.to_json(config))
+  values['augment']['flip'] = old
+  loaded = config_lib.from_json(json.dumps(values))
+  assert loaded.augment.flip == now
+  if isinstance(old, str):  # a flag
     config.augment.flip = old
-    resolved = config_lib.resolve(config)
-    assert resolved.augment.flip == now
-    text = config_lib.to_json(config)
-    assert config_lib.resolve(config_lib.from_json(text)) == resolved
+    assert config_lib.resolve(config).augment.flip == now
+
+
+def test_an_older_config_is_filled_from_the_defaults(config, tmp_path, capfd):
+  config.model.width_multiplier = 0.5
+  values = json.loads(config_lib.to_json(config))
+  del values['finetune'], values['eval']['shift']
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(values))
+  for _ in range(2):
+    assert config_lib.load(path).to_dict() == config.to_dict()
+  out, err = capfd.readouterr()
+  assert out == ''
+  assert err == (  # once
+    f'warning: {path} is older than these fields, default: '
+    "finetune.from_workdir='', finetune.frozen=(), "
+    'finetune.learning_rates=(), eval.shift=0\n'
+  )
+
+
+def test_a_stored_value_of_another_type(config):
+  values = json.loads(config_lib.to_json(config))
+  values['train']['epochs'] = 'ten'
+  with pytest.raises(UserError, match="train.epochs='ten' is not al") as error:
+    config_lib.from_json(json.dumps(values))
+  assert error.value.field == 'train.epochs'
 
 
 def test_mixing_takes_pairs(config):
@@ -167,3 +158,27 @@ def test_suggestions():
   )
   assert 'batch_size' in did_you_mean('batchsize', fields)
   assert did_you_mean('xyzzy', fields) == ''
+
+
+def test_a_trained_network_is_used_without_what_trains(trained_run, tmp_path):
+  """From any folder, and also where the config is older than some fields."""
+  run = tmp_path / 'run'
+  shutil.copytree(trained_run, run)
+  values = json.loads((run / 'config.json').read_text())
+  del values['augment']['fill']
+  (run / 'config.json').write_text(json.dumps(values))
+  code = (
+    'import sys, googlenet\n'
+    'net = googlenet.load("run")\n'
+    'assert net.config.augment.fill == "random"\n'
+    'wrong = ("optax", "googlenet.optimizer", "googlenet.train")\n'
+    'print([name for name in sys.modules if name.startswith(wrong)])\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout == '[]\n', done.stderr

@@ -14,9 +14,10 @@ from googlenet import optimizer
 from googlenet.errors import UserError
 from googlenet.io import checkpoint, pretrained
 from googlenet.model import network as network_lib
+from googlenet.model.groups import parse_factors
 from googlenet.model.initialization import init_from_numpy
 from googlenet.optimizer import groups
-from googlenet.train import transfer
+from googlenet.train import finetune
 
 BATCH_NORM = (
   '--config.model.normalization=batch',
@@ -52,7 +53,7 @@ def test_everything_is_taken_over(config, tmp_path):
   other = make(config, seed=1, normalization='batch', aux_heads='on')
   other.network_state['conv_1/conv_7x7']['mean'] += 3
   case = make(config, normalization='batch', aux_heads='on')
-  params, network_state, lines = transfer.load(
+  params, network_state, lines = finetune.load(
     stored(tmp_path, other), case.network, case.params, case.network_state
   )
   for got, expected in (
@@ -67,7 +68,7 @@ def test_everything_is_taken_over(config, tmp_path):
 def test_other_classes_channels_and_heads(config, tmp_path):
   other = make(config, 3, seed=1, aux_heads='on')
   case = make(config, 1, num_classes=12, aux_heads='off')
-  params, _, lines = transfer.load(
+  params, _, lines = finetune.load(
     stored(tmp_path, other), case.network, case.params, case.network_state
   )
   assert params['logits'] is case.params['logits']
@@ -88,7 +89,7 @@ def test_other_classes_channels_and_heads(config, tmp_path):
 def test_heads_that_the_other_run_has_not(config, tmp_path):
   case = make(config, normalization='batch', aux_heads='on')
   other = make(config, seed=1, normalization='batch')
-  params, network_state, lines = transfer.load(
+  params, network_state, lines = finetune.load(
     stored(tmp_path, other), case.network, case.params, case.network_state
   )
   assert lines[-1] == (
@@ -104,7 +105,7 @@ def test_other_classes_where_convolutions_are_the_classifier(config, tmp_path):
     config.model.update(variant='nin', num_classes=num_classes, kernels='xla')
     network = network_lib.make_network(config.model)
     cases.append(Case(network, *init_from_numpy(network, (67, 67, 1), 0)))
-  _, _, lines = transfer.load(
+  _, _, lines = finetune.load(
     stored(tmp_path, cases[0]),
     cases[1].network,
     cases[1].params,
@@ -125,7 +126,7 @@ def test_grey_images_look_the_same_in_any_number_of_channels(old, new):
   def response(w):
     return np.einsum('hwc,hwco->o', np.repeat(image, w.shape[2], 2), w)
 
-  adapted = transfer.convert_channels(w, new)
+  adapted = finetune.convert_channels(w, new)
   assert adapted.shape == (7, 7, new, 8)
   assert adapted.dtype == np.float32
   np.testing.assert_allclose(response(adapted), response(w), atol=1e-4)
@@ -147,7 +148,7 @@ def test_grey_images_look_the_same_in_any_number_of_channels(old, new):
 def test_another_network_is_refused(config, tmp_path, changes, words):
   case, other = make(config), make(config, **changes)
   with pytest.raises(UserError) as error:
-    transfer.load(
+    finetune.load(
       stored(tmp_path, other), case.network, case.params, case.network_state
     )
   text = str(error.value)
@@ -160,7 +161,7 @@ def test_numbers_that_are_not_finite_are_refused(config, tmp_path):
   case = make(config)
   case.params['logits']['b'][1] = np.inf
   with pytest.raises(UserError, match='logits/b is not finite'):
-    transfer.load(
+    finetune.load(
       stored(tmp_path, case), case.network, case.params, case.network_state
     )
 
@@ -239,7 +240,7 @@ def test_frozen_parts_get_no_update_and_no_memory(config, name):
 )
 def test_malformed_rates(texts):
   with pytest.raises(ValueError, match='.'):
-    groups.parse_factors(texts)
+    parse_factors(texts)
 
 
 # ---- A whole run.

@@ -21,6 +21,7 @@ from photos import photo
 
 import launch
 from googlenet import config as config_lib
+from googlenet.cli.command_line import parse
 from googlenet.data import tfds_reader
 from googlenet.data.idx import idx_header, read_idx
 from googlenet.errors import UserError
@@ -94,7 +95,7 @@ flags = st.lists(
 def check_flags(given):
   """Never a traceback; what is accepted is a config that can be written."""
   try:
-    arguments = launch.parse(['launch.py', f'--config={CONFIG}', *given])
+    arguments = parse(launch.FLAGS, ['launch.py', f'--config={CONFIG}', *given])
   except UserError as error:
     one_line(error)
     return

@@ -10,7 +10,8 @@ import pytest
 
 from googlenet import optimizer as optimizer_lib
 from googlenet.errors import UserError
-from googlenet.optimizer import groups, lookahead, muon
+from googlenet.model import groups
+from googlenet.optimizer import lookahead, muon
 
 
 def optimizer_config(**changes) -> ml_collections.ConfigDict:
@@ -325,7 +326,7 @@ def test_groups_that_are_not_there():
   for name in ('three', 'on', '*/offset', 'two/a/w/x'):
     with pytest.raises(UserError, match=r'config\.x: the network has no'):
       groups.check_groups('x', [name], GROUPED)
-  with pytest.raises(ValueError, match='none of'):
+  with pytest.raises(ValueError, match='is not one of'):
     groups.parse_factors(('*/q=1',))
   assert groups.parse_factors(('a=0',), may_be_zero=True) == {'a': 0.0}
 

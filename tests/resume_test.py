@@ -15,12 +15,10 @@ from run_files import assert_same_run, records
 
 import launch
 from googlenet import config as config_lib
-from googlenet.errors import UserError
-from googlenet.fields import ADDED
 from googlenet.io import archive, checkpoint
 from googlenet.io.saver import WriteError
 from googlenet.io.workdir import Lock
-from googlenet.train import loop, resume, setup
+from googlenet.train import loop, setup
 
 
 class Killed(BaseException):
@@ -401,19 +399,3 @@ def test_seconds_ask_for_checkpoints(small, tmp_path, monkeypatch):
   small.checkpoint.keep = 40
   train(small, tmp_path / 'run')
   assert len(checkpoint.paths(tmp_path / 'run')) == 30
-
-
-def test_a_config_without_younger_fields(small, tmp_path):
-  """A run goes on as it was before there were these fields."""
-  small.logging.images = small.logging.histograms = 0
-  values = json.loads(config_lib.to_json(small))
-  for name in ADDED:
-    section, _, field = name.partition('.')
-    del values[section][field]
-  path = tmp_path / 'config.json'
-  path.write_text(json.dumps(values))
-  assert resume.differences(config_lib.load(path), small) == {}
-  del values['train']['epochs']
-  path.write_text(json.dumps(values))
-  with pytest.raises(UserError, match='config.train.epochs is missing'):
-    config_lib.load(path)

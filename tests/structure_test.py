@@ -49,9 +49,9 @@ ORDER = (
   'kernels',
   'model',
   'input',
-  'optimizer',
   'fields',
   'config',
+  'optimizer',
   'data',
   'io',
   'train',
@@ -70,6 +70,20 @@ def test_a_part_imports_only_from_those_before_it():
     if ORDER.index(other) > ORDER.index(name)
   ]
   assert not wrong
+
+
+def test_one_file_calls_pmap_and_shard_map():
+  """What JAX does to either is then a change of that file."""
+  found = {'pmap': set(), 'shard_map': set()}
+  for path in [ROOT / 'launch.py', *PACKAGE.rglob('*.py')]:
+    for node in ast.walk(ast.parse(path.read_text())):
+      names = [getattr(node, 'attr', '')]
+      if isinstance(node, ast.ImportFrom):
+        names = [alias.name for alias in node.names]
+      for name in found.keys() & set(names):
+        found[name].add(path.relative_to(ROOT).as_posix())
+  one = {'googlenet/runtime/parallel.py'}
+  assert found == {'pmap': one, 'shard_map': one}
 
 
 def test_every_place_that_is_named_is_there():

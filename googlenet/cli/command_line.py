@@ -1,4 +1,4 @@
-"""From a command line to a mode, its flags and a config, all of it checked."""
+"""From a command line to a mode, its flags and a checked config."""
 
 import difflib
 import importlib.util
@@ -12,14 +12,23 @@ import ml_collections
 from absl import flags
 
 from googlenet import config as config_lib
-from googlenet.cli.help import unknown_mode
-from googlenet.cli.modes import FLAGS, MODES, modes_of
-from googlenet.cli.overrides import StrayArgument, set_fields
+from googlenet.cli.modes import (
+  FLAGS,
+  MODES,
+  modes_of,
+  parse_flags,
+  unknown_mode,
+)
+from googlenet.cli.overrides import set_fields, split_flags
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS
 from googlenet.runtime import distributed
 
-_RUN_OF_SEVERAL = ('coordinator_address', 'num_processes', 'process_id')
+# What a mistyped flag may be meant to be.
+_OURS = (
+  *('config', 'workdir', 'mode', 'help', 'version', *FLAGS),
+  *('coordinator_address', 'num_processes', 'process_id'),
+)
 
 
 class Arguments(NamedTuple):
@@ -27,127 +36,101 @@ class Arguments(NamedTuple):
 
   mode: str
   workdir: str
-  config: ml_collections.FrozenConfigDict
-  options: dict[str, Any]  # of the mode alone
+  config: ml_collections.FrozenConfigDict  # resolved
+  options: dict[str, Any]  # what the mode's function takes beside them
   address: distributed.Address
   heartbeat_timeout_seconds: int
 
 
-def parse(argv: Sequence[str]) -> Arguments:
-  """Parses a command line in two passes: our flags, then fields of the config.
+def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
+  """Returns what a command line asks for.
 
   Args:
+    values: the flags, defined.
     argv: the name of the program, then its arguments.
 
   Raises:
-    UserError: whatever is wrong with it, or with the config.
+    UserError: something is wrong with the command line or with the config.
   """
-  ours = _define_flags()
-  try:
-    argv = ours.read_flags_from_files(argv, force_gnu=False)
-    rest = ours(argv, known_only=True)[1:]
-  except flags.Error as error:
-    raise UserError(str(error)) from error
-  if ours.mode not in MODES:
-    raise unknown_mode(ours.mode)
-  mode = MODES[ours.mode]
-  options = _options(ours)
+  rest = parse_flags(values, argv)
+  if values.mode not in MODES:
+    raise unknown_mode(values.mode)
+  mode = MODES[values.mode]
+  options = _options(values)
   address = distributed.Address(
-    ours.coordinator_address, ours.num_processes, ours.process_id
+    values.coordinator_address, values.num_processes, values.process_id
   )
   distributed.check_address(address)
-  workdir, others = os.path.expanduser(ours.workdir), []
+  file, others = values.config, []
+  workdir = os.path.expanduser(values.workdir)
   if mode.workdir == 'reads' and not workdir:
-    raise UserError(f'--workdir is missing: --mode={ours.mode} reads a run')
+    raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
   if mode.takes_several and not os.path.isdir(workdir):
     workdir, *others = map(os.path.expanduser, workdir.split(','))
-  if ours.config and mode.compares:
-    baseline = config_lib.resolve(load_config_file(ours.config))
-    options['baseline'], ours.config = (ours.config, baseline), ''
-  if ours.config:
-    config = load_config_file(ours.config)
-  elif workdir and mode.workdir != 'makes':
-    config = config_lib.load(pathlib.Path(workdir) / 'config.json')
-  elif rest and not rest[0].startswith('-'):  # perhaps it is what is missing
-    raise _stray(StrayArgument(rest[0]))
-  else:
+  if file and mode.compares:
+    options['baseline'] = file, config_lib.resolve(load_config_file(file))
+    file = ''
+  if not file and (not workdir or mode.workdir == 'makes'):
+    if rest and not rest[0].startswith('-'):  # perhaps it is what is missing
+      raise _stray(rest[0])
     raise UserError(
       '--config is missing: give a config file, like '
       '--config=configs/fmnist96.py'
     )
-  _override(config, rest)
-  resolved = config_lib.resolve(config)
+  config = read_config(file, workdir, rest)
   if others:
     options['others'] = tuple(
-      (other, _config_of(other, config, ours.config, rest)) for other in others
+      (other, read_config(file, other, rest)) for other in others
     )
   return Arguments(
-    ours.mode,
-    workdir or _fresh_workdir(ours.config),
-    resolved,
+    values.mode,
+    workdir or _fresh_workdir(file),
+    config,
     options,
     address,
-    ours.heartbeat_timeout_seconds,
+    values.heartbeat_timeout_seconds,
   )
 
 
-def read_config(argv: Sequence[str]) -> ml_collections.FrozenConfigDict:
-  """Returns the config of a command line with --config, whatever its mode.
+def read_config(
+  file: str, workdir: str, arguments: Sequence[str]
+) -> ml_collections.FrozenConfigDict:
+  """Returns a config with fields overridden.
+
+  Args:
+    file: of the config; '': it is that of the run in the workdir.
+    workdir: of a run.
+    arguments: flags of fields.
 
   Raises:
-    UserError: there is none, or something is wrong with it.
+    UserError: the config, a field or its value is wrong, or an argument is not
+      the flag of a field.
   """
-  ours = _define_flags()
-  try:
-    rest = ours([*argv], known_only=True)[1:]
-  except flags.Error as error:
-    raise UserError(str(error)) from error
-  config = load_config_file(ours.config)
-  _override(config, rest)
+  if file:
+    config = load_config_file(file)
+  else:
+    config = config_lib.load(pathlib.Path(workdir) / 'config.json')
+  texts, others = split_flags(arguments)
+  set_fields(config, texts)
+  if others:
+    raise _stray(others[0])
   return config_lib.resolve(config)
 
 
-def _define_flags() -> flags.FlagValues:
-  """Returns our own flags, without those of the config's fields."""
-  ours = flags.FlagValues()
-  define = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-  }
-  for name, default in {'config': '', 'mode': 'train', 'workdir': ''}.items():
-    flags.DEFINE_string(name, default, '', flag_values=ours)
-  for name, flag in FLAGS.items():
-    define[type(flag.default)](name, flag.default, flag.help, flag_values=ours)
-  flags.DEFINE_string('coordinator_address', None, '', flag_values=ours)
-  flags.DEFINE_integer('num_processes', None, '', flag_values=ours)
-  flags.DEFINE_integer('process_id', None, '', flag_values=ours)
-  flags.DEFINE_integer(
-    'heartbeat_timeout_seconds',
-    distributed.HEARTBEAT_TIMEOUT_SECONDS,
-    '',
-    lower_bound=1,
-    upper_bound=3600,
-    flag_values=ours,
-  )
-  return ours
-
-
-def _options(ours: flags.FlagValues) -> dict[str, Any]:
+def _options(values: flags.FlagValues) -> dict[str, Any]:
   """Returns the flags of the mode alone; refuses those of other modes."""
   for name in FLAGS:
-    if ours[name].present and ours.mode not in modes_of(name):
+    if values[name].present and values.mode not in modes_of(name):
       raise UserError(
         f'--{name} is a flag of --mode={" and ".join(modes_of(name))}, not of '
-        f'--mode={ours.mode}'
+        f'--mode={values.mode}'
       )
-    if ours[name].present and FLAGS[name].needs_workdir and not ours.workdir:
-      raise UserError(f'--{name} is given without --workdir: give that as well')
-  values = {name: ours[name].value for name in MODES[ours.mode].flags}
+  if values.shard and not values.workdir:  # a fresh one differs each time
+    raise UserError('--shard is given without --workdir: give that as well')
+  options = {name: values[name].value for name in MODES[values.mode].flags}
   return {
     name: os.path.expanduser(value) if isinstance(value, str) else value
-    for name, value in values.items()
+    for name, value in options.items()
   }
 
 
@@ -157,26 +140,16 @@ def _fresh_workdir(config_file: str) -> str:
   return os.path.join('runs', name)
 
 
-def _config_of(
-  workdir: str, config: ml_collections.ConfigDict, file: str, rest: list[str]
-) -> ml_collections.FrozenConfigDict:
-  """The config of a further workdir, unless a config file was given for all."""
-  if not file:
-    config = config_lib.load(pathlib.Path(workdir) / 'config.json')
-    _override(config, rest)
-  return config_lib.resolve(config)
-
-
 def load_config_file(path: str) -> ml_collections.ConfigDict:
   """Returns the config of a file.
 
   Args:
-    path: of Python with a get_config(), to which `path:text` passes a text; or
-      of the config.json of a run.
+    path: of a Python file with a function get_config(), which `path:text`
+      gives a text; or of the config.json of a run.
 
   Raises:
-    UserError: it is missing or broken. ml_collections would answer with a page
-      of traceback.
+    UserError: the file is missing or broken (ml_collections would show a page
+      of traceback).
   """
   file, _, argument = path.partition(':')
   if os.path.isfile(path) and path.endswith('.json'):
@@ -205,7 +178,7 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
     config_lib.check_fields(config)
   except UserError:
     raise
-  except (Exception, SystemExit) as error:  # it is code: it may raise anything
+  except (Exception, SystemExit) as error:  # code may raise anything
     raise UserError(
       f'--config={path} cannot be loaded: {type(error).__name__}: {error}'
     ) from error
@@ -224,27 +197,19 @@ def _near_config(path: str) -> str:
   return f', did you mean {files[near[0]]!r}?' if near else ''
 
 
-def _override(config: ml_collections.ConfigDict, rest: Sequence[str]) -> None:
-  """Sets the fields that are given as flags; nothing else may be left."""
-  try:
-    set_fields(config, rest)
-  except StrayArgument as error:
-    raise _stray(error) from error
-
-
-def _stray(error: StrayArgument) -> UserError:
-  """Returns an error for what is no flag that says what may be meant."""
-  return UserError(f'{error}{_near_argument(error.argument)}')
-
-
-def _near_argument(argument: str) -> str:
-  if argument.startswith('--'):
-    ours = ('config', 'workdir', 'mode', 'help', 'version', *FLAGS)
-    name = argument.removeprefix('--')
-    return did_you_mean(name, [*ours, *_RUN_OF_SEVERAL]) or did_you_mean(
+def _stray(argument: str) -> UserError:
+  """Returns the error for an argument that is no flag of ours or of a field."""
+  if argument.startswith('-'):
+    name = argument.lstrip('-').partition('=')[0]
+    near = did_you_mean(name, _OURS) or did_you_mean(
       name, [f'config.{field}' for field in FIELDS]
     )
+    return UserError(f'--{name} is not a flag{near}')
+  near = ''
   if os.path.isfile(argument) and argument.endswith('.py'):
-    return f", did you mean '--config={argument}'?"
-  near = difflib.get_close_matches(argument, MODES, n=1)
-  return f", did you mean '--mode={near[0]}'?" if near else ''
+    near = f", did you mean '--config={argument}'?"
+  elif modes := difflib.get_close_matches(argument, MODES, n=1):
+    near = f", did you mean '--mode={modes[0]}'?"
+  return UserError(
+    f'{argument!r} is not a flag: all input is given as --flag=value{near}'
+  )

@@ -1,19 +1,20 @@
-"""What --help and --version print, made without importing JAX."""
+"""What --help and --version print."""
 
 import glob
-import itertools
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import textwrap
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import TextIO
 
+from absl import flags
+
 import googlenet
-from googlenet.cli.modes import FLAGS, MODES, Flag, Mode
-from googlenet.errors import UserError, did_you_mean
+from googlenet.cli.modes import MODES, parse_flags, unknown_mode
 from googlenet.runtime import backend
 from googlenet.runtime.terminal import paint
 
@@ -30,14 +31,6 @@ _EXAMPLES = """\
   python launch.py --config=configs/fmnist96.py --config.train.epochs=2
   python launch.py --mode=evaluate --workdir=runs/trial
 """
-_EVERY_MODE = {
-  '--config=FILE': 'config file, or the config.json of a run; without it, the '
-  'config of the run in --workdir',
-  '--config.FIELD=VALUE': 'any field of the config, like --config.seed=1',
-  '--workdir=FOLDER': 'folder of a run; where one is made, the default is a '
-  'fresh dated one in runs/. A run that was cut off is continued',
-  '--flagfile=FILE': 'more flags, one in each line',
-}
 _SEVERAL_PROCESSES = {
   '--coordinator_address=HOST:PORT': 'of process 0',
   '--num_processes=N, --process_id=I': 'how many, and which one this is, from '
@@ -62,71 +55,37 @@ _EXIT_CODES = {
 }
 
 
-def answer(argv: Sequence[str], stream: TextIO) -> str | None:
-  """Returns the answer to --help or --version, if that is what is asked.
+def answer(
+  values: flags.FlagValues, argv: Sequence[str], stream: TextIO
+) -> str:
+  """Returns the answer to --help or --version; '' where neither is asked for.
+
+  JAX is imported only for --help with --config, which checks the config.
 
   Args:
+    values: the flags, defined.
     argv: the name of the program, then its arguments.
-    stream: where it will be shown.
-
-  Returns:
-    Text; '' where that is a list of fields, for which a config has to be read;
-    None where neither is asked for.
+    stream: where the answer will be shown.
 
   Raises:
-    UserError: help on an unknown mode.
+    UserError: the mode is unknown, or the config is wrong.
   """
-  arguments = argv[1:]
-  if _VERSION.intersection(arguments):
+  rest = parse_flags(values, argv)
+  if not {word.partition('=')[0] for word in rest}.isdisjoint(_VERSION):
     return version()
-  if not asks_for_help(argv):
-    return None
-  mode = _value_of('mode', arguments)
-  if mode is not None:
-    if mode not in MODES:
-      raise unknown_mode(mode)
-    return of_mode(mode, stream)
-  return '' if _value_of('config', arguments) else general(stream)
+  others = [word for word in rest if word.partition('=')[0] not in _HELP]
+  if len(others) == len(rest):
+    return ''
+  if values['mode'].present:
+    if values.mode not in MODES:
+      raise unknown_mode(values.mode)
+    return of_mode(values, values.mode, stream)
+  if values.config:
+    return fields(values.config, others, stream)
+  return general(values, stream)
 
 
-def asks_for_help(argv: Sequence[str]) -> bool:
-  """Returns whether --help is in a command line."""
-  return len(without_help(argv)) < len(argv)
-
-
-def without_help(argv: Sequence[str]) -> list[str]:
-  """Returns a command line without its --help, --help=..., -h."""
-  return [word for word in argv if word.partition('=')[0] not in _HELP]
-
-
-def mode_of(argv: Sequence[str]) -> Mode:
-  """Returns the mode of a command line, 'train' where it names none.
-
-  Flag files are not read: one that names a mode counts as 'train' here.
-  """
-  return MODES.get(_value_of('mode', argv[1:]) or 'train', MODES['train'])
-
-
-def unknown_mode(name: str) -> UserError:
-  """Returns the error for a mode that there is not."""
-  return UserError(
-    f'--mode={name} is not a mode{did_you_mean(name, MODES)}; allowed is one '
-    f'of {", ".join(MODES)}'
-  )
-
-
-def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
-  """Returns the last value of a flag, given as --flag=value or --flag value."""
-  found = None
-  followers = itertools.zip_longest(arguments, arguments[1:], fillvalue='')
-  for argument, following in followers:
-    name, equals, value = argument.partition('=')
-    if name in (f'--{flag}', f'-{flag}'):
-      found = value if equals else following
-  return found
-
-
-def general(stream: TextIO) -> str:
+def general(values: flags.FlagValues, stream: TextIO) -> str:
   """Returns the help that lists the modes."""
   parts = [
     _USAGE,
@@ -141,7 +100,7 @@ def general(stream: TextIO) -> str:
     }
     parts.append(_section(group, rows, stream))
   parts += [
-    _section('Every mode', _EVERY_MODE, stream),
+    _section('Every mode', _every_mode(values), stream),
     _section('One run of several processes', _SEVERAL_PROCESSES, stream),
     _section('More', _MORE, stream),
     _section('Exit codes', _EXIT_CODES, stream),
@@ -149,26 +108,23 @@ def general(stream: TextIO) -> str:
   return '\n'.join(parts).rstrip('\n')
 
 
-def of_mode(name: str, stream: TextIO) -> str:
+def of_mode(values: flags.FlagValues, name: str, stream: TextIO) -> str:
   """Returns the help on one mode."""
   mode = MODES[name]
-  rows = {
-    f'--{flag}{_value_word(FLAGS[flag])}': _describe(FLAGS[flag])
-    for flag in mode.flags
-  }
   parts = [
-    _wrap(f'--mode={name}: {mode.help}'),
+    textwrap.fill(f'--mode={name}: {mode.help}', _WIDTH) + '\n',
     _heading('Example', stream) + f'  {example(name)}\n',
   ]
-  if rows:
+  if mode.flags:
+    rows = dict(_describe(values[flag]) for flag in mode.flags)
     parts.append(_section('Its flags', rows, stream))
-  parts.append(_section('Every mode', _EVERY_MODE, stream))
+  parts.append(_section('Every mode', _every_mode(values), stream))
   return '\n'.join(parts).rstrip('\n')
 
 
 def example(name: str) -> str:
   """Returns a command line for a mode."""
-  mode: Mode = MODES[name]
+  mode = MODES[name]
   words = ['python launch.py']
   if name != 'train':
     words.append(f'--mode={name}')
@@ -179,23 +135,25 @@ def example(name: str) -> str:
   return ' '.join([*words, *([mode.example] if mode.example else [])])
 
 
-def _value_word(flag: Flag) -> str:
-  kinds = {bool: '', int: '=N', float: '=X', str: '=TEXT'}
-  return kinds[type(flag.default)]
+def _describe(flag: flags.Flag) -> tuple[str, str]:
+  """Returns how a flag is given, and what it does."""
+  word = {'bool': '', 'int': '=N', 'string': '=TEXT'}[flag.flag_type()]
+  has_default = word and flag.default != ''
+  default = f' (default: {flag.default})' if has_default else ''
+  return f'--{flag.name}{word}', flag.help + default
 
 
-def _describe(flag: Flag) -> str:
-  if isinstance(flag.default, bool) or flag.default == '':
-    return flag.help
-  return f'{flag.help} (default: {flag.default})'
+def _every_mode(values: flags.FlagValues) -> dict[str, str]:
+  return {
+    '--config=FILE': values['config'].help,
+    '--config.FIELD=VALUE': 'any field of the config, like --config.seed=1',
+    '--workdir=FOLDER': values['workdir'].help,
+    '--flagfile=FILE': 'more flags, one in each line',
+  }
 
 
 def _heading(text: str, stream: TextIO) -> str:
   return paint(text, 'heading', stream) + '\n'
-
-
-def _wrap(text: str) -> str:
-  return textwrap.fill(text, _WIDTH) + '\n'
 
 
 def _section(title: str, rows: Mapping[str, str], stream: TextIO) -> str:
@@ -214,6 +172,49 @@ def table(rows: Mapping[str, str]) -> str:
       lines.append(f'  {name}'.ljust(column) + right.pop(0))
     lines += [' ' * column + part for part in right]
   return '\n'.join(line.rstrip() for line in lines) + '\n'
+
+
+def fields(file: str, arguments: Sequence[str], stream: TextIO) -> str:
+  """Returns every field of a config as a flag, with its value and check.
+
+  Args:
+    file: of the config.
+    arguments: flags of fields that are overridden.
+    stream: where it will be shown.
+
+  Raises:
+    UserError: the config is wrong.
+  """
+  from googlenet import config as config_lib  # imports JAX
+  from googlenet.cli.command_line import read_config
+  from googlenet.fields import FIELDS
+
+  config = config_lib.flatten(read_config(file, '', arguments))
+  lines, last = [], None
+  for name, field in FIELDS.items():
+    section = name.rpartition('.')[0]
+    if section != last:
+      title = f'config.{section}' if section else 'config'
+      lines += ['', paint(title, 'heading', stream)]
+      last = section
+    lines.append(f'  --config.{name}={to_text(config[name])}')
+    indent = ' ' * 6
+    lines += textwrap.wrap(
+      field.allowed,
+      _WIDTH,
+      initial_indent=indent,
+      subsequent_indent=indent,
+      break_long_words=False,
+    )
+  lines += ['', 'Comments and units: configs/fmnist96.py']
+  return '\n'.join(lines).lstrip('\n')
+
+
+def to_text(value: object) -> str:
+  """Returns a value as a flag takes it, quoted for a shell where needed."""
+  from googlenet.cli.overrides import as_text
+
+  return shlex.quote(as_text(value)) if value != '' else ''
 
 
 def version() -> str:

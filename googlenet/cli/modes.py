@@ -1,39 +1,36 @@
-"""What launch.py can do, as two tables: modes, and the flags of theirs alone.
+"""What launch.py can do: a table of modes, and the flags of single modes.
 
 Training is the core's loop; every other mode is a file of its name in
 `googlenet/tools/modes`, with a function `run(config, workdir, started,
 **flags)`.
 """
 
+import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from absl import flags
 
-class Flag(NamedTuple):
-  """A flag of some modes, not of all."""
-
-  default: bool | int | float | str  # the type is that of the flag
-  help: str
-  needs_workdir: bool = False  # a fresh folder would be another one each time
+from googlenet.errors import UserError, did_you_mean
 
 
 class Mode(NamedTuple):
   """What a mode is for, and what it takes.
 
   Attributes:
-    group: heading in the help.
+    group: its heading in the help.
     help: what it does, in a line.
     workdir: 'continues' a run or begins one, 'reads' a run, 'makes' a fresh
-      folder, or 'optional': a run is read where no config is given.
-    flags: names in `FLAGS`; they are arguments of `run`.
+      folder, or 'optional': reads a run where no config is given.
+    flags: names of its own flags; they are arguments of `run`.
     takes_several: `run` has an argument `others`, for --workdir=a,b,c.
-    example: what a command line in its help ends with.
-    uses_devices: False where the work is done by processes that it starts.
-    compares: --config is not what runs, but what the config of the run is
-      compared with: an argument `baseline` of `run`, (file, config).
-    preallocates: it takes most of a GPU's memory at its start, itself or in
-      the processes that it starts; else it takes what it needs.
+    example: the end of the command line that its help shows.
+    uses_devices: False where other processes, which it starts, do the work.
+    compares: --config is not the config that runs, but one to compare the
+      run's with: `run` has an argument `baseline`, (file, config).
+    preallocates: whether it, or a process that it starts, takes most of a GPU's
+      memory at the start.
   """
 
   group: str
@@ -48,7 +45,7 @@ class Mode(NamedTuple):
 
   @property
   def memory(self) -> str:
-    """What helps where memory runs out, a key of `runtime.memory.REMEDIES`."""
+    """Which advice to give when memory runs out, a key of `memory.REMEDIES`."""
     return 'training' if self.preallocates else 'evaluation'
 
 
@@ -143,48 +140,102 @@ MODES = {
   ),
 }
 
-FLAGS = {
-  'allow_config_change': Flag(
+
+FLAGS = tuple(dict.fromkeys(f for mode in MODES.values() for f in mode.flags))
+
+
+def define_flags(values: flags.FlagValues) -> None:
+  """Defines the flags of single modes, and those of several processes."""
+  string = functools.partial(flags.DEFINE_string, flag_values=values)
+  integer = functools.partial(flags.DEFINE_integer, flag_values=values)
+  boolean = functools.partial(flags.DEFINE_bool, flag_values=values)
+  boolean(
+    'allow_config_change',
     False,
     'go on with another config (but not another network, data or seed)',
-  ),
-  'sweep': Flag(
+  )
+  string(
+    'sweep',
     '',
-    'fields and their values, like '
-    "'optimizer.learning_rate=0.05,0.1;seed=0,1,2'",
-  ),
-  'shard': Flag(
+    "fields and their values, like 'optimizer.learning_rate=0.05,0.1;"
+    "seed=0,1,2'",
+  )
+  string('shard', '', 'a part of the trials: 0/8 to 7/8, one for each machine')
+  boolean('dry_run', False, 'list the trials and how far each is, train none')
+  string(
+    'checkpoint',
+    'last',
+    'of each run: last, best, a step, or all that it keeps',
+  )
+  string(
+    'average',
+    'predictions',
+    'what is averaged of several: predictions or weights',
+  )
+  string('block', '', 'whose branches are shown; default the first')
+  integer(
+    'image_index', 0, 'of data.eval_split, the image whose maps are shown'
+  )
+  boolean('compare', False, 'a line for each network')
+  integer('port', 7860, 'of the page, at 127.0.0.1; 0: any that is free')
+  string(
+    'images',
     '',
-    'a part of the trials: 0/8 to 7/8, one for each machine',
-    needs_workdir=True,
-  ),
-  'dry_run': Flag(False, 'list the trials and how far each is, train none'),
-  'checkpoint': Flag(
-    'last', 'of each run: last, best, a step, or all that it keeps'
-  ),
-  'average': Flag(
-    'predictions', 'what is averaged of several: predictions or weights'
-  ),
-  'block': Flag('', 'whose branches are shown; default the first'),
-  'image_index': Flag(0, 'of data.eval_split, the image whose maps are shown'),
-  'compare': Flag(False, 'a line for each network'),
-  'port': Flag(7860, 'of the page, at 127.0.0.1; 0: any that is free'),
-  'images': Flag(
-    '', 'files, folders, patterns like photos/*.jpg; - is a list on stdin'
-  ),
-  'end_points': Flag(
-    '', 'layers and stages, separated by commas; else the last stage'
-  ),
-  'top_k': Flag(5, 'how many classes of each image'),
-  'format': Flag('', 'of the output, where its name does not tell'),
-  'output': Flag('', 'new file; predict writes to the screen without'),
-  'views': Flag(
+    'files, folders, patterns like photos/*.jpg; - is a list on stdin',
+  )
+  string(
+    'end_points',
+    '',
+    'layers and stages, separated by commas; else the last stage',
+  )
+  integer('top_k', 5, 'how many classes of each image')
+  string('format', '', 'of the output, where its name does not tell')
+  string('output', '', 'new file; predict writes to the screen without')
+  boolean(
+    'views',
     True,
     'average over the views of an image that the run is evaluated with '
     '(eval.flip, eval.shift, eval.crops); false: compute it once',
-  ),
-  'weights': Flag('', 'file of another framework that is read or written'),
-}
+  )
+  string('weights', '', 'file of another framework that is read or written')
+  string('coordinator_address', None, 'host:port of process 0')
+  integer('num_processes', None, 'how many')
+  integer('process_id', None, 'which one this is, from 0')
+  integer(
+    'heartbeat_timeout_seconds',
+    30,
+    'a process silent for so long ends the others',
+    lower_bound=1,
+    upper_bound=3600,
+  )
+
+
+def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+  """Parses the flags of `launch.py`, those in flag files too.
+
+  Args:
+    values: the flags, defined; earlier values are forgotten.
+    argv: the name of the program, then its arguments.
+
+  Returns:
+    The other arguments: fields of the config, --help, and what is a mistake.
+
+  Raises:
+    UserError: a value is not allowed, or a flag file cannot be read.
+  """
+  values.unparse_flags()
+  try:
+    return values(argv, known_only=True)[1:]
+  except flags.Error as error:
+    raise UserError(str(error)) from error
+
+
+def unknown_mode(name: str) -> UserError:
+  """Returns the error for a mode that does not exist."""
+  return UserError(
+    f'--mode={name} is not a mode{did_you_mean(name, MODES)}; allowed is one '
+    f'of {", ".join(MODES)}'
+  )
 
 
 def modes_of(flag: str) -> list[str]:

@@ -10,7 +10,6 @@ from googlenet.data import batches, images, sources
 from googlenet.errors import UserError
 from googlenet.input.preprocess import num_channels
 from googlenet.runtime import memory
-from googlenet.runtime.parallel import PMAP_AXIS, replicated
 
 Config = ml_collections.FrozenConfigDict
 
@@ -38,13 +37,12 @@ def load_split(
   transform = images.make_transform(
     config.data, config.augment, config.seed, is_augmented
   )
-  try:
-    dataset = sources.load_dataset(
-      config.data, config.data[field], squares or transform
-    )
-  except UserError as error:
-    text = str(error).replace('split=', f'config.data.{field}=', 1)
-    raise UserError(text) from error
+  dataset = sources.load_dataset(
+    config.data,
+    config.data[field],
+    squares or transform,
+    f'config.data.{field}',
+  )
   if dataset.num_classes > config.model.num_classes:
     raise UserError(
       f'config.model.num_classes={config.model.num_classes}: {dataset.name} '
@@ -120,8 +118,7 @@ def make_feed(
       config.model.num_classes,
       config.data.on_device_mb if on_device_mb is None else on_device_mb,
       config.data.workers,
-      replicated,
-      PMAP_AXIS,
+      config.train.parallel,
     )
 
 

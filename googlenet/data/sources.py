@@ -52,6 +52,7 @@ def load_dataset(
   data_config: ml_collections.ConfigDict,
   split: str,
   transform: Transform | None = None,
+  called: str = 'split',
 ) -> Dataset:
   """Opens one split of the data set that the config names.
 
@@ -64,6 +65,7 @@ def load_dataset(
       sources: 'train', 'train[:50000]', 'train[-5000:]', 'train[10%:90%]'.
     transform: what the host does to each image; None: they keep their native
       size, if they share one.
+    called: what errors call the split, like 'config.data.eval_split'.
 
   Returns:
     The split. The bundled set is read whole, here; a TFDS set example by
@@ -83,7 +85,7 @@ def load_dataset(
       f'config.data.source={data_config.source!r}; allowed is one of '
       'bundled, tfds'
     )
-  split_name, start, stop = resolve_split(split, source.split_sizes)
+  split_name, start, stop = resolve_split(split, source.split_sizes, called)
   if transform is None and source.sides is None:
     transform = Whole(data_config.image_size)
   sides = source.sides if transform is None else transform.sides

@@ -33,7 +33,9 @@ _SPLIT = re.compile(
 )
 
 
-def resolve_split(split: str, sizes: Mapping[str, int]) -> tuple[str, int, int]:
+def resolve_split(
+  split: str, sizes: Mapping[str, int], called: str = 'split'
+) -> tuple[str, int, int]:
   """Works out which examples a split such as 'train[10%:]' means.
 
   One parser for all sources, so that they cannot differ. It agrees with TFDS
@@ -43,6 +45,7 @@ def resolve_split(split: str, sizes: Mapping[str, int]) -> tuple[str, int, int]:
   Args:
     split: the text of the config.
     sizes: number of examples of each split there is.
+    called: what errors call the text, like 'config.data.eval_split'.
 
   Returns:
     (name, start, stop): examples start to stop - 1 of the split `name`, with
@@ -51,36 +54,37 @@ def resolve_split(split: str, sizes: Mapping[str, int]) -> tuple[str, int, int]:
   Raises:
     UserError: the text is malformed, or its examples do not exist.
   """
+  shown = f'{called}={split!r}'
   known = ', '.join(f'{name} ({size} images)' for name, size in sizes.items())
   parsed = _SPLIT.fullmatch(split)
   if parsed is None:
     raise UserError(
-      f'split={split!r} is malformed; allowed is one of {known}, alone or '
+      f'{shown} is malformed; allowed is one of {known}, alone or '
       'sliced like train[:50000], train[-5000:] or train[10%:90%]'
     )
   name, start, stop = parsed.group('name', 'start', 'stop')
   if name not in sizes:
     raise UserError(
-      f'split={split!r}: there is no split {name!r}'
+      f'{shown}: there is no split {name!r}'
       f'{did_you_mean(name, sizes)}; allowed is one of {known}'
     )
   if start and stop and start.endswith('%') != stop.endswith('%'):
     raise UserError(  # TFDS would take both for percentages
-      f'split={split!r} mixes a number and a percentage; give both bounds in '
+      f'{shown} mixes a number and a percentage; give both bounds in '
       'examples or both in percent'
     )
   size = sizes[name]
-  first = 0 if start is None else _bound_to_index(start, size, split)
-  end = size if stop is None else _bound_to_index(stop, size, split)
+  first = 0 if start is None else _bound_to_index(start, size, shown)
+  end = size if stop is None else _bound_to_index(stop, size, shown)
   if first >= end:
     raise UserError(
-      f'split={split!r} is empty: {name!r} has {size} images, and the slice '
+      f'{shown} is empty: {name!r} has {size} images, and the slice '
       f'goes from {first} to {end}'
     )
   return name, first, end
 
 
-def _bound_to_index(bound: str, size: int, split: str) -> int:
+def _bound_to_index(bound: str, size: int, shown: str) -> int:
   """Turns '-5000' or '10%' into an index from 0 to `size`."""
   if bound.endswith('%'):
     index = round(float(bound[:-1]) * size / 100)
@@ -92,7 +96,6 @@ def _bound_to_index(bound: str, size: int, split: str) -> int:
     allowed = f'from -{size} to {size}'
   if not in_range:
     raise UserError(
-      f'split={split!r}: the bound {bound} is out of range; '
-      f'allowed is {allowed}'
+      f'{shown}: the bound {bound} is out of range; allowed is {allowed}'
     )
   return index + size if index < 0 else index

@@ -4,6 +4,7 @@ A batch is read in small parts, each a function of its index batch alone: any
 number of worker processes gives the same bits in the same order.
 """
 
+import contextlib
 import math
 import multiprocessing
 import os
@@ -131,7 +132,8 @@ def stream(
 
 def _next(iterator: Iterator) -> tuple[np.ndarray, np.ndarray]:
   try:
-    return next(iterator)
+    with _interrupts_blocked():  # workers start when they are asked first
+      return next(iterator)
   except RuntimeError as error:
     if 'Worker process was terminated' not in str(error):
       raise
@@ -142,12 +144,22 @@ def _next(iterator: Iterator) -> tuple[np.ndarray, np.ndarray]:
     ) from error
 
 
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+  """Blocks SIGINT in this thread, and in processes that it starts meanwhile.
+
+  Ctrl-C reaches every process of a terminal; workers are ended by their parent.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(index: int, count: int) -> None:
-  """Runs first in each worker."""
+  """Runs first in each worker: ends it when the parent was killed."""
   del index, count
-  # Ctrl-C reaches every process of a terminal; the parent ends this one.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  # It cannot where it was killed itself.
   parent = multiprocessing.parent_process()
 
   def follow() -> None:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from googlenet.model.groups import parse_factors
 from googlenet.optimizer import muon
-from googlenet.optimizer.groups import parse_factors, with_decays, with_rates
+from googlenet.optimizer.groups import with_decays, with_rates
 
 Config = ml_collections.ConfigDict
 
@@ -39,12 +40,7 @@ def _lars(rate: optax.Schedule, config: Config) -> optax.GradientTransformation:
 def _muon(
   rate: optax.Schedule, config: Config, mask: Any
 ) -> optax.GradientTransformation:
-  """Jordan et al., 2024: kellerjordan.github.io/posts/muon.
-
-  Weights of convolutions are matrices of what goes in, [kh * kw * C_in, C_out];
-  `muon_rest` moves all else: classifiers, biases, batch norm.
-  """
-
+  """Muon for weights of convolutions; `muon_rest` for all other parameters."""
   weights = muon.muon(
     rate,
     beta=config.momentum,
@@ -111,7 +107,6 @@ _COUPLED = {
   'yogi': _plain(optax.yogi),
 }
 OPTIMIZERS = (*_COUPLED, *_DECOUPLED)
-MUON_RESTS = ('sgd', 'adamw')
 
 
 def is_weight(params: Any) -> Any:
@@ -177,7 +172,7 @@ def make_schedule(
   if not warmup:
     return schedule
   rise = optax.linear_schedule(0.0, optimizer_config.learning_rate, warmup)
-  # Step 0 would be wasted at rate 0: the first step makes 1/warmup of it.
+  # At rate 0 the first step would be wasted: it gets 1/warmup of the rate.
   return optax.join_schedules([lambda step: rise(step + 1), schedule], [warmup])
 
 
@@ -212,9 +207,16 @@ def _rules(
   weight_decay: float,
   mask: Any,
 ) -> list[optax.GradientTransformation]:
-  """Returns weight decay, of what `mask` says or of all, and the update rule.
+  """Returns the transformations for weight decay and the update rule.
 
-  A flat list: checkpoints name the state by its places in the chain.
+  They are a flat list because checkpoints name the state by the places in the
+  chain.
+
+  Args:
+    optimizer_config: the `optimizer` section.
+    schedule: step -> learning rate.
+    weight_decay: takes the place of `optimizer_config.weight_decay`.
+    mask: which parameters decay, as optax takes it; None: all.
   """
   name = optimizer_config.name
   if name in _DECOUPLED:

@@ -1,9 +1,9 @@
 """Lookahead: Zhang et al., 2019, arXiv 1907.08610.
 
-Around any optimizer: every few steps slow weights move a part of the way to the
-parameters, and the parameters go back to them. The slow weights are a part of
-the optimizer's state, so that a checkpoint holds them and a step that is left
-out leaves them alone.
+It wraps any optimizer: every few steps slow weights move a part of the way to
+the parameters, and the parameters are set to them. By hand, because optax keeps
+slow weights beside the parameters; here they are a part of the optimizer's
+state, so that a checkpoint holds them and a skipped step leaves them alone.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ import optax
 
 
 class LookaheadState(NamedTuple):
-  """Beside the state of the optimizer: what the slow weights are."""
+  """The state of Lookahead and of the optimizer that it wraps."""
 
   count: jax.Array  # int32 [], updates made
   slow: Any  # like the parameters
@@ -24,15 +24,15 @@ class LookaheadState(NamedTuple):
 def with_lookahead(
   optimizer: optax.GradientTransformation, period: int, rate: float
 ) -> optax.GradientTransformation:
-  """Wraps an optimizer.
+  """Returns an optimizer with Lookahead.
 
-  Between two moves evaluation sees the parameters as they are.
+  Evaluation always uses the parameters, never the slow weights.
 
   Args:
-    optimizer: complete: its updates are what is added.
-    period: steps from one move of the slow weights to the next; 0: none are
-      kept.
-    rate: part of the way that they move.
+    optimizer: complete: its updates are added to the parameters.
+    period: steps between two moves of the slow weights; 0: the optimizer is
+      returned as it is.
+    rate: how far the slow weights move to the parameters, from 0 to 1.
   """
   if not period:
     return optimizer

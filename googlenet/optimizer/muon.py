@@ -1,8 +1,8 @@
 """Muon: Jordan et al., 2024, kellerjordan.github.io/posts/muon.
 
-The rule and the state are those of `optax.contrib.muon`, which goes over the
-matrices one by one. For a GPU or TPU, where each shape is a product to tune and
-to start, matrices of about one size are computed as one here.
+Rule and state are those of `optax.contrib.muon`, which iterates on the matrices
+one by one. On a GPU or TPU, where each product costs time to tune and to start,
+matrices of similar sizes are stacked here.
 """
 
 import collections
@@ -69,7 +69,7 @@ def orthogonalize_each(
 def orthogonalize_stacked(
   matrices: Sequence[Array], coefficients: Array, steps: int
 ) -> list[Array]:
-  """`orthogonalize_each` on stacks of matrices, filled up with zeros.
+  """Returns what `orthogonalize_each` does, from stacks padded with zeros.
 
   Rows and columns of zeros stay zero and change no product. A stack holds the
   matrices whose smaller sides lie between the same powers of 2.
@@ -96,9 +96,9 @@ def scale_by_muon(
   """Returns `optax.contrib.scale_by_muon` for weights of convolutions.
 
   Args:
-    beta: of the mean of gradients.
+    beta: decay of the mean of gradients.
     steps: Newton-Schulz iterations.
-    nesterov: whether the mean is looked ahead of.
+    nesterov: whether to use Nesterov momentum.
     orthogonalize: (matrices, coefficients, steps) -> matrices.
   """
 
@@ -122,7 +122,7 @@ def scale_by_muon(
     else:
       ahead = optax.tree.bias_correction(mean, beta, count)
     leaves, structure = jax.tree.flatten(ahead)
-    # Matrices of what goes into a convolution: [kh * kw * C_in, C_out].
+    # [kh, kw, C_in, C_out] as the matrix [kh * kw * C_in, C_out].
     matrices = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves]
     matrices = orthogonalize(matrices, state.ns_coeffs, steps)
     scaled = [
@@ -149,13 +149,13 @@ def muon(
 
   Args:
     learning_rate: step -> rate.
-    beta: of the mean of gradients.
+    beta: decay of the mean of gradients.
     steps: Newton-Schulz iterations.
-    nesterov: whether the mean is looked ahead of.
-    weight_decay: a part of the update, multiplied by the rate.
+    nesterov: whether to use Nesterov momentum.
+    weight_decay: decoupled: multiplied by the learning rate.
     mask: which weights decay, as optax takes it; None: all.
-    is_stacked: whether matrices of about one size are computed as one; None:
-      yes, except on a CPU, where the zeros cost more than they save.
+    is_stacked: whether to stack matrices of similar sizes; None: everywhere but
+      on a CPU, where the zeros cost more than they save.
   """
   if is_stacked is None:
     is_stacked = jax.default_backend() != 'cpu'
@@ -170,8 +170,8 @@ def muon(
     optax.add_decayed_weights(weight_decay, mask),
     optax.scale_by_learning_rate(learning_rate),
   )
-  # Optax moves what is no matrix by Adam; there is no such thing here, but its
-  # counts are a part of the state, and so of every checkpoint.
+  # Optax uses Adam for all but matrices. There is nothing else here, but Adam's
+  # counters are a part of the state, and so of every checkpoint.
   return optax.multi_transform(
     {'muon': rule, 'adam': optax.adamw(learning_rate, nesterov=nesterov)},
     lambda params: jax.tree.map(lambda _: 'muon', params),

@@ -1,14 +1,12 @@
 """Compiling with options of XLA, and a line on the console meanwhile."""
 
 import contextlib
-import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import jax
-from jax.experimental import multihost_utils
 
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.backend import Options, flags_of, without_flags
@@ -57,33 +55,41 @@ def shown(what: str) -> Iterator[None]:
     yield
 
 
-def told(
-  what: str | Callable[..., str], options: Options, function: Callable
-) -> Callable:
-  """Wraps a function so that each compilation of it prints a line.
-
-  A function is compiled at its first call with arguments of new shapes.
+def compiling(
+  what: str, options: Options
+) -> contextlib.AbstractContextManager[None]:
+  """Shows a line while a program is compiled, and says where it is kept.
 
   Args:
-    what: the program, in words; or what makes them of the arguments.
+    what: name of the program; '': shows nothing.
     options: of XLA, that it is compiled with.
-    function: jitted, or one that calls what is. Its first argument is the
-      parameters or a state with them, always of the same shapes.
   """
-  seen = set()
+  if not what:
+    return contextlib.nullcontext()
+  return shown(f'{what}: {_source(options)}')
+
+
+def shown_at_first_call(
+  function: Callable[..., Any], what: str
+) -> Callable[..., Any]:
+  """Wraps a function that is compiled at its first call, to print a line then.
+
+  Args:
+    function: compiled without options.
+    what: name of the program; '': prints nothing.
+  """
+  is_compiled = False
 
   def call(*args: Any) -> Any:
-    leaves = jax.tree.leaves(args[1:])
-    key = tuple(getattr(leaf, 'shape', leaf) for leaf in leaves)
-    if key in seen or _are_traced(jax.tree.leaves(args)):
+    nonlocal is_compiled
+    if is_compiled:
       return function(*args)
-    words = what if isinstance(what, str) else what(*args)
-    with shown(f'{words}: {_source(options)}'):
+    with compiling(what, ()):
       out = function(*args)
-    seen.add(key)
+    is_compiled = True
     return out
 
-  return call
+  return call if what else function
 
 
 def _are_traced(leaves: list[Any]) -> bool:
@@ -126,7 +132,10 @@ def compile_with(options: Options, lowered: Any) -> Any:
 
 
 def compiled_with(
-  options: Options, function: Callable[..., Any], what: str = ''
+  options: Options,
+  function: Callable[..., Any],
+  what: str = '',
+  adapt: Callable[[Any], Callable[..., Any]] = lambda program: program,
 ) -> Callable[..., Any]:
   """Returns a jitted or pmapped function, compiled with options of XLA.
 
@@ -137,15 +146,9 @@ def compiled_with(
   Args:
     options: (name, value) each; none is fine.
     function: the function.
-    what: name of the program, printed while it compiles (see `told`); '':
-      prints nothing.
+    what: name of the program, printed while it compiles; '': prints nothing.
+    adapt: makes of a compiled program what is called in its place.
   """
-  if what:
-    return told(what, options, compiled_with(options, function))
-  # With several processes a call costs more than one of `jax.pmap` itself.
-  unset = without_flags(options, flags_of(os.environ))
-  if jax.process_count() > 1 and not unset:
-    return function
   programs: dict[Any, Callable[..., Any]] = {}
   latest: list[Callable[..., Any]] = []
 
@@ -160,12 +163,8 @@ def compiled_with(
       return function(*args)  # part of a larger program, with its options
     key = structure, tuple(map(_kind, leaves))
     if key not in programs:
-      compiled = compile_with(options, function.lower(*args))
-      programs[key] = (
-        functools.partial(_call_in_all_processes, compiled)
-        if jax.process_count() > 1
-        else compiled
-      )
+      with compiling(what, options):
+        programs[key] = adapt(compile_with(options, function.lower(*args)))
     latest[:] = [programs[key]]
     return programs[key](*args)
 
@@ -178,29 +177,3 @@ def _kind(leaf: Any) -> Any:
     return type(leaf)
   is_placed = getattr(leaf, 'committed', False)
   return leaf.shape, leaf.dtype, leaf.sharding if is_placed else None
-
-
-def _call_in_all_processes(program: Any, *args: Any) -> Any:
-  """Calls a compiled `pmap`, as `pmap` itself does with several processes.
-
-  The program takes and returns arrays of all processes; here as there each
-  process has its own part of them.
-  """
-  shardings, _ = program.input_shardings
-  meshes, specs = _split(shardings)
-  everywhere = jax.tree.map(
-    multihost_utils.host_local_array_to_global_array, args, meshes, specs
-  )
-  out = program(*everywhere)
-  meshes, specs = _split(program.output_shardings)
-  return jax.tree.map(
-    multihost_utils.global_array_to_host_local_array, out, meshes, specs
-  )
-
-
-def _split(shardings: Any) -> tuple[Any, Any]:
-  """Returns the trees of meshes and of partition specs."""
-  return tuple(
-    jax.tree.map(lambda sharding, name=name: getattr(sharding, name), shardings)
-    for name in ('mesh', 'spec')
-  )

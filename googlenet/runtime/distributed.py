@@ -14,12 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from googlenet.errors import UserError
-from googlenet.runtime.supervisor import EXIT_CONTINUE
-
-# A process that is silent for so long counts as gone, and ends the others.
-HEARTBEAT_TIMEOUT_SECONDS = 30
-
+from googlenet.errors import EXIT_CONTINUE, UserError
 
 # Where launchers tell number and place; JAX finds the rest.
 _PLACES = (
@@ -99,7 +94,8 @@ def initialize(address: Address, heartbeat_timeout_seconds: int) -> None:
 
   Args:
     address: of this process.
-    heartbeat_timeout_seconds: see `HEARTBEAT_TIMEOUT_SECONDS`.
+    heartbeat_timeout_seconds: a process that is silent for so long
+      counts as gone, and ends the others.
 
   Raises:
     UserError: they do not find each other.

@@ -15,15 +15,8 @@ import threading
 import jax
 import numpy as np
 
-from googlenet.errors import UserError
-from googlenet.runtime.parallel import steps_in_flight
-from googlenet.runtime.supervisor import EXIT_CONTINUE, EXIT_INTERRUPTED
-
-
-class Stopped(UserError):
-  """A run was asked to end, and did; it can be continued."""
-
-  exit_code = EXIT_CONTINUE
+from googlenet.errors import EXIT_CONTINUE, EXIT_INTERRUPTED
+from googlenet.runtime.parallel import PMAP_AXIS, parallelize, steps_in_flight
 
 
 class PreemptionHandler:
@@ -109,7 +102,9 @@ class Agreement:
   """A yes or no of each process becomes the same one of all."""
 
   def __init__(self):
-    self._any = jax.pmap(lambda x: jax.lax.pmax(x, 'any'), axis_name='any')
+    self._any = parallelize(
+      lambda vote: jax.lax.pmax(vote, PMAP_AXIS), in_axes=(0,)
+    )
     self._votes = collections.deque()
 
   def poll(self, wanted: bool) -> bool:

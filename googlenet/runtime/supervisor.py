@@ -1,9 +1,10 @@
 """A parent for each process of a run of several, to say how it ended.
 
-When one process dies JAX ends the others from C++, with SIGABRT and a page of
+When one process dies, JAX ends the others from C++, with SIGABRT and a page of
 its internals; no line of Python runs after that. So a child does the work, and
-this process, which does not import JAX, says in a line what became of it. It
-passes on the signals it gets, and a child whose parent is killed is killed too.
+this process, which does not import JAX, says in a line how the child ended. It
+passes on the signals it gets; a child whose parent is killed is killed too. A
+run of one process has no supervisor.
 """
 
 import ctypes
@@ -16,13 +17,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-EXIT_INTERRUPTED = 130  # 128 + SIGINT
-EXIT_CONTINUE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+from googlenet.errors import EXIT_CONTINUE
+
 _CHILD = 'GOOGLENET_SUPERVISED'
 _PR_SET_PDEATHSIG = 1
-# What says, for each launcher, that it has started several processes: variables
-# that have to be there, and one that counts or lists them. They are those that
-# JAX looks at (jax/_src/clusters).
+# How each launcher says that it has started several processes: variables that
+# must be set, and one that counts or lists the processes. JAX looks at the same
+# ones (jax/_src/clusters).
 _LAUNCHERS = (
   (('SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_PROCID'), 'SLURM_NTASKS'),
   (('OMPI_COMM_WORLD_RANK',), 'OMPI_COMM_WORLD_SIZE'),
@@ -40,7 +41,7 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
       ',' in value or (value.isdigit() and int(value) > 1)
     ):
       return True
-  # The pod of an indexed job asks the cluster how many there are, by a package.
+  # The pod of an indexed job asks the cluster for the number, by a package.
   if {'KUBERNETES_SERVICE_HOST', 'JOB_COMPLETION_INDEX'} <= environment.keys():
     return importlib.util.find_spec('kubernetes') is not None
   # A machine of a TPU pod asks its metadata server.
@@ -53,34 +54,35 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
 
 
 def is_one_of_several(
-  argv: Sequence[str], environment: Mapping[str, str]
+  num_processes: int | None,
+  coordinator_address: str | None,
+  environment: Mapping[str, str],
 ) -> bool:
-  """Returns whether this command line, here, is of a run of several.
+  """Returns whether this process belongs to a run of several.
 
-  --num_processes=1 says that it is not, whatever the launcher does: several
-  runs may be started side by side by one.
+  Args:
+    num_processes: the flag. 1 says no, whatever the launcher does: a launcher
+      may start several runs side by side.
+    coordinator_address: the flag.
+    environment: variables of the process.
   """
-  given = {}
-  for i, arg in enumerate(argv):
-    name, equals, value = arg.partition('=')
-    given[name.lstrip('-')] = value if equals else ''.join(argv[i + 1 : i + 2])
-  if 'num_processes' in given:
-    return given['num_processes'] != '1'
-  return 'coordinator_address' in given or in_cluster(environment)
+  if num_processes is not None:
+    return num_processes != 1
+  return bool(coordinator_address) or in_cluster(environment)
 
 
-def supervise() -> None:
-  """Does the work in a child if this is one of several processes.
+def supervise(is_alone: bool) -> None:
+  """Lets a child do the work of this process, if it is one of several.
 
-  Returns in the child, and where there is one process alone; else this
-  process ends here, with the exit code of the child.
+  Returns in the child, and where there is one process alone. Otherwise this
+  process waits for the child and ends with its exit code.
   """
   if parent := os.environ.pop(_CHILD, ''):
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):  # it was killed before that was set
       os._exit(EXIT_CONTINUE)
     return
-  if not is_one_of_several(sys.argv[1:], os.environ):
+  if is_alone:
     return
   child = start_child([sys.executable, *sys.orig_argv[1:]])
   for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,11 +91,11 @@ def supervise() -> None:
 
 
 def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen:
-  """Starts launch.py as a process that gets signals from this one alone, and
-  that is killed when this one is.
+  """Starts launch.py as a process that lives no longer than this one.
 
   Args:
-    command: ends in launch.py and its flags.
+    command: ends in launch.py and its flags. It gets signals from this process
+      only, and is killed when this process is.
     **options: of `subprocess.Popen`.
   """
   return subprocess.Popen(
@@ -105,7 +107,7 @@ def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen:
 
 
 def exit_code(returncode: int) -> int:
-  """Returns what to exit with for what a child ended with; tells of a crash."""
+  """Returns the exit code for a child's return code; tells of a crash."""
   if returncode >= 0:
     return returncode
   name = signal.Signals(-returncode).name

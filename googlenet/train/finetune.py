@@ -1,32 +1,37 @@
-"""Fine-tuning: parameters of another run, frozen parts, rates of their own.
+"""Fine-tuning: parameters of another run, frozen parts, rates of groups.
 
 Parts are named by a prefix of the path of their parameters: `inception_3a`, or
 `inception_3a/conv_1x1`.
 """
 
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import haiku as hk
 import ml_collections
+import numpy as np
 import optax
 
-from googlenet.errors import UserError, did_you_mean
+from googlenet.config import near_run
+from googlenet.errors import UserError
+from googlenet.io import checkpoint, pretrained
+from googlenet.model import graph
 from googlenet.model.context import is_within
+from googlenet.model.groups import check_groups, parse_factors
 from googlenet.model.network import Network
-from googlenet.optimizer.groups import parse_factors, with_frozen, with_rates
-from googlenet.train.transfer import load
+from googlenet.optimizer.groups import with_frozen, with_rates
+
+_MAX_PROBLEMS = 20  # that an error names
 
 
 class Start(NamedTuple):
-  """Where training starts from, and how.
+  """Where training starts from, and with which optimizer.
 
   Attributes:
     params: float32 arrays.
-    network_state: likewise.
-    optimizer: that leaves frozen parts alone.
-    lines: to tell the user.
+    network_state: float32 arrays, running statistics.
+    optimizer: the given one with rates of groups, frozen parts left out.
+    lines: what to tell the user.
   """
 
   params: hk.Params
@@ -48,22 +53,30 @@ def apply(
     finetune_config: the section.
     network: of the run.
     params: newly drawn.
-    network_state: likewise.
+    network_state: newly drawn.
     optimizer: of the `optimizer` section.
 
   Raises:
-    UserError: a name that the network has not; nothing is left to train; the
-      other run cannot be read or is of another network.
+    UserError: a part is not in the network, nothing is left to train, or the
+      other run is of another network or cannot be read.
   """
   frozen = tuple(finetune_config.frozen)
   rates = parse_factors(finetune_config.learning_rates)
-  _check_parts('frozen', frozen, params)
-  _check_parts('learning_rates', rates, params)
+  # A layer is frozen as a whole, so single parameters have no names here.
+  check_groups('finetune.frozen', frozen, dict.fromkeys(params, ()))
+  check_groups('finetune.learning_rates', rates, params)
+  if all(is_within(module, frozen) for module in params):
+    raise UserError(
+      f'config.finetune.frozen={frozen} leaves nothing to train: leave out one '
+      'of them',
+      'finetune.frozen',
+    )
   for part in rates:
     if is_within(part, frozen):
       raise UserError(
         f'config.finetune.learning_rates: {part!r} is frozen by '
-        f'config.finetune.frozen={frozen}; leave it out of one of them'
+        f'config.finetune.frozen={frozen}; leave it out of one of them',
+        'finetune.learning_rates',
       )
   lines: tuple[str, ...] = ()
   if finetune_config.from_workdir:
@@ -73,30 +86,10 @@ def apply(
   if frozen:
     lines += (_describe_frozen(frozen, params),)
   if rates:
-    told = ', '.join(f'{part} x {rate:g}' for part, rate in rates.items())
-    lines += (f'rates    {told}',)
-  optimizer = with_rates(optimizer, rates)
-  return Start(
-    params, network_state, with_frozen(optimizer, frozen, params), lines
-  )
-
-
-def _check_parts(field: str, parts: Iterable[str], params: hk.Params) -> None:
-  """Checks that the network has every part, and more than the frozen ones."""
-  parts = tuple(parts)
-  known = sorted({name for m in params for name in (m, m.split('/')[0])})
-  for part in parts:
-    if not any(is_within(module, (part,)) for module in params):
-      tops = ', '.join(dict.fromkeys(m.split('/')[0] for m in params))
-      raise UserError(
-        f'config.finetune.{field}: the network has no {part!r}'
-        f'{did_you_mean(part, known)}; it has {tops} and what is within them'
-      )
-  if field == 'frozen' and all(is_within(module, parts) for module in params):
-    raise UserError(
-      f'config.finetune.frozen={parts} leaves nothing to train: leave out one '
-      'of them'
-    )
+    factors = ', '.join(f'{part} x {rate:g}' for part, rate in rates.items())
+    lines += (f'rates    {factors}',)
+  optimizer = with_frozen(with_rates(optimizer, rates), frozen, params)
+  return Start(params, network_state, optimizer, lines)
 
 
 def _describe_frozen(frozen: tuple[str, ...], params: hk.Params) -> str:
@@ -110,3 +103,191 @@ def _describe_frozen(frozen: tuple[str, ...], params: hk.Params) -> str:
     f'frozen   {", ".join(frozen)}: {count:,} parameters and their running '
     'statistics'
   )
+
+
+def load(
+  workdir: str,
+  network: Network,
+  params: hk.Params,
+  network_state: hk.State,
+) -> tuple[hk.Params, hk.State, tuple[str, ...]]:
+  """Takes over the parameters and running statistics of another run.
+
+  Classifiers and auxiliary heads keep their new parameters where the other run
+  lacks them or has other shapes. A first convolution for another number of
+  channels is adapted by `convert_channels`.
+
+  Args:
+    workdir: of the other run.
+    network: of this run.
+    params: newly drawn.
+    network_state: newly drawn.
+
+  Returns:
+    params, network_state, and lines that tell what was not taken over.
+
+  Raises:
+    UserError: the other run does not exist or is of another network.
+  """
+  if not checkpoint.paths(workdir):
+    raise UserError(
+      f'config.finetune.from_workdir={workdir!r} holds no checkpoint: give the '
+      f'folder of a run that has been trained{near_run(workdir)}',
+      'finetune.from_workdir',
+    )
+  path, other = pretrained.read_run(workdir)
+  other_params, lines = _fit_channels(
+    graph.first_convolution(network.architecture), params, other.params
+  )
+  ours = {'params': params, 'network_state': network_state}
+  theirs = {'params': other_params, 'network_state': other.network_state}
+  taken, new, problems = _take_over(ours, theirs, _heads(network))
+  known = {module for modules in ours.values() for module in modules}
+  left = [
+    module
+    for module in {**other.params, **other.network_state}
+    if module not in known
+  ]
+  problems += [
+    f'{module} is not in this one'
+    for module in left
+    if not module.startswith('aux_')
+  ]
+  problems += _nonfinite(taken)
+  if problems:
+    more = len(problems) - _MAX_PROBLEMS
+    raise UserError(
+      f'config.finetune.from_workdir={workdir!r} is of another network than '
+      f'config.model: {"; ".join(problems[:_MAX_PROBLEMS])}'
+      + (f' and {more} more' if more > 0 else ''),
+      'finetune.from_workdir',
+    )
+  images = pretrained.describe_images(workdir)
+  its_images = f'; its images: {images}' if images else ''
+  lines.insert(0, f'from     {path}: step {other.step:,}{its_images}')
+  if new:
+    lines.append(f'new      {", ".join(new)}: newly initialised')
+  if left:
+    lines.append(f'left out {", ".join(left)}: not in this network')
+  return taken['params'], taken['network_state'], tuple(lines)
+
+
+def _fit_channels(
+  first: str, params: hk.Params, other: hk.Params
+) -> tuple[hk.Params, list[str]]:
+  """Adapts the first convolution of the other run to other images.
+
+  Args:
+    first: name of that convolution.
+    params: of this run.
+    other: parameters of the other run.
+
+  Returns:
+    The parameters of the other run, and a line if any of them changed.
+  """
+  old, want = other.get(first, {}).get('w'), params[first]['w'].shape
+  if not _differ_in_channels(old, want):
+    return other, []
+  line = (
+    f'channels {first}: {old.shape[2]} -> {want[2]}, the sum over the old ones '
+    'in equal parts'
+  )
+  fitted = other[first] | {'w': convert_channels(old, want[2])}
+  return {**other, first: fitted}, [line]
+
+
+def _take_over(
+  ours: dict[str, hk.Params],
+  theirs: dict[str, hk.Params],
+  replaceable: set[str],
+) -> tuple[dict[str, hk.Params], tuple[str, ...], list[str]]:
+  """Returns the trees of this run with the arrays of the other.
+
+  Args:
+    ours: newly drawn, 'params' and 'network_state'.
+    theirs: the same two trees, of the other run.
+    replaceable: modules that stay as they are where the other run lacks them
+      or has other shapes.
+
+  Returns:
+    The trees; the modules that stayed; and, in words, what does not fit.
+  """
+  new: dict[str, None] = {}  # in order
+  problems = []
+  for tree, modules in ours.items():
+    for module, leaves in modules.items():
+      found = theirs[tree].get(module, {})
+      if _shapes(found) == _shapes(leaves):
+        continue
+      if module in replaceable:
+        new[module] = None
+      else:
+        problems += _differences(module, found, leaves)
+  # Weights and bias of a classifier belong together: both are new, or neither.
+  taken = {
+    tree: {
+      module: leaves if module in new else theirs[tree].get(module, leaves)
+      for module, leaves in modules.items()
+    }
+    for tree, modules in ours.items()
+  }
+  return taken, tuple(new), problems
+
+
+def _nonfinite(trees: dict[str, hk.Params]) -> list[str]:
+  return [
+    f'{module}/{leaf} is not finite'
+    for modules in trees.values()
+    for module, leaves in modules.items()
+    for leaf, array in leaves.items()
+    if not np.isfinite(array).all()
+  ]
+
+
+def convert_channels(w: np.ndarray, channels: int) -> np.ndarray:
+  """Adapts a first convolution [kh, kw, C, width] to other images.
+
+  Each new channel gets the sum over the old ones divided by the number of new
+  ones, so the response to a grey image stays the same, whether it is given in
+  one channel or repeated in three.
+  """
+  total = w.sum(axis=2, keepdims=True, dtype=np.float64) / channels
+  return np.repeat(total, channels, axis=2).astype(w.dtype)
+
+
+def _differ_in_channels(w: Any, shape: tuple[int, ...]) -> bool:
+  """Whether weights have another number of input channels and no more."""
+  if w is None or w.ndim != 4 or w.shape == shape:
+    return False
+  return (*w.shape[:2], w.shape[3]) == (*shape[:2], shape[3])
+
+
+def _shapes(leaves: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+  return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+
+
+def _differences(
+  module: str, found: dict[str, Any], wanted: dict[str, Any]
+) -> list[str]:
+  have, want = _shapes(found), _shapes(wanted)
+  return [
+    f'{module}/{name} has {have.get(name, "nothing")} in place of '
+    f'{want.get(name, "nothing")}'
+    for name in sorted(have.keys() | want.keys())
+    if have.get(name) != want.get(name)
+  ]
+
+
+def _heads(network: Network) -> set[str]:
+  """Returns the modules of classifiers and auxiliary heads."""
+  layers = [
+    layer for layer in graph.graph(network.architecture) if layer.weights
+  ]
+  # Where no fully connected layer ends the network, the convolutions of the
+  # last row are as wide as there are classes.
+  last = layers[-1].row
+  return {
+    layer.name
+    for layer in layers
+    if layer.is_side or not layer.stage or layer.row == last
+  }

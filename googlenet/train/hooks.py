@@ -10,13 +10,13 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from googlenet.errors import Stopped
 from googlenet.io import checkpoint
 from googlenet.io.metrics import Mean, NonFiniteError, StepMetrics, check_finite
 from googlenet.runtime import memory
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.compilation import seconds_compiled
 from googlenet.runtime.parallel import steps_in_flight
-from googlenet.runtime.preemption import Stopped
 from googlenet.train import messages, precise_bn
 from googlenet.train.evaluate import evaluate
 from googlenet.train.finite import make_policy

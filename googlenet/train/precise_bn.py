@@ -18,15 +18,14 @@ from googlenet.data import pipeline
 from googlenet.data.batches import Feed, TrainIndices
 from googlenet.input.preprocess import preprocess
 from googlenet.model.network import make_network
-from googlenet.runtime.compilation import compiled_with
-from googlenet.runtime.parallel import PMAP_AXIS
+from googlenet.runtime.parallel import PMAP_AXIS, parallelize
 from googlenet.train.step import Batch
 
 
 def make_statistics_step(
   config: ml_collections.ConfigDict,
 ) -> Callable[[hk.Params, hk.State, Batch, jax.Array], hk.State]:
-  """Makes the pmapped estimate of one batch, added to the mean of those before.
+  """Makes the estimate of one batch, added to the mean of those before.
 
   Images are as evaluation sees them, without augmentation; nothing is dropped.
 
@@ -58,14 +57,13 @@ def make_statistics_step(
 
     return jax.tree.map(mean_of, mean, new)
 
-  pmapped = jax.pmap(
+  return parallelize(
     statistics_step,
-    axis_name=PMAP_AXIS,
     in_axes=(None, None, 0, None),
     out_axes=None,
-  )
-  return compiled_with(
-    network.kernels.compiler_options, pmapped, 'batch-norm statistics'
+    options=network.kernels.compiler_options,
+    what='batch-norm statistics',
+    how=config.train.parallel,
   )
 
 

@@ -53,6 +53,7 @@ MAY_CHANGE = (
   'data.workers',
   'eval.crops',
   'train.compilation_cache',
+  'train.parallel',
   *(name for name in FIELDS if name.startswith('benchmark.')),
 )
 

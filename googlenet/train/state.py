@@ -1,6 +1,6 @@
 """The state of training: all that a step changes.
 
-It has no device axis: it enters and leaves `jax.pmap` on `None` axes.
+It has no device axis: it is the same on every device.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from googlenet.runtime.parallel import replicated
-from googlenet.train import finite as guard_lib
+from googlenet.train.finite import FiniteCheck, make_finite_check
 
 
 class TrainState(NamedTuple):
@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
   params: hk.Params  # float32
   network_state: hk.State
   opt_state: optax.OptState
-  guard: guard_lib.Guard
+  finite_check: FiniteCheck
   # Averages over the steps; empty unless `train.ema_decay` is set. Running
   # statistics too: those of the last steps do not fit averaged parameters.
   ema_params: hk.Params
@@ -65,7 +65,7 @@ def make_train_state(
     params,
     network_state,
     opt_state,
-    guard_lib.make_guard(train_config.loss_scale),
+    make_finite_check(train_config.loss_scale),
     *(averages if train_config.ema_decay else ({}, {})),
   )
   return replicated(state)

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from googlenet.data import pipeline
 from googlenet.runtime import backend
 
 if __name__ == '__main__':  # before JAX is imported
@@ -24,6 +23,7 @@ import jmp
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.model.initialization import count_parameters
 from googlenet.runtime import memory
@@ -63,10 +63,12 @@ def check(config: Config, sizes: list[int]) -> None:
       config_lib.durations(one.train, dataset.num_examples, num_devices)
       config_lib.check_pairs(one, num_devices)
     except UserError as error:
-      text = str(error)
-      if size != config.train.batch_size:
-        text = text.replace('train.batch_size=', 'benchmark.batch_sizes: ', 1)
-      raise UserError(text) from error
+      if size == config.train.batch_size:
+        raise
+      raise UserError(
+        f'config.benchmark.batch_sizes: {size} cannot be measured: {error}',
+        'benchmark.batch_sizes',
+      ) from error
 
 
 def measure(config: Config, started: float, tell: Tell) -> None:

@@ -27,11 +27,8 @@ def end_point_names(network: Network, image_size: int) -> tuple[str, ...]:
     network: made from a config.
     image_size: side of the images after resizing, in pixels.
   """
-  shapes = graph.walk(
-    network.architecture, (image_size, image_size, 1), network.num_classes
-  ).shapes
-  heads = {head.name for head in network.architecture.aux_heads}
-  return (*(name for name in shapes if name not in heads), PROBABILITIES)
+  layers = graph.graph(network.architecture, (image_size, image_size, 1))
+  return (*graph.end_points(layers), PROBABILITIES)
 
 
 def check_end_points(

@@ -17,8 +17,7 @@ import numpy as np
 from googlenet.data.images import Squares
 from googlenet.input import views as view_lib
 from googlenet.model.network import Network
-from googlenet.runtime.compilation import compiled_with
-from googlenet.runtime.parallel import PMAP_AXIS, steps_in_flight
+from googlenet.runtime.parallel import parallelize, steps_in_flight
 from googlenet.tools.inference import crops
 from googlenet.tools.inference.apply import PROBABILITIES, make_function
 
@@ -127,7 +126,7 @@ def make_probabilities(
 def make_step(
   network: Network,
   data_config: ml_collections.FrozenConfigDict,
-  precision: str,
+  train_config: ml_collections.FrozenConfigDict,
   wanted: Views | tuple[str, ...],
 ) -> Step:
   """Makes what all devices compute of a batch, compiled at its first call.
@@ -135,7 +134,7 @@ def make_step(
   Args:
     network: the network.
     data_config: the `data` section, for preprocessing.
-    precision: `train.precision`.
+    train_config: the `train` section: `precision`, `parallel`.
     wanted: views, whose mean probabilities are computed; or names of end
       points, of the images as they are.
 
@@ -143,6 +142,7 @@ def make_step(
     (params, network_state, images) -> {name: float32 [D, B, ...]}: images are
     uint8 [D, B, ...], params and network_state are on every device.
   """
+  precision = train_config.precision
   if isinstance(wanted, Views):
     mean = make_probabilities(network, data_config, precision, wanted)
 
@@ -155,10 +155,13 @@ def make_step(
     def step(params, network_state, images):
       return function(params, network_state, images, wanted).end_points
 
-  pmapped = jax.pmap(
-    step, axis_name=PMAP_AXIS, in_axes=(None, None, 0), out_axes=0
+  return parallelize(
+    step,
+    in_axes=(None, None, 0),
+    options=network.kernels.compiler_options,
+    what='network',
+    how=train_config.parallel,
   )
-  return compiled_with(network.kernels.compiler_options, pmapped, 'network')
 
 
 class Batch(NamedTuple):

@@ -168,7 +168,7 @@ class Trained(NamedTuple):
   ) -> Callable[[np.ndarray], dict[str, jax.Array]]:
     """Returns what all devices compute: see `predict.make_step`."""
     step = predict_lib.make_step(
-      self.network, self.config.data, self.config.train.precision, wanted
+      self.network, self.config.data, self.config.train, wanted
     )
     return lambda images: step(self.params, self.network_state, images)
 

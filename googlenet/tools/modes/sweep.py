@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.errors import UserError
+from googlenet.errors import (
+  EXIT_CONTINUE,
+  EXIT_INTERRUPTED,
+  Stopped,
+  UserError,
+)
 from googlenet.io.saver import WriteError
 from googlenet.io.workdir import Lock
-from googlenet.runtime.preemption import Stopped
-from googlenet.runtime.supervisor import EXIT_CONTINUE, EXIT_INTERRUPTED
 from googlenet.runtime.terminal import paint
 from googlenet.tools.sweep import folder, grid, plot, summary, trials
 

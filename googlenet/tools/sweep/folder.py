@@ -8,6 +8,7 @@ from typing import Any
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.cli.overrides import as_flags
 from googlenet.errors import UserError
 from googlenet.io.workdir import (
   RUN_FILES,
@@ -137,4 +138,4 @@ def config_flags(workdir: str | os.PathLike[str], config: Config) -> list[str]:
     for name, (_, here) in resume.differences(stored, config).items()
     if name in resume.MAY_CHANGE
   }
-  return grid.as_flags(values)
+  return as_flags(values)

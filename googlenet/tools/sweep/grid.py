@@ -97,7 +97,7 @@ def _set(
   """Returns the fields of a config after some were set."""
   copy = ml_collections.ConfigDict(config)
   try:
-    set_fields(copy, [f'--config.{name}={t}' for name, t in texts.items()])
+    set_fields(copy, texts)
   except UserError as error:
     raise UserError(f'--sweep: {error}') from error
   return config_lib.flatten(copy)
@@ -159,17 +159,12 @@ def make_trials(
   for i, (name, values) in enumerate(zip(_names(grid), grid, strict=True)):
     copy = ml_collections.ConfigDict(config)
     try:
-      set_fields(copy, as_flags(values))
+      set_fields(copy, {k: as_text(value) for k, value in values.items()})
       resolved = config_lib.resolve(copy)
     except UserError as error:
       raise UserError(f'--sweep: trial {name}: {error}') from error
     trials.append(Trial(i, name, values, resolved))
   return tuple(trials)
-
-
-def as_flags(values: Mapping[str, Any]) -> list[str]:
-  """Returns values by field as a command line gives them."""
-  return [f'--config.{name}={as_text(value)}' for name, value in values.items()]
 
 
 def short_names(fields: Sequence[str]) -> dict[str, str]:

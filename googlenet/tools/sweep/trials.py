@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
 from googlenet import config as config_lib
+from googlenet.cli.overrides import as_flags
 from googlenet.io.metrics import DIVERGED
 from googlenet.io.workdir import is_locked, read_object
 from googlenet.runtime import supervisor
 from googlenet.runtime.terminal import paint
-from googlenet.tools.sweep.grid import Trial, as_flags
+from googlenet.tools.sweep.grid import Trial
 from googlenet.train import resume
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[3] / 'launch.py'

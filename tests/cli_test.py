@@ -15,11 +15,10 @@ from conftest import ROOT, load_config
 import googlenet
 import launch
 from googlenet import config as config_lib
-from googlenet.cli import field_table
 from googlenet.cli import help as help_lib
 from googlenet.cli.command_line import load_config_file, parse
 from googlenet.cli.modes import FLAGS, MODES
-from googlenet.cli.overrides import set_fields
+from googlenet.cli.overrides import set_fields, split_flags
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.runtime import terminal
@@ -70,8 +69,8 @@ def test_help_on_a_mode_has_its_flags_and_an_example_that_parses(capsys, name):
   assert out.startswith(f'--mode={name}: ')
   for flag in MODES[name].flags:
     assert re.search(f'^  --{flag}\\b', out, re.M)
-    assert FLAGS[flag].help.split()[-1] in out
-  others = FLAGS.keys() - set(MODES[name].flags)
+    assert launch.FLAGS[flag].help.split()[-1] in out
+  others = set(FLAGS) - set(MODES[name].flags)
   assert not [
     flag for flag in others if re.search(f'^  --{flag}\\b', out, re.M)
   ]
@@ -108,7 +107,7 @@ def test_help_with_a_config_lists_every_field_as_a_flag(capsys):
   config.update_from_flattened_dict(
     {'data.mean': (9.0,), 'optimizer.nesterov': False}
   )
-  set_fields(config, given)
+  set_fields(config, split_flags(given)[0])
   assert config_lib.flatten(config) == {**wanted, 'seed': 7}
 
 
@@ -132,7 +131,7 @@ def test_help_and_version_import_no_jax():
     '  sys.argv = ["launch.py", flag]\n'
     '  try:\n    runpy.run_path("launch.py", run_name="__main__")\n'
     '  except SystemExit as end:\n    assert not end.code, end.code\n'
-    'heavy = {"jax", "numpy", "haiku", "absl", "ml_collections"}\n'
+    'heavy = {"jax", "numpy", "haiku", "ml_collections"}\n'
     'assert not heavy & set(sys.modules), heavy & set(sys.modules)\n'
   )
   done = subprocess.run(
@@ -146,13 +145,13 @@ def test_colours_only_on_a_terminal_that_wants_them(monkeypatch):
   stream = Terminal()
   assert terminal.paint('error:', 'error', stream) == '\x1b[1;31merror:\x1b[0m'
   assert terminal.paint('error:', 'error', io.StringIO()) == 'error:'
-  assert '\x1b[1mTrain\x1b[0m' in help_lib.general(stream)
+  assert '\x1b[1mTrain\x1b[0m' in help_lib.general(launch.FLAGS, stream)
   monkeypatch.setenv('NO_COLOR', '1')
   assert terminal.paint('error:', 'error', stream) == 'error:'
   monkeypatch.setenv('NO_COLOR', '')  # empty: as if it were not set
   assert '\x1b' in terminal.paint('error:', 'error', stream)
   monkeypatch.setenv('TERM', 'dumb')
-  assert '\x1b' not in help_lib.general(stream)
+  assert '\x1b' not in help_lib.general(launch.FLAGS, stream)
 
 
 def test_errors_and_warnings_are_coloured_on_a_terminal(monkeypatch):
@@ -261,7 +260,9 @@ def test_no_run_is_suggested_where_none_is_near(tmp_path):
 def test_the_config_of_a_run_is_a_config_file(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   make_run(tmp_path / 'trial')
-  arguments = parse(['l', '--config=trial/config.json', '--config.seed=3'])
+  arguments = parse(
+    launch.FLAGS, ['l', '--config=trial/config.json', '--config.seed=3']
+  )
   assert arguments.config.seed == 3
   assert arguments.workdir.startswith(f'runs{os.sep}config-')
   with pytest.raises(UserError, match=r'--config=trail/config.json: no such'):
@@ -286,25 +287,29 @@ def test_the_config_of_a_run_is_a_config_file(tmp_path, monkeypatch):
 def test_texts_for_fields(config, text, name, value, from_json):
   if from_json:  # a stored config says less of the types of its fields
     config = config_lib.from_json(config_lib.to_json(config))
-  set_fields(config, [f'--config.{text}'])
+  set_fields(config, split_flags([f'--config.{text}'])[0])
   assert config_lib.flatten(config)[name] == value
   config_lib.resolve(config)
 
 
-def test_the_last_text_for_a_field_counts(config):
-  set_fields(
-    config, ['--config.model.dropout=0.4', '--config.model.dropout=None']
-  )
-  assert config.model.dropout is None
-  set_fields(
-    config, ['--config.model.dropout=None', '--config.model.dropout=0.4']
-  )
-  assert config.model.dropout == 0.4
+@pytest.mark.parametrize(
+  ('given', 'texts', 'others'),
+  [
+    (['--config.seed=1', '--config.seed=2'], {'seed': '2'}, []),
+    (['-config.seed', '1', 'x'], {'seed': '1'}, ['x']),
+    (['--config.data.data_dir='], {'data.data_dir': ''}, []),
+    (['--config.eval.flip', 'x'], {'eval.flip': 'true'}, ['x']),
+    (['--noconfig.eval.flip'], {'eval.flip': 'false'}, []),
+    (['--configs.seed=1', '--seed=1'], {}, ['--configs.seed=1', '--seed=1']),
+  ],
+)
+def test_flags_of_fields(given, texts, others):
+  assert split_flags(given) == (texts, others)
 
 
 def test_field_texts_are_quoted_for_a_shell():
-  assert field_table.to_text((0.1, 0.2)) == "'(0.1, 0.2)'"
-  assert field_table.to_text(('conv_1',)) == '\'("conv_1",)\''
-  assert field_table.to_text('train[:90%]') == "'train[:90%]'"
-  assert field_table.to_text('') == ''
-  assert field_table.to_text(0.1) == '0.1'
+  assert help_lib.to_text((0.1, 0.2)) == "'(0.1, 0.2)'"
+  assert help_lib.to_text(('conv_1',)) == '\'("conv_1",)\''
+  assert help_lib.to_text('train[:90%]') == "'train[:90%]'"
+  assert help_lib.to_text('') == ''
+  assert help_lib.to_text(0.1) == '0.1'

@@ -1,0 +1,139 @@
+"""The process around a run: signals, what JAX starts with, exit codes.
+
+Imports nothing that imports JAX: what JAX starts with is set before.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from googlenet.cli.modes import MODES, parse_flags
+from googlenet.errors import (
+  EXIT_BAD_INPUT,
+  EXIT_CONTINUE,
+  EXIT_DONE,
+  EXIT_INTERRUPTED,
+  Stopped,
+  UserError,
+)
+from googlenet.runtime import backend, supervisor
+from googlenet.runtime.terminal import tell_error
+
+if TYPE_CHECKING:
+  from googlenet.cli.command_line import Arguments
+
+
+def prepare(values: flags.FlagValues, argv: list[str]) -> None:
+  """Prepares a process of its own for a command line, before JAX is imported.
+
+  Of a run of several processes only the child that computes returns from here.
+
+  Args:
+    values: the flags, defined.
+    argv: the name of the program, then its arguments.
+  """
+  # Imports take seconds. Ctrl-C within them ends the process without a page of
+  # traceback; on SIGTERM the same command can start again: nothing is begun.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+  signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_CONTINUE))
+  try:
+    parse_flags(values, argv)
+  except UserError:  # `launch.main` meets it again, and tells
+    return
+  is_alone = not supervisor.is_one_of_several(
+    values.num_processes, values.coordinator_address, os.environ
+  )
+  supervisor.supervise(is_alone)
+  mode = MODES.get(values.mode, MODES['train'])
+  backend.prepare(os.environ, mode.preallocates, is_alone)
+
+
+class End:
+  """How a command ended."""
+
+  code = EXIT_DONE
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[End]:
+  """Turns mistakes of the user, the system's errors and Ctrl-C into a line.
+
+  Yields:
+    Whose `code` is the exit code, afterwards.
+  """
+  end = End()
+  try:
+    yield end
+  except (UserError, OSError, KeyboardInterrupt) as error:
+    jax = sys.modules.get('jax')
+    if jax is not None and jax.distributed.is_initialized():
+      from googlenet.runtime import distributed
+
+      distributed.silence_threads()
+      distributed.end_process(_tell(error))
+    end.code = _tell(error)
+
+
+def _tell(error: BaseException) -> int:
+  """Says in a line why the program ends; returns the exit code."""
+  if isinstance(error, KeyboardInterrupt):
+    print('interrupted', file=sys.stderr)
+    return EXIT_INTERRUPTED
+  if isinstance(error, Stopped):
+    print(error, file=sys.stderr, flush=True)
+  else:
+    tell_error(str(error))
+  return getattr(error, 'exit_code', EXIT_BAD_INPUT)
+
+
+def read_arguments(values: flags.FlagValues, argv: list[str]) -> 'Arguments':
+  """Imports JAX, and returns what `command_line.parse` makes of the flags."""
+  from googlenet.cli import command_line
+
+  return command_line.parse(values, argv)
+
+
+@contextlib.contextmanager
+def computing(arguments: 'Arguments') -> Iterator[None]:
+  """Starts JAX for a mode, and explains in a line how it fails.
+
+  Args:
+    arguments: of the command line.
+
+  Raises:
+    UserError: the mode does not run in several processes, they do not find each
+      other or lose each other, there is no device, or memory runs out.
+  """
+  import jax
+
+  from googlenet.runtime import compilation, distributed, memory
+  from googlenet.runtime.machine import tune_machine
+
+  mode = MODES[arguments.mode]
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  if mode.workdir != 'continues':  # there is nothing to continue
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  address = arguments.address
+  if supervisor.is_one_of_several(
+    address.num_processes, address.coordinator_address, os.environ
+  ):
+    if not mode.uses_devices:
+      raise UserError(
+        f'--mode={arguments.mode} is one process, and starts others itself: '
+        'give --num_processes=1'
+      )
+    distributed.initialize(address, arguments.heartbeat_timeout_seconds)
+  if mode.uses_devices:
+    tune_machine(arguments.config.train.compilation_cache)
+  try:  # stdout may be data: what is compiled is told on stderr
+    with compilation.told_on(sys.stderr), memory.explained(mode.memory):
+      yield
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    raise distributed.PeerError(error) from error
