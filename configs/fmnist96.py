@@ -123,6 +123,9 @@ def get_config() -> ml_collections.ConfigDict:
   train.on_nonfinite = 'stop'  # at an infinite or NaN gradient: stop | skip
   train.max_nonfinite = 10  # steps skipped in a row that end the run
   train.ema_decay = 0.0  # of the average of parameters that is scored; 0: off
+  # How a step runs on all devices, with the same results: pmap (jax.pmap) |
+  # shard_map (jax.jit of jax.shard_map, which JAX recommends for new code).
+  train.parallel = 'pmap'
   # Folder of compiled programs; '': every start compiles.
   train.compilation_cache = '~/.cache/googlenet-haiku'
 

@@ -17,7 +17,8 @@ from googlenet import kernels
 from googlenet.input import augment, image_sizes, rand_augment
 from googlenet.model import groups, variants
 from googlenet.model.context import ACTIVATIONS
-from googlenet.model.initializers import INITIALIZERS
+from googlenet.model.initialization import INITIALIZERS
+from googlenet.runtime.parallel import FORMS
 
 
 class Field(NamedTuple):
@@ -294,6 +295,7 @@ FIELDS: dict[str, Field] = {
   'train.on_nonfinite': _choice('stop', 'skip'),
   'train.max_nonfinite': _integer(1),
   'train.ema_decay': _fraction(),
+  'train.parallel': _choice(*FORMS),
   'train.compilation_cache': _text(empty=True),
   'eval.every_epochs': _integer(1),
   'eval.batch_size': _integer(1),

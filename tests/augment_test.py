@@ -28,9 +28,9 @@ def keys(n, seed=0):
 
 def augmented(images, seed=0, mean=(0.0,), flips=None, **changes):
   config = augment_config(**changes)
-  return np.asarray(
-    augment(images, keys(len(images), seed), config, mean, flips)
-  )
+  # As in the step, which is much sooner compiled than one operation at a time.
+  run = jax.jit(lambda *args: augment(*args[:2], config, mean, args[2]))
+  return np.asarray(run(images, keys(len(images), seed), flips))
 
 
 def test_off_changes_nothing():
@@ -77,13 +77,12 @@ ALL = {
 def test_an_image_depends_on_its_key_only():
   images = random_images(8, 9, 9, 1)
   config = augment_config(**ALL)
-  whole = augment(images, keys(8), config)
-  parts = [
-    augment(images[i : i + 2], keys(8)[i : i + 2], config) for i in (0, 6)
-  ]
+  run = jax.jit(lambda images, keys: augment(images, keys, config))
+  whole = run(images, keys(8))
+  parts = [run(images[i : i + 2], keys(8)[i : i + 2]) for i in (0, 6)]
   np.testing.assert_array_equal(whole[:2], parts[0])
   np.testing.assert_array_equal(whole[6:], parts[1])
-  assert not np.array_equal(whole, augment(images, keys(8, seed=1), config))
+  assert not np.array_equal(whole, run(images, keys(8, seed=1)))
 
 
 def test_a_part_that_is_off_moves_no_other():

@@ -7,7 +7,6 @@ import pytest
 from googlenet.data import batches
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
-from googlenet.runtime.parallel import PMAP_AXIS, replicated
 
 
 def dataset(num_examples=10, num_classes=10) -> Dataset:
@@ -25,9 +24,7 @@ def dataset(num_examples=10, num_classes=10) -> Dataset:
 
 
 def feed(data, on_device, num_classes=10):
-  return batches.make_feed(
-    data, num_classes, 1 if on_device else 0, 0, replicated, PMAP_AXIS
-  )
+  return batches.make_feed(data, num_classes, 1 if on_device else 0, 0)
 
 
 def index_batches(*lists, epoch=0):

@@ -83,6 +83,15 @@ def test_a_training_state_of_any_optimizer(tmp_path, config):
   assert path.stat().st_size < 1.1 * arrays + 300 * len(jax.tree.leaves(host))
 
 
+def test_the_finite_check_is_read_from_files_of_earlier_versions(tmp_path):
+  state = {'finite_check': {'skipped': np.int32(5)}}
+  path = save(tmp_path, **state)
+  with np.load(path) as file:
+    assert file['guard/skipped'] == 5
+  found, _ = checkpoint.restore_state(path, LIKE | state)
+  assert found['finite_check']['skipped'] == 5
+
+
 def test_the_last_and_the_best_are_kept(tmp_path):
   for step in (5, 12, 20, 31):
     save(tmp_path, step, keep=2, best_step=5)

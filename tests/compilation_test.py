@@ -14,7 +14,7 @@ from googlenet.data import batches
 from googlenet.runtime import compilation
 from googlenet.runtime.compilation import compiled_with
 from googlenet.runtime.parallel import replicated
-from googlenet.train import setup
+from googlenet.train import evaluate, setup
 from googlenet.train import step as step_lib
 
 NO_EFFECT = (('xla_embed_ir_in_executable', False),)
@@ -49,16 +49,6 @@ def test_arrays_may_come_from_another_place():
     assert double(x).tolist() == [2, 2]
 
 
-def test_pmap_calls_the_programs_of_several_processes(monkeypatch):
-  """It costs less, unless there are options that it does not take."""
-  monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  function = jax.jit(lambda x: x + 1)
-  assert compiled_with((), function) is function
-  assert compiled_with(NO_EFFECT, function) is not function
-  monkeypatch.setenv('XLA_FLAGS', '--xla_embed_ir_in_executable=false')
-  assert compiled_with(NO_EFFECT, function) is function
-
-
 def test_one_program_for_each_shape_and_dtype():
   traced = []
 
@@ -84,8 +74,8 @@ def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
 ):
   run = setup.build(config_lib.resolve(config))
   kernels = run.network.kernels._replace(compiler_options=UNKNOWN)
-  setting = run.network.setting._replace(kernels=kernels)
-  network = run.network._replace(setting=setting)
+  context = run.network.context._replace(kernels=kernels)
+  network = run.network._replace(context=context)
   order = batches.TrainIndices(0, 1000, config.train.batch_size, 0, 1)
   batch = next(iter(run.train.batches(order)))
   seed = replicated(np.uint32(0))
@@ -96,7 +86,7 @@ def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
     train_step(run.state, batch, seed)
   mask = np.ones(batch['label'].shape, np.float32)
   with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
-    step_lib.make_eval_step(network, run.config)(
+    evaluate.make_eval_step(network, run.config)(
       run.state.params, run.state.network_state, {**batch, 'mask': mask}
     )
 
@@ -132,8 +122,8 @@ def set_jax():
 def test_a_program_that_cannot_be_kept_is_not_said_to_be(set_jax):
   def line(*options):
     stream = io.StringIO()
-    with compilation.told_on(stream):
-      compilation.told('sum', options, lambda params, x: None)(0, 1)
+    with compilation.told_on(stream), compilation.compiling('sum', options):
+      pass
     return stream.getvalue()
 
   home = os.path.expanduser('~')

@@ -1,24 +1,19 @@
 """Shared by all tests: workers, config files as modules, ways to launch."""
 
-import functools
 import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-from unittest import mock
 
 import jax
 import ml_collections
-import numpy as np
 import photos
 import pytest
 from run_files import files_under
 
 import launch
-from googlenet.data import bundled
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -35,10 +30,15 @@ SMALL = (
   '--config.data.eval_split=test[:1000]',
 )
 
-# What takes time here is compiling, not what comes of it. `launch_py` starts a
-# process that compiles as a user's does, unless it is asked for less.
-if 'JAX_DISABLE_MOST_OPTIMIZATIONS' not in os.environ:
-  jax.config.update('jax_disable_most_optimizations', True)
+# Compiling takes most of the time here, so programs are compiled with few
+# optimizations: in this process, and in those that tests start, which inherit
+# the variable. `optimized=True` starts one that compiles as a user's does.
+FEW_OPTIMIZATIONS = 'JAX_DISABLE_MOST_OPTIMIZATIONS'
+os.environ.setdefault(FEW_OPTIMIZATIONS, 'true')
+jax.config.update(
+  'jax_disable_most_optimizations',
+  os.environ[FEW_OPTIMIZATIONS].lower() in ('1', 'true', 't', 'yes', 'on'),
+)
 
 MAX_WORKERS = 8  # each holds 1 GiB and more
 
@@ -90,33 +90,18 @@ def config() -> ml_collections.ConfigDict:
 
 @pytest.fixture(scope='session', autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-  """A cache of compiled programs, shared by all tests and their processes.
+  """A cache of compiled programs, shared by all workers and their processes.
 
-  One for each worker: JAX writes its files in place, and another process could
-  read half of one.
+  JAX writes its files in place, so a worker may read half of one. JAX finds out
+  and compiles the program itself; pyproject.toml ignores its warning.
   """
-  folder = str(tmp_path_factory.mktemp('compilation_cache'))
+  base = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    base = base.parent  # a worker has a folder of its own there
+  folder = str(base / 'compilation_cache')
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   return folder
-
-
-@pytest.fixture(scope='session', autouse=True)
-def bundled_read_once() -> Iterator[None]:
-  """Unpacks and checks the bundled files once; copies of them each time."""
-  read = bundled._read_checked
-  once = functools.cache(read)
-  package = pathlib.Path(bundled.__file__).parent
-
-  def read_checked(folder: pathlib.Path, file: Any) -> np.ndarray:
-    if folder.parent != package:
-      return read(folder, file)
-    array = once(folder, file)
-    array.flags.writeable = False
-    return array
-
-  with mock.patch.object(bundled, '_read_checked', read_checked):
-    yield
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -139,12 +124,12 @@ def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   return folder
 
 
-def environment(devices: int, optimized: bool = True) -> dict[str, str]:
+def environment(devices: int, optimized: bool = False) -> dict[str, str]:
   """Variables for a process: how many devices it has, how it compiles."""
   return {
     'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': str(not optimized),
+    FEW_OPTIMIZATIONS: str(not optimized),
   }
 
 
@@ -165,7 +150,7 @@ def start(
   folder: pathlib.Path,
   *flags: str,
   devices: int = 1,
-  optimized: bool = True,
+  optimized: bool = False,
   timeout: float = 900,
 ) -> subprocess.CompletedProcess:
   """Runs `python launch.py` to its end in a process of its own."""

@@ -12,57 +12,76 @@ from run_files import records
 from googlenet import config as config_lib
 from googlenet.data import batches
 from googlenet.io.metrics import NonFiniteError
-from googlenet.runtime.parallel import PMAP_AXIS, replicated
-from googlenet.train import diagnosis, setup
-from googlenet.train import finite as guard
+from googlenet.runtime.parallel import parallelize, replicated
+from googlenet.train import diagnosis, finite, setup
 from googlenet.train import step as step_lib
 from googlenet.train.state import make_train_state, update_ema
 
 
-def judge(policy, steps, scale=8.0):
-  """Returns the verdicts on steps: '.' fine, 'l' loss, 'g' gradient not."""
-  state, verdicts = guard.make_guard(scale), []
+def check(policy, steps, scale=8.0):
+  """Returns the checked steps: '.' finite, 'l' loss, 'g' gradient not."""
+  state, checked = finite.make_finite_check(scale), []
   for step in steps:
-    verdict = guard.judge(
+    one = finite.check_step(
       state, policy, jnp.array(step != 'l'), jnp.array(step == '.')
     )
-    state = verdict.guard
-    verdicts.append(jax.device_get(verdict))
-  return verdicts
+    state = one.finite_check
+    checked.append(jax.device_get(one))
+  return checked
 
 
-def applied(verdicts):
-  return ''.join('x' if v.is_applied else '-' for v in verdicts)
+def applied(checked):
+  return ''.join('x' if one.is_applied else '-' for one in checked)
+
+
+def in_row(checked):
+  return [int(one.finite_check.nonfinite_in_row) for one in checked]
+
+
+def scales(checked):
+  return [float(one.finite_check.loss_scale) for one in checked]
 
 
 def test_stop_ends_with_the_first():
-  verdicts = judge(guard.Policy(1, False, True), '..l..')
-  assert applied(verdicts) == 'xx---'
-  assert [bool(v.is_stopped) for v in verdicts] == [False] * 2 + [True] * 3
+  checked = check(finite.Policy(1, False, True), '..l..')
+  assert applied(checked) == 'xx---'
+  assert [bool(one.is_stopped) for one in checked] == [False] * 2 + [True] * 3
 
 
 def test_skip_ends_with_so_many_in_a_row():
-  verdicts = judge(guard.Policy(3, False, False), '.g.lg.llg..')
-  assert applied(verdicts) == 'x-x--x-----'
-  assert [bool(v.is_stopped) for v in verdicts].index(True) == 8
-  in_row = [int(v.guard.nonfinite_in_row) for v in verdicts]
-  assert in_row == [0, 1, 0, 1, 2, 0, 1, 2, 3, 3, 3]
-  assert int(verdicts[7].guard.skipped) == 5
+  checked = check(finite.Policy(3, False, False), '.g.lg.llg..')
+  assert applied(checked) == 'x-x--x-----'
+  assert [bool(one.is_stopped) for one in checked].index(True) == 8
+  assert in_row(checked) == [0, 1, 0, 1, 2, 0, 1, 2, 3, 3, 3]
+  assert int(checked[7].finite_check.skipped) == 5
 
 
-def test_an_adaptive_scale_falls_and_rises(monkeypatch):
-  monkeypatch.setattr(guard, 'GROWTH_STEPS', 3)
-  verdicts = judge(guard.Policy(2, True, False), '...gg.g..l...g', 4.0)
-  scales = [float(v.guard.loss_scale) for v in verdicts]
-  assert scales == [4, 4, 8, 4, 2, 2, 1, 1, 1, 1, 1, 1, 2, 1]
+def test_a_dynamic_scale_falls_and_rises(monkeypatch):
+  monkeypatch.setattr(finite, 'GROWTH_STEPS', 3)
+  policy = finite.Policy(2, True, False)
+  checked = check(policy, '...gg.g..l...g', 4.0)
+  assert scales(checked) == [4, 4, 8, 4, 2, 2, 1, 1, 1, 1, 1, 1, 2, 1]
   # A scale too large counts towards no end; a loss that is not finite does.
-  assert [int(v.guard.nonfinite_in_row) for v in verdicts] == 9 * [0] + [
-    *[1, 0, 0, 0, 0]
-  ]
-  assert applied(verdicts) == 'xxx--x-xx-xxx-'
+  assert in_row(checked) == 9 * [0] + [1, 0, 0, 0, 0]
+  assert applied(checked) == 'xxx--x-xx-xxx-'
   # At a scale of 1 it is the gradient itself.
-  verdicts = judge(guard.Policy(2, True, False), 'gg', 1.0)
-  assert [bool(v.is_stopped) for v in verdicts] == [False, True]
+  checked = check(policy, 'gg', 1.0)
+  assert [bool(one.is_stopped) for one in checked] == [False, True]
+  # It neither grows beyond its maximum nor falls with the loss.
+  checked = check(policy, '...l', finite.MAX_LOSS_SCALE)
+  assert scales(checked) == 4 * [finite.MAX_LOSS_SCALE]
+
+
+def test_a_dynamic_scale_by_default():
+  first = finite.make_finite_check('dynamic')
+  assert first.loss_scale == 2**15
+  almost = first._replace(good_steps=np.int32(1999))
+  yes = jnp.array(True)
+  policy = finite.Policy(1, True, False)
+  after = finite.check_step(almost, policy, yes, yes).finite_check
+  assert (after.loss_scale, after.good_steps) == (2**16, 0)
+  after = finite.check_step(first, policy, yes, yes).finite_check
+  assert (after.loss_scale, after.good_steps) == (2**15, 1)
 
 
 def make_update(config):
@@ -72,9 +91,8 @@ def make_update(config):
   state = make_train_state(
     params, {'bn': {'mean': jnp.ones(2)}}, optimizer, config.train
   )
-  update = jax.pmap(
+  update = parallelize(
     step_lib.make_update_step(optimizer, lambda n: 0.5 + n, config.train),
-    axis_name=PMAP_AXIS,
     in_axes=(None, None, None, 0),
     out_axes=None,
     donate_argnums=0,
@@ -153,18 +171,18 @@ def broken_at(monkeypatch, steps):
   def broken(config):
     run = build(config)
 
-    def train_step(state, batch, seed):
+    def train_step(state, batch, seed, *image_size):
       if int(state.step) + 1 in steps:
         scale = np.float32(np.inf)
         state = state._replace(
-          guard=state.guard._replace(loss_scale=replicated(scale))
+          finite_check=state.finite_check._replace(loss_scale=replicated(scale))
         )
-        state, metrics = run.train_step(state, batch, seed)
+        state, metrics = run.train_step(state, batch, seed, *image_size)
         scale = replicated(np.float32(1))
         return state._replace(
-          guard=state.guard._replace(loss_scale=scale)
+          finite_check=state.finite_check._replace(loss_scale=scale)
         ), metrics
-      return run.train_step(state, batch, seed)
+      return run.train_step(state, batch, seed, *image_size)
 
     return run._replace(train_step=train_step)
 
@@ -226,6 +244,6 @@ def test_the_first_bad_layer_in_the_order_of_the_network(config):
   params['logits']['b'][:] = np.nan
   found = find(run.state._replace(params=replicated(params)))
   assert found == f'first a parameter of {name}'
-  huge = guard.make_guard(np.inf)
-  found = find(run.state._replace(guard=replicated(huge)))
+  huge = finite.make_finite_check(np.inf)
+  found = find(run.state._replace(finite_check=replicated(huge)))
   assert found.startswith('every output is finite, first the gradient of')

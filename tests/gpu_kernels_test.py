@@ -1,6 +1,6 @@
 """The forms for GPUs that no other forms have: packed stem, sums, borders.
 
-What they share with all other forms is tested in layers_test.py.
+What they share with all other forms is tested in kernels_test.py.
 """
 
 import itertools
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layers_test import numpy_max_pool, relative_error
+from kernels_test import numpy_max_pool, relative_error
 
 from googlenet.kernels import KERNELS, gpu
 from googlenet.runtime.compilation import compiled_with

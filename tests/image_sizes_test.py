@@ -44,7 +44,6 @@ def small(config):
   config.train.epochs, config.train.max_steps = 2, 0
   config.train.image_sizes = ('20@0', '28@0.5')
   config.train.compilation_cache = ''
-  config.model.kernels = 'cpu'
   return config
 
 

@@ -11,9 +11,9 @@ import termios
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, config_flags, start
-from data_test import NUM_TEST, FashionSubset
 from photos import prepare
 from run_files import arrays, files_under, losses
+from sources_test import NUM_TEST, FashionSubset
 
 # With the kernels that a user gets.
 DEFAULT = (*SMALL, '--config.model.kernels=auto', '--config.seed=3')
@@ -24,7 +24,8 @@ def run_by_user(tmp_path_factory, compilation_cache):
   """Returns the process that made a run, and its workdir: to read."""
   workdir = tmp_path_factory.mktemp('by_user') / 'run'
   given = config_flags('configs/fmnist96.py', compilation_cache)
-  return start(ROOT, *given, *DEFAULT, f'--workdir={workdir}'), workdir
+  flags = (*given, *DEFAULT, f'--workdir={workdir}')
+  return start(ROOT, *flags, optimized=True), workdir
 
 
 def test_trains_then_evaluates_the_same_parameters(run_by_user, launch_py):
@@ -170,30 +171,13 @@ def test_batch_that_does_not_divide_by_devices(launch_py, tmp_path):
   assert files_under(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-  ('devices', 'num_steps', 'flags'),
-  [
-    ((1, 2, 8), 12, ('--config.model.kernels=auto',)),
-    (
-      (1, 4),
-      10,
-      (
-        '--config.model.normalization=batch',
-        '--config.model.aux_heads=on',
-        '--config.model.dropout=0.4',
-      ),
-    ),
-  ],
-  ids=['plain', 'batch norm, heads, dropout'],
-)
-def test_losses_do_not_depend_on_the_number_of_devices(
-  launch_py, tmp_path, devices, num_steps, flags
-):
-  """With augmentation: what happens to an image is not the device's choice."""
+def test_losses_do_not_depend_on_the_number_of_devices(launch_py, tmp_path):
+  """With augmentation, batch norm over all devices, dropout and heads."""
   flags = (
     *SMALL,
-    *flags,
-    f'--config.train.max_steps={num_steps}',
+    '--config.model.normalization=batch',
+    '--config.model.aux_heads=on',
+    '--config.model.dropout=0.4',
     '--config.logging.every_steps=1',
     '--config.augment.flip=alternating',
     '--config.augment.crop_padding=2',
@@ -202,21 +186,18 @@ def test_losses_do_not_depend_on_the_number_of_devices(
     '--config.augment.cutmix_alpha=0.5',
     '--config.optimizer.warmup_steps=5',
   )
-  for count in devices:
-    done = launch_py(
-      *flags, f'--workdir={count}', devices=count, optimized=False
-    )
+  for count in (1, 4):
+    done = launch_py(*flags, f'--workdir={count}', devices=count)
     assert done.returncode == 0, done.stderr
     assert f'devices  {count} x cpu' in done.stdout
   one = losses(tmp_path / '1')
-  assert one.shape == (num_steps, 2)
-  assert one[-1, 0] < one[0, 0]
-  for count in devices[1:]:
-    np.testing.assert_allclose(losses(tmp_path / f'{count}'), one, rtol=2e-4)
+  assert one.shape == (6, 2)
+  np.testing.assert_allclose(losses(tmp_path / '4'), one, rtol=2e-4)
 
 
 def test_same_seed_same_bits(run_by_user, launch_py, tmp_path):
-  assert launch_py(*DEFAULT, '--workdir=again').returncode == 0
+  again = launch_py(*DEFAULT, '--workdir=again', optimized=True)
+  assert again.returncode == 0, again.stderr
   last = 'checkpoints/step_000000006.npz'
   assert arrays(run_by_user[1] / last) == arrays(tmp_path / 'again' / last)
 

@@ -21,19 +21,21 @@ from googlenet.model import blocks, variants
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
 from googlenet.model.rows import (
+  LOGITS,
   Architecture,
   AuxHead,
   Conv,
   ConvLayer,
   Flatten,
   MaxPool,
+  SqueezeExcite,
   Stage,
 )
 from googlenet.tools.modes import summary
 from googlenet.train import layer_times, loop, profiling, setup
 from googlenet.train.layer_times import LayerTime
 
-# Pooling after a convolution, after a block, and in a row; a head.
+# Pooling after a convolution, after a block, and in a row; gates; a head.
 MIXED_STAGES = (
   Stage(
     'stage_1',
@@ -47,14 +49,16 @@ MIXED_STAGES = (
   Stage(
     'stage_2',
     (
-      blocks.inception('inception_2a', blocks.Widths(2, 2, 3, 2, 4, 1)),
+      blocks.inception(
+        'inception_2a', blocks.Widths(2, 2, 3, 2, 4, 1)
+      )._replace(after=(SqueezeExcite(2),)),
       MaxPool(),
     ),
   ),
 )
 MIXED = Architecture(
   MIXED_STAGES,
-  aux_heads=(AuxHead('aux_1', 'inception_2a', (MaxPool(), Flatten())),),
+  aux_heads=(AuxHead('aux_1', 'inception_2a', (MaxPool(), Flatten(), LOGITS)),),
   uses_aux_heads=True,
 )
 

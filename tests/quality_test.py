@@ -28,6 +28,7 @@ def test_accuracy_after_an_epoch_is_what_it_was(launch_py, tmp_path):
       f'--workdir={seed}',
       config='configs/fmnist28_fast.py',
       timeout=1200,
+      optimized=True,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / str(seed) / 'result.json').read_text())

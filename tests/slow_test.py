@@ -34,6 +34,7 @@ def test_default_recipe_leaves_the_plateau_early(launch_py, tmp_path, seed):
     '--config.data.eval_split=test[:500]',
     '--workdir=run',
     timeout=900,
+    optimized=True,
   )
   assert done.returncode == 0, done.stderr
   assert train_accuracy(tmp_path / 'run')[-1] > 0.4
@@ -58,6 +59,7 @@ def test_plain_network_does_not_depend_on_the_number_of_devices(
       f'--workdir={devices}',
       devices=devices,
       timeout=900,
+      optimized=True,
     )
     assert done.returncode == 0, done.stderr
   one = losses(tmp_path / '1')

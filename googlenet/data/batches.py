@@ -16,6 +16,7 @@ import numpy as np
 
 from googlenet.data.sources import Dataset, check_labels, read_all
 from googlenet.data.stream import IndexBatch, stream
+from googlenet.runtime.parallel import PMAP, parallelize, replicated
 
 Batch = dict[str, jax.Array]
 
@@ -41,8 +42,7 @@ def make_feed(
   num_classes: int,
   on_device_mb: int,
   num_workers: int,
-  place: Callable[[jax.Array], jax.Array],
-  axis_name: str,
+  how: str = PMAP,
 ) -> Feed:
   """Makes a feed; reads the whole set if it fits on a device.
 
@@ -52,8 +52,7 @@ def make_feed(
     on_device_mb: the largest set, in MiB, that is put on the devices; one with
       random crops never is.
     num_workers: processes that read a streamed set; 0: a thread of this one.
-    place: puts an array on every local device, as `pmap` returns it.
-    axis_name: the name of the device axis of the training step.
+    how: `train.parallel`.
 
   Raises:
     UserError: a label is outside range(num_classes).
@@ -62,14 +61,14 @@ def make_feed(
   if num_bytes <= on_device_mb * 2**20 and not dataset.is_random:
     images, labels = read_all(dataset)
     check_labels(labels, num_classes, dataset.name)
-    images, labels = place(images), place(labels)
+    images, labels = replicated(images), replicated(labels)
 
-    # A pmap of its own: the step sees batches and not where they come from.
+    # A program of its own: the step sees batches and not where they come from.
     def gather(images, labels, indices):
       image = jnp.take(images, indices, axis=0, mode='clip')
       return {'image': image, 'label': jnp.take(labels, indices, mode='clip')}
 
-    gather = jax.pmap(gather, axis_name=axis_name, in_axes=(None, None, 0))
+    gather = parallelize(gather, in_axes=(None, None, 0), how=how)
 
     def resident(index_batches: Sequence[IndexBatch]) -> Iterator[Batch]:
       for index_batch in index_batches:

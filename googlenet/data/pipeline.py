@@ -10,7 +10,6 @@ from googlenet.data import batches, images, sources
 from googlenet.errors import UserError
 from googlenet.input.preprocess import num_channels
 from googlenet.runtime import memory
-from googlenet.runtime.parallel import PMAP_AXIS, replicated
 
 Config = ml_collections.FrozenConfigDict
 
@@ -119,8 +118,7 @@ def make_feed(
       config.model.num_classes,
       config.data.on_device_mb if on_device_mb is None else on_device_mb,
       config.data.workers,
-      replicated,
-      PMAP_AXIS,
+      config.train.parallel,
     )
 
 

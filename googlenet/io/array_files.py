@@ -1,12 +1,11 @@
-"""Files of weights, read without trusting them.
+"""Files of weights from other programs: .safetensors, .npz, .pth.
 
-Reading tells the name, shape and dtype of each array first; numbers are read
-one array at a time, once the shape is known to be the right one. So a file
-that claims to hold more than there is costs no memory.
+`read` returns the name, shape and dtype of each array. The caller compares
+these with the network before it reads the numbers, one array at a time, so a
+file that claims huge arrays is refused at no cost in memory. No format may run
+code: pickled objects are refused.
 """
 
-import io
-import json
 import math
 import os
 import pathlib
@@ -16,40 +15,38 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 
 from googlenet.errors import UserError
 
-# The names of dtypes in a .safetensors file.
+# Dtypes in the header of a .safetensors file, by their names in NumPy.
 _DTYPES = {
-  'BOOL': np.dtype(bool),
-  'U8': np.dtype('u1'),
-  'I8': np.dtype('i1'),
-  'U16': np.dtype('<u2'),
-  'I16': np.dtype('<i2'),
-  'U32': np.dtype('<u4'),
-  'I32': np.dtype('<i4'),
-  'U64': np.dtype('<u8'),
-  'I64': np.dtype('<i8'),
-  'F16': np.dtype('<f2'),
-  'BF16': np.dtype(jnp.bfloat16),
-  'F32': np.dtype('<f4'),
-  'F64': np.dtype('<f8'),
+  'BOOL': 'bool',
+  'U8': 'uint8',
+  'I8': 'int8',
+  'U16': 'uint16',
+  'I16': 'int16',
+  'U32': 'uint32',
+  'I32': 'int32',
+  'U64': 'uint64',
+  'I64': 'int64',
+  'F16': 'float16',
+  'BF16': 'bfloat16',
+  'F32': 'float32',
+  'F64': 'float64',
 }
-# As the safetensors library has it.
-_LARGEST_HEADER = 100_000_000
-# Older ones run code in spite of weights_only (CVE-2025-32434).
+# Older versions run code in spite of weights_only=True (CVE-2025-32434).
 _OLDEST_TORCH = (2, 6)
 
 
 class Stored(NamedTuple):
-  """An array in a file; `read` returns its numbers."""
+  """An array in a file, whose numbers have not been read."""
 
   shape: tuple[int, ...]
-  dtype: str
+  dtype: str  # its name in NumPy where there is one
   read: Callable[[], np.ndarray]
 
 
@@ -57,7 +54,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Stored]:
   """Returns what a .safetensors, .pth, .pt or .npz file holds, by name.
 
   Raises:
-    UserError: it is missing, damaged, of another kind or has code in it.
+    UserError: the file is missing, damaged, of another kind, or would run code.
   """
   path = pathlib.Path(path)
   if path.suffix not in _READERS:
@@ -84,6 +81,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Stored]:
     OverflowError,
     NotImplementedError,
     struct.error,
+    safetensors.SafetensorError,
     zipfile.BadZipFile,
     zlib.error,
     pickle.UnpicklingError,
@@ -92,7 +90,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Stored]:
 
 
 def damaged(path: str | os.PathLike[str], error: Exception) -> UserError:
-  """Returns the refusal of a file whose reading raised an error."""
+  """Returns the error for a file that could not be read."""
   text = printable(' '.join(str(error).split()), 200)
   return UserError(
     f'--weights={path} is damaged or no {pathlib.Path(path).suffix} file '
@@ -101,115 +99,57 @@ def damaged(path: str | os.PathLike[str], error: Exception) -> UserError:
 
 
 def printable(text: str, length: int = 80) -> str:
-  """Returns a text of a file as something safe to show on a terminal."""
+  """Makes a text from a file safe to show on a terminal."""
   text = ascii(text)[1:-1]
   return text if len(text) <= length else text[:length] + '...'
 
 
-# ---- .safetensors: its length in 8 bytes, a JSON header, the numbers.
+# ---- .safetensors
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-  """Returns what a .safetensors file that `read` takes tells beside arrays."""
-  header, _ = _header(pathlib.Path(path))
-  metadata = header.get('__metadata__', {})
-  return metadata if isinstance(metadata, dict) else {}
-
-
-def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
-  """Returns the header, and its length in bytes.
-
-  Raises:
-    ValueError, struct.error: there is none.
-  """
-  size = path.stat().st_size
-  with open(path, 'rb') as file:
-    (length,) = struct.unpack('<Q', file.read(8))
-    if length > min(size - 8, _LARGEST_HEADER):
-      raise ValueError(
-        f'a header of {length} bytes is declared in a file of {size}'
-      )
-    header = json.loads(
-      file.read(length).decode('utf-8'), object_pairs_hook=_unique
-    )
-  if not isinstance(header, dict):
-    raise ValueError('its header is no JSON object')
-  return header, length
+  """Returns the texts that a .safetensors file holds beside its arrays."""
+  with safetensors.safe_open(path, 'np') as file:
+    return file.metadata() or {}
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, Stored]:
-  header, length = _header(path)
-  header.pop('__metadata__', None)
-  data_size, end, arrays = path.stat().st_size - 8 - length, 0, {}
-  spans = []
-  for name, about in header.items():
-    shape, (start, stop) = about['shape'], about['data_offsets']
-    if not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
-      raise ValueError(f'shape and place of {printable(name)} are no numbers')
-    if about['dtype'] not in _DTYPES:
-      raise ValueError(f'{printable(name)} has an unknown dtype')
-    dtype = _DTYPES[about['dtype']]
-    if stop - start != math.prod(shape) * dtype.itemsize or stop > data_size:
-      raise ValueError(f'{printable(name)} does not lie within the file')
-    spans.append((start, stop))
-    arrays[name] = Stored(
-      tuple(shape),
-      dtype.name,
-      _from_file(path, 8 + length + start, dtype, tuple(shape)),
-    )
-  for start, stop in sorted(spans):
-    if start != end:
-      raise ValueError('its arrays overlap or leave gaps')
-    end = stop
-  if end != data_size:
-    raise ValueError('it is longer or shorter than its header says')
-  return arrays
+  def stored(name: str, header: Any) -> Stored:
+    def read_numbers() -> np.ndarray:
+      with safetensors.safe_open(path, 'np') as file:
+        return file.get_tensor(name)
 
+    code = header.get_dtype()
+    dtype = _DTYPES.get(code, code)
+    return Stored(tuple(header.get_shape()), dtype, read_numbers)
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  names = [name for name, _ in pairs]
-  if len(set(names)) < len(names):
-    raise ValueError('a name occurs twice')
-  return dict(pairs)
-
-
-def _from_file(
-  path: pathlib.Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]
-) -> Callable[[], np.ndarray]:
-  def read_numbers() -> np.ndarray:
-    with open(path, 'rb') as file:
-      file.seek(offset)
-      data = file.read(math.prod(shape) * dtype.itemsize)
-    return np.frombuffer(data, dtype).reshape(shape)
-
-  return read_numbers
+  with safetensors.safe_open(path, 'np') as file:
+    names = file.keys()
+    return {name: stored(name, file.get_slice(name)) for name in names}
 
 
 def _write_safetensors(
-  file: Any,
+  file: BinaryIO,
   arrays: Mapping[str, np.ndarray],
-  metadata: Mapping[str, str] | None = None,
+  metadata: Mapping[str, str],
 ) -> None:
-  names = {dtype: name for name, dtype in _DTYPES.items()}
-  header, end = {'__metadata__': dict(metadata or {'format': 'pt'})}, 0
-  for name, array in arrays.items():
-    start, end = end, end + array.nbytes
-    header[name] = {
-      'dtype': names[array.dtype],
-      'shape': list(array.shape),
-      'data_offsets': [start, end],
-    }
-  text = json.dumps(header).encode()
-  text += b' ' * (-len(text) % 8)  # so that the numbers are aligned
-  file.write(struct.pack('<Q', len(text)) + text)
-  for array in arrays.values():
-    file.write(np.ascontiguousarray(array).tobytes())
+  # The library copies memory as it lies, whatever the strides.
+  rows = {name: np.asarray(array, order='C') for name, array in arrays.items()}
+  # Not save_file: its errors of a full disk are no OSError.
+  file.write(safetensors.numpy.save(rows, dict(metadata)))
 
 
-# ---- .npz: a zip archive of .npy files.
+# ---- .npz: a zip archive of .npy files
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, Stored]:
+  def stored(name: str, shape: tuple[int, ...], dtype: np.dtype) -> Stored:
+    def read_numbers() -> np.ndarray:
+      with np.load(path, allow_pickle=False) as archive:
+        return archive[name]
+
+    return Stored(shape, dtype.name, read_numbers)
+
   arrays = {}
   with zipfile.ZipFile(path) as archive:
     for info in archive.infolist():
@@ -226,7 +166,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, Stored]:
         raise ValueError(f'{printable(name)} holds objects (pickle)')
       if info.file_size != length + math.prod(shape) * dtype.itemsize:
         raise ValueError(f'{printable(name)} is not as long as it says')
-      arrays[name] = Stored(shape, dtype.name, _from_zip(path, info))
+      arrays[name] = stored(name, shape, dtype)
   return arrays
 
 
@@ -236,22 +176,7 @@ _NPY_HEADERS = {
 }
 
 
-def _from_zip(
-  path: pathlib.Path, info: zipfile.ZipInfo
-) -> Callable[[], np.ndarray]:
-  def read_numbers() -> np.ndarray:
-    with zipfile.ZipFile(path) as archive:
-      data = io.BytesIO(archive.read(info))
-    return np.lib.format.read_array(data, allow_pickle=False)
-
-  return read_numbers
-
-
-def _write_npz(file: Any, arrays: Mapping[str, np.ndarray]) -> None:
-  np.savez(file, **arrays)
-
-
-# ---- .pth: PyTorch, a pickle of which only tensors are let in.
+# ---- .pth: a pickle of PyTorch, from which only tensors are accepted
 
 
 def _import_torch(path: str) -> Any:
@@ -260,7 +185,7 @@ def _import_torch(path: str) -> Any:
   except ImportError as error:
     raise UserError(
       f'--weights={path}: a .pth or .pt file takes PyTorch ({error}): pip '
-      'install torch, or use a .safetensors file, which takes nothing'
+      'install torch, or use a .safetensors file'
     ) from error
   version = tuple(int(part) for part in torch.__version__.split('.')[:2])
   if version < _OLDEST_TORCH:
@@ -274,11 +199,11 @@ def _import_torch(path: str) -> Any:
 def _read_torch(path: pathlib.Path) -> dict[str, Stored]:
   torch = _import_torch(str(path))
   try:
-    with warnings.catch_warnings():  # they would stand beside our one line
+    with warnings.catch_warnings():  # the error is one line, without warnings
       warnings.simplefilter('ignore')
       state = torch.load(path, map_location='cpu', weights_only=True)
   except pickle.UnpicklingError as error:
-    # Its own message is a page, and tells how to run the code.
+    # PyTorch's own message is a page long and tells how to run the code.
     raise UserError(
       f'--weights={path} is refused: it is damaged, or a pickle with more in '
       'it than tensors, which could run code; save the state_dict alone: '
@@ -311,8 +236,9 @@ def _read_torch(path: pathlib.Path) -> dict[str, Stored]:
   return {str(name): stored(tensor) for name, tensor in state.items()}
 
 
-def _write_torch(file: Any, arrays: Mapping[str, np.ndarray]) -> None:
-  torch = _import_torch(getattr(file, 'name', ''))
+def _write_torch(
+  torch: Any, file: BinaryIO, arrays: Mapping[str, np.ndarray]
+) -> None:
   state = {
     name: torch.from_numpy(np.array(array, copy=True))
     for name, array in arrays.items()
@@ -326,12 +252,6 @@ _READERS = {
   '.pt': _read_torch,
   '.npz': _read_npz,
 }
-_WRITERS = {
-  '.safetensors': _write_safetensors,
-  '.pth': _write_torch,
-  '.pt': _write_torch,
-  '.npz': _write_npz,
-}
 
 
 def write(
@@ -339,27 +259,27 @@ def write(
   arrays: Mapping[str, np.ndarray],
   metadata: Mapping[str, str] | None = None,
 ) -> None:
-  """Writes a file aside and renames it; its kind is that of its ending.
+  """Writes a file aside and renames it; the ending of `path` tells its kind.
 
   Args:
-    path: of the file.
+    path: of the file, ending in .safetensors, .pth, .pt or .npz.
     arrays: by name.
-    metadata: what it tells beside them; of .safetensors only.
+    metadata: texts to store beside the arrays, in .safetensors only.
 
   Raises:
-    UserError: PyTorch is needed and is not there.
-    OSError: it cannot be written.
+    UserError: PyTorch is needed and is not installed.
+    OSError: the file cannot be written.
   """
   path = pathlib.Path(path)
-  if path.suffix in ('.pth', '.pt'):
-    _import_torch(str(path))
   aside = path.with_name(path.name + '.tmp')
   try:
     with open(aside, 'wb') as file:
-      if metadata is None:
-        _WRITERS[path.suffix](file, arrays)
+      if path.suffix == '.safetensors':
+        _write_safetensors(file, arrays, metadata or {'format': 'pt'})
+      elif path.suffix == '.npz':
+        np.savez(file, **arrays)
       else:
-        _write_safetensors(file, arrays, metadata)
+        _write_torch(_import_torch(str(path)), file, arrays)
     os.replace(aside, path)
   finally:
     aside.unlink(missing_ok=True)

@@ -28,6 +28,8 @@ from googlenet.io import archive
 from googlenet.io.archive import DamagedError, MismatchError
 
 _SUFFIX = '.npz'
+# Parts of a state whose name in the file is an older one.
+_STORED_NAMES = {'finite_check': 'guard'}
 _ABOUT, _MAX_ABOUT_BYTES = 'about', 2**20
 # Of version 0.1.0, and of no use any more: metrics of single steps.
 _PROGRESS = 'progress'
@@ -242,12 +244,13 @@ def _with_step(expected: dict[str, Any]) -> dict[str, Any]:
 
 def _name(path: tuple[Any, ...]) -> str:
   # 'key' of a dict, 'idx' of a tuple, 'name' of a NamedTuple.
-  return '/'.join(
+  part, *rest = (
     str(
-      next(getattr(part, a) for a in ('key', 'idx', 'name') if hasattr(part, a))
+      next(getattr(key, a) for a in ('key', 'idx', 'name') if hasattr(key, a))
     )
-    for part in path
+    for key in path
   )
+  return '/'.join([_STORED_NAMES.get(part, part), *rest])
 
 
 def _flatten(trees: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""The folder of a run: what it holds, who owns it."""
+"""The folder of a run: what it holds, and which process owns it."""
 
 import errno
-import fcntl
 import json
 import os
 import pathlib
 import socket
 from collections.abc import Iterable
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
+
+import filelock
 
 from googlenet.errors import UserError
 from googlenet.io.archive import sync_folder
@@ -23,8 +24,9 @@ RUN_FILES = (
   'benchmark.json',
   'sweep.json',
 )
-# Where the file system knows no locks a run goes on without one.
+# On a file system that has no locks, a run goes on without one.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+_LOCK_FILE = 'lock'
 
 
 def holds_a_run(workdir: pathlib.Path, name: str) -> str:
@@ -36,10 +38,10 @@ def holds_a_run(workdir: pathlib.Path, name: str) -> str:
 
 
 def check_workdir(workdir: str | os.PathLike[str]) -> None:
-  """Checks that a run can be written there, and leaves nothing behind.
+  """Checks that a run can be written to a folder; leaves nothing behind.
 
   Raises:
-    UserError: it holds a run already, or cannot be made.
+    UserError: the workdir holds a run already, or cannot be made.
   """
   path = pathlib.Path(workdir)
   try:
@@ -65,11 +67,15 @@ def check_writable(folder: pathlib.Path) -> None:
 
 
 def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
-  """Returns what a file of JSON that was written at the end of `what` holds.
+  """Reads a JSON file that is written at the end of a run or trial.
+
+  Args:
+    path: of the file.
+    what: 'run' or 'trial', for the message.
 
   Raises:
-    UserError: it is damaged.
-    FileNotFoundError: there is none.
+    UserError: the file is damaged.
+    FileNotFoundError: there is no such file.
   """
   try:
     result = json.loads(path.read_text(encoding='utf-8'))
@@ -84,7 +90,7 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file that is there whole, or as it was before."""
+  """Writes a file; if that fails, the file stays as it was before."""
   aside = path.with_name(path.name + '.tmp')
   with open(aside, 'w', encoding='utf-8') as file:
     file.write(text)
@@ -105,10 +111,11 @@ def write_classes(
 def read_classes(
   workdir: str | os.PathLike[str], num_classes: int
 ) -> tuple[str, ...]:
-  """Returns the names of all classes; those that are not known are numbers.
+  """Returns a name for each class: from classes.txt, or else its number.
 
   Raises:
-    UserError: classes.txt is no text, or has more names than there are classes.
+    UserError: classes.txt is not UTF-8, or has more names than there are
+      classes.
   """
   path, names = pathlib.Path(workdir) / 'classes.txt', []
   try:
@@ -128,7 +135,10 @@ def read_classes(
 
 
 def append(file: BinaryIO, data: bytes) -> None:
-  """Writes to a file without a buffer: one would fail once more on closing."""
+  """Writes all of `data` to an unbuffered file.
+
+  A buffered file would raise the same error a second time when it is closed.
+  """
   while data:
     data = data[file.write(data) :]
 
@@ -136,45 +146,44 @@ def append(file: BinaryIO, data: bytes) -> None:
 class Lock:
   """The ownership of a workdir, by one process at a time.
 
-  The system gives it back when the process ends, however it does; the file
-  `lock` stays, and says nothing by being there.
+  The operating system releases the lock when the process ends, however it
+  ends. The file `lock` stays behind: its presence alone means nothing.
   """
 
   def __init__(self, workdir: str | os.PathLike[str], wait: bool = False):
     """Takes the lock.
 
     Args:
-      workdir: a folder that is there.
-      wait: until the process that has it gives it back.
+      workdir: the folder.
+      wait: whether to wait while another process has the lock.
 
     Raises:
-      UserError: another process has it.
+      UserError: another process has the lock, and `wait` is false.
       OSError: the file cannot be made.
     """
-    self._file: TextIO = open(  # noqa: SIM115
-      pathlib.Path(workdir) / 'lock', 'a+', encoding='utf-8'
+    path = pathlib.Path(workdir) / _LOCK_FILE
+    self._lock = filelock.FileLock(
+      path,
+      blocking=wait,
+      thread_local=False,  # one thread takes it, another may release it
+      preserve_lock_file=True,
+      on_acquired=_write_owner,
     )
     try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError as error:
-      self._file.seek(0)
-      owner = ' '.join(self._file.read(200).split()) or 'unknown'
-      self._file.close()
+      self._lock.acquire()
+    except filelock.Timeout as error:
       raise UserError(
-        f'--workdir={workdir} is in use by another process ({owner}): wait '
-        'until that has ended, or give another folder'
+        f'--workdir={workdir} is in use by another process '
+        f'({_read_owner(path)}): wait until that has ended, or give another '
+        'folder'
       ) from error
     except OSError as error:
       if error.errno not in _NO_LOCKS:
-        self._file.close()
         raise
-    self._file.truncate(0)
-    self._file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-    self._file.flush()
 
   def release(self) -> None:
     """Lets another process own the workdir."""
-    self._file.close()
+    self._lock.release()
 
   def __enter__(self) -> 'Lock':
     return self
@@ -183,13 +192,29 @@ class Lock:
     self.release()
 
 
+def _write_owner(descriptor: int) -> None:
+  """Names this process in the lock file.
+
+  The first byte stays blank: Windows keeps other processes from reading it
+  while the file is locked.
+  """
+  os.ftruncate(descriptor, 0)
+  owner = f' process {os.getpid()} on {socket.gethostname()}\n'
+  os.write(descriptor, owner.encode())
+
+
+def _read_owner(path: pathlib.Path) -> str:
+  with open(path, 'rb') as file:
+    file.seek(1)
+    owner = file.read(200).decode(errors='replace')
+  return ' '.join(owner.split()) or 'unknown'
+
+
 def is_locked(workdir: str | os.PathLike[str]) -> bool:
   """Returns whether a process owns the workdir; writes nothing."""
   try:
-    with open(pathlib.Path(workdir) / 'lock', 'rb') as file:
-      fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-  except BlockingIOError:
-    return True
-  except OSError:  # nobody was there yet, or there are no locks
+    # NFS lends an exclusive lock only on a file that is open for writing.
+    with open(pathlib.Path(workdir) / _LOCK_FILE, 'r+b') as file:
+      return not filelock.lock_descriptor(file.fileno(), blocking=False)
+  except OSError:  # no process has been there, or there are no locks
     return False
-  return False

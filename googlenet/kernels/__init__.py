@@ -1,24 +1,18 @@
 """Primitive operations of the network: one meaning, four implementations.
 
-A network is written once, against `Kernels`, and runs on any of
+A network is written once, against `Kernels`, and runs on any kernel set:
 
-* 'xla': the plain forms of xla.py. Best on TPUs, and the definition of what
+* 'xla': plain `jax.lax` (xla.py). Best on TPUs, and the definition of what
   each operation means.
-* 'gpu': the forms of gpu.py, for GPUs.
-* 'onednn': the forms of onednn.py, for CPUs where XLA can call oneDNN.
-* 'cpu': the forms of cpu.py, for other CPUs: all is matrix products.
+* 'gpu': for GPUs (gpu.py, gpu_pooling.py).
+* 'onednn': for CPUs where XLA can call oneDNN (onednn.py, cpu_pooling.py).
+* 'cpu': for other CPUs (cpu.py, cpu_pooling.py).
 
-XLA for CPUs runs the gradient of max pooling on one thread, and convolution
-gradients far below the speed of a matrix product; the last two do neither. XLA
-for GPUs has no kernel for the gradient of max pooling; 'gpu' brings one.
 All agree in values and gradients up to rounding, for every float dtype.
-
-pooling.py is the max pooling of both forms for CPUs, gpu_pooling.py that of
-'gpu'; batch_norm.py is one for all, no part of `Kernels`.
+Batch norm (batch_norm.py) is the same for all sets, and not in `Kernels`.
 """
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -34,35 +28,30 @@ Array = jax.Array
 class Kernels(NamedTuple):
   """One implementation of every primitive operation.
 
-  Activations between `enter` and `leave` are in the implementation's own
-  layout: rank 4, channels last, the other axes in any order. So joining
-  channels with `jnp.concatenate(..., axis=-1)` is right for all of them.
-  `padding` is one of `padding.placement`, 'SAME' unless it is given. Operations
-  return the dtype of their first argument, and sums of products accumulate in
-  float32 where that dtype is narrower.
+  Operations work on maps in the internal layout of the set: rank 4, channels
+  last, the other axes in any order. So `jnp.concatenate(..., axis=-1)` joins
+  channels in every set. They return the dtype of their first argument, and sums
+  of products accumulate in float32 where that dtype is narrower. `padding` is
+  explained by `padding.placement`, and 'SAME' if it is not given.
 
   Attributes:
     name: a key of `KERNELS`.
-    compiler_options: options of XLA, (name, value) each, for programs that use
+    compiler_options: XLA options, as (name, value) pairs, for programs that use
       these operations.
-    enter: `enter(x)`: [B, H, W, C] to the internal layout.
-    leave: `leave(x)`: the internal layout to [B, H, W, C].
-    conv: `conv(x, w, stride=1, padding)`: convolution without bias, for weights
-      `w` [kh, kw, C_in, C_out].
-    bias_relu: `bias_relu(x, b)`: relu(x + b), for `b` [C].
-    conv_bias_relu: `conv_bias_relu(x, w, b, stride=1, padding)`.
-    conv_1x1s: `conv_1x1s(x, [w0, ...])`: the list of the 1x1 convolutions of
-      one input with weights [1, 1, C_in, C_i].
-    conv_1x1s_bias_relu: `conv_1x1s_bias_relu(x, [w0, ...], [b0, ...])`.
-    max_pool: `max_pool(x, window=3, stride=2, padding)`. The gradient goes to
-      the first of tied maxima, row by row.
-    conv_bias_relu_max_pool: `conv_bias_relu_max_pool(x, w, b, stride=1,
-      padding, pool=(3, 2, 'SAME'))` with window, stride and padding of the
-      pooling.
+    enter: `enter(x)`: from [B, H, W, C] to the internal layout.
+    leave: `leave(x)`: from the internal layout to [B, H, W, C].
+    conv: `conv(x, w, b=None, *, stride=1, padding, relu=False, pool=None)`:
+      convolution with weights `w` [kh, kw, C_in, C_out], then bias `b` [C_out],
+      ReLU, and max pooling with `pool` = (window, stride, padding).
+    conv_1x1s: `conv_1x1s(x, ws, bs=None, *, relu=False)`: the list of the 1x1
+      convolutions of one input with weights `ws` [1, 1, C_in, C_i] and biases
+      `bs` [C_i].
+    max_pool: `max_pool(x, window, stride, padding)`. The gradient goes to the
+      first of tied maxima, row by row.
     avg_pool: `avg_pool(x, window, stride, padding, count_padding=False)`: the
       mean over the pixels of a window, with the padding's zeros on request.
     lrn: `lrn(x, size=5, alpha=1e-4, beta=0.75, k=1)`: local response
-      normalisation, Krizhevsky et al. 2012.
+      normalization, Krizhevsky et al. 2012.
     global_mean: `global_mean(x)`: mean over height and width, [B, C].
   """
 
@@ -71,45 +60,66 @@ class Kernels(NamedTuple):
   enter: Callable[[Array], Array]
   leave: Callable[[Array], Array]
   conv: Callable[..., Array]
-  bias_relu: Callable[[Array, Array], Array]
-  conv_bias_relu: Callable[..., Array]
   conv_1x1s: Callable[..., list[Array]]
-  conv_1x1s_bias_relu: Callable[..., list[Array]]
   max_pool: Callable[..., Array]
-  conv_bias_relu_max_pool: Callable[..., Array]
   avg_pool: Callable[..., Array]
   lrn: Callable[..., Array]
   global_mean: Callable[[Array], Array]
 
 
-def _kernels(name: str, forms: ModuleType) -> Kernels:
-  """Returns the implementation that a file holds under the names of fields."""
-  operations = {
-    field: getattr(forms, field)
-    for field in Kernels._fields
-    if field not in ('name', 'compiler_options')
-  }
-  return Kernels(name, forms.COMPILER_OPTIONS, **operations)
-
-
+_XLA = Kernels(
+  name='xla',
+  compiler_options=xla.COMPILER_OPTIONS,
+  enter=xla.keep_layout,
+  leave=xla.keep_layout,
+  conv=xla.conv,
+  conv_1x1s=xla.conv_1x1s,
+  max_pool=xla.max_pool,
+  avg_pool=xla.avg_pool,
+  lrn=xla.lrn,
+  global_mean=xla.global_mean,
+)
 KERNELS = {
-  'xla': _kernels('xla', xla),
-  'gpu': _kernels('gpu', gpu),
-  'onednn': _kernels('onednn', onednn),
-  'cpu': _kernels('cpu', cpu),
+  'xla': _XLA,
+  'gpu': _XLA._replace(
+    name='gpu',
+    compiler_options=gpu.COMPILER_OPTIONS,
+    conv=gpu.conv,
+    conv_1x1s=gpu.conv_1x1s,
+    max_pool=gpu.max_pool,
+  ),
+  'onednn': _XLA._replace(
+    name='onednn',
+    compiler_options=onednn.COMPILER_OPTIONS,
+    conv=onednn.conv,
+    conv_1x1s=onednn.conv_1x1s,
+    max_pool=onednn.max_pool,
+  ),
+  'cpu': _XLA._replace(
+    name='cpu',
+    compiler_options=cpu.COMPILER_OPTIONS,
+    enter=cpu.to_layout,
+    leave=cpu.from_layout,
+    conv=cpu.conv,
+    conv_1x1s=cpu.conv_1x1s,
+    max_pool=cpu.max_pool,
+    avg_pool=cpu.avg_pool,
+    global_mean=cpu.global_mean,
+  ),
 }
 
 
 def select_kernels(kernels: str, backend: str, dtype: Any) -> Kernels:
-  """The implementation that the config field `model.kernels` asks for.
+  """Returns the kernel set for the config field `model.kernels`.
 
   Args:
     kernels: 'auto', or a name in `KERNELS`.
-    backend: the platform that 'auto' chooses for, `jax.default_backend()`.
+    backend: the platform to choose for with 'auto', `jax.default_backend()`.
     dtype: what the network computes in.
 
   Raises:
-    UserError: `kernels` is something else, or cannot be had here.
+    UserError: `kernels` is an unknown name, or 'onednn' where XLA cannot call
+      oneDNN.
   """
   if kernels not in ('auto', *KERNELS):
     allowed = ', '.join(['auto', *KERNELS])
@@ -124,9 +134,9 @@ def select_kernels(kernels: str, backend: str, dtype: Any) -> Kernels:
     available = backend == 'cpu' and onednn.is_available(dtype)
     if kernels == 'onednn' and not available:
       raise UserError(
-        f"config.model.kernels='onednn': XLA computes nothing in {dtype} with "
-        f'oneDNN on this {backend} with JAX {jax.__version__}; allowed here is '
-        'one of auto, xla, gpu, cpu'
+        f"config.model.kernels='onednn' is not available here: with JAX "
+        f'{jax.__version__}, XLA does not use oneDNN for {dtype} on this '
+        f'{backend}; allowed is one of auto, xla, gpu, cpu'
       )
     kernels = 'onednn' if available else 'cpu'
   return KERNELS[kernels]

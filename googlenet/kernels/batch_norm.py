@@ -1,8 +1,8 @@
-"""Batch normalization over a batch on several devices, with its own gradient.
+"""Batch norm over a batch spread over devices, with a hand-written gradient.
 
-Ioffe and Szegedy, 2015, algorithm 1. Derived by JAX, the gradient keeps wide
-copies of the maps and goes over them more often: on a CPU, where each pass is a
-trip to memory, a normalization took a quarter longer.
+Ioffe and Szegedy, 2015, algorithm 1. The gradient that JAX derives keeps
+float32 copies of the maps and reads them more often; on a CPU, where each pass
+over a map is bound by memory, batch norm took a quarter longer with it.
 """
 
 import functools
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# That of TF-slim and torchvision for these networks.
+# Added to the variance: the value of TF-slim and torchvision.
 EPSILON = 1e-3
 
 
@@ -22,10 +22,10 @@ def normalize(
   scale: jax.Array,
   offset: jax.Array,
 ) -> jax.Array:
-  """Applies statistics [C] that are given to x [..., C], in float32 or wider.
+  """Normalizes x [..., C] by given statistics [C], then scales and shifts it.
 
   Returns:
-    Of the shape and dtype of x.
+    y, of the shape and dtype of x; computed in float32 or wider.
   """
   factor = jax.lax.rsqrt(variance + EPSILON) * scale
   return ((_wide(x) - mean) * factor + offset).astype(x.dtype)
@@ -41,14 +41,14 @@ def batch_norm(
   """Normalizes x [B, H, W, C] by its own mean and variance.
 
   Args:
-    x: of any floating dtype.
+    x: of any float dtype, its first three axes in any order.
     scale: [C].
     offset: [C].
-    axis_name: the pmapped axis over which statistics are taken, or None.
+    axis_name: the mapped axis over which statistics are averaged, or None.
 
   Returns:
-    y, of the dtype of x; mean and biased variance [C], float32 or wider:
-    constants to the gradient.
+    y, of the dtype of x; mean and biased variance [C], float32 or wider, to
+    which no gradient flows.
   """
   return _forward(x, scale, offset, axis_name)[0]
 
@@ -67,11 +67,11 @@ def _over_devices(tree: Any, axis_name: str | None) -> Any:
 
 
 def _forward(x, scale, offset, axis_name):
-  # One pass over x gives both. The middle pixels lie about the mean: so little
-  # is lost in the difference E[(x - near)^2] - (E[x] - near)^2.
+  # One pass over x gives mean and variance. The mean of the middle pixels is
+  # near that of all, so E[(x - near)^2] - (E[x] - near)^2 loses few digits.
   near = jnp.mean(_wide(x[:, x.shape[1] // 2, x.shape[2] // 2]), 0)
-  centred = _wide(x) - near
-  shift, square = _means([centred, jnp.square(centred)])
+  centered = _wide(x) - near
+  shift, square = _means([centered, jnp.square(centered)])
   mean = _over_devices(near + shift, axis_name)
   to_mean = mean - near
   variance = _over_devices(

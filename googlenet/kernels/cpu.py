@@ -1,12 +1,14 @@
-"""Fast forms of the primitive operations for CPUs.
+"""Kernels for CPUs without oneDNN: everything is a matrix product.
 
-Two ideas make them several times faster than the plain forms of XLA, and
-pooling.py has the third:
+XLA for CPUs computes the gradients of convolutions far below the speed of a
+matrix product, and that of max pooling on one thread. What follows brought
+training from 52 to 123 images/s (float32; docs/performance.md):
 
-* Activations lie as [H, W, B, C]. A shift, a pad or a stride in space is then a
-  copy of whole [B, C] slabs, and every convolution is a matrix product over
-  rows of channels (im2col: Chellapilla et al. 2006).
-* Gradients are written by hand as further matrix products.
+* Maps are [H, W, B, C]. A shift, a pad or a stride in space then copies whole
+  [B, C] slabs, and every convolution is a matrix product over rows of channels
+  (im2col: Chellapilla et al. 2006).
+* Gradients are written by hand, as further matrix products.
+* Max pooling is that of cpu_pooling.py.
 
 `optimization_barrier` keeps XLA from fusing the building of columns into its
 consumers, which would repeat that work for each of them.
@@ -20,28 +22,33 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from googlenet.kernels import pooling, xla
+from googlenet.kernels import cpu_pooling, shared, xla
 from googlenet.kernels.padding import Padding, pads
-from googlenet.kernels.xla import lrn  # noqa: F401
+from googlenet.kernels.shared import Pads, Pool, to_rows
 
 Array = jax.Array
-Pads = list[tuple[int, int]]  # (before, after) of height and width
 
 COMPILER_OPTIONS = ()
-
-# Below this many input channels, rows of channels are too short to copy fast;
+# Height and width of [H, W, B, C].
+_AXES = (0, 1)
+# Up to this many input channels, rows of channels are too short to copy fast;
 # columns are then built with the batch as the fastest axis.
 _FEW_CHANNELS = 8
 
 
-def enter(x: Array) -> Array:
+def to_layout(x: Array) -> Array:
   """[B, H, W, C] -> [H, W, B, C]."""
   return x.transpose(1, 2, 0, 3)
 
 
-def leave(x: Array) -> Array:
+def from_layout(x: Array) -> Array:
   """[H, W, B, C] -> [B, H, W, C]."""
   return x.transpose(2, 0, 1, 3)
+
+
+max_pool = functools.partial(cpu_pooling.max_pool, axes=_AXES)
+avg_pool = functools.partial(xla.avg_pool, axes=_AXES)
+global_mean = functools.partial(xla.global_mean, axes=_AXES)
 
 
 # ---- Matrix products.
@@ -55,11 +62,6 @@ def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
     (((a_axis,), (b_axis,)), ((), ())),
     preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
   )
-
-
-def _rows(x: Array) -> Array:
-  """[..., C] -> [rows, C]."""
-  return x.reshape(-1, x.shape[-1])
 
 
 def _transposed(a: Array) -> Array:
@@ -81,7 +83,7 @@ def _left_transposed_dot(x: Array, y: Array) -> Array:
 
 def _rows_dot(x: Array, y: Array) -> Array:
   """x^T y over rows: [..., M], [..., N] -> [M, N] float32; let x be smaller."""
-  return _left_transposed_dot(_rows(x), _rows(y))
+  return _left_transposed_dot(to_rows(x), to_rows(y))
 
 
 # ---- Convolution.
@@ -135,19 +137,7 @@ def _few_columns(
   return lax.bitcast_convert_type(columns, x.dtype), shape
 
 
-def _plain_conv(x: Array, w: Array, stride: int, padded: Pads) -> Array:
-  return lax.conv_general_dilated(
-    x,
-    w.astype(x.dtype),
-    window_strides=(stride, stride),
-    padding=padded,
-    dimension_numbers=('HWNC', 'HWIO', 'HWNC'),
-  )
-
-
-def _flipped(w: Array) -> Array:
-  """Weights of the input gradient: taps reversed, channels exchanged."""
-  return w[::-1, ::-1].transpose(0, 1, 3, 2)
+_xla_conv = functools.partial(shared.convolve, layout='HWNC')
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -166,7 +156,7 @@ def _conv_forward(
     y = _left_transposed_dot(columns, matrix).reshape(*shape, c_out)
   elif x.dtype == jnp.float32:
     # XLA's own convolution is fast in float32, forward and for dx.
-    y = _plain_conv(x, w, stride, padded)
+    y = _xla_conv(x, w, stride, padded)
   else:
     y = _dot(_columns(x, kernel, stride, padded), matrix, 3, 0)
   return y.astype(x.dtype), (x, w)
@@ -178,30 +168,24 @@ def _conv_backward(
   x, w = residuals
   kernel, c_in, c_out = w.shape[:2], *w.shape[2:]
   padded = pads(x.shape[:2], kernel, stride, padding)
-  # For the gradient of x at stride 1: as far from the edge as the forward pass
-  # leaves of the kernel.
-  rest = [
-    (k - 1 - low, k - 1 - high)
-    for k, (low, high) in zip(kernel, padded, strict=True)
-  ]
   if stride > 1 or c_in <= _FEW_CHANNELS:
     # The stem, whose input gradient training never asks for, and reductions:
     # XLA's own form.
-    plain = functools.partial(_plain_conv, w=w, stride=stride, padded=padded)
+    plain = functools.partial(_xla_conv, w=w, stride=stride, pads=padded)
     (dx,) = jax.linear_transpose(plain, x)(dy)
     if c_in <= _FEW_CHANNELS:
       columns, _ = _few_columns(x, kernel, stride, padded)
-      dw = _dot(columns, _rows(dy), 1, 0)
+      dw = _dot(columns, to_rows(dy), 1, 0)
     else:
       dw = _rows_dot(_columns(x, kernel, stride, padded), dy)
     dw = dw.reshape(w.shape)
   elif x.dtype == jnp.float32:
-    dx = _plain_conv(dy, _flipped(w), 1, rest)
+    dx = _xla_conv(dy, shared.flip(w), 1, shared.flipped_pads(kernel, padded))
     dw = _rows_dot(_columns(x, kernel, 1, padded), dy).reshape(w.shape)
   else:
     # One im2col of dy serves both gradients.
-    columns = _columns(dy, kernel, 1, rest)
-    matrix = _flipped(w).reshape(-1, c_in).astype(x.dtype)
+    columns = _columns(dy, kernel, 1, shared.flipped_pads(kernel, padded))
+    matrix = shared.flip(w).reshape(-1, c_in).astype(x.dtype)
     dx = _dot(columns, matrix, 3, 0)
     dw = _rows_dot(x, columns).reshape(c_in, *kernel, c_out)
     dw = dw[:, ::-1, ::-1].transpose(1, 2, 0, 3)
@@ -232,27 +216,17 @@ def _linear_backward(
 _linear.defvjp(_linear_forward, _linear_backward)
 
 
-def conv(
-  x: Array, w: Array, stride: int = 1, padding: Padding = 'SAME'
-) -> Array:
-  """[H, W, B, C_in] * [kh, kw, C_in, C_out] -> [H', W', B, C_out]."""
-  padded = pads(x.shape[:2], w.shape[:2], stride, padding)
-  if w.shape[:2] == (1, 1) and padded == [(0, 0), (0, 0)]:
-    return _linear(x[::stride, ::stride], w[0, 0])
-  return _conv(x, w, stride, padding)
-
-
-# ---- Bias and rectifier.
+# ---- Bias and ReLU.
 
 
 @jax.custom_vjp
-def bias_relu(x: Array, b: Array) -> Array:
+def _bias_relu(x: Array, b: Array) -> Array:
   """relu(x + b) for `b` [C]."""
   return jnp.maximum(x + b.astype(x.dtype), 0)
 
 
 def _bias_relu_forward(x: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-  y = bias_relu(x, b)
+  y = _bias_relu(x, b)
   return y, (y, b)
 
 
@@ -262,61 +236,55 @@ def _bias_relu_backward(
   y, b = residuals
   dx = lax.optimization_barrier(jnp.where(y > 0, dy, jnp.zeros((), dy.dtype)))
   # The sum over rows as a product with ones, which accumulates in float32.
-  rows = _rows(dx)
+  rows = to_rows(dx)
   db = _dot(jnp.ones((1, rows.shape[0]), rows.dtype), rows, 1, 0)[0]
   return dx, db.astype(b.dtype)
 
 
-bias_relu.defvjp(_bias_relu_forward, _bias_relu_backward)
+_bias_relu.defvjp(_bias_relu_forward, _bias_relu_backward)
 
 
-def conv_bias_relu(
-  x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = 'SAME'
-) -> Array:
-  """relu(conv(x, w) + b)."""
-  return bias_relu(conv(x, w, stride, padding), b)
+def _finish(y: Array, b: Array | None, relu: bool) -> Array:
+  if relu and b is not None:
+    return _bias_relu(y, b)
+  return shared.add_bias_and_relu(y, b, relu)
 
 
-def conv_1x1s(x: Array, ws: Sequence[Array]) -> list[Array]:
-  """1x1 convolutions of one input as one product: [H, W, B, C_i] each."""
-  ends = [sum(w.shape[-1] for w in ws[:i]) for i in range(1, len(ws))]
-  joined = jnp.concatenate([w[0, 0] for w in ws], axis=-1)
-  return jnp.split(_linear(x, joined), ends, axis=-1)
+# ---- The operations.
 
 
-def conv_1x1s_bias_relu(
-  x: Array, ws: Sequence[Array], bs: Sequence[Array]
-) -> list[Array]:
-  """The same with bias and ReLU."""
-  return [bias_relu(y, b) for y, b in zip(conv_1x1s(x, ws), bs, strict=True)]
-
-
-# ---- Pooling.
-
-
-def max_pool(
-  x: Array, window: int = 3, stride: int = 2, padding: Padding = 'SAME'
-) -> Array:
-  """[H, W, B, C] -> [H', W', B, C], maximum of square windows."""
-  return pooling.max_pool(x, (0, 1), window, stride, padding)
-
-
-def conv_bias_relu_max_pool(
+def conv(
   x: Array,
   w: Array,
-  b: Array,
+  b: Array | None = None,
+  *,
   stride: int = 1,
   padding: Padding = 'SAME',
-  pool: tuple[int, int, Padding] = (3, 2, 'SAME'),
+  relu: bool = False,
+  pool: Pool | None = None,
 ) -> Array:
-  """max_pool(relu(conv(x, w) + b)), pool first: the three commute."""
-  return bias_relu(max_pool(conv(x, w, stride, padding), *pool), b)
+  """[H, W, B, C_in] * [kh, kw, C_in, C_out] -> [H', W', B, C_out]."""
+  padded = pads(x.shape[:2], w.shape[:2], stride, padding)
+  if w.shape[:2] == (1, 1) and padded == [(0, 0), (0, 0)]:
+    y = _linear(x[::stride, ::stride], w[0, 0])
+  else:
+    y = _conv(x, w, stride, padding)
+  if pool is not None:
+    # Bias and ReLU keep the order of numbers: pooling first gives the same
+    # maxima and leaves them less to do.
+    y = max_pool(y, *pool)
+  return _finish(y, b, relu)
 
 
-avg_pool = functools.partial(xla.avg_pool, axes=(0, 1))
-
-
-def global_mean(x: Array) -> Array:
-  """[H, W, B, C] -> [B, C], summed in float32 or wider."""
-  wide = jnp.promote_types(x.dtype, jnp.float32)
-  return jnp.mean(x, axis=(0, 1), dtype=wide).astype(x.dtype)
+def conv_1x1s(
+  x: Array,
+  ws: Sequence[Array],
+  bs: Sequence[Array] | None = None,
+  *,
+  relu: bool = False,
+) -> list[Array]:
+  """1x1 convolutions of one input as one product: [H, W, B, C_i] each."""
+  joined = jnp.concatenate([w[0, 0] for w in ws], axis=-1)
+  ys = shared.split(_linear(x, joined), ws)
+  bs = bs or [None] * len(ws)
+  return [_finish(y, b, relu) for y, b in zip(ys, bs, strict=True)]

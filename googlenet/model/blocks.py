@@ -1,7 +1,7 @@
-"""Kinds of Inception blocks: from six widths to branches.
+"""Kinds of Inception blocks: functions from six widths to branches.
 
-All take the columns of Table 1 (Szegedy et al., 2014), so that any kind can
-stand in any row. All put out the same number of channels.
+All take the columns of Table 1 (Szegedy et al., 2014) and put out the same
+number of channels, so any kind can stand in any row of the table.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from googlenet.model.rows import (
 
 
 class Widths(NamedTuple):
-  """A row of Table 1: how many channels come out of what."""
+  """A row of Table 1: output channels of the convolutions of a block."""
 
-  one: int  # the 1x1
-  reduce_1: int  # the branch with one convolution in space: its 1x1
-  out_1: int  # ... and that convolution
-  reduce_2: int  # the branch with more of them, likewise
-  out_2: int
-  pool: int  # the projection after pooling
+  one: int  # the 1x1 branch
+  reduce_1: int  # second branch: its 1x1
+  out_1: int  # second branch: the convolution in space after it (3x3)
+  reduce_2: int  # third branch: its 1x1
+  out_2: int  # third branch: the last convolution in space (5x5)
+  pool: int  # the 1x1 after pooling
 
 
 MakeBlock = Callable[[str, Widths], Block]
@@ -58,7 +58,7 @@ def inception(name: str, widths: Widths) -> Block:
 
 
 def inception_3x3(name: str, widths: Widths) -> Block:
-  """As TF-slim and torchvision have it: 3x3 in place of the 5x5."""
+  """The block of TF-slim and torchvision: 3x3 in place of the 5x5."""
   first, last = _ends(widths, MaxPool(3, 1))
   return Block(
     name,
@@ -75,7 +75,7 @@ def inception_3x3(name: str, widths: Widths) -> Block:
 
 
 def _double_3x3(reduce: int, out: int, stride: int = 1) -> Branch:
-  """Two 3x3 see what one 5x5 sees, for 18/25 of the work if reduce == out."""
+  """Two 3x3 see as far as one 5x5, for 18/25 of the work if reduce == out."""
   return (
     Conv('conv_double_3x3_reduce', reduce, 1),
     Conv('conv_double_3x3_1', out, 3),
@@ -98,7 +98,7 @@ def inception_v2(name: str, widths: Widths) -> Block:
 
 
 def inception_a(name: str, widths: Widths) -> Block:
-  """Figure 5 of Szegedy et al., 2015: as `inception_v2`, average pooling."""
+  """Figure 5 of Szegedy et al., 2015: `inception_v2` with average pooling."""
   block = inception_v2(name, widths)
   last = (AvgPool(), *block.branches[-1][1:])
   return block._replace(branches=(*block.branches[:-1], last))
@@ -162,9 +162,9 @@ def inception_c(name: str, widths: Widths) -> Block:
 def grid_reduction(
   name: str, reduce_1: int, out_1: int, reduce_2: int, out_2: int
 ) -> Block:
-  """Figure 10 of Szegedy et al., 2015: halves the map, keeps all it knew.
+  """Figure 10 of Szegedy et al., 2015: halves height and width of the map.
 
-  Its output has out_1 + out_2 channels more than its input.
+  The output has out_1 + out_2 channels more than the input.
   """
   return Block(
     name,
@@ -182,7 +182,7 @@ def grid_reduction(
 def inception_residual(name: str, widths: Widths) -> Block:
   """Figure 10 of arXiv 1602.07261: three branches, added to the input.
 
-  Scaled by 0.2, within the 0.1 to 0.3 of its section 3.3.
+  They are scaled by 0.2; section 3.3 has 0.1 to 0.3.
   """
   width = widths.one + widths.out_1 + widths.out_2 + widths.pool
   return Block(

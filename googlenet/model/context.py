@@ -1,4 +1,4 @@
-"""What all layers of a network have in common."""
+"""What every layer of a network needs to know."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,40 +20,44 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def is_within(module: str, parts: Sequence[str]) -> bool:
-  """Whether a path of parameters is one of some parts or lies within it."""
+  """Whether a module path equals one of `parts` or lies below it."""
   return any(f'{module}/'.startswith(f'{part}/') for part in parts)
 
 
-class Setting(NamedTuple):
-  """What all layers of a network have in common.
+class Context(NamedTuple):
+  """What every layer of a network needs to know.
 
   Attributes:
     kernels: the implementation of the primitive operations.
-    normalization: 'batch', or anything else for none in the convolutions.
+    normalization: 'batch': convolutions have batch norm; otherwise a bias.
     activation: a key of `ACTIVATIONS`.
     initializer: a key of `INITIALIZERS`.
-    decay: of the running statistics of batch norm, a call in training.
-    is_training: dropout is on, batch norm takes the statistics of the batch.
-    keys: [B] random keys, one an image; None where nothing is random.
-    axis_name: the pmapped axis over which batch norm averages, or None.
-    frozen: parts in which batch norm takes and keeps its running statistics in
-      training, too.
+    batch_norm_decay: of the running statistics, per training step.
+    is_training: whether dropout is on and batch norm uses the batch.
+    keys: [B] random keys, one per image; None where nothing is random.
+    axis_name: mapped axis over which batch norm averages, or None.
+    frozen: modules whose batch norm is in evaluation mode in training, too.
   """
 
   kernels: Kernels
   normalization: str
   activation: str
   initializer: str = 'he'
-  decay: float = 0.9
+  batch_norm_decay: float = 0.9
   is_training: bool = False
   keys: jax.Array | None = None
   axis_name: str | None = None
   frozen: tuple[str, ...] = ()
 
   @property
-  def is_fused(self) -> bool:
-    """Whether bias and ReLU follow a convolution at once."""
-    return self.normalization != 'batch' and self.activation == 'relu'
+  def has_batch_norm(self) -> bool:
+    """Whether convolutions have batch norm in place of a bias."""
+    return self.normalization == 'batch'
+
+  @property
+  def fuses_relu(self) -> bool:
+    """Whether bias and ReLU directly follow a convolution: one operation."""
+    return not self.has_batch_norm and self.activation == 'relu'
 
   def activate(self, x: jax.Array) -> jax.Array:
     """Applies the activation."""

@@ -1,8 +1,9 @@
-"""Convolutions: parameters, batch norm or bias, activation.
+"""Convolutions with what follows them: bias or batch norm, and activation.
 
 Parameters are `<layer>/<convolution>/w` [kh, kw, C_in, C_out] and `b` [C_out],
-or with batch norm `scale` and `offset` [C_out] in place of `b`; its running
-statistics are the state `mean` and `variance` [C_out] of the same path.
+or with batch norm `scale` and `offset` [C_out] in place of `b`. The running
+statistics of batch norm are the state `mean` and `variance` [C_out] of the same
+path.
 """
 
 from collections.abc import Sequence
@@ -13,67 +14,69 @@ import jax.numpy as jnp
 
 from googlenet.kernels.batch_norm import batch_norm, normalize
 from googlenet.model import rows
-from googlenet.model.context import Setting, is_within
-from googlenet.model.initializers import INITIALIZERS, of_haiku
+from googlenet.model.context import Context, is_within
+from googlenet.model.initialization import INITIALIZERS, as_haiku
 
 
 class Conv(hk.Module):
-  """The parameters of one convolution; `Kernels` applies them.
+  """The parameters of one convolution, and what follows it.
 
-  Parallel convolutions can so be computed as one, whatever their names.
+  The convolution itself is a call of `Kernels` between the two, so that
+  parallel ones can be computed as one.
   """
 
-  def __init__(self, row: rows.Conv, setting: Setting):
+  def __init__(self, row: rows.Conv, context: Context):
     super().__init__(name=row.name)
-    self._row, self._setting = row, setting
+    self._row, self._context = row, context
+    self._has_batch_norm = context.has_batch_norm and not row.is_linear
 
   def weight(self, in_channels: int) -> jax.Array:
     """Returns w [kh, kw, in_channels, width]."""
     shape = (*self._row.shape, in_channels, self._row.width)
-    scheme = INITIALIZERS[self._setting.initializer]
-    return hk.get_parameter('w', shape, init=of_haiku(scheme))
+    scheme = INITIALIZERS[self._context.initializer]
+    return hk.get_parameter('w', shape, init=as_haiku(scheme))
 
-  def bias(self) -> jax.Array:
-    """Returns b [width]."""
-    value = INITIALIZERS[self._setting.initializer].bias
+  def bias(self) -> jax.Array | None:
+    """Returns b [width], or None where batch norm takes its place."""
+    if self._has_batch_norm:
+      return None
+    value = INITIALIZERS[self._context.initializer].bias
     init = hk.initializers.Constant(value)
     return hk.get_parameter('b', (self._row.width,), init=init)
 
   def finish(self, y: jax.Array) -> jax.Array:
-    """Applies what follows the product: bias or batch norm, activation."""
-    setting = self._setting
-    if setting.normalization == 'batch' and not self._row.is_linear:
+    """Applies batch norm and the activation, where the kernels have not."""
+    if self._has_batch_norm:
       y = self._batch_norm(y)
-    elif setting.is_fused and not self._row.is_linear:
-      return setting.kernels.bias_relu(y, self.bias())
-    else:
-      y = y + self.bias().astype(y.dtype)
-    return y if self._row.is_linear else setting.activate(y)
+    if self._row.is_linear or self._context.fuses_relu:
+      return y
+    return self._context.activate(y)
 
   def _batch_norm(self, x: jax.Array) -> jax.Array:
-    """Ioffe and Szegedy, 2015; statistics in float32 or wider.
+    """Batch norm (Ioffe and Szegedy, 2015), statistics in float32 or wider.
 
     The running variance is the unbiased one, as in the paper's algorithm 2.
     """
-    setting, width = self._setting, (x.shape[-1],)
+    context, width = self._context, (x.shape[-1],)
     scale = hk.get_parameter('scale', width, init=jnp.ones)
     offset = hk.get_parameter('offset', width, init=jnp.zeros)
     running_mean = hk.get_state('mean', width, init=jnp.zeros)
     running_variance = hk.get_state('variance', width, init=jnp.ones)
-    is_frozen = is_within(self.module_name, setting.frozen)
-    if not setting.is_training or is_frozen:
+    is_frozen = is_within(self.module_name, context.frozen)
+    if not context.is_training or is_frozen:
       return normalize(x, running_mean, running_variance, scale, offset)
-    axis_name = None if hk.running_init() else setting.axis_name
+    axis_name = None if hk.running_init() else context.axis_name
     y, mean, variance = batch_norm(x, scale, offset, axis_name)
     count = x.size // x.shape[-1]
     if axis_name:
       count *= jax.lax.axis_size(axis_name)
     unbiased = variance * (count / max(count - 1, 1))
+    decay = context.batch_norm_decay
     for name, old, new in (
       ('mean', running_mean, mean),
       ('variance', running_variance, unbiased),
     ):
-      new = setting.decay * old + (1 - setting.decay) * new
+      new = decay * old + (1 - decay) * new
       hk.set_state(name, jax.lax.stop_gradient(new).astype(old.dtype))
     return y
 
@@ -81,32 +84,46 @@ class Conv(hk.Module):
 def convolve(
   row: rows.Conv,
   x: jax.Array,
-  setting: Setting,
+  context: Context,
   pool: rows.MaxPool | None = None,
 ) -> jax.Array:
-  """Applies a convolution and all that follows it, `pool` at the end."""
-  conv, kernels = Conv(row, setting), setting.kernels
-  w = conv.weight(x.shape[-1])
-  if setting.is_fused and not row.is_linear:
-    b = conv.bias()
-    if pool:
-      return kernels.conv_bias_relu_max_pool(
-        x, w, b, row.stride, row.padding, tuple(pool)
-      )
-    return kernels.conv_bias_relu(x, w, b, row.stride, row.padding)
-  if pool:
-    raise ValueError('pooling goes with bias and ReLU alone')
-  return conv.finish(kernels.conv(x, w, row.stride, row.padding))
+  """Applies a convolution with all that follows it.
+
+  Args:
+    row: the convolution.
+    x: a map in the layout of the kernels.
+    context: of the network.
+    pool: max pooling at the end, in one operation with the convolution; only
+      where bias and ReLU directly follow it.
+
+  Raises:
+    ValueError: `pool` is given, but batch norm or another activation comes
+      before it.
+  """
+  relu = context.fuses_relu and not row.is_linear
+  if pool and not relu:
+    raise ValueError(f'{row.name}: pooling is fused only with bias and ReLU')
+  conv = Conv(row, context)
+  y = context.kernels.conv(
+    x,
+    conv.weight(x.shape[-1]),
+    conv.bias(),
+    stride=row.stride,
+    padding=row.padding,
+    relu=relu,
+    pool=pool,
+  )
+  return conv.finish(y)
 
 
 def convolve_1x1s(
-  parallel: Sequence[rows.Conv], x: jax.Array, setting: Setting
+  parallel: Sequence[rows.Conv], x: jax.Array, context: Context
 ) -> list[jax.Array]:
-  """Applies 1x1 convolutions of one input."""
-  convs = [Conv(row, setting) for row in parallel]
+  """Applies 1x1 convolutions of one input, none of them linear, as one."""
+  convs = [Conv(row, context) for row in parallel]
   ws = [conv.weight(x.shape[-1]) for conv in convs]
-  if setting.is_fused:
+  bs = None
+  if not context.has_batch_norm:
     bs = [conv.bias() for conv in convs]
-    return setting.kernels.conv_1x1s_bias_relu(x, ws, bs)
-  ys = setting.kernels.conv_1x1s(x, ws)
+  ys = context.kernels.conv_1x1s(x, ws, bs, relu=context.fuses_relu)
   return [conv.finish(y) for conv, y in zip(convs, ys, strict=True)]

@@ -4,6 +4,7 @@ from googlenet.kernels.padding import Padding
 from googlenet.model import blocks
 from googlenet.model.blocks import MakeBlock, Widths
 from googlenet.model.rows import (
+  LOGITS,
   AdaptiveAvgPool,
   Architecture,
   AuxHead,
@@ -16,6 +17,7 @@ from googlenet.model.rows import (
   Flatten,
   LocalResponseNorm,
   MaxPool,
+  SqueezeExcite,
   Stage,
 )
 
@@ -77,8 +79,8 @@ def inception_stages(
   """Stages 3 to 5: the rows of Table 1.
 
   Args:
-    make: the function that turns a row of the table into a block, by stage.
-    after: what follows the blocks of each stage.
+    make: the kind of block of each stage.
+    after: the rows after the blocks of each stage.
   """
   return tuple(
     Stage(stage, (*(block(row[0], Widths(*row[1:])) for row in rows), *rest))
@@ -105,16 +107,23 @@ def googlenet(
 def aux_heads(
   pool: AvgPool | AdaptiveAvgPool,
 ) -> tuple[AuxHead, AuxHead]:
-  """The two auxiliary classifiers of section 5, with another pooling."""
-  ops = (pool, Conv('conv_1x1', 128, 1), Flatten(), Dense('fc', 1024))
+  """The two auxiliary classifiers of section 5, with a choice of pooling."""
+  ops = (
+    pool,
+    Conv('conv_1x1', 128, 1),
+    Flatten(),
+    Dense('fc', 1024),
+    Dropout(0.7),
+    LOGITS,
+  )
   return (
-    AuxHead('aux_1', 'inception_4a', (*ops, Dropout(0.7))),
-    AuxHead('aux_2', 'inception_4d', (*ops, Dropout(0.7))),
+    AuxHead('aux_1', 'inception_4a', ops),
+    AuxHead('aux_2', 'inception_4d', ops),
   )
 
 
-# As in the paper and in Caffe's model, except that no padding is given for the
-# pooling: the 14x14 map at 224 pixels becomes 4x4, the 6x6 at 96 1x1.
+# As in the paper and in Caffe's model, but the pooling has no padding, where
+# Caffe rounds up: 14x14 maps (224 pixels) become 4x4, 6x6 (96 pixels) 1x1.
 PAPER_HEADS = aux_heads(AvgPool(5, 3, 'VALID'))
 
 # The network of the textbooks: no auxiliary heads, no LRN, no dropout.
@@ -180,6 +189,17 @@ RESIDUAL = Architecture(
   normalization='batch',
 )
 
+
+def se_inception(name: str, widths: Widths) -> Block:
+  """The block of 2014, its output scaled by squeeze-and-excite."""
+  return blocks.inception(name, widths)._replace(after=(SqueezeExcite(),))
+
+
+# SE-Inception: figure 2 of Hu et al., 2018 (arXiv 1709.01507), batch norm.
+SE = Architecture(
+  googlenet(se_inception), aux_heads=PAPER_HEADS, normalization='batch'
+)
+
 # For the native 28x28 of MNIST and its kin: a stem that halves once, not three
 # times, and no pooling after stage 4, so that the last map is 4x4.
 FMNIST28 = Architecture(
@@ -219,6 +239,7 @@ TINY = Architecture(
         Flatten(),
         Dense('fc', 8),
         Dropout(0.7),
+        LOGITS,
       ),
     ),
   ),

@@ -5,6 +5,7 @@ which the published weights come: 299x299, 23.8 M parameters.
 """
 
 from googlenet.model.rows import (
+  LOGITS,
   AdaptiveAvgPool,
   Architecture,
   AuxHead,
@@ -184,6 +185,7 @@ INCEPTION_V3 = Architecture(
         Conv('conv_5x5', 768, 5, 1, 'VALID'),
         AdaptiveAvgPool(1),
         Flatten(),
+        LOGITS,
       ),
     ),
   ),

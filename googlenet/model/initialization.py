@@ -1,23 +1,84 @@
-"""The numbers that a network begins with, drawn by NumPy.
+"""Initial parameters: their distributions, drawn by Haiku or by NumPy.
 
-XLA compiles a random draw anew for each of 60 shapes, which takes a minute;
-here shapes come from an abstract run of the network.
+Runs draw with NumPy: XLA compiles a random draw anew for each of 60 shapes,
+which takes a minute. The shapes come from an abstract run of the network.
 """
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from googlenet.model.initializers import INITIALIZERS, LOGITS, variance_scaling
-from googlenet.model.network import Network
+if TYPE_CHECKING:  # it imports this file
+  from googlenet.model.network import Network
 
-# Other parameters and state, by the last part of their names.
+
+class Scheme(NamedTuple):
+  """How weights of convolutions and hidden layers are drawn.
+
+  Attributes:
+    scale: of the variance, which is scale / fan.
+    fan: 'fan_in' or 'fan_avg'.
+    distribution: 'normal', cut at two deviations, or 'uniform'.
+    bias: of the same layers.
+  """
+
+  scale: float
+  fan: str
+  distribution: str
+  bias: float
+
+
+INITIALIZERS: dict[str, Scheme] = {
+  # He et al., 2015, arXiv 1502.01852, for ReLU.
+  'he': Scheme(2.0, 'fan_in', 'normal', 0.0),
+  # Glorot and Bengio, 2010.
+  'xavier': Scheme(1.0, 'fan_avg', 'uniform', 0.0),
+  # Caffe's 'xavier' filler and biases, as its bvlc_googlenet has them.
+  'caffe': Scheme(1.0, 'fan_in', 'uniform', 0.2),
+}
+# No activation follows the classifiers, so their inputs keep their variance.
+LOGITS = Scheme(1.0, 'fan_in', 'normal', 0.0)
+# All other parameters and state, by the last part of their names.
 _CONSTANTS = {'scale': 1.0, 'offset': 0.0, 'mean': 0.0, 'variance': 1.0}
 
 
+def scheme_of(module: str, initializer: str) -> Scheme:
+  """Returns how the weights of a module path are drawn."""
+  is_classifier = module.split('/')[-1] == 'logits'
+  return LOGITS if is_classifier else INITIALIZERS[initializer]
+
+
+def as_haiku(scheme: Scheme) -> hk.initializers.Initializer:
+  """Returns the Haiku initializer that draws from a scheme."""
+  distributions = {'normal': 'truncated_normal', 'uniform': 'uniform'}
+  return hk.initializers.VarianceScaling(
+    scheme.scale, scheme.fan, distributions[scheme.distribution]
+  )
+
+
+def variance_scaling(
+  rng: np.random.Generator, shape: tuple[int, ...], scheme: Scheme
+) -> np.ndarray:
+  """Draws float32 weights [..., C_in, C_out] as Haiku's VarianceScaling."""
+  receptive_field = int(np.prod(shape[:-2]))
+  fan_in, fan_out = receptive_field * shape[-2], receptive_field * shape[-1]
+  fan = {'fan_in': fan_in, 'fan_avg': (fan_in + fan_out) / 2}[scheme.fan]
+  variance = scheme.scale / fan
+  if scheme.distribution == 'uniform':
+    limit = np.sqrt(3 * variance)
+    return rng.uniform(-limit, limit, shape).astype(np.float32)
+  # A normal cut at two standard deviations has 0.8796 of its deviation.
+  draws = rng.standard_normal(shape, np.float32)
+  while (outside := np.abs(draws) > 2).any():
+    draws[outside] = rng.standard_normal(int(outside.sum()), np.float32)
+  return draws * np.float32(np.sqrt(variance) / 0.87962566103423978)
+
+
 def abstract_init(
-  network: Network, image_shape: tuple[int, int, int]
+  network: 'Network', image_shape: tuple[int, int, int]
 ) -> tuple[hk.Params, hk.State]:
   """Returns shapes and dtypes of what `network.init` makes; computes nothing.
 
@@ -31,7 +92,7 @@ def abstract_init(
 
 
 def init_from_numpy(
-  network: Network, image_shape: tuple[int, int, int], seed: int
+  network: 'Network', image_shape: tuple[int, int, int], seed: int
 ) -> tuple[hk.Params, hk.State]:
   """Draws initial parameters.
 
@@ -44,11 +105,11 @@ def init_from_numpy(
     params and network_state, float32 NumPy arrays.
   """
   rng = np.random.default_rng(seed)
-  hidden = INITIALIZERS[network.architecture.initializer]
+  initializer = network.architecture.initializer
 
   def draw(path, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
     module, name = path[-2].key, path[-1].key
-    scheme = LOGITS if module.split('/')[-1] == 'logits' else hidden
+    scheme = scheme_of(module, initializer)
     if name == 'w':
       return variance_scaling(rng, leaf.shape, scheme)
     value = scheme.bias if name == 'b' else _CONSTANTS[name]

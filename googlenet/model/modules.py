@@ -1,72 +1,156 @@
-"""Rows of data as Haiku modules on maps: layers and blocks.
+"""Rows as Haiku modules: the Inception block, layers of convolutions, heads.
 
-Maps are in the layout of the kernels.
+Maps are in the layout of the kernels, channels last. Fully connected layers
+have `w` [C_in, C_out] and `b` [C_out]; convolution.py says what convolutions
+have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from googlenet.model import regularization, rows
-from googlenet.model.context import Setting
+from googlenet.model import rows
+from googlenet.model.context import Context
 from googlenet.model.convolution import convolve, convolve_1x1s
+from googlenet.model.initialization import as_haiku, scheme_of
+from googlenet.model.regularization import Dropout, StochasticDepth
 
 
-def _is_1x1(branch: rows.Branch) -> bool:
-  first = branch[0]
-  return (
-    isinstance(first, rows.Conv)
-    and first.shape == (1, 1)
-    and first.stride == 1
-    and not first.is_linear
-  )
+class Inception(hk.Module):
+  """An Inception block: parallel branches of one input, joined on channels.
+
+  The branches of the block of 2014 (`blocks.inception`) are
+
+    1x1
+    1x1 -> 3x3
+    1x1 -> 5x5
+    3x3 max pooling -> 1x1
+
+  with an activation after every convolution.
+  """
+
+  def __init__(self, row: rows.Block, context: Context):
+    super().__init__(row.name)
+    self._row, self._context = row, context
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps to maps; the number of channels becomes that of all branches."""
+    row, context = self._row, self._context
+    y = join(row.branches, x, context)
+    y = apply_all(row.after, y, context)
+    return add(row.residual, x, y, context) if row.residual else y
 
 
 def join(
-  branches: Sequence[rows.Branch], x: jax.Array, setting: Setting
+  branches: Sequence[rows.Branch], x: jax.Array, context: Context
 ) -> jax.Array:
-  """Applies branches to one input and joins them on channels.
+  """Applies branches to one input and joins their outputs on channels.
 
   The 1x1 convolutions that branches begin with are computed together.
   """
-  leads = [branch[0] for branch in branches if _is_1x1(branch)]
-  reduced = iter(convolve_1x1s(leads, x, setting) if leads else ())
+  leads = [branch[0] for branch in branches if _starts_1x1(branch)]
+  reduced = iter(convolve_1x1s(leads, x, context) if leads else ())
   outs = [
-    apply_ops(branch[1:], next(reduced), setting)
-    if _is_1x1(branch)
-    else apply_ops(branch, x, setting)
+    apply_all(branch[1:], next(reduced), context)
+    if _starts_1x1(branch)
+    else apply_all(branch, x, context)
     for branch in branches
   ]
   return jnp.concatenate(outs, axis=-1)
 
 
-def apply_ops(
-  ops: Sequence[rows.Op | rows.Row], x: jax.Array, setting: Setting
+def _starts_1x1(branch: rows.Branch) -> bool:
+  first = branch[0]
+  return (
+    isinstance(first, rows.Conv)
+    and (first.shape, first.stride) == ((1, 1), 1)
+    and not first.is_linear
+  )
+
+
+def add(
+  residual: rows.Residual, x: jax.Array, y: jax.Array, context: Context
 ) -> jax.Array:
-  """Applies operations on maps in sequence, in the layout of the kernels."""
-  kernels = setting.kernels
-  for op in ops:
-    if isinstance(op, rows.Conv):
-      x = convolve(op, x, setting)
-    elif isinstance(op, rows.MaxPool):
-      x = kernels.max_pool(x, *op)
-    elif isinstance(op, rows.AvgPool):
-      x = kernels.avg_pool(x, *op)
-    elif isinstance(op, rows.LocalResponseNorm):
-      x = kernels.lrn(x, *op)
-    elif isinstance(op, rows.Fork):
-      x = join(op.branches, x, setting)
-    elif isinstance(op, rows.AdaptiveAvgPool):
-      x = kernels.enter(adaptive_avg_pool(kernels.leave(x), op.size))
-    elif isinstance(op, rows.Dropout):
-      x = kernels.enter(
-        regularization.dropout(kernels.leave(x), op.rate, op.place, setting)
-      )
-    else:
-      raise TypeError(f'{op} is no operation on maps')
-  return x
+  """Adds the branches `y` of a residual block to its input `x`."""
+  kernels = context.kernels
+
+  def linear(name: str, x: jax.Array) -> jax.Array:
+    row = rows.Conv(name, residual.width, 1, is_linear=True)
+    return convolve(row, x, context)
+
+  if x.shape[-1] != residual.width:
+    x = linear('shortcut', x)
+  y = residual.scale * linear('linear', y)
+  if residual.drop_rate:
+    drop = StochasticDepth(residual.drop_rate, context)
+    y = kernels.enter(drop(kernels.leave(y)))
+  return context.activate(x + y)
+
+
+class ConvLayer(hk.Module):
+  """Convolutions in sequence."""
+
+  def __init__(self, row: rows.ConvLayer, context: Context):
+    super().__init__(row.name)
+    self._row, self._context = row, context
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Applies the convolutions, and the pooling that was fused with them."""
+    *first, last = self._row.convs
+    for conv in first:
+      x = convolve(conv, x, self._context)
+    return convolve(last, x, self._context, self._row.pool)
+
+
+class AuxHead(hk.Module):
+  """A classifier on an earlier row: its logits [B, num_classes]."""
+
+  def __init__(self, row: rows.AuxHead, context: Context):
+    super().__init__(row.name)
+    self._row, self._context = row, context
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    logits = apply_all(self._row.ops, x, self._context)
+    chex.assert_rank(logits, 2)
+    return logits
+
+
+def dense(row: rows.Dense, x: jax.Array, context: Context) -> jax.Array:
+  """A fully connected layer: [B, C] -> [B, width]."""
+  scheme = scheme_of(row.name, context.initializer)
+  linear = hk.Linear(
+    row.width,
+    w_init=as_haiku(scheme),
+    b_init=hk.initializers.Constant(scheme.bias),
+    name=row.name,
+  )
+  return linear(x) if row.is_linear else context.activate(linear(x))
+
+
+def squeeze_excite(
+  row: rows.SqueezeExcite, x: jax.Array, context: Context
+) -> jax.Array:
+  """A map with each channel times its gate, a number from 0 to 1."""
+  ops = (rows.GlobalMean(), *row.layers(x.shape[-1]))
+  gates = jax.nn.sigmoid(apply_all(ops, x, context))  # [B, C]
+  return x * context.kernels.enter(gates[:, None, None, :])
+
+
+def dropout(row: rows.Dropout, x: jax.Array, context: Context) -> jax.Array:
+  """Dropout of a map or of features [B, C]."""
+  drop, kernels = Dropout(row.rate, context), context.kernels
+  return drop(x) if x.ndim == 2 else kernels.enter(drop(kernels.leave(x)))
+
+
+def flatten(row: rows.Flatten, x: jax.Array, context: Context) -> jax.Array:
+  """A map becomes features: [B, H * W * C]."""
+  del row
+  x = context.kernels.leave(x)
+  return x.reshape(x.shape[0], -1)
 
 
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
@@ -90,60 +174,65 @@ def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
   return x
 
 
-class ConvLayer(hk.Module):
-  """Convolutions in sequence."""
-
-  def __init__(self, row: rows.ConvLayer, setting: Setting):
-    super().__init__(name=row.name)
-    self._row, self._setting = row, setting
-
-  def __call__(
-    self, x: jax.Array, pool: rows.MaxPool | None = None
-  ) -> jax.Array:
-    """Applies the row, and the pooling that follows it if one is given."""
-    *first, last = self._row.convs
-    for conv in first:
-      x = convolve(conv, x, self._setting)
-    return convolve(last, x, self._setting, pool)
-
-
-class Block(hk.Module):
-  """Parallel branches, joined on channels or added to the input."""
-
-  def __init__(self, row: rows.Block, setting: Setting):
-    super().__init__(name=row.name)
-    self._row, self._setting = row, setting
-
-  def __call__(self, x: jax.Array) -> jax.Array:
-    row, setting = self._row, self._setting
-    y = join(row.branches, x, setting)
-    if not row.residual:
-      return y
-    width, scale, drop_rate, place = row.residual
-    kernels = setting.kernels
-
-    def linear(name: str, x: jax.Array) -> jax.Array:
-      return convolve(rows.Conv(name, width, 1, is_linear=True), x, setting)
-
-    if x.shape[-1] != width:
-      x = linear('shortcut', x)
-    added = scale * linear('linear', y)
-    if drop_rate:
-      added = kernels.leave(added)
-      added = regularization.drop_branches(added, drop_rate, place, setting)
-      added = kernels.enter(added)
-    return setting.activate(x + added)
-
-
-def apply_row(
-  row: rows.Row,
-  pool: rows.MaxPool | None,
-  x: jax.Array,
-  setting: Setting,
+def _adaptive_avg_pool(
+  row: rows.AdaptiveAvgPool, x: jax.Array, context: Context
 ) -> jax.Array:
-  """Applies a row, and the pooling paired with it; both in `kernels` layout."""
-  if isinstance(row, rows.ConvLayer):
-    return ConvLayer(row, setting)(x, pool)
-  if isinstance(row, rows.Block):
-    return Block(row, setting)(x)
-  return apply_ops((row,), x, setting)
+  kernels = context.kernels
+  return kernels.enter(adaptive_avg_pool(kernels.leave(x), row.size))
+
+
+# How each row is computed: (row, x, context) -> y.
+_APPLY: dict[type, Callable[[Any, jax.Array, Context], jax.Array]] = {
+  rows.Conv: convolve,
+  rows.ConvLayer: lambda row, x, context: ConvLayer(row, context)(x),
+  rows.Block: lambda row, x, context: Inception(row, context)(x),
+  rows.Fork: lambda row, x, context: join(row.branches, x, context),
+  rows.MaxPool: lambda row, x, context: context.kernels.max_pool(x, *row),
+  rows.AvgPool: lambda row, x, context: context.kernels.avg_pool(x, *row),
+  rows.AdaptiveAvgPool: _adaptive_avg_pool,
+  rows.LocalResponseNorm: lambda row, x, context: context.kernels.lrn(x, *row),
+  rows.GlobalMean: lambda row, x, context: context.kernels.global_mean(x),
+  rows.Flatten: flatten,
+  rows.Dense: dense,
+  rows.SqueezeExcite: squeeze_excite,
+  rows.Dropout: dropout,
+  rows.AuxHead: lambda row, x, context: AuxHead(row, context)(x),
+}
+
+
+def apply(row: Any, x: jax.Array, context: Context) -> jax.Array:
+  """Applies a row, an operation or an auxiliary head.
+
+  Raises:
+    TypeError: no such operation is known.
+  """
+  if type(row) not in _APPLY:
+    raise TypeError(f'{row} is no known operation of a network')
+  return _APPLY[type(row)](row, x, context)
+
+
+def apply_all(ops: Sequence[Any], x: jax.Array, context: Context) -> jax.Array:
+  """Applies operations in sequence."""
+  for op in ops:
+    x = apply(op, x, context)
+  return x
+
+
+def fuse_pools(stage_rows: Sequence[rows.Row]) -> list[rows.Row]:
+  """Joins max pooling with a layer of convolutions right before it.
+
+  Pooling first, then bias and ReLU, gives the same numbers for less work. Only
+  right where `context.fuses_relu`.
+  """
+  fused = []
+  for row in stage_rows:
+    last = fused[-1] if fused else None
+    if (
+      isinstance(row, rows.MaxPool)
+      and isinstance(last, rows.ConvLayer)
+      and not last.pool
+    ):
+      fused[-1] = last._replace(pool=row)
+    else:
+      fused.append(row)
+  return fused

@@ -12,11 +12,7 @@ Images and end points are [B, H, W, C]. Parameters are named after the paper:
   aux_1/conv_1x1, fc, logits       heads, where there are some
   logits                           w [1024, num_classes], b [num_classes]
 
-The names are stable: checkpoints and weight import rely on them. convolution.py
-and heads.py say what each of these holds; modules.py joins them to blocks,
-regularization.py drops some of it in training, setting.py is what all have in
-common. initializers.py are the distributions that parameters begin with,
-initialization.py draws them.
+The names are stable: checkpoints and weight import rely on them.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,10 +26,8 @@ import jmp
 import ml_collections
 
 from googlenet.kernels import Kernels, select_kernels
-from googlenet.model import rows, variants
-from googlenet.model.context import Setting, is_within
-from googlenet.model.heads import AuxHead, apply_head, dense
-from googlenet.model.modules import apply_row
+from googlenet.model import modules, rows, variants
+from googlenet.model.context import Context, is_within
 
 Edit = Callable[[str, jax.Array], jax.Array]
 
@@ -54,46 +48,25 @@ class Network(NamedTuple):
       training.
     apply: (params, network_state, keys, images, is_training,
       with_end_points=False, axis_name=None, edit=None) -> (Outputs,
-      network_state): keys [B], one for each image, are needed where something
-      is random, so in training with dropout; axis_name is the pmapped axis over
-      which batch norm averages in training; edit(name, map [B, H, W, C])
-      returns what the network goes on with in place of what a row put out.
-    architecture: rows of data, nothing left open.
+      network_state). keys [B], one per image, are needed where something is
+      random: in training with dropout. axis_name is the mapped axis over which
+      batch norm averages in training. edit(name, map [B, H, W, C]) returns a
+      map that takes the place of the output of the row of that name.
+    architecture: rows of data, as `variants.resolve` returns it.
     num_classes: outputs of each head.
-    setting: what its layers have in common.
+    context: what its layers have in common.
   """
 
   init: Callable[..., tuple[hk.Params, hk.State]]
   apply: Callable[..., tuple[Outputs, hk.State]]
-  architecture: variants.Architecture
+  architecture: rows.Architecture
   num_classes: int
-  setting: Setting
+  context: Context
 
   @property
   def kernels(self) -> Kernels:
     """The implementation of the primitive operations."""
-    return self.setting.kernels
-
-
-def pair_with_pools(
-  rows_of_stage: Sequence[rows.Row], join: bool
-) -> list[tuple[rows.Row, rows.MaxPool | None]]:
-  """Returns each row, and the pooling that is computed together with it.
-
-  Args:
-    rows_of_stage: in order.
-    join: whether convolutions take the pooling that follows them: first that,
-      then bias and ReLU, which gives the same numbers for less work.
-  """
-  pairs = []
-  for row in rows_of_stage:
-    if join and isinstance(row, rows.MaxPool) and pairs:
-      before, pool = pairs[-1]
-      if isinstance(before, rows.ConvLayer) and pool is None:
-        pairs[-1] = (before, row)
-        continue
-    pairs.append((row, None))
-  return pairs
+    return self.context.kernels
 
 
 def make_network(
@@ -106,16 +79,16 @@ def make_network(
   Args:
     model_config: the section.
     dtype: what the network will compute in, to choose its kernels.
-    frozen: parts whose parameters get no gradient and whose batch norm is that
-      of evaluation.
+    frozen: modules whose parameters get no gradient and whose batch norm is in
+      evaluation mode in training, too.
 
   Raises:
-    UserError: a network that cannot be had like that, or `model.kernels` names
-      no implementation or one that cannot be had here.
+    UserError: the model section is inconsistent, or `model.kernels` is unknown
+      or unavailable on this backend.
   """
   architecture = variants.resolve(model_config)
   num_classes = model_config.num_classes
-  common = Setting(
+  common = Context(
     select_kernels(model_config.kernels, jax.default_backend(), dtype),
     architecture.normalization,
     model_config.activation,
@@ -133,30 +106,20 @@ def make_network(
     edit: Edit | None = None,
   ) -> Outputs:
     chex.assert_rank(images, 4)
-    setting = common._replace(
+    context = common._replace(
       is_training=is_training, keys=keys, axis_name=axis_name
     )
-    end_points, aux_logits = _stages(
-      architecture, num_classes, images, setting, not with_end_points, edit
-    )
-    last = architecture.stages[-1].name
-    features, named = apply_head(
-      architecture.head, end_points[last], 0, setting
-    )
-    chex.assert_shape(features, (images.shape[0], None))
-    logits = features
-    if architecture.has_logits:
-      logits = dense('logits', num_classes, features)
-    chex.assert_shape(logits, (images.shape[0], num_classes))
-    if not with_end_points:
-      return Outputs(logits, aux_logits, {})
-    kernels, pooled = setting.kernels, {}
-    if isinstance(architecture.head[0], rows.GlobalMean):
-      # The last stage ends in the global average pool, as in Table 1.
-      pooled = {last: kernels.global_mean(end_points[last])}
-    end_points = {name: kernels.leave(y) for name, y in end_points.items()}
-    end_points |= pooled | named | {'logits': logits}
-    return Outputs(logits, aux_logits, end_points)
+    # End points are taken before pooling, so the pool cannot be fused.
+    fuse = context.fuses_relu and not with_end_points and edit is None
+    outputs = _forward(architecture, images, context, fuse, edit)
+    chex.assert_shape(outputs.logits, (images.shape[0], num_classes))
+    end_points = {}
+    if with_end_points:
+      end_points = {
+        name: y if y.ndim == 2 else common.kernels.leave(y)
+        for name, y in outputs.end_points.items()
+      }
+    return outputs._replace(end_points=end_points)
 
   transformed = hk.transform_with_state(forward)
 
@@ -178,42 +141,42 @@ def make_network(
   return Network(init, apply, architecture, num_classes, common)
 
 
-def _stages(
-  architecture: variants.Architecture,
-  num_classes: int,
+def _forward(
+  architecture: rows.Architecture,
   images: jax.Array,
-  setting: Setting,
-  join_pools: bool,
+  context: Context,
+  fuse_pools: bool,
   edit: Edit | None,
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-  """Applies all stages to images [B, H, W, C].
+) -> Outputs:
+  """Applies stages, auxiliary heads and head to images [B, H, W, C].
 
-  Returns:
-    The maps of rows and stages by name, in the layout of the kernels, and the
-    logits of auxiliary heads by name.
+  End points are in the layout of the kernels.
   """
+  kernels = context.kernels
   end_points, aux_logits = {}, {}
-  heads = {
-    head.after: (place, head)
-    for place, head in enumerate(architecture.aux_heads, start=1)
-  }
-  x = setting.kernels.enter(images)
+  heads = {head.after: head for head in architecture.aux_heads}
+  x = kernels.enter(images)
   for stage in architecture.stages:
-    # As an end point the larger map is asked for.
-    join = join_pools and setting.is_fused and edit is None
-    for row, pool in pair_with_pools(stage.rows, join):
-      x = apply_row(row, pool, x, setting)
+    stage_rows = modules.fuse_pools(stage.rows) if fuse_pools else stage.rows
+    for row in stage_rows:
+      x = modules.apply(row, x, context)
       name = getattr(row, 'name', None)
-      if name and edit is not None:
-        kernels = setting.kernels
+      if name and edit:
         x = kernels.enter(edit(name, kernels.leave(x)))
       if name:
         end_points[name] = x
       if name in heads:
-        place, head = heads[name]
-        aux_logits[head.name] = AuxHead(head, place, setting)(x, num_classes)
+        head = heads[name]
+        aux_logits[head.name] = modules.apply(head, x, context)
     end_points[stage.name] = x
-  return end_points, aux_logits
+  for i, op in enumerate(architecture.head):
+    x = modules.apply(op, x, context)
+    if i == 0 and type(op) is rows.GlobalMean:
+      # The last stage ends in the global average pool, as in Table 1.
+      end_points[architecture.stages[-1].name] = x
+    elif hasattr(op, 'name'):
+      end_points[op.name] = x
+  return Outputs(x, aux_logits, end_points | {'logits': x})
 
 
 def from_config(config: ml_collections.FrozenConfigDict) -> Network:

@@ -1,74 +1,64 @@
-"""Dropout and stochastic depth: each image has its own key."""
+"""Dropout and stochastic depth, drawn for each image from its own key.
+
+So what happens to an image does not depend on the number of devices or
+microbatches. Each module folds its path into the keys: no two draw alike.
+"""
+
+import zlib
 
 import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from googlenet.model.context import Setting
-
-# Sets the keys of stochastic depth apart from those of dropout.
-_DEPTH_PLACES = 1_000_000
+from googlenet.model.context import Context
 
 
-def _drop(
-  x: jax.Array,
-  rate: float,
-  number: int,
-  setting: Setting,
-  is_whole: bool,
-) -> jax.Array:
-  """Zeroes elements, or all of an image; `number` is folded into its key."""
-  if not rate or not setting.is_training or hk.running_init():
-    return x
-  if setting.keys is None:
-    raise ValueError('dropping in training needs keys: one for each image')
-  chex.assert_equal_shape_prefix([x, setting.keys], 1)
+class Dropout(hk.Module):
+  """Zeroes elements in training with probability `rate`."""
 
-  def one(x: jax.Array, key: jax.Array) -> jax.Array:
-    shape = () if is_whole else x.shape
-    key = jax.random.fold_in(key, number)
-    is_kept = jax.random.bernoulli(key, 1 - rate, shape)
-    return jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
+  def __init__(self, rate: float, context: Context, name: str = 'dropout'):
+    super().__init__(name)
+    self._rate, self._context = rate, context
 
-  return jax.vmap(one)(x, setting.keys)
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns x [B, ...], in training with zeros and the rest scaled up.
+
+    Raises:
+      ValueError: something is random, but the context has no keys.
+    """
+    return self._drop(x, x.shape[1:])
+
+  def _drop(self, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Keeps or zeroes; `shape` of the decisions broadcasts to an image's."""
+    rate, context = self._rate, self._context
+    if not rate or not context.is_training or hk.running_init():
+      return x
+    if context.keys is None:
+      raise ValueError('dropping in training needs keys: one for each image')
+    chex.assert_equal_shape_prefix([x, context.keys], 1)
+    # Not `hash`, which differs from process to process.
+    path = np.uint32(zlib.crc32(self.module_name.encode()))
+
+    def drop_in_image(x: jax.Array, key: jax.Array) -> jax.Array:
+      key = jax.random.fold_in(key, path)
+      is_kept = jax.random.bernoulli(key, 1 - rate, shape)
+      return jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
+
+    return jax.vmap(drop_in_image)(x, context.keys)
 
 
-def dropout(
-  x: jax.Array, rate: float, place: int, setting: Setting
-) -> jax.Array:
-  """Zeroes elements of x [B, ...] with probability `rate` while training.
+class StochasticDepth(Dropout):
+  """Zeroes all of an image in training with probability `rate`.
 
-  Each image has its own key, so what happens to it does not depend on the
-  number of devices or microbatches.
-
-  Args:
-    x: activations.
-    rate: 0 for none.
-    place: of this dropout in the network, so that no two drop alike.
-    setting: of the network; `keys` are needed.
-
-  Raises:
-    ValueError: there are no keys.
+  Huang et al., 2016, arXiv 1603.09382. What stays is scaled up, so that
+  evaluation has nothing to do.
   """
-  return _drop(x, rate, place, setting, is_whole=False)
 
+  def __init__(self, rate: float, context: Context):
+    super().__init__(rate, context, 'stochastic_depth')
 
-def drop_branches(
-  x: jax.Array, rate: float, place: int, setting: Setting
-) -> jax.Array:
-  """Zeroes all of x [B, ...] for an image with probability `rate` in training.
-
-  Stochastic depth: Huang et al., 2016, arXiv 1603.09382; what stays is scaled
-  up, so that evaluation has nothing to do. Each image has its own key.
-
-  Args:
-    x: what is added to a residual block's input.
-    rate: 0 for none.
-    place: of the block among the residual ones, from 1.
-    setting: of the network; `keys` are needed.
-
-  Raises:
-    ValueError: there are no keys.
-  """
-  return _drop(x, rate, _DEPTH_PLACES + place, setting, is_whole=True)
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns x [B, ...], all zero for some images in training."""
+    return self._drop(x, ())

@@ -1,7 +1,11 @@
-"""What a network is made of, as data: rows, stages and heads.
+"""The vocabulary of networks: layers, blocks, stages and heads as plain data.
+
+A network is a tuple of stages, each a tuple of rows. `modules` computes rows,
+`graph` works out their sizes; an operation that one of them does not know is a
+TypeError.
 
 Names of rows and convolutions are the names of parameters,
-`inception_3a/conv_3x3_reduce/w`. They are stable: checkpoints, weight import
+`inception_3a/conv_3x3_reduce/w`. They never change: checkpoints, weight import
 and decay masks rely on them.
 """
 
@@ -9,29 +13,29 @@ from typing import NamedTuple
 
 from googlenet.kernels.padding import Padding
 
-# As a width: as many channels as there are classes.
+# A width that stands for the number of classes.
 CLASSES = 0
 
 
 class Conv(NamedTuple):
-  """A convolution with its bias, or batch norm, and its activation."""
+  """A convolution, then bias or batch norm, then the activation."""
 
   name: str
-  width: int  # channels that come out
-  kernel_size: int | tuple[int, int]  # (height, width), or both
+  width: int  # output channels
+  kernel_size: int | tuple[int, int]  # (height, width), or one number for both
   stride: int = 1
   padding: Padding = 'SAME'
-  is_linear: bool = False  # a bias, no batch norm, no activation
+  is_linear: bool = False  # a bias, but no batch norm and no activation
 
   @property
   def shape(self) -> tuple[int, int]:
     """Height and width of the kernel."""
     size = self.kernel_size
-    return (size, size) if isinstance(size, int) else size
+    return size if isinstance(size, tuple) else (size, size)
 
 
 class MaxPool(NamedTuple):
-  """Maximum of square windows."""
+  """The maximum of square windows."""
 
   window: int = 3
   stride: int = 2
@@ -39,24 +43,25 @@ class MaxPool(NamedTuple):
 
 
 class AvgPool(NamedTuple):
-  """Mean of square windows."""
+  """The mean of square windows."""
 
   window: int = 3
   stride: int = 1
   padding: Padding = 'SAME'
-  count_padding: bool = False  # the padding's zeros are part of the mean
+  count_padding: bool = False  # whether zeros of the padding enter the mean
 
 
 class AdaptiveAvgPool(NamedTuple):
-  """Mean of size x size windows of about equal size (PyTorch)."""
+  """The mean of size x size windows of about equal size, as in PyTorch."""
 
   size: int
 
 
 class LocalResponseNorm(NamedTuple):
-  """Krizhevsky et al. 2012, section 3.3; left out unless normalization='lrn'.
+  """Krizhevsky et al. 2012, section 3.3; used where normalization='lrn'.
 
-  The constants are those of Caffe's GoogLeNet; `alpha` counts for the window.
+  The constants are those of Caffe's GoogLeNet; as there, `alpha` is divided by
+  the size of the window.
   """
 
   size: int = 5
@@ -66,10 +71,35 @@ class LocalResponseNorm(NamedTuple):
 
 
 class Dropout(NamedTuple):
-  """Sets activations to zero in training, and scales the rest up."""
+  """Sets activations to zero in training, and scales the others up."""
 
-  rate: float | None = None  # None: the network's, or the field model.dropout
-  place: int = 0  # among those of the stages; filled in by `resolve`
+  rate: float | None = None  # None: `model.dropout`, or else the network's
+
+
+class Dense(NamedTuple):
+  """A fully connected layer with bias and activation: [B, C] -> [B, width]."""
+
+  name: str
+  width: int
+  is_linear: bool = False  # no activation
+
+
+class SqueezeExcite(NamedTuple):
+  """Scales each channel by a gate computed from the means of all channels.
+
+  Hu et al., 2018, arXiv 1709.01507: the gates are the sigmoid of two fully
+  connected layers.
+  """
+
+  reduction: int = 16  # the first has so many times fewer units than channels
+
+  def layers(self, channels: int) -> tuple[Dense, Dense]:
+    """Returns the two layers for a map of so many channels."""
+    width = max(channels // self.reduction, 1)
+    return (
+      Dense('se_reduce', width),
+      Dense('se_expand', channels, is_linear=True),
+    )
 
 
 class Fork(NamedTuple):
@@ -78,7 +108,7 @@ class Fork(NamedTuple):
   branches: tuple['Branch', ...]
 
 
-Op = Conv | MaxPool | AvgPool | AdaptiveAvgPool | Fork
+Op = Conv | MaxPool | AvgPool | AdaptiveAvgPool | SqueezeExcite | Fork
 Branch = tuple[Op, ...]
 
 
@@ -87,19 +117,19 @@ class ConvLayer(NamedTuple):
 
   name: str
   convs: tuple[Conv, ...]
+  pool: MaxPool | None = None  # computed with the last one: see `fuse_pools`
 
 
 class Residual(NamedTuple):
-  """x + scale * (a linear 1x1 convolution of the branches).
+  """x + scale * (a linear 1x1 convolution of the joined branches).
 
   Szegedy et al., 2016, arXiv 1602.07261, sections 3.2 and 3.3. Where x has
-  another number of channels, a linear 1x1 convolution of it is added to.
+  another number of channels, a linear 1x1 convolution of x takes its place.
   """
 
   width: int
   scale: float
   drop_rate: float = 0.0  # of the branches in training (stochastic depth)
-  place: int = 0  # among the residual blocks, from 1
 
 
 class Block(NamedTuple):
@@ -108,6 +138,7 @@ class Block(NamedTuple):
   name: str
   branches: tuple[Branch, ...]
   residual: Residual | None = None
+  after: tuple[Op, ...] = ()  # operations on the joined map
 
 
 Row = ConvLayer | Block | MaxPool | LocalResponseNorm | Dropout
@@ -121,21 +152,15 @@ class Stage(NamedTuple):
 
 
 class GlobalMean(NamedTuple):
-  """Mean over height and width: [B, H, W, C] -> [B, C]."""
+  """The mean over height and width: [B, H, W, C] -> [B, C]."""
 
 
 class Flatten(NamedTuple):
   """[B, H, W, C] -> [B, H * W * C]."""
 
 
-class Dense(NamedTuple):
-  """A fully connected layer with bias and activation."""
-
-  name: str
-  width: int
-
-
 HeadOp = Op | GlobalMean | Flatten | Dense | Dropout
+LOGITS = Dense('logits', CLASSES, is_linear=True)
 
 
 class AuxHead(NamedTuple):
@@ -143,15 +168,14 @@ class AuxHead(NamedTuple):
 
   name: str
   after: str  # name of the row
-  ops: tuple[HeadOp, ...]  # and then the logits
+  ops: tuple[HeadOp, ...]
 
 
 class Architecture(NamedTuple):
-  """A network, and what it is when the config says 'auto'."""
+  """A network, and the values of fields that its config leaves at 'auto'."""
 
   stages: tuple[Stage, ...]
-  head: tuple[HeadOp, ...] = (GlobalMean(), Dropout())
-  has_logits: bool = True  # a linear layer to the classes ends the network
+  head: tuple[HeadOp, ...] = (GlobalMean(), Dropout(), LOGITS)
   aux_heads: tuple[AuxHead, ...] = ()
   uses_aux_heads: bool = False
   normalization: str = 'none'  # or 'lrn', 'batch'

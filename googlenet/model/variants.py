@@ -1,4 +1,4 @@
-"""Every network as rows of data, and what a config makes of it."""
+"""The table of networks, and what the model section of a config makes of it."""
 
 import itertools
 from typing import Any
@@ -14,6 +14,7 @@ from googlenet.model.googlenet import (
   PAPER,
   PLAIN,
   RESIDUAL,
+  SE,
   TINY,
   TORCHVISION,
 )
@@ -21,13 +22,11 @@ from googlenet.model.inception_v3 import INCEPTION_V3
 from googlenet.model.rows import (
   CLASSES,
   Architecture,
-  Block,
   Conv,
   Dense,
   Dropout,
   LocalResponseNorm,
   Residual,
-  Stage,
 )
 from googlenet.model.zoo import ALEXNET, NIN, VGG_16
 
@@ -39,6 +38,7 @@ ARCHITECTURES: dict[str, Architecture] = {
   'inception_v2': INCEPTION_V2,
   'factorized': FACTORIZED,
   'residual': RESIDUAL,
+  'se': SE,
   'inception_v3': INCEPTION_V3,
   'fmnist28': FMNIST28,
   'tiny': TINY,
@@ -50,20 +50,21 @@ NORMALIZATIONS = ('none', 'lrn', 'batch')
 
 
 def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
-  """Returns the network that the `model` section asks for, nothing left open.
+  """Returns the network that the `model` section asks for.
 
-  Widths are multiplied, the number of classes and the rates of dropout filled
-  in, and rows and heads left out that are not in use.
+  Fills in widths, the number of classes and the rates of dropout, and leaves
+  out rows and heads that are not in use.
 
   Raises:
-    UserError: the network cannot be had like that.
+    UserError: a field asks for something that the network does not have.
   """
   variant = model_config.variant
   architecture = ARCHITECTURES[variant]
   normalization = model_config.normalization
   if normalization == 'auto':
     normalization = architecture.normalization
-  if normalization == 'lrn' and not _has_lrn(architecture):
+  all_rows = [row for stage in architecture.stages for row in stage.rows]
+  if normalization == 'lrn' and LocalResponseNorm not in map(type, all_rows):
     raise UserError(
       f"config.model.normalization='lrn': the network {variant!r} has no place "
       'for it; allowed is one of auto, none, batch'
@@ -83,43 +84,44 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
     initializer = architecture.initializer
 
   depth_rate = model_config.stochastic_depth
-  num_residual = sum(
-    isinstance(row, Block) and row.residual is not None
-    for stage in architecture.stages
-    for row in stage.rows
-  )
+  num_residual = sum(bool(getattr(row, 'residual', None)) for row in all_rows)
   if depth_rate and not num_residual:
     raise UserError(
       f'config.model.stochastic_depth={depth_rate}: the network {variant!r} '
       'has no residual blocks; allowed is 0'
     )
-  places = itertools.count(1)
+  numbers = itertools.count(1)
+
+  def width(row: Conv | Dense | Residual) -> Any:
+    if row.width == CLASSES:
+      return row._replace(width=model_config.num_classes)
+    scaled = round(row.width * model_config.width_multiplier)
+    return row._replace(width=max(scaled, 1))
+
+  def residual(row: Residual) -> Residual:
+    # Huang et al., 2016, arXiv 1603.09382, section 3: linear decay.
+    drop_rate = depth_rate * next(numbers) / num_residual
+    return width(row)._replace(drop_rate=drop_rate)
+
+  def rate(row: Dropout) -> Dropout:
+    return row._replace(rate=dropout) if row.rate is None else row
+
+  fillers = {Conv: width, Dense: width, Residual: residual, Dropout: rate}
 
   def fill(node: Any) -> Any:
-    if isinstance(node, Conv | Dense | Residual):
-      if node.width == CLASSES:
-        width = model_config.num_classes
-      else:
-        width = max(round(node.width * model_config.width_multiplier), 1)
-      node = node._replace(width=width)
-    if isinstance(node, Residual) and depth_rate:
-      # Huang et al., 2016, arXiv 1603.09382, section 3: linear decay.
-      place = next(places)
-      node = node._replace(
-        drop_rate=depth_rate * place / num_residual, place=place
-      )
-    elif isinstance(node, Dropout) and node.rate is None:
-      return node._replace(rate=dropout)
+    """Fills in all rows of a tree of tuples; leaves out LRN not in use."""
+    if type(node) in fillers:
+      return fillers[type(node)](node)
     if not isinstance(node, tuple):
       return node
     parts = [
       fill(part)
       for part in node
-      if normalization == 'lrn' or not isinstance(part, LocalResponseNorm)
+      if normalization == 'lrn' or type(part) is not LocalResponseNorm
     ]
     return type(node)(*parts) if hasattr(node, '_fields') else tuple(parts)
 
-  filled = fill(
+  return fill(
     architecture._replace(
       aux_heads=architecture.aux_heads if uses_aux_heads else (),
       uses_aux_heads=uses_aux_heads,
@@ -127,27 +129,4 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
       dropout=dropout,
       initializer=initializer,
     )
-  )
-  return filled._replace(stages=_place_dropout(filled.stages))
-
-
-def _place_dropout(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-  """Gives each Dropout row a place of its own: no two draw the same mask."""
-  places = itertools.count()
-  return tuple(
-    stage._replace(
-      rows=tuple(
-        row._replace(place=next(places)) if isinstance(row, Dropout) else row
-        for row in stage.rows
-      )
-    )
-    for stage in stages
-  )
-
-
-def _has_lrn(architecture: Architecture) -> bool:
-  return any(
-    isinstance(row, LocalResponseNorm)
-    for stage in architecture.stages
-    for row in stage.rows
   )

@@ -1,4 +1,4 @@
-"""Networks from before and beside GoogLeNet, to compare with: one column each.
+"""Networks from before and beside GoogLeNet, to compare with.
 
 AlexNet: Krizhevsky et al., 2012, its maps 55, 27, 13, 6. VGG-16: Simonyan and
 Zisserman, 2014 (arXiv 1409.1556), Table 1, column D. Network in Network: Lin et
@@ -9,6 +9,7 @@ channel for each class, whose mean is the logit.
 from googlenet.kernels.padding import Padding
 from googlenet.model.rows import (
   CLASSES,
+  LOGITS,
   Architecture,
   Conv,
   ConvLayer,
@@ -57,6 +58,7 @@ ALEXNET = Architecture(
     Dropout(),
     Dense('fc_7', 4096),
     Dropout(),
+    LOGITS,
   ),
   dropout=0.5,
 )
@@ -84,6 +86,7 @@ VGG_16 = Architecture(
     Dropout(),
     Dense('fc_7', 4096),
     Dropout(),
+    LOGITS,
   ),
   dropout=0.5,
 )
@@ -111,6 +114,5 @@ NIN = Architecture(
     Stage('stage_4', (Dropout(), _nin_layer('conv_4', CLASSES, 3, 1, 'SAME'))),
   ),
   head=(GlobalMean(),),
-  has_logits=False,
   dropout=0.5,
 )

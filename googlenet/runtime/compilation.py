@@ -1,14 +1,12 @@
 """Compiling with options of XLA, and a line on the console meanwhile."""
 
 import contextlib
-import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import jax
-from jax.experimental import multihost_utils
 
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.backend import Options, flags_of, without_flags
@@ -18,10 +16,10 @@ _COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
 class _Process:
-  """What this process knows of compiling."""
+  """Shared by all that is compiled in this process."""
 
-  stream: TextIO | None = None  # the console; None: nothing is told
-  seconds = 0.0  # that XLA has compiled for
+  stream: TextIO | None = None  # the console; None: prints nothing
+  seconds = 0.0  # spent compiling
 
 
 def _count(event: str, seconds: float, **_: Any) -> None:
@@ -33,13 +31,13 @@ jax.monitoring.register_event_duration_secs_listener(_count)
 
 
 def seconds_compiled() -> float:
-  """Returns for how many seconds XLA has compiled in this process so far."""
+  """Returns the seconds that XLA has spent compiling in this process."""
   return _Process.seconds
 
 
 @contextlib.contextmanager
 def told_on(stream: TextIO | None) -> Iterator[None]:
-  """Prints there what is being compiled; None: prints nothing."""
+  """Prints a line for each program that is compiled; None: prints nothing."""
   before, _Process.stream = _Process.stream, stream
   try:
     yield
@@ -49,7 +47,7 @@ def told_on(stream: TextIO | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shown(what: str) -> Iterator[None]:
-  """Shows a line for what takes a while, 'compile  what', in process 0."""
+  """Shows the line 'compile  what' while the context runs, in process 0."""
   if _Process.stream is None or jax.process_index():
     yield
     return
@@ -57,42 +55,50 @@ def shown(what: str) -> Iterator[None]:
     yield
 
 
-def told(
-  what: str | Callable[..., str], options: Options, function: Callable
-) -> Callable:
-  """Wraps a function so that each compilation of it prints a line.
-
-  A function is compiled at its first call with arguments of new shapes.
+def compiling(
+  what: str, options: Options
+) -> contextlib.AbstractContextManager[None]:
+  """Shows a line while a program is compiled, and says where it is kept.
 
   Args:
-    what: the program, in words; or what makes them of the arguments.
+    what: name of the program; '': shows nothing.
     options: of XLA, that it is compiled with.
-    function: jitted, or one that calls what is. Its first argument is the
-      parameters or a state with them, always of the same shapes.
   """
-  seen = set()
+  if not what:
+    return contextlib.nullcontext()
+  return shown(f'{what}: {_source(options)}')
+
+
+def shown_at_first_call(
+  function: Callable[..., Any], what: str
+) -> Callable[..., Any]:
+  """Wraps a function that is compiled at its first call, to print a line then.
+
+  Args:
+    function: compiled without options.
+    what: name of the program; '': prints nothing.
+  """
+  is_compiled = False
 
   def call(*args: Any) -> Any:
-    leaves = jax.tree.leaves(args[1:])
-    key = tuple(getattr(leaf, 'shape', leaf) for leaf in leaves)
-    if key in seen or _are_traced(jax.tree.leaves(args)):
+    nonlocal is_compiled
+    if is_compiled:
       return function(*args)
-    words = what if isinstance(what, str) else what(*args)
-    with shown(f'{words}: {_source(options)}'):
+    with compiling(what, ()):
       out = function(*args)
-    seen.add(key)
+    is_compiled = True
     return out
 
-  return call
+  return call if what else function
 
 
 def _are_traced(leaves: list[Any]) -> bool:
-  """Returns whether arguments are those of a larger program."""
+  """Returns whether a function is called while a larger one is traced."""
   return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 def _source(options: Options) -> str:
-  """Returns where a program comes from, in words."""
+  """Says whether a program is kept between starts, and where."""
   if any('onednn' in name for name, _ in options):
     return 'compiled at each start, as XLA cannot keep what calls oneDNN'
   folder = jax.config.jax_compilation_cache_dir
@@ -107,10 +113,10 @@ def _source(options: Options) -> str:
 def compile_with(options: Options, lowered: Any) -> Any:
   """Compiles what `jax.jit(f).lower(...)` returns.
 
-  Options that XLA_FLAGS names are those of the user.
+  Options that the user has set in XLA_FLAGS are left out.
 
   Raises:
-    jax.errors.JaxRuntimeError: XLA knows no such option.
+    jax.errors.JaxRuntimeError: XLA does not know an option.
   """
   options = without_flags(options, flags_of(os.environ))
   with warnings.catch_warnings():
@@ -126,32 +132,29 @@ def compile_with(options: Options, lowered: Any) -> Any:
 
 
 def compiled_with(
-  options: Options, function: Callable[..., Any], what: str = ''
+  options: Options,
+  function: Callable[..., Any],
+  what: str = '',
+  adapt: Callable[[Any], Callable[..., Any]] = lambda program: program,
 ) -> Callable[..., Any]:
-  """Returns a jitted or pmapped function, compiled with options of XLA.
+  """Returns a function that is compiled with options of XLA when called.
 
-  As without them, that happens at the first call with new shapes. `jax.pmap`
-  takes no options itself, and calls what it compiles four times as slowly: 3 ms
-  for a training state, as long as a step of a small batch takes on a GPU.
+  That happens at the first call with new shapes. `jax.pmap` takes no options
+  itself, and calls what it compiles four times as slowly: 3 ms for a training
+  state, as long as a step of a small batch takes on a GPU.
 
   Args:
-    options: (name, value) each; none is fine.
-    function: the function.
-    what: name of the program, printed while it compiles (see `told`); '':
-      prints nothing.
+    options: (name, value) each; may be empty.
+    function: made by `jax.jit` or `jax.pmap`.
+    what: name of the program, printed while it compiles; '': prints nothing.
+    adapt: wraps each compiled program.
   """
-  if what:
-    return told(what, options, compiled_with(options, function))
-  # With several processes a call costs more than one of `jax.pmap` itself.
-  unset = without_flags(options, flags_of(os.environ))
-  if jax.process_count() > 1 and not unset:
-    return function
   programs: dict[Any, Callable[..., Any]] = {}
   latest: list[Callable[..., Any]] = []
 
   def call(*args: Any) -> Any:
-    # A program looks itself whether it was compiled for its arguments; done
-    # here, that takes as long again as its call.
+    # A program checks itself whether its arguments are those that it was
+    # compiled for. To look it up here would take as long again as the call.
     for program in latest:
       with contextlib.suppress(TypeError, ValueError):
         return program(*args)
@@ -160,12 +163,8 @@ def compiled_with(
       return function(*args)  # part of a larger program, with its options
     key = structure, tuple(map(_kind, leaves))
     if key not in programs:
-      compiled = compile_with(options, function.lower(*args))
-      programs[key] = (
-        functools.partial(_call_in_all_processes, compiled)
-        if jax.process_count() > 1
-        else compiled
-      )
+      with compiling(what, options):
+        programs[key] = adapt(compile_with(options, function.lower(*args)))
     latest[:] = [programs[key]]
     return programs[key](*args)
 
@@ -178,29 +177,3 @@ def _kind(leaf: Any) -> Any:
     return type(leaf)
   is_placed = getattr(leaf, 'committed', False)
   return leaf.shape, leaf.dtype, leaf.sharding if is_placed else None
-
-
-def _call_in_all_processes(program: Any, *args: Any) -> Any:
-  """Calls a compiled `pmap`, as `pmap` itself does with several processes.
-
-  The program takes and returns arrays of all processes; here as there each
-  process has its own part of them.
-  """
-  shardings, _ = program.input_shardings
-  meshes, specs = _split(shardings)
-  everywhere = jax.tree.map(
-    multihost_utils.host_local_array_to_global_array, args, meshes, specs
-  )
-  out = program(*everywhere)
-  meshes, specs = _split(program.output_shardings)
-  return jax.tree.map(
-    multihost_utils.global_array_to_host_local_array, out, meshes, specs
-  )
-
-
-def _split(shardings: Any) -> tuple[Any, Any]:
-  """Returns the trees of meshes and of partition specs."""
-  return tuple(
-    jax.tree.map(lambda sharding, name=name: getattr(sharding, name), shardings)
-    for name in ('mesh', 'spec')
-  )

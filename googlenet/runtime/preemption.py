@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from googlenet.errors import EXIT_CONTINUE, EXIT_INTERRUPTED
-from googlenet.runtime.parallel import steps_in_flight
+from googlenet.runtime.parallel import PMAP_AXIS, parallelize, steps_in_flight
 
 
 class PreemptionHandler:
@@ -102,7 +102,9 @@ class Agreement:
   """A yes or no of each process becomes the same one of all."""
 
   def __init__(self):
-    self._any = jax.pmap(lambda x: jax.lax.pmax(x, 'any'), axis_name='any')
+    self._any = parallelize(
+      lambda vote: jax.lax.pmax(vote, PMAP_AXIS), in_axes=(0,)
+    )
     self._votes = collections.deque()
 
   def poll(self, wanted: bool) -> bool:

@@ -8,25 +8,19 @@ import numpy as np
 
 from googlenet.data.batches import TrainIndices
 from googlenet.io.metrics import NonFiniteError
-from googlenet.model import variants
-from googlenet.model.rows import Dense
-from googlenet.runtime.parallel import PMAP_AXIS
+from googlenet.model import graph
+from googlenet.model.rows import Architecture
+from googlenet.runtime.parallel import PMAP_AXIS, parallelize
 from googlenet.train import loss as loss_lib
 from googlenet.train import step as step_lib
 from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
 
-def layer_names(architecture: variants.Architecture) -> list[str]:
-  """Returns the layers of a network in its order, the classifier last."""
-  heads = {head.after: head.name for head in architecture.aux_heads}
-  names = []
-  for row in (row for stage in architecture.stages for row in stage.rows):
-    name = getattr(row, 'name', None)
-    names += [name] if name else []
-    names += [heads[name]] if name in heads else []
-  dense = [op.name for op in architecture.head if isinstance(op, Dense)]
-  return [*names, *dense, 'logits']
+def layer_names(architecture: Architecture) -> list[str]:
+  """Returns the names of rows and heads in order, the classifier last."""
+  rows = (layer.row for layer in graph.graph(architecture))
+  return list(dict.fromkeys([*filter(None, rows), 'logits']))
 
 
 def first_bad(order: list[str], bad: set[str]) -> str:
@@ -144,18 +138,24 @@ def _outputs_and_gradients(
       'logits': outputs.logits,
     }, grads
 
-  pmapped = jax.pmap(
+  # Other processes may be gone: only the devices of this one take part, which
+  # take arrays of all processes from the host.
+  step = parallelize(
     compute,
-    axis_name=PMAP_AXIS,
     in_axes=(None, None, None, None, 0),
-    devices=jax.local_devices(),
+    how=config.train.parallel,
+    is_local=True,
   )
   return jax.device_get(
-    pmapped(
-      state.params,
-      state.network_state,
-      state.guard.loss_scale,
-      state.step,
-      batch,
+    step(
+      *jax.device_get(
+        (
+          state.params,
+          state.network_state,
+          state.finite_check.loss_scale,
+          state.step,
+          batch,
+        )
+      )
     )
   )

@@ -15,7 +15,7 @@ import optax
 from googlenet.config import near_run
 from googlenet.errors import UserError
 from googlenet.io import checkpoint, pretrained
-from googlenet.model import graph, rows
+from googlenet.model import graph
 from googlenet.model.context import is_within
 from googlenet.model.groups import check_groups, parse_factors
 from googlenet.model.network import Network
@@ -280,21 +280,14 @@ def _differences(
 
 def _heads(network: Network) -> set[str]:
   """Returns the modules of classifiers and auxiliary heads."""
-  architecture = network.architecture
-  names = {op.name for op in architecture.head if isinstance(op, rows.Dense)}
-  if architecture.has_logits:
-    names.add('logits')
-  else:  # the convolutions of the last layer are as wide as there are classes
-    last = [
-      row
-      for row in architecture.stages[-1].rows
-      if isinstance(row, rows.ConvLayer)
-    ][-1]
-    names |= {f'{last.name}/{conv.name}' for conv in last.convs}
-  for head in architecture.aux_heads:
-    names |= {
-      f'{head.name}/{op.name}'
-      for op in (*head.ops, rows.Dense('logits', 0))
-      if isinstance(op, rows.Conv | rows.Dense)
-    }
-  return names
+  layers = [
+    layer for layer in graph.graph(network.architecture) if layer.weights
+  ]
+  # Where no fully connected layer ends the network, the convolutions of the
+  # last row are as wide as there are classes.
+  last = layers[-1].row
+  return {
+    layer.name
+    for layer in layers
+    if layer.is_side or not layer.stage or layer.row == last
+  }

@@ -1,45 +1,46 @@
-"""What a step does with a loss or a gradient that is not finite.
+"""The finite check of a training step, and the loss scale.
 
-All of it happens on the device, within the step: an update that is left out
-leaves no trace in parameters, running statistics, optimizer and averages, and
-every device and process decides the same.
+The check runs on the device, as part of the step, with the same result on every
+device and process. A skipped update leaves parameters, running statistics,
+optimizer state and averages as they were.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jmp
 import ml_collections
 import numpy as np
 
-# Of an adaptive loss scale: its first value, the finite steps after which it
-# doubles (Micikevicius et al., 2018, arXiv 1710.03740).
+# Of a dynamic loss scale: its first value, and the number of finite steps after
+# which it doubles (Micikevicius et al., 2018, arXiv 1710.03740).
 FIRST_LOSS_SCALE = 2.0**15
 GROWTH_STEPS = 2000
 MAX_LOSS_SCALE = 2.0**24
 
 
-class Guard(NamedTuple):
-  """The part of a training state that remembers what was not finite."""
+class FiniteCheck(NamedTuple):
+  """The part of the training state that tells of steps that were not finite."""
 
   loss_scale: jax.Array  # float32 [], what the loss is multiplied by
-  good_steps: jax.Array  # int32 [], since the scale changed
-  nonfinite_in_row: jax.Array  # int32 []
-  skipped: jax.Array  # int32 [], updates left out so far
+  good_steps: jax.Array  # int32 [], finite steps since the scale changed
+  nonfinite_in_row: jax.Array  # int32 [], up to now, one after another
+  skipped: jax.Array  # int32 [], updates skipped so far
 
 
 class Policy(NamedTuple):
   """What the `train` section asks for."""
 
-  max_in_row: int  # a run ends at so many non-finite steps one after another
-  is_adaptive: bool  # the loss scale
-  is_default: bool  # no update is left out unless the run ends with it
+  max_in_row: int  # so many non-finite steps one after another end the run
+  is_dynamic: bool  # whether the loss scale adapts
+  is_default: bool  # whether only the update that ends the run is skipped
 
 
-class Verdict(NamedTuple):
-  """What becomes of one step."""
+class CheckedStep(NamedTuple):
+  """The result of the finite check of one step."""
 
-  guard: Guard
+  finite_check: FiniteCheck
   is_applied: jax.Array  # bool [], whether the update is made
   is_stopped: jax.Array  # bool [], whether the run has ended with this step
 
@@ -48,63 +49,60 @@ def make_policy(train_config: ml_collections.ConfigDict) -> Policy:
   """Returns the policy of the `train` section."""
   skips = train_config.on_nonfinite == 'skip'
   limit = train_config.max_nonfinite
-  is_adaptive = train_config.loss_scale == 'dynamic'
-  return Policy(limit if skips else 1, is_adaptive, not (skips or is_adaptive))
+  is_dynamic = train_config.loss_scale == 'dynamic'
+  return Policy(limit if skips else 1, is_dynamic, not (skips or is_dynamic))
 
 
-def make_guard(loss_scale: float | str) -> Guard:
-  """Returns the guard before the first step; 'dynamic': an adaptive scale."""
+def make_finite_check(loss_scale: float | str) -> FiniteCheck:
+  """Returns the state before the first step.
+
+  Args:
+    loss_scale: a number, or 'dynamic'.
+  """
   scale = FIRST_LOSS_SCALE if loss_scale == 'dynamic' else loss_scale
   zeros = (np.zeros((), np.int32) for _ in range(3))
-  return Guard(np.asarray(scale, np.float32), *zeros)
+  return FiniteCheck(np.asarray(scale, np.float32), *zeros)
 
 
-def all_finite(tree: Any) -> jax.Array:
-  """Returns whether every number of every array is finite, bool []."""
-  return jnp.all(
-    jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
-  )
-
-
-def judge(
-  guard: Guard,
+def check_step(
+  before: FiniteCheck,
   policy: Policy,
   is_loss_finite: jax.Array,
   is_gradient_finite: jax.Array,
-) -> Verdict:
-  """Decides on a step.
+) -> CheckedStep:
+  """Decides whether a step's update is applied, and whether the run ends.
 
-  A gradient that overflows by its scale alone is no fault of the run: the
-  update is left out, the scale halved, and nothing counted towards an end.
-  After the end nothing changes any more: the host, which looks later, finds
-  the state that met the first bad step.
+  A dynamic loss scale follows `jmp.DynamicLossScale`, but for two cases: it
+  stays when the loss itself is not finite, which no smaller scale would change,
+  and it does not grow beyond `MAX_LOSS_SCALE`. A gradient that overflows only
+  because of the scale does not count towards the end of the run.
+
+  Once the run has ended, no further update is applied. The host notices the end
+  some steps later and then finds the state that met the first bad step.
 
   Args:
-    guard: before the step.
+    before: of the steps before this one.
     policy: of the run.
-    is_loss_finite: bool [], of all devices.
-    is_gradient_finite: likewise.
+    is_loss_finite: bool [], the same on all devices.
+    is_gradient_finite: bool [], the same on all devices.
   """
-  scale, is_finite = guard.loss_scale, is_loss_finite & is_gradient_finite
-  was_stopped = guard.nonfinite_in_row >= policy.max_in_row
+  scale, good_steps = before.loss_scale, before.good_steps
+  is_finite = is_loss_finite & is_gradient_finite
+  was_stopped = before.nonfinite_in_row >= policy.max_in_row
   overflows = jnp.zeros((), bool)
-  good_steps = guard.good_steps
-  if policy.is_adaptive:
+  if policy.is_dynamic:
     overflows = is_loss_finite & ~is_gradient_finite & (scale > 1)
-    good_steps = jnp.where(is_finite, good_steps + 1, 0)
-    grows = good_steps >= GROWTH_STEPS
-    good_steps = jnp.where(grows, 0, good_steps)
-    scale = jnp.where(grows, jnp.minimum(scale * 2, MAX_LOSS_SCALE), scale)
-    scale = jnp.where(overflows, jnp.maximum(scale / 2, 1.0), scale)
+    adjusted = jmp.DynamicLossScale(scale, good_steps, GROWTH_STEPS).adjust(
+      is_finite
+    )
+    good_steps = adjusted.counter
+    scale = jnp.where(
+      is_loss_finite, jnp.minimum(adjusted.loss_scale, MAX_LOSS_SCALE), scale
+    )
   in_row = jnp.where(
-    is_finite, 0, guard.nonfinite_in_row + jnp.where(overflows, 0, 1)
+    is_finite, 0, before.nonfinite_in_row + jnp.where(overflows, 0, 1)
   )
-  in_row = jnp.where(was_stopped, guard.nonfinite_in_row, in_row)
+  in_row = jnp.where(was_stopped, before.nonfinite_in_row, in_row)
   is_applied = is_finite & ~was_stopped
-  new = Guard(scale, good_steps, in_row, guard.skipped + ~is_applied)
-  return Verdict(new, is_applied, in_row >= policy.max_in_row)
-
-
-def choose(is_new: jax.Array, new: Any, old: Any) -> Any:
-  """Returns the one tree or the other, by a bool []."""
-  return jax.tree.map(lambda n, o: jnp.where(is_new, n, o), new, old)
+  after = FiniteCheck(scale, good_steps, in_row, before.skipped + ~is_applied)
+  return CheckedStep(after, is_applied, in_row >= policy.max_in_row)

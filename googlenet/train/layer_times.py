@@ -1,14 +1,12 @@
-"""How long each layer of a network takes, run alone, as a table.
+"""The time of each layer of a network, each run alone, as a table.
 
-A trace does not tell: on CPUs the calls into oneDNN leave no events there, and
-everywhere the compiler joins operations of several layers.
+A trace does not show it: on CPUs calls into oneDNN leave no events there, and
+everywhere the compiler fuses operations of several layers.
 """
 
-import functools
-import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -18,13 +16,11 @@ import jmp
 import ml_collections
 import numpy as np
 
-from googlenet.model import graph, rows
-from googlenet.model.heads import AuxHead, apply_head, dense
-from googlenet.model.modules import apply_row
-from googlenet.model.network import Network, pair_with_pools
+from googlenet.model import graph, modules
+from googlenet.model.network import Network
 from googlenet.runtime.compilation import compile_with
 
-# Of each function; their median is shown.
+# Timed calls of each function; the table shows their median.
 NUM_CALLS = 7
 
 _COLUMNS = (
@@ -78,52 +74,39 @@ def split(
     network: as made by `make_network`.
     params: of it.
     network_state: of it.
-    keys: [B] random keys, one an image.
+    keys: [B] random keys, one per image.
   """
-  setting = network.setting._replace(is_training=True, keys=keys)
-  architecture, num_classes = network.architecture, network.num_classes
+  context = network.context._replace(is_training=True, keys=keys)
+  architecture = network.architecture
 
-  def layer(
-    name: str, parts: set[str], function: Callable, is_side: bool = False
-  ) -> Layer:
-    transformed = hk.transform_with_state(function)
+  def layer(name: str, ops: Sequence[Any], is_side: bool = False) -> Layer:
+    own = {getattr(op, 'name', '') for op in ops}
 
-    def own(tree):
-      return {k: v for k, v in tree.items() if k.split('/')[0] in parts}
+    def select(tree):
+      return {k: v for k, v in tree.items() if k.split('/')[0] in own}
+
+    transformed = hk.transform_with_state(
+      lambda x: modules.apply_all(ops, x, context)
+    )
 
     def apply(params: hk.Params, x: jax.Array) -> jax.Array:
-      return transformed.apply(params, own(network_state), None, x)[0]
+      return transformed.apply(params, select(network_state), None, x)[0]
 
-    return Layer(name, apply, own(params), is_side)
+    return Layer(name, apply, select(params), is_side)
 
-  def head(x: jax.Array) -> jax.Array:
-    features, _ = apply_head(architecture.head, x, 0, setting)
-    if not architecture.has_logits:
-      return features
-    return dense('logits', num_classes, features)
-
-  heads = {
-    head.after: (place, head)
-    for place, head in enumerate(architecture.aux_heads, start=1)
-  }
+  heads = {head.after: head for head in architecture.aux_heads}
   layers = []
   for stage in architecture.stages:
-    for row, pool in pair_with_pools(stage.rows, setting.is_fused):
-      kind = re.sub('(?<!^)(?=[A-Z])', '_', type(row).__name__).lower()
-      name = getattr(row, 'name', kind)
-      joined = f'{name} + max_pool' if pool else name
-      apply = functools.partial(apply_row, row, pool, setting=setting)
-      layers.append(layer(joined, {name}, apply))
+    fuse = modules.fuse_pools if context.fuses_relu else tuple
+    for row in fuse(stage.rows):
+      name = getattr(row, 'name', graph.kind_of(row))
+      pooled = ' + max_pool' if getattr(row, 'pool', None) else ''
+      layers.append(layer(name + pooled, [row]))
       if name in heads:
-        place, aux = heads[name]
-
-        def side(x: jax.Array, aux=aux, place=place) -> jax.Array:
-          return AuxHead(aux, place, setting)(x, num_classes)
-
-        layers.append(layer(aux.name, {aux.name}, side, is_side=True))
-  names = [op.name for op in architecture.head if isinstance(op, rows.Dense)]
-  names += ['logits'] if architecture.has_logits else []
-  return [*layers, layer(' + '.join(names) or 'head', set(names), head)]
+        head = heads[name]
+        layers.append(layer(head.name, [head], is_side=True))
+  names = [op.name for op in architecture.head if hasattr(op, 'name')]
+  return [*layers, layer(' + '.join(names) or 'head', architecture.head)]
 
 
 def measure(
@@ -141,7 +124,7 @@ def measure(
     images: [B, H, W, C] in the same dtype.
   """
   kernels = network.kernels
-  walk = graph.walk(network.architecture, images.shape[1:], network.num_classes)
+  operations = graph.graph(network.architecture, images.shape[1:])
   keys = jax.random.split(jax.random.key(0), images.shape[0])
 
   def compiled(function: Callable[..., Any], *arguments: Any):
@@ -167,8 +150,8 @@ def measure(
     parts = {name.split('/')[0] for name in layer.params}
     multiply_adds = sum(
       operation.multiply_adds
-      for operation in walk.operations
-      if operation.name.split('/')[0] in parts
+      for operation in operations
+      if operation.row in parts
     )
     times.append(
       LayerTime(

@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradient: pure functions, within a `pmap`."""
+"""The loss of a batch and its gradient: pure functions, for one device."""
 
 from collections.abc import Callable
 
@@ -120,6 +120,9 @@ def make_gradient_fn(
   num_parts: int,
 ) -> Callable[..., tuple[hk.State, tuple[hk.Params, Metrics]]]:
   """Returns the gradient of a loss, averaged over parts of a batch.
+
+  By hand: `optax.MultiSteps` would make each part a training step of its own,
+  and does not pass the network's state from part to part.
 
   Args:
     loss_fn: made by `make_loss_fn`.

@@ -19,8 +19,7 @@ from googlenet.model import groups
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, init_from_numpy
 from googlenet.optimizer.lookahead import with_lookahead
-from googlenet.runtime import compilation
-from googlenet.train import finetune, precise_bn
+from googlenet.train import evaluate, finetune, precise_bn
 from googlenet.train import step as step_lib
 from googlenet.train.state import TrainState, make_train_state
 
@@ -198,7 +197,6 @@ def build(config: Config) -> Run:
     config.optimizer.lookahead_period,
     config.optimizer.lookahead_rate,
   )
-  options = network.kernels.compiler_options
   return Run(
     config,
     durations,
@@ -206,20 +204,8 @@ def build(config: Config) -> Run:
     eval_feed,
     network,
     make_train_state(params, network_state, optimizer, config.train),
-    compilation.told(
-      _training_step,
-      options,
-      step_lib.make_train_step(network, optimizer, schedule, config),
-    ),
-    compilation.told(
-      'evaluation step', options, step_lib.make_eval_step(network, config)
-    ),
+    step_lib.make_train_step(network, optimizer, schedule, config),
+    evaluate.make_eval_step(network, config),
     *precise_bn.make_statistics(config, train_feed),
     lines,
   )
-
-
-def _training_step(state: Any, batch: Any, seed: Any, size: Any = None) -> str:
-  """Names the program of a training step, for the line while it compiles."""
-  del state, batch, seed
-  return 'training step' + (f' for {size} pixels' if size else '')

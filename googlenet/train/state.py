@@ -1,6 +1,6 @@
 """The state of training: all that a step changes.
 
-It has no device axis: it enters and leaves `jax.pmap` on `None` axes.
+It has no device axis: it is the same on every device.
 """
 
 from typing import Any, NamedTuple
@@ -13,21 +13,21 @@ import numpy as np
 import optax
 
 from googlenet.runtime.parallel import replicated
-from googlenet.train import finite as guard_lib
+from googlenet.train.finite import FiniteCheck, make_finite_check
 
 
 class TrainState(NamedTuple):
   """All that a step changes.
 
-  Random keys are no part of it: they are folded from seed and step, so a run
-  is continued from its step number alone.
+  It holds no random keys: they follow from seed and step, so a run is
+  continued from its step number alone.
   """
 
   step: jax.Array  # int32 [], steps made so far
   params: hk.Params  # float32
   network_state: hk.State
   opt_state: optax.OptState
-  guard: guard_lib.Guard
+  finite_check: FiniteCheck
   # Averages over the steps; empty unless `train.ema_decay` is set. Running
   # statistics too: those of the last steps do not fit averaged parameters.
   ema_params: hk.Params
@@ -40,7 +40,7 @@ class TrainState(NamedTuple):
 
   @property
   def eval_network_state(self) -> hk.State:
-    """Likewise."""
+    """The running statistics that belong to `eval_params`."""
     return self.ema_network_state if self.ema_params else self.network_state
 
   def with_eval_network_state(self, network_state: hk.State) -> 'TrainState':
@@ -65,7 +65,7 @@ def make_train_state(
     params,
     network_state,
     opt_state,
-    guard_lib.make_guard(train_config.loss_scale),
+    make_finite_check(train_config.loss_scale),
     *(averages if train_config.ema_decay else ({}, {})),
   )
   return replicated(state)

@@ -137,7 +137,7 @@ process.run(stub(folder, 'hangs', pipe=sys.argv[2]), 600,
 
 def test_no_process_outlives_one_that_is_killed(tmp_path):
   pulse = Pulse(tmp_path)
-  paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
+  paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests/tools')])
   parent = subprocess.Popen(
     [sys.executable, '-c', PARENT, str(tmp_path), pulse.path],
     env={**os.environ, 'PYTHONPATH': paths},

@@ -91,10 +91,8 @@ def test_what_only_the_devices_refuse_is_one_line(
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize(
-  'number',
-  [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_is_there(tmp_path, compilation_cache, number):
   """It comes while a process that plays torch hangs after a first result."""
   pulse = Pulse(tmp_path)

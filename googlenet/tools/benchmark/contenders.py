@@ -1,6 +1,7 @@
 """Who is measured: this project and torch, each as a process to start."""
 
 import importlib.util
+import itertools
 import os
 import pathlib
 import shutil
@@ -12,7 +13,7 @@ import jmp
 import ml_collections
 
 from googlenet.errors import UserError
-from googlenet.model import rows, variants
+from googlenet.model import graph, rows, variants
 
 Config = ml_collections.FrozenConfigDict
 
@@ -168,28 +169,32 @@ def has_torch_peer(model_config: ml_collections.ConfigDict) -> bool:
   )
 
 
-def torch_rows(architecture: variants.Architecture) -> list[list[Any]]:
-  """Returns the rows of a network as `torch_peer.Network` takes them."""
-  torch_rows = []
-  for row in (row for stage in architecture.stages for row in stage.rows):
-    if isinstance(row, rows.LocalResponseNorm):
+def torch_rows(architecture: rows.Architecture) -> list[list[Any]]:
+  """Returns the rows of a network as `torch_peer.Network` takes them.
+
+  Raises:
+    TypeError: the peer has no such operation.
+  """
+  found = []
+  layers = itertools.takewhile(
+    lambda layer: layer.kind != 'global_mean', graph.graph(architecture)
+  )
+  for row, group in itertools.groupby(layers, lambda layer: layer.row):
+    parts = list(group)
+    if any(part.kind == 'concat' for part in parts):
+      widths = [part.op.width for part in parts if part.kind == 'conv']
+      found.append([row, 'inception', *widths])
       continue
-    if isinstance(row, rows.MaxPool):
-      torch_rows.append(['', 'pool', row.window, row.stride])
-    elif isinstance(row, rows.ConvLayer):
-      torch_rows += [
-        [f'{row.name}/{c.name}', 'conv', c.width, c.kernel_size, c.stride]
-        for c in row.convs
-      ]
-    else:
-      widths = [
-        op.width
-        for branch in row.branches
-        for op in branch
-        if isinstance(op, rows.Conv)
-      ]
-      torch_rows.append([row.name, 'inception', *widths])
-  return torch_rows
+    for part in parts:
+      op = part.op
+      if part.kind == 'conv':
+        numbers = [op.width, op.kernel_size, op.stride]
+        found.append([part.name, 'conv', *numbers])
+      elif part.kind == 'max_pool':
+        found.append(['', 'pool', op.window, op.stride])
+      else:
+        raise TypeError(f'the torch peer has no operation {op}')
+  return found
 
 
 def last_line(text: str) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import jax
 
-from googlenet.runtime.compilation import compiled_with
-from googlenet.runtime.parallel import PMAP_AXIS
+from googlenet.runtime.parallel import parallelize
 from googlenet.tools.benchmark.clock import median_seconds
 from googlenet.tools.benchmark.stepping import Stepper
 from googlenet.train import loss as loss_lib
@@ -15,7 +14,7 @@ from googlenet.train import setup
 
 
 def make_parts(run: setup.Run) -> tuple[Callable, Callable]:
-  """Returns the pmapped loss and gradient of a training step.
+  """Returns the loss and the gradient of a training step on all devices.
 
   Both are (params, network_state, batch) -> arrays with a device axis, not
   averaged over devices.
@@ -44,9 +43,11 @@ def make_parts(run: setup.Run) -> tuple[Callable, Callable]:
     return grads
 
   return tuple(
-    compiled_with(
-      run.network.kernels.compiler_options,
-      jax.pmap(fn, axis_name=PMAP_AXIS, in_axes=(None, None, 0)),
+    parallelize(
+      fn,
+      in_axes=(None, None, 0),
+      options=run.network.kernels.compiler_options,
+      how=config.train.parallel,
     )
     for fn in (loss, gradient)
   )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from googlenet.runtime.parallel import PMAP_AXIS, replicated, steps_in_flight
+from googlenet.runtime.parallel import parallelize, replicated, steps_in_flight
 from googlenet.tools.benchmark.clock import step_seconds
 from googlenet.tools.benchmark.roofline import Rates
 
@@ -54,10 +54,8 @@ def _seconds(
   function: Callable[..., jax.Array], arrays: list[jax.Array], at_least: int
 ) -> float:
   """Returns the seconds of a call on every device at once."""
-  call = jax.pmap(
-    lambda _, *arrays: function(*arrays),
-    axis_name=PMAP_AXIS,
-    in_axes=(0, *[None] * len(arrays)),
+  call = parallelize(
+    lambda _, *arrays: function(*arrays), in_axes=(0, *[None] * len(arrays))
   )
   places = np.zeros(jax.local_device_count(), np.float32)
   arrays = replicated(arrays)

@@ -18,7 +18,7 @@ from googlenet.model import graph, variants
 
 
 class Work(NamedTuple):
-  """What one layer computes and moves at least."""
+  """The least that one layer computes and moves."""
 
   flop: int  # per image
   elements: int  # activations read and written, per image
@@ -26,7 +26,7 @@ class Work(NamedTuple):
 
 
 class Rates(NamedTuple):
-  """What a device reaches at best."""
+  """The best rates of a device."""
 
   product_flop_per_s: float
   copy_bytes_per_s: float  # bytes read plus bytes written
@@ -47,27 +47,24 @@ def works(
     model_config: the `model` section.
     image_shape: (H, W, C) of the network's input.
   """
-  architecture = variants.resolve(model_config)
-  num_classes = model_config.num_classes
-  infer, train = (
-    graph.walk(network, image_shape, num_classes).operations
-    for network in (architecture._replace(aux_heads=()), architecture)
-  )
+  layers = [
+    layer
+    for layer in graph.graph(variants.resolve(model_config), image_shape)
+    if not layer.is_elementwise
+  ]
   return {
     'train': [
-      _work(operation, 1 + (place > 0) + (operation.weights > 0))
-      for place, operation in enumerate(train)
+      _work(layer, 1 + (graph.IMAGES not in layer.inputs) + (layer.weights > 0))
+      for layer in layers
     ],
-    'infer': [_work(operation, 1) for operation in infer],
+    'infer': [_work(layer, 1) for layer in layers if not layer.is_side],
   }
 
 
-def _work(operation: graph.Operation, passes: int) -> Work:
-  elements = math.prod(operation.input_shape) + math.prod(operation.shape)
+def _work(layer: graph.Layer, passes: int) -> Work:
+  elements = math.prod(layer.input_shape) + math.prod(layer.shape)
   return Work(
-    2 * passes * operation.multiply_adds,
-    passes * elements,
-    operation.weights,
+    2 * passes * layer.multiply_adds, passes * elements, layer.weights
   )
 
 

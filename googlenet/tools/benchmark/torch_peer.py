@@ -1,11 +1,11 @@
 """A process that measures the same network in PyTorch: its peer.
 
-It needs torch and the standard library alone, so that any Python which has
-torch runs it by its path. A job comes as JSON on stdin, results leave as lines
-of JSON on stdout, each as soon as it is there (see `process`).
+It needs only torch and the standard library, so that any Python which has torch
+can run the file. A job comes as JSON on stdin, results leave as lines of JSON
+on stdout, each as soon as it is there (see `process`).
 
-It does a little less than ours: the images are resized and normalised already,
-one batch is used again and again, and gradients are not clipped.
+It does a little less than ours: images are already resized and normalized, one
+batch is used again and again, and gradients are not clipped.
 
 Padding is symmetric, the form that torch is fast in; ours is SAME. Where the
 two differ, they are mirror images: this network with mirrored kernels, on a
@@ -105,8 +105,8 @@ class Network(nn.Module):
     return self.logits(self.features(x).mean((2, 3)))
 
 
-def initialise(network):
-  """He initialisation, biases 0: numbers of the size that training sees."""
+def initialize(network):
+  """He initialization, biases 0: numbers of the size that training sees."""
   for module in network.modules():
     if isinstance(module, (nn.Conv2d, nn.Linear)):
       nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
@@ -249,7 +249,7 @@ def measure(job):
     started = job['started']
     for batch_size in job['batch_sizes']:
       network = Network(job['rows'], job['image_shape'][2], job['num_classes'])
-      initialise(network)
+      initialize(network)
       tell(parameters=sum(p.numel() for p in network.parameters()))
       measure_size(job, network, batch_size, started)
       started = None

@@ -1,4 +1,4 @@
-"""What the page shows of one image: numbers, and small PNGs as data URIs."""
+"""What the demo shows about one image: numbers, and small PNGs as data URIs."""
 
 import base64
 import io
@@ -13,13 +13,13 @@ from googlenet.tools.inference.trained import Trained
 
 NUM_CLASSES = 10  # shown, at most
 NUM_CHANNELS = 12  # of each stage
-# Seen alike by people of all kinds of colour vision.
+# Told apart by people of all kinds of colour vision.
 _FOR, _AGAINST = (255, 140, 0), (70, 150, 255)
 _OPAQUE = 190  # of 255: the picture stays visible
 
 
 def describe(trained: Trained) -> dict[str, Any]:
-  """Returns what the page tells of a run, for JSON."""
+  """Returns what the demo tells about a run, for JSON."""
   model = trained.config.model
   return {
     'variant': model.variant,
@@ -35,14 +35,16 @@ def answer(trained: Trained, image: np.ndarray) -> dict[str, Any]:
 
   Args:
     trained: a run.
-    image: uint8 [H, W, C], as the images of its training set.
+    image: uint8 [H, W, C], like the images of its training set.
 
   Returns:
-    `seen`, an image; `classes`, the most probable first, each with `name`,
-    `probability`, `logit`, and where the network has class activation maps
-    `bias` and `map`, an overlay; `stages` with `name`, `shape` and `channels`,
-    those with the largest mean first; `blocks` with `name` and `branches`, each
-    with `name` and `effects`, one for each of `classes`.
+    `seen`: the image as the network sees it.
+    `classes`: the most probable first, each with `name`, `probability`, `logit`
+      and, if the network has class activation maps, `bias` and `map`.
+    `stages`: each with `name`, `shape` and `channels`, those with the largest
+      mean first.
+    `blocks`: each with `name` and `branches`; a branch has `name` and
+      `effects`, what it contributes to the logit of each of `classes`.
   """
   inside = insight.inside(trained, image)
   probabilities = np.asarray(jax.nn.softmax(inside.logits))
@@ -92,7 +94,7 @@ def answer(trained: Trained, image: np.ndarray) -> dict[str, Any]:
 
 
 def strongest(y: np.ndarray) -> np.ndarray:
-  """Returns the channels of a map [h, w, C] with the largest mean, in order."""
+  """Returns the channels of [h, w, C] with the largest mean, in that order."""
   return np.argsort(-y.mean((0, 1)), kind='stable')[:NUM_CHANNELS]
 
 
@@ -103,8 +105,8 @@ def overlays(maps: np.ndarray) -> np.ndarray:
     maps: [K, h, w] of one image; they share one scale.
 
   Returns:
-    uint8 [K, h, w, 4]: orange where a map speaks for its class, blue where
-    against it; the more, the less transparent.
+    uint8 [K, h, w, 4], RGBA: orange where a map is positive (evidence for its
+    class), blue where it is negative; the stronger, the less transparent.
   """
   largest = max(float(np.abs(maps).max()), 1e-12)
   colours = np.where(maps[..., None] > 0, _FOR, _AGAINST)
@@ -126,5 +128,5 @@ def encode(pixels: np.ndarray) -> bytes:
 
 
 def png(pixels: np.ndarray) -> str:
-  """Returns the same as a data URI."""
+  """Returns uint8 [H, W, C] as a PNG in a data URI."""
   return 'data:image/png;base64,' + base64.b64encode(encode(pixels)).decode()

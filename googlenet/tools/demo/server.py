@@ -1,7 +1,7 @@
-"""The server of the page: a few addresses on this machine, bounds on uploads.
+"""The web server of the demo: a static page, and answers about uploads as JSON.
 
-Nothing on the page comes from elsewhere, which its content security policy
-makes sure of.
+It listens on this machine only and bounds the size of uploads. The content
+security policy keeps the page from loading anything from elsewhere.
 """
 
 import io
@@ -28,12 +28,12 @@ from starlette.staticfiles import StaticFiles
 
 HOST = '127.0.0.1'
 MAX_BYTES = 20 * 2**20
-# Of phones with 50 megapixels.
+# Enough for phones with 50 megapixels.
 MAX_PIXELS = 2**26
-# What browsers show; other readers of Pillow call programs (EPS) or are rare.
+# What browsers show; other formats are rare, and Pillow runs a program for EPS.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP')
 _STATIC = pathlib.Path(__file__).parent / 'static'
-# Each holds an upload in memory at most.
+# At once; each holds at most one upload in memory.
 _MAX_REQUESTS = 16
 _HEADERS = {
   'Content-Security-Policy': (
@@ -59,17 +59,18 @@ def make_app(
   """Makes the application.
 
   Args:
-    about: the run, for JSON.
+    about: what the page tells of the run, for JSON.
     examples: PNGs to choose from.
-    read: a file, opened -> uint8 [H, W, C]; what it raises is the file's fault.
+    read: an open image file -> uint8 [H, W, C]; an exception means that the
+      file is damaged.
     answer: uint8 [H, W, C] -> what the page shows, for JSON.
   """
-  # One at a time: memory for one image, not for sixteen.
+  # One image at a time, so that memory is needed for one only.
   lock = threading.Lock()
 
   def work(data: bytes, is_inverted: bool) -> dict[str, Any]:
     with lock, warnings.catch_warnings():
-      # Of sizes and odd metadata: no business of who runs the demo.
+      # About sizes and odd metadata of uploads.
       warnings.filterwarnings('ignore', module=r'PIL\.')
       image = decode(data, read)
       return answer(255 - image if is_inverted else image)
@@ -105,7 +106,7 @@ def make_app(
     ],
     middleware=[
       Middleware(_WithHeaders),
-      # Another site whose name is made to lead here is no host of ours.
+      # Refuses requests under the name of another site (DNS rebinding).
       Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, 'localhost']),
     ],
     exception_handlers={HTTPException: failed, Exception: failed},
@@ -113,7 +114,7 @@ def make_app(
 
 
 class _WithHeaders:
-  """Adds the headers that every answer has."""
+  """Adds the same headers to every response."""
 
   def __init__(self, app: Any):
     self._app = app
@@ -128,7 +129,7 @@ class _WithHeaders:
 
 
 async def _body(request: Request) -> bytes:
-  """Reads a body up to `MAX_BYTES`; a longer one is not read on."""
+  """Reads a request body; stops with an error beyond `MAX_BYTES`."""
   length = request.headers.get('content-length', '')
   too_large = HTTPException(
     413, f'The picture is larger than {MAX_BYTES >> 20} MiB: make it smaller.'
@@ -144,10 +145,10 @@ async def _body(request: Request) -> bytes:
 
 
 def decode(data: bytes, read: Read) -> np.ndarray:
-  """Reads an upload; its size is known before there is memory for its pixels.
+  """Decodes an upload, after its size was checked against `MAX_PIXELS`.
 
   Raises:
-    HTTPException: it is too large or cannot be read.
+    HTTPException: the picture is too large or cannot be read.
   """
   if not data:
     raise HTTPException(422, 'The picture is empty.')
@@ -164,7 +165,7 @@ def decode(data: bytes, read: Read) -> np.ndarray:
     raise HTTPException(413, _too_many(f'{width}x{height}'))
   try:
     return read(io.BytesIO(data))
-  except Exception as error:  # likewise
+  except Exception as error:  # Pillow again
     raise HTTPException(422, 'The picture is damaged.') from error
 
 
@@ -176,7 +177,7 @@ def _too_many(size: str) -> str:
 
 
 def serve(app: Starlette, listener: socket.socket) -> None:
-  """Answers until Ctrl-C or SIGTERM."""
+  """Serves requests until Ctrl-C or SIGTERM."""
   server = uvicorn.Server(
     uvicorn.Config(
       app,

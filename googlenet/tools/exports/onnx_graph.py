@@ -1,13 +1,16 @@
-"""A network as an ONNX graph, written row by row.
+"""A network as an ONNX graph, written layer by layer of `model.graph`.
 
 Nodes have the names of layers (`inception_3a/conv_3x3`), initializers those of
 parameters (`inception_3a/conv_3x3/w`). Maps are [batch, C, H, W]. Padding is
-explicit, so that a window lies where it lies in training.
+explicit, so that windows lie where they lie in training.
+
+By hand: converters start from a traced program, in which layers have no names,
+or need TensorFlow.
 """
 
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +19,7 @@ from googlenet.errors import UserError
 from googlenet.input import preprocess
 from googlenet.kernels import batch_norm
 from googlenet.kernels.padding import pads
-from googlenet.model import rows
+from googlenet.model import graph
 from googlenet.runtime import compilation
 from googlenet.tools.exports.about import about
 from googlenet.tools.inference.trained import Trained
@@ -24,7 +27,7 @@ from googlenet.tools.inference.trained import Trained
 # Of January 2024: the first with GELU; onnxruntime 1.17.
 OPSET, IR_VERSION = 20, 9
 _LARGEST = 2**31 - 2**20  # bytes of a protocol buffer
-# (operator, attributes), or a function of the writer.
+# Operator and attributes; silu is written as two nodes.
 _ACTIVATIONS = {
   'relu': ('Relu', {}),
   'leaky_relu': ('LeakyRelu', {'alpha': 0.01}),
@@ -35,19 +38,12 @@ _ACTIVATIONS = {
 }
 
 
-class _Value(NamedTuple):
-  """A tensor of the graph."""
-
-  name: str
-  shape: tuple[int, ...]  # (H, W, C) of a map, (C,) of features
-
-
 def export(net: Trained) -> bytes:
-  """Returns the file: graph, parameters in float32, and what it tells.
+  """Returns an ONNX file: graph, parameters in float32, and metadata.
 
   Raises:
-    UserError: a layer cannot be written, a library is missing, or it becomes
-      larger than such a file may be.
+    UserError: a layer has no form in ONNX, the package onnx is missing, or the
+      file would be larger than 2 GiB.
   """
   try:
     import onnx
@@ -69,7 +65,7 @@ def export(net: Trained) -> bytes:
       ('probabilities', onnx.TensorProto.FLOAT, (net.network.num_classes,)),
     )
   ]
-  graph = onnx.helper.make_graph(
+  onnx_graph = onnx.helper.make_graph(
     writer.nodes,
     net.config.model.variant,
     values[:1],
@@ -77,7 +73,7 @@ def export(net: Trained) -> bytes:
     writer.initializers,
   )
   model = onnx.helper.make_model(
-    graph,
+    onnx_graph,
     opset_imports=[onnx.helper.make_opsetid('', OPSET)],
     ir_version=IR_VERSION,
     producer_name='googlenet-haiku',
@@ -95,69 +91,75 @@ def export(net: Trained) -> bytes:
 
 
 class _Writer:
-  """Turns rows into nodes."""
+  """Turns layers into nodes."""
 
   def __init__(self, net: Trained, make_node: Any, make_tensor: Any):
     self._net, self._network = net, net.network
     self._params, self._state = jax.device_get((net.params, net.network_state))
     self._make_node, self._make_tensor = make_node, make_tensor
-    self._names: set[str] = {'images', 'logits', 'probabilities'}
     self.nodes, self.initializers, self.num_bytes = [], [], 0
-
-  def _unique(self, name: str) -> str:
-    """Returns a name that no other node has: a branch may pool twice."""
-    found, i = name, 1
-    while found in self._names:
-      i += 1
-      found = f'{name}_{i}'
-    self._names.add(found)
-    return found
+    # (layer, names of its inputs) -> name of its output, by kind of layer.
+    self._forms: dict[str, Callable[[graph.Layer, list[str]], str]] = {
+      'conv': self._conv,
+      'dense': self._dense,
+      'max_pool': self._pool,
+      'avg_pool': self._pool,
+      'local_response_norm': self._lrn,
+      'global_mean': self._global_mean,
+      'flatten': self._flatten,
+      'dropout': lambda layer, inputs: inputs[0],
+      'concat': self._concat,
+      'add': self._add,
+      'multiply': self._multiply,
+      'activation': self._activation,
+    }
 
   def _node(
     self,
-    kind: str,
+    operator: str,
     inputs: Sequence[str],
     name: str,
     output: str = '',
     **attributes: Any,
   ) -> str:
-    name = self._unique(name)
     output = output or name
     self.nodes.append(
-      self._make_node(kind, list(inputs), [output], name=name, **attributes)
+      self._make_node(operator, list(inputs), [output], name=name, **attributes)
     )
     return output
 
-  def _constant(self, name: str, array: Any) -> str:
-    array = np.ascontiguousarray(array)
-    name = self._unique(name)
+  def _constant(self, name: str, array: np.ndarray) -> str:
     self.num_bytes += array.nbytes
     self.initializers.append(self._make_tensor(array, name))
     return name
 
   def _float(self, name: str, value: Any) -> str:
-    return self._constant(name, np.asarray(value, np.float32))
+    array = np.ascontiguousarray(np.asarray(value, np.float32))
+    return self._constant(name, array)
 
   def write(self) -> None:
-    """Writes all of the network, up to `logits` and `probabilities`."""
+    """Writes all of the network, up to `logits` and `probabilities`.
+
+    Raises:
+      UserError: a layer or the activation has no form in ONNX.
+    """
     architecture = self._network.architecture
-    x = self._preprocess()
-    for stage in architecture.stages:
-      for row in stage.rows:
-        if isinstance(row, rows.ConvLayer):
-          x = self._ops(row.name, row.convs, x)
-        elif isinstance(row, rows.Block):
-          x = self._block(row, x)
-        else:
-          x = self._ops(stage.name, (row,), x)
-    x = self._ops('head', architecture.head, x)
-    if architecture.has_logits:
-      self._dense('logits', x, output='logits')
-    else:
-      self._node('Identity', [x.name], 'head/logits', output='logits')
+    tensors = {graph.IMAGES: self._preprocess()}
+    for layer in graph.graph(architecture, self._net.image_shape):
+      if layer.is_side:
+        continue
+      if layer.kind not in self._forms:
+        raise UserError(
+          f'the layer {layer.name} cannot be written as ONNX: it has a '
+          f'{type(layer.op).__name__}; give another --format'
+        )
+      inputs = [tensors[name] for name in layer.inputs]
+      x = tensors[layer.name] = self._forms[layer.kind](layer, inputs)
+    if x != 'logits':  # no fully connected layer ends the network
+      self._node('Identity', [x], 'head/logits', 'logits')
     self._node('Softmax', ['logits'], 'softmax', 'probabilities', axis=-1)
 
-  def _preprocess(self) -> _Value:
+  def _preprocess(self) -> str:
     """`preprocess.preprocess`, and from [B, H, W, C] to [B, C, H, W]."""
     data = self._net.config.data
     height, width, stored = self._net.stored_shape
@@ -186,165 +188,103 @@ class _Writer:
     if height != size:
       weights = self._float(f'{name}/resize_height/w', _resizing(height, size))
       x = self._node('MatMul', [weights, x], f'{name}/resize_height')
-    return _Value(x, (size, size, channels))
-
-  def _ops(self, path: str, ops: Sequence[Any], x: _Value) -> _Value:
-    for op in ops:
-      if isinstance(op, rows.Conv):
-        x = self._conv(path, op, x)
-      elif isinstance(op, rows.MaxPool):
-        x = self._pool('MaxPool', f'{path}/max_pool', op, x)
-      elif isinstance(op, rows.AvgPool):
-        x = self._pool(
-          'AveragePool',
-          f'{path}/avg_pool',
-          op,
-          x,
-          count_include_pad=int(op.count_padding),
-        )
-      elif isinstance(op, rows.LocalResponseNorm):
-        name = self._node(
-          'LRN',
-          [x.name],
-          f'{path}/lrn',
-          size=op.size,
-          alpha=op.alpha,
-          beta=op.beta,
-          bias=op.k,
-        )
-        x = x._replace(name=name)
-      elif isinstance(op, rows.Fork):
-        x = self._join(path, op.branches, x)
-      elif isinstance(op, rows.Dropout):
-        pass  # nothing outside of training
-      elif isinstance(op, rows.GlobalMean):
-        name = self._node('GlobalAveragePool', [x.name], f'{path}/mean')
-        name = self._node('Flatten', [name], f'{path}/features', axis=1)
-        x = _Value(name, x.shape[-1:])
-      elif isinstance(op, rows.Flatten):
-        # In the order of [H, W, C], as the weights that follow.
-        name = self._node(
-          'Transpose', [x.name], f'{path}/to_nhwc', perm=[0, 2, 3, 1]
-        )
-        name = self._node('Flatten', [name], f'{path}/flatten', axis=1)
-        x = _Value(name, (int(np.prod(x.shape)),))
-      elif isinstance(op, rows.Dense):
-        x = self._activate(op.name, self._dense(op.name, x))
-      else:
-        raise UserError(
-          f'the layer {path} cannot be written as ONNX: it has a '
-          f'{type(op).__name__}; give another --format'
-        )
     return x
 
-  def _block(self, block: rows.Block, x: _Value) -> _Value:
-    y = self._join(block.name, block.branches, x)
-    if not block.residual:
-      return y
-    width, scale = block.residual[:2]  # the rest is of training
-    linear = rows.Conv('linear', width, 1, is_linear=True)
-    y = self._conv(block.name, linear, y)
-    if x.shape[-1] != width:
-      x = self._conv(block.name, linear._replace(name='shortcut'), x)
-    factor = self._float(f'{block.name}/scale/value', scale)
-    name = self._node('Mul', [y.name, factor], f'{block.name}/scale')
-    name = self._node('Add', [x.name, name], f'{block.name}/add')
-    return self._activate(block.name, y._replace(name=name))
-
-  def _join(self, path: str, branches: Sequence[Any], x: _Value) -> _Value:
-    outs = [self._ops(path, branch, x) for branch in branches]
-    name = self._node(
-      'Concat', [out.name for out in outs], f'{path}/concat', axis=1
-    )
-    channels = sum(out.shape[-1] for out in outs)
-    return _Value(name, (*outs[0].shape[:2], channels))
-
-  def _conv(self, path: str, row: rows.Conv, x: _Value) -> _Value:
-    path = f'{path}/{row.name}'
+  def _conv(self, layer: graph.Layer, inputs: list[str]) -> str:
+    path, op = layer.name, layer.op
     params, state = self._params[path], self._state.get(path)
-    w = np.asarray(params['w'], np.float32).transpose(3, 2, 0, 1)
-    inputs = [x.name, self._constant(f'{path}/w', w)]
+    w = self._float(f'{path}/w', params['w'].transpose(3, 2, 0, 1))
+    inputs = [*inputs, w]
     if state is None:
       inputs.append(self._float(f'{path}/b', params['b']))
-    windows, shape = _windows(x, row.shape, row.stride, row.padding, row.width)
-    name = self._node('Conv', inputs, path, **windows)
+    x = self._node('Conv', inputs, path, **_windows(layer, op.shape))
     if state is not None:
       arrays = {**params, **state}
       names = [
         self._float(f'{path}/{part}', arrays[part])
         for part in ('scale', 'offset', 'mean', 'variance')
       ]
-      name = self._node(
+      x = self._node(
         'BatchNormalization',
-        [name, *names],
+        [x, *names],
         f'{path}/batch_norm',
         epsilon=batch_norm.EPSILON,
       )
-    out = _Value(name, shape)
-    return out if row.is_linear else self._activate(path, out)
+    return x if op.is_linear else self._activate(path, x)
 
-  def _pool(
-    self,
-    kind: str,
-    name: str,
-    row: rows.MaxPool | rows.AvgPool,
-    x: _Value,
-    **attributes: Any,
-  ) -> _Value:
-    windows, shape = _windows(
-      x, (row.window,) * 2, row.stride, row.padding, x.shape[-1]
-    )
-    return _Value(
-      self._node(kind, [x.name], name, **windows, **attributes), shape
-    )
+  def _dense(self, layer: graph.Layer, inputs: list[str]) -> str:
+    name, op = layer.name, layer.op
+    for part in ('w', 'b'):
+      array = self._params[name][part]
+      inputs = [*inputs, self._float(f'{name}/{part}', array)]
+    node = name if '/' in name else f'head/{name}'
+    x = self._node('Gemm', inputs, node, 'logits' if name == 'logits' else '')
+    return x if op.is_linear else self._activate(name, x)
 
-  def _dense(self, name: str, x: _Value, output: str = '') -> _Value:
-    params = self._params[name]
-    inputs = [
-      self._float(f'{name}/w', params['w']),
-      self._float(f'{name}/b', params['b']),
-    ]
-    node = f'head/{name}'
-    out = self._node('Gemm', [x.name, *inputs], node, output=output)
-    return _Value(out, (params['w'].shape[-1],))
+  def _pool(self, layer: graph.Layer, inputs: list[str]) -> str:
+    op, attributes = layer.op, _windows(layer, (layer.op.window,) * 2)
+    if layer.kind == 'max_pool':
+      return self._node('MaxPool', inputs, layer.name, **attributes)
+    attributes['count_include_pad'] = int(op.count_padding)
+    return self._node('AveragePool', inputs, layer.name, **attributes)
 
-  def _activate(self, path: str, x: _Value) -> _Value:
-    kind = self._network.setting.activation
-    name = f'{path}/{kind}'
+  def _lrn(self, layer: graph.Layer, inputs: list[str]) -> str:
+    size, alpha, beta, k = layer.op
+    numbers = {'size': size, 'alpha': alpha, 'beta': beta, 'bias': k}
+    return self._node('LRN', inputs, layer.name, **numbers)
+
+  def _global_mean(self, layer: graph.Layer, inputs: list[str]) -> str:
+    x = self._node('GlobalAveragePool', inputs, layer.name)
+    return self._node('Flatten', [x], f'{layer.name}/features', axis=1)
+
+  def _flatten(self, layer: graph.Layer, inputs: list[str]) -> str:
+    # In the order of [H, W, C], as the weights that follow.
+    name = f'{layer.name}/to_nhwc'
+    x = self._node('Transpose', inputs, name, perm=[0, 2, 3, 1])
+    return self._node('Flatten', [x], layer.name, axis=1)
+
+  def _concat(self, layer: graph.Layer, inputs: list[str]) -> str:
+    return self._node('Concat', inputs, layer.name, axis=1)
+
+  def _add(self, layer: graph.Layer, inputs: list[str]) -> str:
+    return self._node('Add', inputs, layer.name)
+
+  def _multiply(self, layer: graph.Layer, inputs: list[str]) -> str:
+    x, *others = inputs
+    if others:  # one number for each channel
+      axes = self._constant(f'{layer.name}/axes', np.array([2, 3]))
+      y = self._node('Unsqueeze', [*others, axes], f'{layer.name}/unsqueeze')
+    else:
+      y = self._float(f'{layer.name}/factor', layer.op.factor)
+    return self._node('Mul', [x, y], layer.name)
+
+  def _activation(self, layer: graph.Layer, inputs: list[str]) -> str:
+    return self._activate(layer.name, inputs[0], layer.op.function)
+
+  def _activate(self, path: str, x: str, kind: str = '') -> str:
+    kind = kind or self._network.context.activation
     if kind == 'silu':
-      gate = self._node('Sigmoid', [x.name], f'{path}/sigmoid')
-      return x._replace(name=self._node('Mul', [x.name, gate], name))
+      gate = self._node('Sigmoid', [x], f'{path}/sigmoid')
+      return self._node('Mul', [x, gate], f'{path}/silu')
     if kind not in _ACTIVATIONS:
       raise UserError(
         f'the layer {path} cannot be written as ONNX: it has the activation '
         f'{kind!r}; give another --format'
       )
     operator, attributes = _ACTIVATIONS[kind]
-    return x._replace(name=self._node(operator, [x.name], name, **attributes))
+    return self._node(operator, [x], f'{path}/{kind}', **attributes)
 
 
-def _windows(
-  x: _Value,
-  kernel: tuple[int, int],
-  stride: int,
-  padding: Any,
-  channels: int,
-) -> tuple[dict[str, Any], tuple[int, int, int]]:
-  """Returns attributes of a convolution or pooling, and (H', W', channels)."""
-  padded = pads(x.shape[:2], kernel, stride, padding)
-  sides = [
-    (size + low + high - window) // stride + 1
-    for size, window, (low, high) in zip(
-      x.shape[:2], kernel, padded, strict=True
-    )
-  ]
+def _windows(layer: graph.Layer, kernel: tuple[int, int]) -> dict[str, Any]:
+  """Returns the attributes of a convolution or pooling."""
+  sides, stride = layer.input_shape[:2], layer.op.stride
+  padded = pads(sides, kernel, stride, layer.op.padding)
   (top, bottom), (left, right) = padded
-  attributes = {
+  return {
     'kernel_shape': list(kernel),
     'strides': [stride, stride],
     'pads': [top, left, bottom, right],
   }
-  return attributes, (*sides, channels)
 
 
 def _resizing(size: int, new_size: int) -> np.ndarray:

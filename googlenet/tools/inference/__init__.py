@@ -24,7 +24,7 @@ from googlenet.input.preprocess import preprocess
 from googlenet.model import graph
 from googlenet.model.network import Network, Outputs
 from googlenet.runtime.compilation import compiled_with
-from googlenet.runtime.parallel import PMAP_AXIS, steps_in_flight
+from googlenet.runtime.parallel import parallelize, steps_in_flight
 
 # Beside the end points of the network: the softmax of its logits.
 PROBABILITIES = 'probabilities'
@@ -37,11 +37,8 @@ def end_point_names(network: Network, image_size: int) -> tuple[str, ...]:
     network: made from a config.
     image_size: side of what it sees, in pixels.
   """
-  shapes = graph.walk(
-    network.architecture, (image_size, image_size, 1), network.num_classes
-  ).shapes
-  heads = {head.name for head in network.architecture.aux_heads}
-  return (*(name for name in shapes if name not in heads), PROBABILITIES)
+  layers = graph.graph(network.architecture, (image_size, image_size, 1))
+  return (*graph.end_points(layers), PROBABILITIES)
 
 
 def check_end_points(
@@ -146,7 +143,7 @@ class Apply:
     return self._programs[end_points](params, network_state, images)
 
   def step(self, end_points: Iterable[str]) -> Callable:
-    """Returns the pmapped form, which computes nothing but these end points.
+    """Returns the form for all devices, which computes these end points alone.
 
     Returns:
       (params, network_state, images) -> {name: float32 [D, B, ...]}, for images
@@ -157,18 +154,19 @@ class Apply:
     """
     end_points = tuple(end_points)
     check_end_points(end_points, self._names, 'end_points')
-    key = ('pmap', end_points)
+    key = ('all devices', end_points)
     if key not in self._programs:
       function = make_function(self._network, self._config)
 
       def step(params, network_state, images):
         return function(params, network_state, images, end_points).end_points
 
-      pmapped = jax.pmap(
-        step, axis_name=PMAP_AXIS, in_axes=(None, None, 0), out_axes=0
-      )
-      self._programs[key] = compiled_with(
-        self._network.kernels.compiler_options, pmapped, 'network'
+      self._programs[key] = parallelize(
+        step,
+        in_axes=(None, None, 0),
+        options=self._network.kernels.compiler_options,
+        what='network',
+        how=self._config.train.parallel,
       )
     return self._programs[key]
 

@@ -1,6 +1,6 @@
-"""What a trained network does inside: maps, branches, classes. Arrays only.
+"""Inside a trained network: maps, class activation maps, branches, as arrays.
 
-All of it is computed in float32, whatever the precision of the run: effects on
+Everything is computed in float32, whatever the precision of the run: effects on
 logits are small differences.
 """
 
@@ -15,18 +15,18 @@ import numpy as np
 
 from googlenet.errors import UserError, did_you_mean
 from googlenet.input.preprocess import preprocess
-from googlenet.model import graph, rows
+from googlenet.model import graph
 from googlenet.model.network import Network
 from googlenet.runtime.compilation import compiled_with
 from googlenet.tools.inference.trained import Trained
 
 
 class ClassMaps(NamedTuple):
-  """Class activation maps; mean over height and width plus bias is the logit.
+  """Class activation maps: their mean over h and w plus the bias is the logit.
 
   Attributes:
-    maps: float32 [B, K, h, w], one a class.
-    bias: float32 [K] of the logits.
+    maps: float32 [B, K, h, w], one per class.
+    bias: float32 [K].
     logits: float32 [B, K] as the network computes them.
   """
 
@@ -36,7 +36,7 @@ class ClassMaps(NamedTuple):
 
 
 def seen(trained: Trained, images: np.ndarray) -> np.ndarray:
-  """Returns what the network sees of images: float32 [B, S, S, C].
+  """Returns the network's input for some images: float32 [B, S, S, C].
 
   Args:
     trained: a run.
@@ -54,14 +54,15 @@ def first_filters(trained: Trained) -> np.ndarray:
 def stages(network: Network) -> dict[str, str]:
   """Returns the name of the end point that is the map of each stage.
 
-  The last stage of a network with a global mean has a vector for an end point:
-  there it is that of its last row. What has no map is left out.
+  The end point of a last stage that ends in a global mean is a vector; there
+  the map is that of its last row. Stages without a map are left out.
   """
-  architecture = network.architecture
-  found = {stage.name: stage.name for stage in architecture.stages}
-  if isinstance(architecture.head[0], rows.GlobalMean):
-    last = architecture.stages[-1]
-    found[last.name] = getattr(last.rows[-1], 'name', '')
+  found, last = {}, ''
+  for layer in graph.graph(network.architecture):
+    if layer.stage and not layer.is_side:
+      is_map = len(layer.shape) == 3
+      found[layer.stage] = layer.stage if is_map else last
+      last = layer.row
   return {stage: name for stage, name in found.items() if name}
 
 
@@ -80,7 +81,7 @@ def branch_channels(network: Network, block: str) -> dict[str, slice]:
     block: one of `block_names`.
 
   Raises:
-    UserError: it is none.
+    UserError: the network has no such block.
   """
   known = _blocks(network)
   if block not in known:
@@ -89,13 +90,9 @@ def branch_channels(network: Network, block: str) -> dict[str, slice]:
       f'--block={block} is no block with branches side by side'
       f'{did_you_mean(block, known)}; allowed is one of {allowed}'
     )
-  widths = [_width(branch) for branch in known[block].branches]
-  if None in widths:
-    # A branch of pooling alone keeps the channels of its input.
-    widths[widths.index(None)] = known[block].inputs
   found, start = {}, 0
-  for branch, width in zip(known[block].branches, widths, strict=True):
-    found[_branch_name(branch)] = slice(start, start + width)
+  for name, width in known[block].items():
+    found[name] = slice(start, start + width)
     start += width
   return found
 
@@ -106,14 +103,9 @@ def maps(
   """Returns logits [B, K] and end points by name, [B, h, w, C]; float32.
 
   Raises:
-    UserError: there is no end point of such a name.
+    UserError: the network has no end point of such a name.
   """
-  known = [
-    name
-    for stage in trained.network.architecture.stages
-    for name in (*(getattr(row, 'name', '') for row in stage.rows), stage.name)
-    if name
-  ]
+  known = graph.end_points(graph.graph(trained.network.architecture))
   for name in wanted:
     if name not in known:
       raise UserError(
@@ -179,9 +171,10 @@ def branch_contributions(
 ) -> dict[str, np.ndarray]:
   """Returns by how much each branch of a block raises the logits, [B, K].
 
-  That is what the logits lose when the channels of the branch are zero. For the
-  last block before a global mean these, and the bias, add up to the logits; for
-  an earlier one they do not, as what follows is not linear.
+  A branch's contribution is the drop of the logits when the branch's output is
+  set to zero. For the last block before a global mean the contributions and the
+  bias add up to the logits; for earlier ones they do not, as the layers in
+  between are not linear.
 
   Raises:
     UserError: as `branch_channels`.
@@ -265,60 +258,51 @@ def inside(trained: Trained, image: np.ndarray) -> Inside:
   )
 
 
-class _Block(NamedTuple):
-  branches: tuple[rows.Branch, ...]
-  inputs: int | None  # channels
+def _blocks(network: Network) -> dict[str, dict[str, int]]:
+  """Returns the width of each branch, by block and branch.
 
-
-def _blocks(network: Network) -> dict[str, _Block]:
-  """Returns the blocks that join their branches on channels and do no more."""
-  found, width = {}, None
-  for stage in network.architecture.stages:
-    for row in stage.rows:
-      if isinstance(row, rows.ConvLayer):
-        width = row.convs[-1].width
-      elif isinstance(row, rows.Block) and row.residual:
-        width = row.residual.width
-      elif isinstance(row, rows.Block):
-        found[row.name] = _Block(row.branches, width)
-        width = sum(_width(branch) or width for branch in row.branches)
+  Blocks are those whose output is their branches side by side, each channel
+  scaled at most.
+  """
+  layers = {layer.name: layer for layer in graph.graph(network.architecture)}
+  # The last layer of each row.
+  rows = {layer.row: layer for layer in layers.values() if not layer.is_side}
+  found = {}
+  for row, layer in rows.items():
+    while layer.kind == 'multiply':
+      layer = layers[layer.inputs[0]]
+    if row and layer.kind == 'concat':
+      branches = [layers[name] for name in layer.inputs]
+      found[row] = {_branch_name(b, layers): b.shape[-1] for b in branches}
   return found
 
 
-def _width(branch: rows.Branch) -> int | None:
-  """Returns the channels that a branch puts out; None: those it takes."""
-  for op in reversed(branch):
-    if isinstance(op, rows.Conv):
-      return op.width
-    if isinstance(op, rows.Fork):
-      return sum(_width(part) for part in op.branches)
-  return None
-
-
-def _branch_name(branch: rows.Branch) -> str:
-  for op in reversed(branch):
-    if isinstance(op, rows.Conv):
-      return op.name
-    if isinstance(op, rows.Fork):
-      return ' + '.join(_branch_name(part) for part in op.branches)
-  return 'pool'
+def _branch_name(last: graph.Layer, layers: dict[str, graph.Layer]) -> str:
+  """Returns the name of the branch that ends in a layer."""
+  if last.kind == 'concat':
+    names = (_branch_name(layers[name], layers) for name in last.inputs)
+    return ' + '.join(names)
+  return last.op.name if last.kind == 'conv' else 'pool'
 
 
 def _last_map(network: Network) -> str | None:
   """Returns the end point whose mean is what the logits are linear in."""
-  first, *rest = network.architecture.head
-  is_linear = isinstance(first, rows.GlobalMean) and all(
-    isinstance(op, rows.Dropout) for op in rest
-  )
-  last = network.architecture.stages[-1].rows[-1]
-  return getattr(last, 'name', None) if is_linear else None
+  layers = {layer.name: layer for layer in graph.graph(network.architecture)}
+  *_, layer = layers.values()
+  if layer.kind == 'dense' and layer.op.is_linear:
+    layer = layers[layer.inputs[0]]
+  while layer.kind == 'dropout':
+    layer = layers[layer.inputs[0]]
+  if layer.kind != 'global_mean':
+    return None
+  return layers[layer.inputs[0]].row or None
 
 
 def _classifier(
   trained: Trained, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns weights [C, K] and bias [K] after the global mean."""
-  if not trained.network.architecture.has_logits:
+  if 'logits' not in trained.params:
     return np.eye(num_classes, dtype=np.float32), np.zeros(
       num_classes, np.float32
     )
@@ -330,7 +314,7 @@ def _host(x: jax.Array) -> np.ndarray:
   return np.asarray(jax.device_get(x), np.float32)
 
 
-# A compiled program for each, as long as it is among the last that were used.
+# Keeps the compiled programs that were used last.
 @functools.lru_cache(maxsize=16)
 def _program(
   network: Network,

@@ -1,4 +1,4 @@
-"""--mode=export_weights: a run becomes a file for another framework."""
+"""--mode=export_weights: writes a run's weights for another framework."""
 
 import os
 import pathlib
@@ -9,9 +9,9 @@ import ml_collections
 from googlenet.errors import UserError
 from googlenet.io import array_files
 from googlenet.kernels.padding import placement
-from googlenet.model import graph, variants
+from googlenet.model import graph
 from googlenet.model.initialization import count_parameters
-from googlenet.model.rows import AvgPool
+from googlenet.model.rows import Architecture
 from googlenet.tools.inference import trained
 from googlenet.tools.weights import convert, names
 
@@ -27,11 +27,11 @@ def run(
     config: of the run.
     workdir: of the run; nothing is written there.
     started: unused.
-    weights: path of the file, which must not be there yet.
+    weights: path of the file, which must not exist.
 
   Raises:
-    UserError: no other framework has that network, or the file cannot be
-      written: nothing is.
+    UserError: no other framework has the network, or the file cannot be
+      written. Then nothing is written.
   """
   del started
   scheme = names.scheme_of(config.model)
@@ -65,10 +65,11 @@ def run(
 
 
 def check_target(weights: str, scheme: names.Scheme) -> None:
-  """Checks that a file can be written.
+  """Checks that the weights can be written to a file.
 
   Raises:
-    UserError: of another kind, there already, or in no folder.
+    UserError: the ending is of another format, the file exists, or its folder
+      does not or cannot be written to.
   """
   allowed = ', '.join(scheme.suffixes)
   if not weights:
@@ -95,34 +96,28 @@ def check_target(weights: str, scheme: names.Scheme) -> None:
 
 def check_heads(
   config: Config,
-  architecture: variants.Architecture,
+  architecture: Architecture,
   scheme: names.Scheme,
   channels: int,
 ) -> None:
-  """Checks that the auxiliary heads see maps of the same size there.
+  """Checks that auxiliary heads see maps of the same size in Caffe.
 
-  The paper gives no padding for their pooling; Caffe pools into it.
+  The paper gives no padding for their pooling; Caffe rounds sizes up.
 
   Raises:
     UserError: the maps differ in size.
   """
-  if scheme.framework != 'Caffe' or not architecture.aux_heads:
+  if scheme.framework != 'Caffe':
     return
   size = config.data.image_size
-  walk = graph.walk(
-    architecture, (size, size, channels), config.model.num_classes
-  )
-  for head in architecture.aux_heads:
-    side = walk.shapes[head.after][0]
-    for op in head.ops:
-      if isinstance(op, AvgPool):
-        here, there = (
-          placement(side, op.window, op.stride, padding).out
-          for padding in (op.padding, 'CEIL')
+  for layer in graph.graph(architecture, (size, size, channels)):
+    if layer.is_side and layer.kind == 'avg_pool':
+      side, here = layer.input_shape[0], layer.shape[0]
+      window, stride = layer.op.window, layer.op.stride
+      there = placement(side, window, stride, 'CEIL').out
+      if here != there:
+        raise UserError(
+          f'config.data.image_size={size}: the auxiliary heads pool maps of '
+          f'{side}x{side} to {here}x{here}, those of Caffe to {there}x'
+          f"{there}; give config.model.aux_heads='off' or train at 224"
         )
-        if here != there:
-          raise UserError(
-            f'config.data.image_size={size}: the auxiliary heads pool maps of '
-            f'{side}x{side} to {here}x{here}, those of Caffe to {there}x'
-            f"{there}; give config.model.aux_heads='off' or train at 224"
-          )

@@ -1,4 +1,4 @@
-"""--mode=import_weights: a file of another framework becomes a run."""
+"""--mode=import_weights: makes a run of a weight file of another framework."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,12 +19,12 @@ Config = ml_collections.FrozenConfigDict
 
 
 class Plan(NamedTuple):
-  """What is made of a file.
+  """How a file becomes a run.
 
   Attributes:
     config: of the run.
-    stored: the arrays that the network has a place for, and unknown ones.
-    lines: to tell what was set and what was left out.
+    stored: the arrays of the file but those to be ignored.
+    lines: for the user: fields that were set, arrays that were left out.
   """
 
   config: Config
@@ -38,15 +38,15 @@ def run(
   """Writes config.json and a checkpoint with the weights of a file.
 
   Args:
-    config: what the file holds; `model.aux_heads`, `data.channels`, `data.mean`
-      and `data.std` follow from it.
+    config: names the network; `model.aux_heads`, `data.channels`, `data.mean`
+      and `data.std` are set by what the file holds.
     workdir: a folder that holds no run.
     started: unused.
     weights: path of the file.
 
   Raises:
-    UserError: the file cannot be read or is of another network: nothing is
-      written.
+    UserError: the file cannot be read or is of another network. Then nothing
+      is written.
   """
   del started
   if not weights:
@@ -80,7 +80,7 @@ def run(
 def make_plan(
   config: Config, scheme: names.Scheme, stored: Mapping[str, Stored]
 ) -> Plan:
-  """Works out what follows from the names and shapes in a file."""
+  """Returns the config and the arrays that follow from what a file holds."""
   changed, lines = ml_collections.ConfigDict(config.to_dict()), []
 
   def set_field(section: str, field: str, value, why: str) -> None:
@@ -138,7 +138,7 @@ def make_plan(
 def _hint(
   config: Config, scheme: names.Scheme, stored: Mapping[str, Stored]
 ) -> str:
-  """Returns what to give for another number of classes, or ''."""
+  """Returns a hint at the number of classes of the file, or ''."""
   classifier = stored.get(scheme.modules['logits'] + scheme.dense['b'])
   if classifier is None or len(classifier.shape) != 1:
     return ''

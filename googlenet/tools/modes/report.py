@@ -17,7 +17,7 @@ from googlenet.io.workdir import check_writable, write_text
 from googlenet.runtime.terminal import warn
 from googlenet.tools.inference import trained
 from googlenet.tools.report import classes, inside, page, runs, sections
-from googlenet.tools.report.sections import Section
+from googlenet.tools.report.page import Section
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
 from googlenet.train.resume import differences
@@ -80,7 +80,7 @@ def _of_network(
   """Returns what takes a checkpoint, or a section that says there is none."""
   if not files.steps:
     text = 'No checkpoint so far: scores, errors and maps are left out.'
-    return [Section('classes', 'Classes', sections.note(text))]
+    return [Section('classes', 'Classes', page.note(text))]
   dataset, problem = _load_split(files)
   channels = dataset and pipeline.image_shape(files.config, dataset)[-1]
   one = trained.load_run(files.workdir, files.config, channels)
@@ -88,7 +88,7 @@ def _of_network(
   if dataset is None:
     text = f'Scores, errors and maps are left out: {problem}.'
     return [
-      Section('classes', 'Classes', sections.note(text)),
+      Section('classes', 'Classes', page.note(text)),
       inside.filters(one),
     ]
   if not 0 <= image_index < dataset.num_examples:

@@ -1,14 +1,14 @@
 """--mode=summary: the layer table of a network, or a table of all networks."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import ml_collections
 
 from googlenet.data import pipeline
 from googlenet.model import graph, variants
-from googlenet.model.initialization import abstract_init, count_parameters
-from googlenet.model.network import make_network
 
 
 class Row(NamedTuple):
@@ -70,53 +70,29 @@ def summarize(
     model_config: the `model` section.
     image_shape: (H, W, C).
   """
-  network = make_network(model_config)
-  architecture = network.architecture
-  params, _ = abstract_init(network, image_shape)
-  walk = graph.walk(architecture, image_shape, network.num_classes)
-
-  def layer(name: str) -> Row:
-    return Row(
-      name,
-      walk.shapes[name],
-      count_parameters(
-        {k: v for k, v in params.items() if k.split('/')[0] == name}
-      ),
-      sum(
-        operation.multiply_adds
-        for operation in walk.operations
-        if operation.name.split('/')[0] == name
-      ),
-      False,
-    )
-
-  heads = {head.after: head.name for head in architecture.aux_heads}
+  layers = graph.graph(variants.resolve(model_config), image_shape)
   table = []
-  for stage in architecture.stages:
-    layers = []
-    for name in (getattr(row, 'name', None) for row in stage.rows):
-      if name:
-        layers.append(layer(name))
-      if name in heads:
-        layers.append(layer(heads[name]))
-    table += layers
-    table.append(_sum(stage.name, walk.shapes[stage.name], layers))
-  table += [
-    layer(op.name) for op in architecture.head if isinstance(op, variants.Dense)
-  ]
-  if architecture.has_logits:
-    table.append(layer('logits'))
-  layers = [row for row in table if not row.is_stage]
-  return [*table, _sum('total', walk.shapes['logits'], layers)]
+  for stage, group in itertools.groupby(layers, lambda layer: layer.stage):
+    of_stage = list(group)
+    for row, of_row in itertools.groupby(of_stage, lambda layer: layer.row):
+      if row:
+        table.append(_line(row, list(of_row)))
+    if stage:
+      table.append(_line(stage, of_stage, is_sum=True))
+  return [*table, _line('total', layers, is_sum=True)]
 
 
-def _sum(name: str, shape: tuple[int, ...], layers: list[Row]) -> Row:
+def _line(
+  name: str, layers: Sequence[graph.Layer], is_sum: bool = False
+) -> Row:
+  """Returns the line of a row, or the sum of a stage or all of a network."""
+  main = [layer for layer in layers if not layer.is_side] if is_sum else layers
   return Row(
     name,
-    shape,
-    sum(row.parameters for row in layers),
-    sum(row.multiply_adds for row in layers),
-    True,
+    main[-1].shape,
+    sum(layer.parameters for layer in layers),
+    sum(layer.multiply_adds for layer in layers),
+    is_sum,
   )
 
 
@@ -133,24 +109,23 @@ def compare_sizes(
   sizes = []
   for variant in variants.ARCHITECTURES:
     own = ml_collections.ConfigDict(model_config.to_dict())
-    own.update(
-      variant=variant, aux_heads='off', normalization='auto', kernels='xla'
-    )
-    network = make_network(own)
-    smallest = graph.smallest_image(network.architecture)
+    own.update(variant=variant, aux_heads='off', normalization='auto')
+    architecture = variants.resolve(own)
+    smallest = graph.smallest_image(architecture)
     if min(image_shape[:2]) < smallest:
       sizes.append(Size(variant, smallest))
       continue
-    params, _ = abstract_init(network, image_shape)
-    walk = graph.walk(network.architecture, image_shape, network.num_classes)
+    layers = graph.graph(architecture, image_shape)
     sizes.append(
       Size(
         variant,
         smallest,
-        walk.depth,
-        count_parameters(params),
-        sum(operation.multiply_adds for operation in walk.operations),
-        sum(math.prod(operation.shape) for operation in walk.operations),
+        graph.depth(layers),
+        sum(layer.parameters for layer in layers),
+        sum(layer.multiply_adds for layer in layers),
+        sum(
+          math.prod(layer.shape) for layer in layers if not layer.is_elementwise
+        ),
       )
     )
   return sizes

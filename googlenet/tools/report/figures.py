@@ -1,7 +1,7 @@
 """Charts as SVG within the page, in the colours of its light or dark theme.
 
-matplotlib is given placeholder colours, which are replaced by variables of the
-style sheet.
+matplotlib draws with placeholder colours; these are then replaced by variables
+of the style sheet.
 """
 
 import io
@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from googlenet.tools.report.markup import Html, element
 from googlenet.tools.scoring.scores import NUM_BINS, Bin
 
 NUM_COLOURS = 6
@@ -51,11 +51,11 @@ class Line(NamedTuple):
   """A curve.
 
   Attributes:
-    label: stands at its end.
+    label: written at its end.
     x: in rising order.
-    y: as many.
-    place: from 0, decides colour and, beside it, the form of the line.
-    has_dots: a dashed line with its points.
+    y: one for each x.
+    place: from 0; decides colour, dashes and markers.
+    has_dots: whether the line is dashed and its points are marked.
   """
 
   label: str
@@ -65,14 +65,21 @@ class Line(NamedTuple):
   has_dots: bool = False
 
 
-def curves(lines: list[Line], title: str, unit: str, prefix: str) -> Html:
+class Chart(NamedTuple):
+  """A drawing, and what it shows in words."""
+
+  svg: Markup
+  alt: str
+
+
+def curves(lines: list[Line], title: str, unit: str, prefix: str) -> Chart:
   """Returns a chart over steps.
 
   Args:
     lines: at least one, each with points.
     title: of the chart.
     unit: of y, or ''.
-    prefix: of the ids in it, unlike any other in the page.
+    prefix: of the ids in the SVG; no other chart of the page has it.
   """
   with matplotlib.rc_context(_STYLE):
     chart, axes = _axes(title)
@@ -100,8 +107,13 @@ def curves(lines: list[Line], title: str, unit: str, prefix: str) -> Html:
     return _svg(chart, f'{title} over steps. Last: {last}.', prefix)
 
 
-def reliability(bins: Iterable[Bin], prefix: str) -> Html:
-  """Returns accuracy over confidence in bins; the diagonal is calibrated."""
+def reliability(bins: Iterable[Bin], prefix: str) -> Chart:
+  """Returns accuracy over confidence, as bars beside the calibrated diagonal.
+
+  Args:
+    bins: of confidence.
+    prefix: of the ids in the SVG; no other chart of the page has it.
+  """
   with matplotlib.rc_context(_STYLE):
     chart, axes = _axes('Calibration')
     filled = [(i, part) for i, part in enumerate(bins) if part.count]
@@ -132,7 +144,7 @@ def reliability(bins: Iterable[Bin], prefix: str) -> Html:
 def thinned(
   x: Sequence[float], y: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns means of neighbours where there are more points than pixels."""
+  """Returns the means of neighbouring points if there are very many points."""
   x, y = np.asarray(x, float), np.asarray(y, float)
   if len(x) <= _MAX_POINTS:
     return x, y
@@ -150,7 +162,7 @@ def _axes(title: str):
 
 
 def _label_ends(axes, lines: list[Line]) -> None:
-  """Writes the name of each line at its end, no two over each other."""
+  """Writes the name of each line at its end, without overlaps."""
   low, high = axes.get_ylim()
   gap = 0.085 * (high - low)
   ends = sorted((float(line.y[-1]), i) for i, line in enumerate(lines))
@@ -171,7 +183,7 @@ def _label_ends(axes, lines: list[Line]) -> None:
     )
 
 
-def _svg(chart: Figure, alt: str, prefix: str) -> Html:
+def _svg(chart: Figure, alt: str, prefix: str) -> Chart:
   file = io.StringIO()
   chart.savefig(file, format='svg', metadata={'Date': None})
   text = file.getvalue()
@@ -181,9 +193,7 @@ def _svg(chart: Figure, alt: str, prefix: str) -> Html:
   text = re.sub(r'\b(id="|href="#|url\(#)', rf'\g<1>{prefix}-', text)
   for colour, variable in _VARIABLES.items():
     text = text.replace(colour, variable)
-  return element(
-    'div', Html(text.strip()), class_='chart', role='img', aria_label=alt
-  )
+  return Chart(Markup(text.strip()), alt)
 
 
 _OPENING = (

@@ -1,28 +1,27 @@
-"""The parts of the page that look into the network."""
+"""The sections of the page that look into the network."""
+
+from typing import Any
 
 import numpy as np
 
 from googlenet.tools.inference import insight
 from googlenet.tools.inference.trained import Trained
 from googlenet.tools.report import pictures
-from googlenet.tools.report.markup import (
-  Html,
-  element,
-  figure,
-  image,
-  join,
-  table,
-)
-from googlenet.tools.report.sections import Section, note
+from googlenet.tools.report.page import Section, fill, note
+from googlenet.tools.report.pictures import Picture
 
 _NUM_CLASSES = 3
 
 
 def choose_block(trained: Trained, block: str) -> str:
-  """Returns the block whose branches are shown; '' where there is none.
+  """Returns the block whose branches are shown; '' for no block.
+
+  Args:
+    trained: the run.
+    block: a name; '' for the first block with branches, if there is any.
 
   Raises:
-    UserError: one was asked for that the network has not.
+    UserError: the network has no such block.
   """
   if block:
     insight.branch_channels(trained.network, block)
@@ -31,15 +30,16 @@ def choose_block(trained: Trained, block: str) -> str:
 
 
 def filters(trained: Trained) -> Section:
-  """The first convolution."""
+  """The filters of the first convolution."""
   weights = insight.first_filters(trained)
   height, width, channels, count = weights.shape
-  picture = pictures.filters(weights)
   text = f'{min(count, 128)} of {count} filters of {height}x{width}x{channels}'
-  body = figure(
-    image(pictures.data_uri(picture), f'First layer: {text}', class_='pixels'),
+  picture = Picture(
+    pictures.data_uri(pictures.filters(weights)),
+    f'First layer: {text}',
     f'{text}, each scaled by itself: middle grey is zero.',
   )
+  body = fill('figure.html', picture=picture)
   return Section('filters', 'First layer', body)
 
 
@@ -59,37 +59,19 @@ def maps(
   wanted = {*by_stage.values(), *([block] if block else [])}
   logits, found = insight.maps(trained, pixels[None], tuple(sorted(wanted)))
   predicted = trained.class_names[int(logits[0].argmax())]
-  original = image(
+  original = Picture(
     pictures.data_uri(pictures.photograph(pixels)),
     f'Image {place}, a {label}',
-    class_='pixels',
+    f'Image {place}: {label}, taken for {predicted}.',
   )
-  parts = [
-    element(
-      'div',
-      figure(original, f'Image {place}: {label}, taken for {predicted}.'),
-      class_='cells',
-    ),
-    element(
-      'p',
-      'Of each map the 16 channels of the largest mean; dark is zero or '
-      'below, each scaled by itself.',
-    ),
-    element('h3', 'Stages'),
-    element(
-      'div',
-      *(_mosaic(stage, found[name][0]) for stage, name in by_stage.items()),
-      class_='grid',
-    ),
-  ]
+  stages = [_mosaic(stage, found[name][0]) for stage, name in by_stage.items()]
+  branches = {}
   if block:
-    parts += [
-      element('h3', f'Branches of {block}'),
-      _branches(trained, pixels, block, found[block], logits[0]),
-    ]
-  else:
-    parts.append(note('The network has no blocks with branches side by side.'))
-  return Section('maps', 'Feature maps', join(parts))
+    branches = _branches(trained, pixels, block, found[block], logits[0])
+  body = fill(
+    'maps.html', original=original, stages=stages, block=block, **branches
+  )
+  return Section('maps', 'Feature maps', body)
 
 
 def class_maps(
@@ -97,21 +79,20 @@ def class_maps(
   pixels: np.ndarray,
   captions: list[str],
 ) -> Section:
-  """Class activation maps of the first image for its likeliest classes, of the
-  others for the likeliest one.
+  """Class activation maps.
+
+  The first image is shown for its likeliest classes, each other one for its
+  likeliest class.
 
   Args:
     trained: the run.
     pixels: uint8 [n, H, W, C].
-    captions: a line about each.
+    captions: a line about each image.
   """
   title = 'Class activation maps'
   if not insight.has_class_maps(trained.network):
-    return Section(
-      'cam',
-      title,
-      note('The network has no global mean before its logits: it has none.'),
-    )
+    text = 'The network has no global mean before its logits: it has none.'
+    return Section('cam', title, note(text))
   found = insight.class_activation_maps(trained, pixels)
   first = np.argsort(-found.logits[0], kind='stable')[:_NUM_CLASSES]
   shown = [(0, int(k)) for k in first]
@@ -121,36 +102,28 @@ def class_maps(
     values = found.maps[i, k]
     scale = values if i else found.maps[0][first]
     low, high = float(scale.min()), float(scale.max())
-    picture = pictures.overlay(pixels[i], values, low, high)
-    name, logit = trained.class_names[k], found.logits[i, k]
-    alt = f'Where image {i + 1} of this section looks like {name}'
-    caption = element(
-      'figcaption', element('b', name), f' logit {logit:.2f}. {captions[i]}'
-    )
+    name = trained.class_names[k]
     cards.append(
-      element('figure', image(pictures.data_uri(picture), alt), caption)
+      {
+        'uri': pictures.data_uri(
+          pictures.overlay(pixels[i], values, low, high)
+        ),
+        'alt': f'Where image {i + 1} of this section looks like {name}',
+        'name': name,
+        'logit': found.logits[i, k],
+        'caption': captions[i],
+      }
     )
-  text = (
-    'How much each place adds to the logit of a class (dark: least, bright: '
-    'most): the mean of a map plus a bias is the logit, exactly, as the '
-    'network ends in a global mean (Zhou et al., 2016). '
-    f'Maps are {values.shape[0]}x{values.shape[1]}, drawn smoothly; those of '
-    'the first image share their scale.'
-  )
-  return Section(
-    'cam',
-    title,
-    join([element('p', text), element('div', *cards, class_='cells')]),
-  )
+  height, width = found.maps.shape[2:]
+  body = fill('class_maps.html', maps=cards, size=f'{height}x{width}')
+  return Section('cam', title, body)
 
 
-def _mosaic(title: str, one: np.ndarray) -> Html:
+def _mosaic(title: str, one: np.ndarray) -> Picture:
   height, width, channels = one.shape
   text = f'{title}: {height}x{width}, {channels} channels'
-  picture = pictures.feature_maps(one)
-  return figure(
-    image(pictures.data_uri(picture), f'Maps of {text}', class_='pixels'), text
-  )
+  uri = pictures.data_uri(pictures.feature_maps(one))
+  return Picture(uri, f'Maps of {text}', text)
 
 
 def _branches(
@@ -159,11 +132,11 @@ def _branches(
   block: str,
   output: np.ndarray,
   logits: np.ndarray,
-) -> Html:
+) -> dict[str, Any]:
+  """Returns the maps of each branch, and a table of what it contributes."""
   channels = insight.branch_channels(trained.network, block)
   added = insight.branch_contributions(trained, pixels[None], block)
   top = np.argsort(-logits, kind='stable')[:_NUM_CLASSES]
-  names = [trained.class_names[k] for k in top]
   rows = [
     (
       name,
@@ -173,17 +146,15 @@ def _branches(
     )
     for name, part in channels.items()
   ]
-  head = ('branch', 'channels', 'mean', *names)
-  caption = 'What the logits of the likeliest classes lose without a branch'
-  return join(
-    [
-      element(
-        'div',
-        *(
-          _mosaic(name, output[0, ..., part]) for name, part in channels.items()
-        ),
-        class_='grid',
-      ),
-      table(head, rows, caption, class_='numbers'),
-    ]
-  )
+  return {
+    'branches': [
+      _mosaic(name, output[0, ..., part]) for name, part in channels.items()
+    ],
+    'head': (
+      'branch',
+      'channels',
+      'mean',
+      *(trained.class_names[k] for k in top),
+    ),
+    'rows': rows,
+  }

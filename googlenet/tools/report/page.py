@@ -1,41 +1,54 @@
-"""The page: sections in a template, all of it in one file."""
+"""HTML of the report: templates that are filled with what Python computed.
 
+All markup is in `templates/`. Jinja escapes every value it inserts, unless
+that is `Markup`: a section that was filled already, or a chart.
+"""
+
+import functools
 import pathlib
-import string
+from typing import Any, NamedTuple
 
-from googlenet.tools.report.markup import element, join
-from googlenet.tools.report.sections import Section
+import jinja2
+from markupsafe import Markup
 
-_FOLDER = pathlib.Path(__file__).parent
+_TEMPLATES = pathlib.Path(__file__).parent / 'templates'
+
+
+class Section(NamedTuple):
+  """A heading of the page and what stands under it."""
+
+  anchor: str
+  title: str
+  body: Markup
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+  return jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_TEMPLATES),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+
+
+def fill(template: str, **values: Any) -> Markup:
+  """Returns a file of `templates/` with values in its places."""
+  return Markup(_environment().get_template(template).render(values))
+
+
+def note(text: str) -> Markup:
+  """Returns a paragraph that says why something is missing."""
+  return Markup('<p class="note">{}</p>').format(text)
 
 
 def render(title: str, sections: list[Section], footer: str) -> str:
-  """Returns the page as HTML that needs nothing beside it.
+  """Returns the whole page: one file that needs no other.
 
   Args:
     title: of the page.
-    sections: in order; each gets a place in the list of contents.
-    footer: the line at its end.
+    sections: in order; each also stands in the list of contents.
+    footer: the last line of the page.
   """
-  template = (_FOLDER / 'page.html').read_text(encoding='utf-8')
-  contents = [
-    element('li', element('a', section.title, href=f'#{section.anchor}'))
-    for section in sections
-  ]
-  bodies = [
-    element(
-      'section',
-      element('h2', section.title, id=f'{section.anchor}-title'),
-      section.body,
-      id=section.anchor,
-      aria_labelledby=f'{section.anchor}-title',
-    )
-    for section in sections
-  ]
-  return string.Template(template).substitute(
-    title=join([title]),
-    style=(_FOLDER / 'style.css').read_text(encoding='utf-8'),
-    contents=join(contents),
-    sections='\n'.join(bodies),
-    footer=join([footer]),
-  )
+  return fill('page.html', title=title, sections=sections, footer=footer)

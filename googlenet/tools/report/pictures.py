@@ -1,7 +1,8 @@
-"""Arrays as small pictures, each a data: URI."""
+"""Arrays as small pictures within the page, each a data: URI."""
 
 import base64
 import io
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -10,8 +11,16 @@ from PIL import Image
 _GAP = 2  # pixels between the tiles of a mosaic
 
 
+class Picture(NamedTuple):
+  """A picture, what it shows in words, and the text below it."""
+
+  uri: str
+  alt: str
+  caption: str
+
+
 def data_uri(image: Image.Image) -> str:
-  """Returns a picture as text: PNG, or JPEG where that is a photograph."""
+  """Returns a picture as text: JPEG for a larger photograph, else PNG."""
   file = io.BytesIO()
   if image.mode in ('RGB', 'L') and min(image.size) > 64:
     image.save(file, 'JPEG', quality=85)
@@ -25,20 +34,20 @@ def data_uri(image: Image.Image) -> str:
 
 
 def photograph(pixels: np.ndarray, max_side: int = 160) -> Image.Image:
-  """Returns stored pixels, uint8 [H, W, C] of 1 or 3 channels, made smaller."""
+  """Returns a smaller picture of pixels, uint8 [H, W, C] with C 1 or 3."""
   image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
   image.thumbnail((max_side, max_side))
   return image
 
 
 def heat(values: np.ndarray, colours: str = 'viridis') -> Image.Image:
-  """Returns [h, w] in 0 to 1 in the colours of a map of matplotlib."""
+  """Returns values [h, w] from 0 to 1 in a colour map of matplotlib."""
   rgba = matplotlib.colormaps[colours](values, bytes=True)
   return Image.fromarray(rgba)
 
 
 def indexed(values: np.ndarray, colours: str = 'cividis') -> Image.Image:
-  """Returns the same with a palette, a quarter of the size."""
+  """Returns the same as a picture with a palette, a quarter of the size."""
   image = Image.fromarray(np.rint(255 * values).astype(np.uint8))
   palette = matplotlib.colormaps[colours](np.arange(256), bytes=True)
   image.putpalette(palette[:, :3].tobytes())
@@ -48,11 +57,11 @@ def indexed(values: np.ndarray, colours: str = 'cividis') -> Image.Image:
 def feature_maps(
   maps: np.ndarray, count: int = 16, columns: int = 8, tile: int = 48
 ) -> Image.Image:
-  """Returns the strongest channels of [h, w, C], each from its 0 to its most.
+  """Returns a mosaic of the strongest channels, each scaled by itself.
 
   Args:
-    maps: activations of one image.
-    count: of channels, those of the largest mean.
+    maps: activations [h, w, C] of one image.
+    count: how many channels are shown, those with the largest mean.
     columns: of the mosaic.
     tile: side of a channel in pixels.
   """
@@ -65,9 +74,9 @@ def feature_maps(
 
 
 def filters(weights: np.ndarray, tile: int = 36) -> Image.Image:
-  """Returns filters [kh, kw, C, N], grey or RGB; the middle grey is zero.
+  """Returns a mosaic of filters [kh, kw, C, N]; middle grey is zero.
 
-  Other numbers of channels are averaged.
+  Filters of 3 channels are shown in colour, others as the mean of theirs.
   """
   if weights.shape[2] != 3:
     weights = weights.mean(2, keepdims=True)
@@ -83,7 +92,7 @@ def filters(weights: np.ndarray, tile: int = 36) -> Image.Image:
 def overlay(
   pixels: np.ndarray, values: np.ndarray, low: float, high: float
 ) -> Image.Image:
-  """Returns a picture with a class activation map over it.
+  """Returns a picture under its class activation map.
 
   Args:
     pixels: uint8 [H, W, C].
@@ -103,7 +112,7 @@ def overlay(
 
 
 def mosaic(tiles: list[Image.Image], columns: int, tile: int) -> Image.Image:
-  """Returns pictures in rows, transparent between them, square `tile`s."""
+  """Returns pictures in rows as squares of `tile` pixels, with gaps."""
   columns = min(columns, len(tiles))
   rows = -(-len(tiles) // columns)
   step = tile + _GAP

@@ -17,8 +17,7 @@ import ml_collections
 from googlenet.input import views as view_lib
 from googlenet.input.preprocess import preprocess
 from googlenet.model.network import Network
-from googlenet.runtime.compilation import compiled_with
-from googlenet.runtime.parallel import PMAP_AXIS
+from googlenet.runtime.parallel import parallelize
 
 
 class Protocol(NamedTuple):
@@ -73,7 +72,7 @@ def make_predict_step(
   eval_config: ml_collections.ConfigDict,
   protocol: Protocol | None,
 ) -> Callable[[hk.Params, hk.State, jax.Array], jax.Array]:
-  """Makes the pmapped prediction.
+  """Makes the prediction of all devices.
 
   Args:
     network: the network of `config.model`.
@@ -118,9 +117,10 @@ def make_predict_step(
 
     return jax.lax.map(of_square, jnp.moveaxis(images, 1, 0)).mean(0)
 
-  pmapped = jax.pmap(
-    predict_step, axis_name=PMAP_AXIS, in_axes=(None, None, 0), out_axes=0
-  )
-  return compiled_with(
-    network.kernels.compiler_options, pmapped, 'evaluation step'
+  return parallelize(
+    predict_step,
+    in_axes=(None, None, 0),
+    options=network.kernels.compiler_options,
+    what='evaluation step',
+    how=config.train.parallel,
   )

@@ -1,7 +1,7 @@
-"""What other frameworks call the arrays of a network, and how they lay them.
+"""Names and memory layouts of a network's arrays in other frameworks.
 
 A module here is a path of parameters, `inception_3a/conv_1x1`. The tables have
-every module of a network; which of them a network uses follows from its rows.
+every module of a network; the parameters say which of them it uses.
 Sources: torchvision/models/googlenet.py and inception.py; the prototxt of
 Caffe's bvlc_googlenet.
 """
@@ -13,25 +13,26 @@ import ml_collections
 import numpy as np
 
 from googlenet.errors import UserError
-from googlenet.model import graph, rows, variants
+from googlenet.model import graph
+from googlenet.model.rows import Architecture
 
 
 class Scheme(NamedTuple):
   """How a framework stores one network.
 
   Attributes:
-    framework: that has the network.
-    network: its name there.
-    normalization: of the network, which decides what it stores.
-    modules: name there of each module.
-    conv: ending of the name of each array of a convolution.
-    dense: likewise of a fully connected layer.
-    ignored: ending of the names that carry nothing of the network.
-    is_bgr: the first convolution takes blue, green and red.
-    mean: of RGB in 0..1, subtracted from what the network takes.
-    std: by which it is then divided.
-    input: the same in words of the framework.
-    suffixes: of files, the first one preferred.
+    framework: its name.
+    network: the name of the network in the framework.
+    normalization: of the network; decides which arrays it stores.
+    modules: the framework's name of each module.
+    conv: how the name of each array of a convolution ends.
+    dense: how the name of each array of a fully connected layer ends.
+    ignored: how names end that carry nothing of the network.
+    is_bgr: whether the first convolution takes blue, green, red.
+    mean: of RGB in 0..1, subtracted from the images.
+    std: of RGB in 0..1, by which the images are then divided.
+    input: mean and std in the framework's words.
+    suffixes: of files, the preferred one first.
   """
 
   framework: str
@@ -210,7 +211,7 @@ def _torch(network: str, modules: dict[str, str]) -> Scheme:
     # mean and standard deviation of ImageNet and goes to -1..1, as TF-slim.
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
-    input='transform_input=True and images normalised as for ImageNet',
+    input='transform_input=True and images normalized as for ImageNet',
     suffixes=('.safetensors', '.pth', '.pt'),
   )
 
@@ -237,7 +238,7 @@ SCHEMES: dict[str, Scheme] = {
 
 
 class Layout(NamedTuple):
-  """A way to lay out an array, there and here; the two are inverse."""
+  """Converts an array's layout, to ours and back."""
 
   to_ours: Callable[[np.ndarray], np.ndarray]
   to_theirs: Callable[[np.ndarray], np.ndarray]
@@ -271,7 +272,7 @@ def flattened(channels: int) -> Layout:
   return Layout(to_ours, to_theirs)
 
 
-# The shape there of an array here, by its number of axes.
+# The shape in other frameworks of an array of ours, by its number of axes.
 _SHAPES: dict[int, Callable[..., tuple[int, ...]]] = {
   1: lambda width: (width,),
   2: lambda width_in, width: (width, width_in),
@@ -285,10 +286,10 @@ _SHAPES: dict[int, Callable[..., tuple[int, ...]]] = {
 
 
 class Entry(NamedTuple):
-  """One array, there and here."""
+  """One array, in the other framework and in ours."""
 
-  name: str  # there
-  shape: tuple[int, ...]  # there
+  name: str  # in the other framework
+  shape: tuple[int, ...]  # in the other framework
   tree: str  # 'params' or 'network_state'
   module: str
   leaf: str
@@ -299,7 +300,7 @@ def scheme_of(model_config: ml_collections.ConfigDict) -> Scheme:
   """Returns how the network of the `model` section is stored elsewhere.
 
   Raises:
-    UserError: no other framework has that network.
+    UserError: no other framework has a network of this section.
   """
   variant = model_config.variant
   if variant not in SCHEMES:
@@ -329,26 +330,20 @@ def scheme_of(model_config: ml_collections.ConfigDict) -> Scheme:
   return scheme
 
 
-def _channels_flattened(
-  architecture: variants.Architecture,
-) -> dict[str, int]:
-  """Returns the channels of the maps that dense layers of heads see."""
+def _channels_flattened(architecture: Architecture) -> dict[str, int]:
+  """Returns the channels of the maps that dense layers see flattened."""
+  layers = {layer.name: layer for layer in graph.graph(architecture)}
   channels = {}
-  for head in architecture.aux_heads:
-    last = None
-    for op in (*head.ops, rows.Dense('logits', 0)):
-      if isinstance(op, rows.Conv):
-        last = op.width
-      elif isinstance(op, rows.Dense):
-        if last:
-          channels[f'{head.name}/{op.name}'] = last
-        last = None
+  for layer in layers.values():
+    before = layers.get(layer.inputs[0])
+    if layer.kind == 'dense' and before.kind == 'flatten':
+      channels[layer.name] = before.input_shape[-1]
   return channels
 
 
 def make_entries(
   scheme: Scheme,
-  architecture: variants.Architecture,
+  architecture: Architecture,
   params: dict[str, Any],
   network_state: dict[str, Any],
 ) -> list[Entry]:
@@ -358,15 +353,12 @@ def make_entries(
     scheme: of the framework.
     architecture: as `variants.resolve` returns it.
     params: tree of arrays or shapes.
-    network_state: likewise.
+    network_state: tree of arrays or shapes.
   """
   first = graph.first_convolution(architecture)
   maps = _channels_flattened(architecture)
-  dense = {'logits'} | {
-    op.name
-    for head in architecture.aux_heads
-    for op in head.ops
-    if isinstance(op, rows.Dense)
+  dense = {
+    module for module, leaves in params.items() if len(leaves['w'].shape) == 2
   }
 
   def layout_of(module: str, ndim: int) -> Layout:
@@ -380,8 +372,7 @@ def make_entries(
     trees = {'params': params, 'network_state': network_state}
     for tree, modules in trees.items():
       for module, leaves in modules.items():
-        is_dense = module.split('/')[-1] in dense
-        endings = scheme.dense if is_dense else scheme.conv
+        endings = scheme.dense if module in dense else scheme.conv
         for leaf, array in leaves.items():
           yield Entry(
             scheme.modules[module] + endings[leaf],

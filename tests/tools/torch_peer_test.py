@@ -108,7 +108,7 @@ def torch_peer(monkeypatch):
 
   network = types.SimpleNamespace(parameters=lambda: [])
   monkeypatch.setattr(torch_peer, 'Network', lambda *_: network)
-  monkeypatch.setattr(torch_peer, 'initialise', lambda _: None)
+  monkeypatch.setattr(torch_peer, 'initialize', lambda _: None)
   return torch_peer
 
 

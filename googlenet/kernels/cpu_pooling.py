@@ -1,4 +1,4 @@
-"""Max pooling for CPUs, one axis at a time, with a gradient of its own.
+"""Max pooling for CPUs: one axis at a time, with a gradient of its own.
 
 XLA for CPUs runs the gradient of max pooling (select-and-scatter) on one
 thread. Here the forward pass remembers, in one byte for each axis, which
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from googlenet.kernels.padding import Padding, placement
+from googlenet.kernels.shared import Pool
 
 Array = jax.Array
 # The winning tap along the width, then along the height; uint8.
@@ -122,7 +123,7 @@ def pool(
   axes: tuple[int, int],
   window: int,
   stride: int,
-  padding: Padding = 'SAME',
+  padding: Padding,
 ) -> tuple[Array, Winners]:
   """Maximum of square windows over the axes (height, width), and who won."""
   height, width = axes
@@ -144,7 +145,7 @@ def unpool(
   width: int,
   window: int,
   stride: int,
-  padding: Padding = 'SAME',
+  padding: Padding,
 ) -> Array:
   """Gradient of `pool` for an input of this width."""
   column, row = winners
@@ -159,7 +160,7 @@ def _max_pool(
   x: Array,
   axes: tuple[int, int],
   width: int,
-  windows: tuple[int, int, Padding],
+  windows: Pool,
 ) -> Array:
   """`max_pool`; the gradient needs the width of x, but nothing else of x."""
   del width
@@ -180,10 +181,11 @@ _max_pool.defvjp(_forward, _backward)
 
 def max_pool(
   x: Array,
-  axes: tuple[int, int],
   window: int,
   stride: int,
   padding: Padding = 'SAME',
+  *,
+  axes: tuple[int, int],
 ) -> Array:
   """Maximum of square windows over the axes (height, width)."""
   return _max_pool(x, axes, x.shape[axes[1]], (window, stride, padding))

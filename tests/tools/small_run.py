@@ -18,6 +18,7 @@ def small_config(**fields):
   """Returns the default config, three epochs of two steps; a__b sets a.b."""
   config = load_config(ROOT / 'configs/fmnist96.py').unlock()
   config.model.variant, config.data.image_size = 'tiny', 28
+  config.model.kernels = 'xla'
   config.data.train_split, config.data.eval_split = 'train[:128]', 'test[:300]'
   config.train.batch_size, config.train.epochs = 64, 3
   config.logging.tensorboard = False
