@@ -169,8 +169,10 @@ def _best_step(path: pathlib.Path) -> int | None:
   """Returns the step of the best checkpoint, as a later one knows it."""
   arrays, _ = archive.read(path, {}, {'about': 2**20})
   try:
-    return int(json.loads(arrays['about'].tobytes())['best']['step'])
-  except (KeyError, TypeError, ValueError, RecursionError):
+    about = json.loads(arrays['about'].tobytes())
+    # Older checkpoints hold it beside what is now `progress`.
+    return int(about.get('progress', about)['best']['step'])
+  except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
     return None
 
 
