@@ -16,8 +16,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.io import checkpoint
-from googlenet.io.metrics import DIVERGED
-from googlenet.io.writer import read_records
+from googlenet.io.writer import DIVERGED, read_records
 from googlenet.train.resume import MAY_CHANGE, differences
 
 Config = ml_collections.FrozenConfigDict

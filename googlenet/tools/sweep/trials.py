@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, TextIO
 
 from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
-from googlenet.io.metrics import DIVERGED
 from googlenet.io.workdir import is_locked, read_object
+from googlenet.io.writer import DIVERGED
 from googlenet.runtime import supervisor
 from googlenet.runtime.terminal import paint
 from googlenet.tools.sweep.grid import Trial
