@@ -14,7 +14,7 @@ from googlenet.data import batches
 from googlenet.runtime import compilation
 from googlenet.runtime.compilation import compiled_with
 from googlenet.runtime.parallel import replicated
-from googlenet.train import setup
+from googlenet.train import evaluate, setup
 from googlenet.train import step as step_lib
 
 NO_EFFECT = (('xla_embed_ir_in_executable', False),)
@@ -86,7 +86,7 @@ def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
     train_step(run.state, batch, seed)
   mask = np.ones(batch['label'].shape, np.float32)
   with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
-    step_lib.make_eval_step(network, run.config)(
+    evaluate.make_eval_step(network, run.config)(
       run.state.params, run.state.network_state, {**batch, 'mask': mask}
     )
 

@@ -18,7 +18,7 @@ from googlenet.runtime.parallel import replicated
 from googlenet.train import loss as loss_lib
 from googlenet.train import setup
 from googlenet.train import step as step_lib
-from googlenet.train.evaluate import evaluate
+from googlenet.train.evaluate import evaluate, make_eval_step
 from googlenet.train.state import make_train_state
 
 
@@ -36,7 +36,7 @@ def make(config, is_one_program=None):
     step_lib.make_train_step(
       network, optimizer, schedule, config, is_one_program
     ),
-    step_lib.make_eval_step(network, config),
+    make_eval_step(network, config),
   )
 
 

@@ -1,4 +1,4 @@
-"""How the package hangs together: what imports what, and what README names."""
+"""How the package hangs together: what imports what, what a reader follows."""
 
 import ast
 import pathlib
@@ -49,9 +49,9 @@ ORDER = (
   'kernels',
   'model',
   'input',
+  'optimizer',
   'fields',
   'config',
-  'optimizer',
   'data',
   'io',
   'train',
@@ -84,6 +84,35 @@ def test_one_file_calls_pmap_and_shard_map():
         found[name].add(path.relative_to(ROOT).as_posix())
   one = {'googlenet/runtime/parallel.py'}
   assert found == {'pmap': one, 'shard_map': one}
+
+
+def drawing(found: dict[str, set[str]]) -> str:
+  """Returns the imports as a Mermaid graph, without those that others imply."""
+
+  def reached(name: str) -> set[str]:
+    return found[name].union(*(reached(other) for other in found[name]))
+
+  lines = ['```mermaid', 'graph BT']
+  for name in sorted(found):
+    implied = set().union(*(reached(other) for other in found[name]))
+    direct = sorted(found[name] - implied)
+    lines += [f'  {name} --> {other}' for other in direct]
+  return '\n'.join([*lines, '```'])
+
+
+def test_the_drawing_of_the_documentation_is_that_of_the_code():
+  text = (ROOT / 'docs/architecture.md').read_text()
+  assert drawing(parts()) in text
+
+
+def test_the_path_of_a_training_run_is_short():
+  """From the config to the metrics: what a newcomer reads, all of it there."""
+  text = (ROOT / 'docs/architecture.md').read_text()
+  text = text[text.index('## Follow one training step') :]
+  names = re.findall(r'^\| `([a-z0-9_/]+\.py)` \|', text, re.MULTILINE)
+  lines = {name: len((ROOT / name).read_text().splitlines()) for name in names}
+  assert len(lines) <= 25
+  assert sum(lines.values()) <= 4500
 
 
 def test_every_place_that_is_named_is_there():

@@ -1,11 +1,16 @@
-"""Metrics of training steps: fetched from the device late, averaged, checked.
+"""Metrics of a run: fetched from the device late, checked, averaged, kept.
 
 A step is asked for its numbers only when it is finished, so that a GPU or TPU
 never waits for Python.
 """
 
+import contextlib
 import dataclasses
 import math
+import platform
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -126,3 +131,131 @@ class StepMetrics:
           raise NonFiniteError(step, 'a running statistic', math.nan)
       fetched.append(metrics)
     return fetched
+
+
+@dataclasses.dataclass
+class Progress:
+  """The course of a run beside its state; JSON can hold all of it.
+
+  Attributes:
+    epoch: metrics of the steps of the current epoch.
+    train: their means over the last epoch that ended.
+    evaluated: the scores of the last evaluation; empty before the first.
+    best: {'step', 'value'} of the best evaluation by `checkpoint.best_metric`.
+    is_epoch_pending: whether the epoch is trained but not evaluated yet.
+    first_step_seconds: from the start of the program to the end of step 1.
+    seconds: that processes before this one worked on the run.
+    timed_steps: steps behind `timed_seconds`.
+    timed_seconds: of training alone: first steps, evaluation, saving left out.
+  """
+
+  epoch: Mean = dataclasses.field(default_factory=Mean)
+  train: dict[str, float] = dataclasses.field(default_factory=dict)
+  evaluated: dict[str, float] = dataclasses.field(default_factory=dict)
+  best: dict[str, Any] | None = None
+  is_epoch_pending: bool = False
+  first_step_seconds: float = 0.0
+  seconds: float = 0.0
+  timed_steps: int = 0
+  timed_seconds: float = 0.0
+
+  def record_scores(
+    self, step: int, scores: dict[str, float], best_metric: str
+  ) -> None:
+    """Takes an evaluation.
+
+    Args:
+      step: that was evaluated.
+      scores: as `evaluate` returns them.
+      best_metric: `checkpoint.best_metric`.
+    """
+    self.evaluated = scores
+    if not best_metric:
+      return
+    value = scores[best_metric.removeprefix('eval/')]
+    sign = -1 if best_metric == 'eval/loss' else 1
+    if self.best is None or sign * value > sign * self.best['value']:
+      self.best = {'step': step, 'value': value}
+
+  def to_json(self, started: float) -> dict[str, Any]:
+    """Returns what a checkpoint keeps.
+
+    Args:
+      started: `time.time()` at the start of this process.
+    """
+    seconds = self.seconds + time.time() - started
+    return {**dataclasses.asdict(self), 'seconds': seconds}
+
+  @classmethod
+  def from_json(cls, values: dict[str, Any]) -> 'Progress':
+    """Reads what `to_json` returned.
+
+    Raises:
+      TypeError, KeyError: it is something else.
+    """
+    return cls(**{**values, 'epoch': Mean(**values['epoch'])})
+
+  def result(
+    self,
+    step: int,
+    epoch: float,
+    batch_size: int,
+    best_metric: str,
+    started: float,
+  ) -> dict[str, Any]:
+    """Returns what result.json tells of the course of a finished run.
+
+    Args:
+      step: steps made.
+      epoch: epochs made.
+      batch_size: images per step.
+      best_metric: `checkpoint.best_metric`.
+      started: `time.time()` at the start of this process.
+    """
+    train = dict(self.train)
+    if self.timed_steps:
+      images = self.timed_steps * batch_size
+      train['images_per_second'] = images / self.timed_seconds
+    best = {}
+    if best_metric and self.best is not None:
+      best = {
+        'best/step': self.best['step'],
+        f'best/{best_metric}': self.best['value'],
+      }
+    return {
+      'step': step,
+      'epoch': round(epoch, 4),
+      **{f'train/{name}': value for name, value in train.items()},
+      **{f'eval/{name}': value for name, value in self.evaluated.items()},
+      'first_step_seconds': self.first_step_seconds,
+      'seconds': self.seconds + time.time() - started,
+      'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+      'python': platform.python_version(),
+      'jax': jax.__version__,
+      **best,
+    }
+
+
+class Stopwatch:
+  """Times training: a stretch of steps without what is done between them."""
+
+  def __init__(self, step: int):
+    """Starts a stretch with the step after this one."""
+    self.start(step)
+
+  def start(self, step: int) -> None:
+    """Starts a stretch with the step after this one."""
+    self._first, self._started = step, time.perf_counter()
+
+  def read(self, step: int) -> tuple[int, float]:
+    """Returns the steps and the seconds since the start."""
+    return step - self._first, time.perf_counter() - self._started
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves out the time that a block takes."""
+    before = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._started += time.perf_counter() - before

@@ -16,10 +16,10 @@ _COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
 class _Process:
-  """What this process knows of compiling."""
+  """Shared by all that is compiled in this process."""
 
-  stream: TextIO | None = None  # the console; None: nothing is told
-  seconds = 0.0  # that XLA has compiled for
+  stream: TextIO | None = None  # the console; None: prints nothing
+  seconds = 0.0  # spent compiling
 
 
 def _count(event: str, seconds: float, **_: Any) -> None:
@@ -31,13 +31,13 @@ jax.monitoring.register_event_duration_secs_listener(_count)
 
 
 def seconds_compiled() -> float:
-  """Returns for how many seconds XLA has compiled in this process so far."""
+  """Returns the seconds that XLA has spent compiling in this process."""
   return _Process.seconds
 
 
 @contextlib.contextmanager
 def told_on(stream: TextIO | None) -> Iterator[None]:
-  """Prints there what is being compiled; None: prints nothing."""
+  """Prints a line for each program that is compiled; None: prints nothing."""
   before, _Process.stream = _Process.stream, stream
   try:
     yield
@@ -47,7 +47,7 @@ def told_on(stream: TextIO | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shown(what: str) -> Iterator[None]:
-  """Shows a line for what takes a while, 'compile  what', in process 0."""
+  """Shows the line 'compile  what' while the context runs, in process 0."""
   if _Process.stream is None or jax.process_index():
     yield
     return
@@ -93,12 +93,12 @@ def shown_at_first_call(
 
 
 def _are_traced(leaves: list[Any]) -> bool:
-  """Returns whether arguments are those of a larger program."""
+  """Returns whether a function is called while a larger one is traced."""
   return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 def _source(options: Options) -> str:
-  """Returns where a program comes from, in words."""
+  """Says whether a program is kept between starts, and where."""
   if any('onednn' in name for name, _ in options):
     return 'compiled at each start, as XLA cannot keep what calls oneDNN'
   folder = jax.config.jax_compilation_cache_dir
@@ -113,10 +113,10 @@ def _source(options: Options) -> str:
 def compile_with(options: Options, lowered: Any) -> Any:
   """Compiles what `jax.jit(f).lower(...)` returns.
 
-  Options that XLA_FLAGS names are those of the user.
+  Options that the user has set in XLA_FLAGS are left out.
 
   Raises:
-    jax.errors.JaxRuntimeError: XLA knows no such option.
+    jax.errors.JaxRuntimeError: XLA does not know an option.
   """
   options = without_flags(options, flags_of(os.environ))
   with warnings.catch_warnings():
@@ -137,24 +137,24 @@ def compiled_with(
   what: str = '',
   adapt: Callable[[Any], Callable[..., Any]] = lambda program: program,
 ) -> Callable[..., Any]:
-  """Returns a jitted or pmapped function, compiled with options of XLA.
+  """Returns a function that is compiled with options of XLA when called.
 
-  As without them, that happens at the first call with new shapes. `jax.pmap`
-  takes no options itself, and calls what it compiles four times as slowly: 3 ms
-  for a training state, as long as a step of a small batch takes on a GPU.
+  That happens at the first call with new shapes. `jax.pmap` takes no options
+  itself, and calls what it compiles four times as slowly: 3 ms for a training
+  state, as long as a step of a small batch takes on a GPU.
 
   Args:
-    options: (name, value) each; none is fine.
-    function: the function.
+    options: (name, value) each; may be empty.
+    function: made by `jax.jit` or `jax.pmap`.
     what: name of the program, printed while it compiles; '': prints nothing.
-    adapt: makes of a compiled program what is called in its place.
+    adapt: wraps each compiled program.
   """
   programs: dict[Any, Callable[..., Any]] = {}
   latest: list[Callable[..., Any]] = []
 
   def call(*args: Any) -> Any:
-    # A program looks itself whether it was compiled for its arguments; done
-    # here, that takes as long again as its call.
+    # A program checks itself whether its arguments are those that it was
+    # compiled for. To look it up here would take as long again as the call.
     for program in latest:
       with contextlib.suppress(TypeError, ValueError):
         return program(*args)

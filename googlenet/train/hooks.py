@@ -1,28 +1,76 @@
 """What happens between the steps of a run: log, evaluate, save, stop.
 
-`progress.Hook` says how a hook is called. What hooks know of each other is
-`progress.Progress`, and functions that they are given.
+What hooks know of each other is `Progress`, and functions that they are given.
 """
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from googlenet.errors import Stopped
 from googlenet.io import checkpoint
-from googlenet.io.metrics import Mean, NonFiniteError, StepMetrics, check_finite
+from googlenet.io.console import Console
+from googlenet.io.metrics import (
+  Mean,
+  NonFiniteError,
+  Progress,
+  StepMetrics,
+  Stopwatch,
+  check_finite,
+)
+from googlenet.io.saver import Saver
+from googlenet.io.writer import Writer
 from googlenet.runtime import memory
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.compilation import seconds_compiled
 from googlenet.runtime.parallel import steps_in_flight
+from googlenet.runtime.preemption import PreemptionHandler
 from googlenet.train import messages, precise_bn
 from googlenet.train.evaluate import evaluate
 from googlenet.train.finite import make_policy
-from googlenet.train.progress import Metrics, Session
 from googlenet.train.resume import describe_data
+from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
+
+# A hook is called after each step with (step, state, metrics), and returns the
+# state to go on with. The metrics are None where a continued run begins at the
+# end of an epoch that is still to be evaluated.
+Metrics = dict[str, jax.Array] | None
+Hook = Callable[[int, TrainState, Metrics], TrainState]
+
+
+class Session(NamedTuple):
+  """What the hooks of this process share.
+
+  Attributes:
+    run: data, network and steps.
+    progress: how far the run is; hooks change it.
+    writer: of the files of the run.
+    saver: of its checkpoints.
+    console: of its lines.
+    preemption: tells when a signal asks for the end.
+    stopwatch: of training time.
+    first_step: that this process makes.
+    started: `time.time()` at the start of the program.
+  """
+
+  run: Run
+  progress: Progress
+  writer: Writer
+  saver: Saver
+  console: Console
+  preemption: PreemptionHandler
+  stopwatch: Stopwatch
+  first_step: int
+  started: float
+
+  def write(self, step: int, prefix: str, scalars: dict[str, float]) -> None:
+    """Writes a record: `<prefix>/<name>` for each scalar."""
+    named = {f'{prefix}/{name}': value for name, value in scalars.items()}
+    self.writer.write(step, self.run.epoch(step), named)
 
 
 class Log:

@@ -13,7 +13,7 @@ import numpy as np
 
 from googlenet import config as config_lib
 from googlenet.io.console import Console
-from googlenet.io.metrics import NonFiniteError
+from googlenet.io.metrics import NonFiniteError, Progress, Stopwatch
 from googlenet.io.saver import Saver, WriteError
 from googlenet.io.writer import Writer
 from googlenet.model.initialization import count_parameters
@@ -22,9 +22,8 @@ from googlenet.runtime.parallel import replicated, steps_in_flight
 from googlenet.runtime.preemption import PreemptionHandler
 from googlenet.runtime.terminal import warn
 from googlenet.train import diagnosis, messages, resume, setup
-from googlenet.train.hooks import Evaluate, Log, Save
+from googlenet.train.hooks import Evaluate, Hook, Log, Save, Session
 from googlenet.train.profiling import Profile
-from googlenet.train.progress import Hook, Progress, Session, Stopwatch
 from googlenet.train.state import TrainState
 from googlenet.train.summaries import Show
 
@@ -157,7 +156,13 @@ def _finish(
   """Writes result.json, shows it and returns it."""
   run = session.run
   result = {
-    **session.progress.result(run, session.started),
+    **session.progress.result(
+      run.durations.num_steps,
+      run.epoch(run.durations.num_steps),
+      run.config.train.batch_size,
+      run.config.checkpoint.best_metric,
+      session.started,
+    ),
     'parameters': count_parameters(state.params),
     'kernels': run.network.kernels.name,
   }

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 
 from googlenet.input.preprocess import num_channels
+from googlenet.io.metrics import Progress
 from googlenet.model.initialization import count_parameters
 from googlenet.runtime import backend
-from googlenet.train.progress import Progress
 from googlenet.train.resume import Start
 from googlenet.train.setup import Run
 

@@ -1,8 +1,8 @@
-"""Batch-norm statistics estimated anew, for the parameters as they are.
+"""Precise BN: batch-norm statistics measured for the parameters as they are.
 
-The running ones are of the parameters of many steps, and averages of parameters
-were never run at all: Izmailov et al., 2018, arXiv 1803.05407, section 3.2; Wu
-and Johnson, 2021, arXiv 2105.07576, section 3.
+Running statistics belong to the parameters of many past steps, and an average
+of parameters has never been run at all: Izmailov et al., 2018, arXiv
+1803.05407, section 3.2; Wu and Johnson, 2021, arXiv 2105.07576, section 3.
 """
 
 from collections.abc import Callable
@@ -25,18 +25,21 @@ from googlenet.train.step import Batch
 def make_statistics_step(
   config: ml_collections.ConfigDict,
 ) -> Callable[[hk.Params, hk.State, Batch, jax.Array], hk.State]:
-  """Makes the estimate of one batch, added to the mean of those before.
+  """Makes the step that adds the statistics of one batch to a mean.
 
-  Images are as evaluation sees them, without augmentation; nothing is dropped.
+  Images are those of evaluation, without augmentation; dropout is off.
+
+  Args:
+    config: the `model`, `finetune`, `train` and `data` sections are read.
 
   Returns:
-    (params, mean, batch, count) -> mean of `count` + 1 batches, the variance
-    unbiased in each: batch holds `image` uint8 [D, B, H, W, C], count is
-    float32 []. Frozen parts keep what they have.
+    (params, mean, batch, count) -> the mean over `count` + 1 batches, with the
+    unbiased variance of each: batch holds `image` uint8 [D, B, H, W, C] for D
+    local devices, count is float32 []. Frozen layers keep their statistics.
   """
   policy = jmp.get_policy(config.train.precision)
   model = ml_collections.ConfigDict(config.model.to_dict())
-  # What comes out is the batch's own.
+  # The step returns the statistics of its batch alone.
   model.batch_norm_decay, model.dropout = 0.0, 0.0
   model.stochastic_depth = 0.0
   network = make_network(model, policy.compute_dtype, config.finetune.frozen)
@@ -44,7 +47,8 @@ def make_statistics_step(
   def statistics_step(params, mean, batch, count):
     images = preprocess(batch['image'], config.data)
     params, images = policy.cast_to_compute((params, images))
-    # Dropout of heads, after which nothing is normalised, asks for some.
+    # Dropout in auxiliary heads still asks for keys; no layer is normalized
+    # after it.
     keys = jax.random.split(jax.random.key(0), len(images))
     _, new = network.apply(
       params, mean, keys, images, is_training=True, axis_name=PMAP_AXIS
@@ -52,7 +56,7 @@ def make_statistics_step(
     new = jax.lax.pmean(new, PMAP_AXIS)
 
     def mean_of(old: jax.Array, new: jax.Array) -> jax.Array:
-      # The first takes no rounding error from what was there before.
+      # The first batch replaces the mean, without a rounding error.
       return jnp.where(count == 0, new, old + (new - old) / (count + 1))
 
     return jax.tree.map(mean_of, mean, new)
@@ -74,16 +78,16 @@ def estimate(
   feed: Feed,
   config: ml_collections.ConfigDict,
 ) -> hk.State:
-  """Returns the statistics of parameters over `eval.batch_norm_batches`.
+  """Returns batch-norm statistics over `eval.batch_norm_batches` batches.
 
-  Always the first batches of epoch 0, and no more than it has, so that it does
-  not matter when and how often.
+  They are always the first batches of epoch 0, at most all of them, so the
+  result does not depend on when it is computed, or how often before.
 
   Args:
     statistics_step: made by `make_statistics_step`.
     params: on every local device.
-    network_state: likewise; what is not estimated stays.
-    feed: of the training data, as evaluation sees images.
+    network_state: on every local device; the statistics of frozen layers stay.
+    feed: the training data, with images as evaluation sees them.
     config: `eval.batch_norm_batches`, `train.batch_size` and `seed` are read.
   """
   num_examples, size = feed.dataset.num_examples, config.train.batch_size
@@ -101,19 +105,20 @@ def estimate(
 def make_statistics(
   config: ml_collections.FrozenConfigDict, train: Feed | None = None
 ) -> tuple[Any, Feed | None]:
-  """Makes what estimates batch norm anew, where the config asks for it.
+  """Makes the step of precise BN and its images, where the config asks for it.
 
   Args:
     config: resolved.
-    train: of the training data, where there is one already.
+    train: the training data, if it has been loaded already.
 
   Returns:
-    The step and the training images as evaluation sees them, or (None, None).
+    The step and the training data with images as evaluation sees them; or
+    (None, None) where `eval.batch_norm_batches` is 0.
   """
   if not config.eval.batch_norm_batches:
     return None, None
-  # Random crops of the host are another data set, and a few batches no reason
-  # to put it on the devices.
+  # With random crops the training data is of no use here: the images are read
+  # again without them, and not put on the devices for a few batches.
   is_cropped = config.augment.random_resized_crop
   if train is None or is_cropped:
     split = pipeline.load_split(config, 'train_split', is_augmented=False)

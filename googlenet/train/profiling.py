@@ -10,7 +10,7 @@ import jax
 from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.train import layer_times
-from googlenet.train.progress import Metrics, Session
+from googlenet.train.hooks import Metrics, Session
 from googlenet.train.state import TrainState
 
 

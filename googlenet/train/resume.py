@@ -17,6 +17,7 @@ from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.io import checkpoint
 from googlenet.io.archive import DamagedError
+from googlenet.io.metrics import Progress
 from googlenet.io.workdir import (
   Lock,
   check_workdir,
@@ -25,7 +26,6 @@ from googlenet.io.workdir import (
 )
 from googlenet.runtime.distributed import broadcast, on_process_0
 from googlenet.runtime.parallel import replicated
-from googlenet.train.progress import Progress
 from googlenet.train.state import TrainState
 
 # What a run has begun with, in parameters or in the order of its data.

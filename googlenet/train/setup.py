@@ -19,7 +19,7 @@ from googlenet.model import groups
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, init_from_numpy
 from googlenet.optimizer.lookahead import with_lookahead
-from googlenet.train import finetune, precise_bn
+from googlenet.train import evaluate, finetune, precise_bn
 from googlenet.train import step as step_lib
 from googlenet.train.state import TrainState, make_train_state
 
@@ -205,7 +205,7 @@ def build(config: Config) -> Run:
     network,
     make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
-    step_lib.make_eval_step(network, config),
+    evaluate.make_eval_step(network, config),
     *precise_bn.make_statistics(config, train_feed),
     lines,
   )

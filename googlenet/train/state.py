@@ -19,8 +19,8 @@ from googlenet.train.finite import FiniteCheck, make_finite_check
 class TrainState(NamedTuple):
   """All that a step changes.
 
-  Random keys are no part of it: they are folded from seed and step, so a run
-  is continued from its step number alone.
+  It holds no random keys: they follow from seed and step, so a run is
+  continued from its step number alone.
   """
 
   step: jax.Array  # int32 [], steps made so far
@@ -40,7 +40,7 @@ class TrainState(NamedTuple):
 
   @property
   def eval_network_state(self) -> hk.State:
-    """Likewise."""
+    """The running statistics that belong to `eval_params`."""
     return self.ema_network_state if self.ema_params else self.network_state
 
   def with_eval_network_state(self, network_state: hk.State) -> 'TrainState':

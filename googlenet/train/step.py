@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, on every device.
+"""One training step, on every device.
 
 A training step is `train_step`, and on each device `gradient_step`, then
 `update_step`, which calls `optimizer.update`. The state has no device axis: it
@@ -17,15 +17,12 @@ import jmp
 import ml_collections
 import optax
 
-from googlenet.input import views
 from googlenet.input.augment import alternating_flips
-from googlenet.input.preprocess import preprocess
 from googlenet.model.network import Network
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize
 from googlenet.train import finite
 from googlenet.train.loss import (
   Metrics,
-  cross_entropy,
   make_gradient_fn,
   make_loss_fn,
 )
@@ -260,73 +257,3 @@ def make_train_step(
     return update(state, *out)
 
   return train_step
-
-
-def score(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
-  """Returns the sums of `make_eval_step` over one device's part of a batch.
-
-  Args:
-    logits: float32 [B, K].
-    labels: int32 [B].
-    mask: float32 [B], 0 for padding.
-  """
-  # How many classes the network puts above the true one; as for argmax, the
-  # lower of two classes with equal logits comes first.
-  true_logit = jnp.take_along_axis(logits, labels[:, None], -1)
-  is_lower = jnp.arange(logits.shape[-1]) < labels[:, None]
-  above = (logits > true_logit) | ((logits == true_logit) & is_lower)
-  # Nothing compares with NaN: it would rank first.
-  rank = jnp.where(jnp.isfinite(true_logit[:, 0]), above.sum(-1), jnp.inf)
-  sums = {
-    'loss': cross_entropy(logits, labels),
-    'top_1': rank < 1,
-    'top_5': rank < 5,
-    'count': jnp.ones_like(mask),
-  }
-  return jax.tree.map(lambda x: jnp.sum(jnp.where(mask > 0, x, 0.0)), sums)
-
-
-def make_eval_step(
-  network: Network, config: ml_collections.ConfigDict
-) -> Callable[[hk.Params, hk.State, Batch], Metrics]:
-  """Makes the evaluation step of all devices, over the views of `eval`.
-
-  Args:
-    network: the network of `config.model`.
-    config: the `train`, `data` and `eval` sections are read.
-
-  Returns:
-    (params, network_state, batch) -> sums over the batch of all devices:
-    batch holds `image` and `label` as in training and `mask` float32 [D, B],
-    0 for padding; the sums `loss`, `top_1`, `top_5` and `count` are float32
-    scalars over unmasked examples. top_5 is top_K with fewer than 5 classes.
-  """
-  policy = jmp.get_policy(config.train.precision)
-
-  def eval_step(params: hk.Params, network_state: hk.State, batch: Batch):
-    params = policy.cast_to_compute(params)
-
-    def logits_of(images: jax.Array) -> jax.Array:
-      images = policy.cast_to_compute(preprocess(images, config.data))
-      outputs, _ = network.apply(
-        params, network_state, None, images, is_training=False
-      )
-      return policy.cast_to_output(outputs.logits)
-
-    if views.num_views(config.eval) == 1:
-      logits = logits_of(batch['image'])
-    else:
-      logits = views.to_logits(
-        views.mean_probabilities(logits_of, batch['image'], config.eval)
-      )
-    sums = score(logits, batch['label'], batch['mask'])
-    return jax.lax.psum(sums, PMAP_AXIS)
-
-  return parallelize(
-    eval_step,
-    in_axes=(None, None, 0),
-    out_axes=None,
-    options=network.kernels.compiler_options,
-    what='evaluation step',
-    how=config.train.parallel,
-  )

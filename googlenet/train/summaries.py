@@ -16,8 +16,8 @@ from tensorboardX.proto import summary_pb2
 
 from googlenet.data import batches, sources
 from googlenet.io import checkpoint
+from googlenet.train.hooks import Metrics, Session
 from googlenet.train.loss import make_inputs
-from googlenet.train.progress import Metrics, Session
 from googlenet.train.state import TrainState
 from googlenet.train.step import drawn
 
