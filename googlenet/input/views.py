@@ -2,23 +2,25 @@
 
 The image; with `eval.shift` the image moved up and left, and down and right;
 with `eval.flip` all of them mirrored too (after Jordan, 2024, arXiv 2404.00498,
-section 3.5). All views count alike.
+section 3.5). All views have the same weight.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
+LogitsFn = Callable[[jax.Array], jax.Array]  # uint8 [B, H, W, C] -> [B, K]
+
 
 def num_views(eval_config: ml_collections.ConfigDict) -> int:
-  """Returns how many views the `eval` section asks for."""
+  """Returns how many views `eval.shift` and `eval.flip` make of an image."""
   return (3 if eval_config.shift else 1) * (2 if eval_config.flip else 1)
 
 
 def shifted(images: jax.Array, rows: int, columns: int) -> jax.Array:
-  """Moves images [B, H, W, C] down and right, black from outside."""
+  """Moves images [B, H, W, C] down and right, with black coming in."""
   _, height, width, _ = images.shape
   pad = max(abs(rows), abs(columns))
   padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -37,7 +39,7 @@ def make_views(
       `flip`.
 
   Returns:
-    uint8 [V, B, H, W, C]; the first are the images.
+    uint8 [V, B, H, W, C]; the first view is the images themselves.
   """
   views, shift = [images], eval_config.shift
   if shift:
@@ -48,7 +50,7 @@ def make_views(
 
 
 def mean_probabilities(
-  logits_fn: Callable[[jax.Array], jax.Array],
+  logits_fn: LogitsFn,
   images: jax.Array,
   eval_config: ml_collections.ConfigDict,
 ) -> jax.Array:
@@ -62,14 +64,31 @@ def mean_probabilities(
   Returns:
     float32 [B, K].
   """
+  return mean_over([make_views(images, eval_config)], logits_fn)
+
+
+def mean_over(stacks: Sequence[jax.Array], logits_fn: LogitsFn) -> jax.Array:
+  """Averages probabilities over views that were made already.
+
+  Args:
+    stacks: uint8 [V, B, H, W, C] each; their sizes may differ.
+    logits_fn: uint8 [B, H, W, C] -> logits [B, K].
+
+  Returns:
+    float32 [B, K].
+  """
 
   def probabilities(view: jax.Array) -> jax.Array:
     return jax.nn.softmax(logits_fn(view).astype(jnp.float32))
 
-  if num_views(eval_config) == 1:
-    return probabilities(images)
-  # One after another: they take no more memory than one.
-  return jax.lax.map(probabilities, make_views(images, eval_config)).mean(0)
+  # One view after another: together they take no more memory than one.
+  sums = [
+    probabilities(stack[0])
+    if len(stack) == 1
+    else jax.lax.map(probabilities, stack).sum(0)
+    for stack in stacks
+  ]
+  return sum(sums) / sum(map(len, stacks))
 
 
 def to_logits(probabilities: jax.Array) -> jax.Array:
