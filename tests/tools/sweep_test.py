@@ -571,6 +571,7 @@ def test_a_signal_is_passed_on(capfd):
   assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.slow
 def test_a_sweep_ended_by_a_signal_goes_on(tmp_path, compilation_cache):
   """As a user has it: processes, a signal to the sweep alone."""
   command = [
