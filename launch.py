@@ -1,7 +1,9 @@
 """Trains networks of the GoogLeNet family, and uses trained ones.
 
-python launch.py --config=configs/fmnist96.py
-python launch.py --help
+  python launch.py --config=configs/fmnist96.py
+  python launch.py --help
+
+Flags choose a config and a mode; the mode does its work on the config.
 """
 
 import sys
@@ -16,15 +18,13 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
   'config',
   '',
-  'config file, or the config.json of a run; without it, the config of the run '
-  'in --workdir',
+  'config file, or config.json of a run; default: that of the run in --workdir',
   flag_values=FLAGS,
 )
 flags.DEFINE_string(
   'workdir',
   '',
-  'folder of a run; where one is made, the default is a fresh dated one in '
-  'runs/. A run that was cut off is continued',
+  'folder of a run, new or to go on with; default: a fresh dated one in runs/',
   flag_values=FLAGS,
 )
 flags.DEFINE_string('mode', 'train', 'what to do', flag_values=FLAGS)

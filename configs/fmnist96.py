@@ -139,7 +139,8 @@ def get_config() -> ml_collections.ConfigDict:
   evaluation.flip = False
   # Predictions are averaged over shifts by this many stored pixels; 0: off.
   evaluation.shift = 0
-  evaluation.crops = 1  # crops averaged per image in --mode=evaluate: 1|10|144
+  # Crops of the whole image that are averaged, not during training: 1|10|144.
+  evaluation.crops = 1
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   # A checkpoint is written at the end of a run, and in addition:

@@ -217,7 +217,7 @@ def test_squeeze_and_excite_against_numpy(kernels):
   def forward(row):
     def apply(x):
       block = modules.Inception(row, Context(chosen, 'none', 'relu'))
-      return chosen.leave(block(chosen.enter(x)))
+      return chosen.from_layout(block(chosen.to_layout(x)))
 
     return hk.without_apply_rng(hk.transform(apply))
 

@@ -1,5 +1,7 @@
 """Steps that are not finite: left out, counted, told; averages; loss scales."""
 
+import json
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -214,9 +216,15 @@ def test_a_run_that_ends(small, tmp_path, monkeypatch, policy, steps, last):  # 
   small.train.on_nonfinite = policy
   small.train.max_nonfinite = 3
   small.checkpoint.every_steps = 2
-  broken_at(monkeypatch, steps)
-  with pytest.raises(NonFiniteError, match=f'grad_norm is nan at step {last}'):
-    train(small, tmp_path / 'run')
+  words = f'grad_norm is nan at step {last}'
+  with monkeypatch.context() as patch:
+    broken_at(patch, steps)
+    with pytest.raises(NonFiniteError, match=words):
+      train(small, tmp_path / 'run')
+  path = tmp_path / 'run/diverged.json'
+  assert words in json.loads(path.read_text())['error']
+  train(small, tmp_path / 'run')  # goes on from before
+  assert not path.exists()
 
 
 def test_the_first_bad_layer_in_the_order_of_the_network(config):

@@ -1,17 +1,18 @@
-"""The forms for GPUs that no other forms have: packed stem, sums, borders.
+"""What only the kernels for GPUs do: packed stem, float32 sums, borders.
 
-What they share with all other forms is tested in kernels_test.py.
+kernels_test.py has what they share with the other kernel sets.
 """
 
 import itertools
 
 import jax
 import jax.numpy as jnp
+import kernel_references as references
 import numpy as np
 import pytest
-from kernels_test import numpy_max_pool, relative_error
+from kernels_test import relative_error
 
-from googlenet.kernels import KERNELS, gpu
+from googlenet.kernels import KERNELS
 from googlenet.runtime.compilation import compiled_with
 
 GPU, XLA = KERNELS['gpu'], KERNELS['xla']
@@ -31,30 +32,33 @@ def normal(seed, *shape, dtype=np.float32):
   return jnp.asarray(rng.normal(size=shape), dtype)
 
 
-@pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('padding', ['SAME', 3])
-@pytest.mark.parametrize('pool', [(3, 2, 'SAME'), (3, 2, 'CEIL'), (3, 2, 1)])
-def test_the_first_convolution_is_packed_and_equal(channels, padding, pool):
+@pytest.mark.parametrize(
+  ('channels', 'padding', 'relu', 'pool'),
+  [
+    (1, 'SAME', True, (3, 2, 'SAME')),
+    (1, 'SAME', True, (3, 2, 1)),  # this pooling does not take blocks
+    (1, 'SAME', False, (3, 2, 'SAME')),
+    (3, 3, True, (3, 2, 'CEIL')),
+    (3, 3, False, None),
+  ],
+)
+def test_the_first_convolution_is_packed_and_equal(
+  channels, padding, relu, pool
+):
   x, w = normal(0, 2, 24, 16, channels), normal(1, 7, 7, channels, 5)
-  b = normal(2, 5)
+  options = {'stride': 2, 'padding': padding, 'relu': relu, 'pool': pool}
 
-  def loss(kernels, form):
-    def run(x, w, b):
-      if form == 'conv':
-        return kernels.conv(x, w, 2, padding)
-      return kernels.conv_bias_relu_max_pool(x, w, b, 2, padding, pool)
+  def value_and_gradients(kernels, *args):
+    y, pull = jax.vjp(lambda *args: kernels.conv(*args, **options), *args)
+    return y, *pull(normal(3, *y.shape))
 
-    return run
-
-  for form in ('conv', 'pool'):
-    (weights,) = convolution_kernels(loss(GPU, form), x, w, b)
-    assert weights == f'3x3x{16 * channels}x20xf32'
-    expected, pull = jax.vjp(loss(XLA, form), x, w, b)
-    actual, own_pull = jax.vjp(loss(GPU, form), x, w, b)
-    assert relative_error(actual, expected) < 1e-5
-    dy = normal(3, *expected.shape)
-    for own, other in zip(own_pull(dy), pull(dy), strict=True):
-      assert relative_error(own, other) < 1e-5
+  args = x, w, normal(2, 5)
+  weights = convolution_kernels(lambda *a: GPU.conv(*a, **options), *args)
+  assert weights == [f'3x3x{16 * channels}x20xf32']
+  expected = value_and_gradients(XLA, *args)
+  actual = value_and_gradients(GPU, *args)
+  for own, other in zip(actual, expected, strict=True):
+    assert relative_error(own, other) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -71,15 +75,9 @@ def test_the_first_convolution_is_packed_and_equal(channels, padding, pool):
 def test_other_convolutions_stay_as_they_are(shape, kernel, stride, padding):
   x, w = normal(0, *shape), normal(1, kernel, kernel, shape[-1], 4)
   (weights,) = convolution_kernels(
-    lambda x, w: GPU.conv(x, w, stride, padding), x, w
+    lambda x, w: GPU.conv(x, w, stride=stride, padding=padding), x, w
   )
   assert weights == f'{kernel}x{kernel}x{shape[-1]}x4xf32'
-  assert (
-    relative_error(
-      GPU.conv(x, w, stride, padding), XLA.conv(x, w, stride, padding)
-    )
-    < 1e-5
-  )
 
 
 def test_1x1s_of_one_input_are_one_convolution():
@@ -93,7 +91,7 @@ def test_no_form_scatters_or_selects_by_windows():
   x = normal(0, 2, 8, 8, 3)
 
   def has_scatter(kernels):
-    gradient = jax.grad(lambda x: kernels.max_pool(x).sum())
+    gradient = jax.grad(lambda x: kernels.max_pool(x, 3, 2).sum())
     return 'scatter' in jax.jit(gradient).lower(x).as_text()
 
   assert has_scatter(XLA)
@@ -109,10 +107,9 @@ def test_pooling_of_the_lowest_numbers_stays_inside(lowest):
       lambda x, s=stride, p=padding: GPU.max_pool(x, 3, s, p), x
     )
     dy = normal(0, *y.shape)
-    value, gradient = numpy_max_pool(
-      np.asarray(x), np.asarray(dy), 3, stride, padding
-    )
+    value, numpy_pull = references.max_pool(np.asarray(x), 3, stride, padding)
     np.testing.assert_array_equal(y, value)
+    (gradient,) = numpy_pull(np.asarray(dy))
     np.testing.assert_allclose(pull(dy)[0], gradient, rtol=1e-6)
 
 
@@ -120,17 +117,12 @@ def test_bias_gradients_are_summed_in_float32():
   x = jnp.ones((64, 8, 8, 1), jnp.bfloat16)
   dy = jnp.asarray(np.linspace(0.5, 1, 4096).reshape(x.shape), jnp.bfloat16)
   exact = np.asarray(dy, np.float64).sum()
-  b = jnp.zeros(1, jnp.float32)
-  _, pull = jax.vjp(gpu.bias_relu, x, b)
-  np.testing.assert_allclose(pull(dy)[1][0], exact, rtol=1e-6)
-
-  def pooled(x, b):
-    return GPU.conv_bias_relu_max_pool(
-      x, jnp.ones((1, 1, 1, 1), x.dtype), b, 1, 'SAME', (1, 1, 'SAME')
+  b, w = jnp.zeros(1, jnp.float32), jnp.ones((1, 1, 1, 1), x.dtype)
+  for pool in (None, (1, 1, 'SAME')):
+    _, pull = jax.vjp(
+      lambda b, pool=pool: GPU.conv(x, w, b, relu=True, pool=pool), b
     )
-
-  _, pull = jax.vjp(pooled, x, b)
-  np.testing.assert_allclose(pull(dy)[1][0], exact, rtol=1e-6)
+    np.testing.assert_allclose(pull(dy)[0][0], exact, rtol=1e-6)
 
 
 def test_a_window_has_at_most_as_many_places_as_a_byte_tells():

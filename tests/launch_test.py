@@ -156,6 +156,8 @@ def test_a_loss_that_ends_a_longer_run_keeps_its_curve(launch_py, tmp_path):
   files = files_under(tmp_path / 'run')
   assert {'config.json', 'metrics.jsonl'} <= set(files)
   assert 'result.json' not in files
+  (told,) = json.loads((tmp_path / 'run/diverged.json').read_text()).values()
+  assert told.startswith('train/loss is nan at step 2')
   assert not [name for name in files if name.endswith('.npz')]
   (line,) = (tmp_path / 'run/metrics.jsonl').read_text().splitlines()
   assert json.loads(line)['step'] == 1

@@ -131,7 +131,7 @@ def test_inception_block_against_numpy_loops(kernels):
   context = Context(ops, 'none', 'relu')
 
   def forward(x):
-    return ops.leave(modules.Inception(row, context)(ops.enter(x)))
+    return ops.from_layout(modules.Inception(row, context)(ops.to_layout(x)))
 
   block = hk.without_apply_rng(hk.transform(forward))
   x = np.random.default_rng(0).normal(size=(2, 5, 7, 8)).astype(np.float32)

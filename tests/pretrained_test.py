@@ -4,9 +4,12 @@ import hashlib
 import json
 import re
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
+import googlenet
+from googlenet.data import pipeline
 from googlenet.tools.publish import SUMS
 
 FOLDERS = sorted(p for p in (ROOT / 'pretrained').iterdir() if p.is_dir())
@@ -62,3 +65,15 @@ def test_accuracy_on_the_test_images_is_the_stated_one(launch_py, folder):
   )
   assert f'{result["eval/accuracy"]:.4f}' in line
   assert 'launch.py --config=' in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('folder', FOLDERS, ids=lambda folder: folder.name)
+def test_accuracy_in_python_is_the_stated_one(folder):
+  """By `net.predict`, on all test images."""
+  net = googlenet.load(folder)
+  dataset = pipeline.load_split(net.config, 'eval_split')
+  images, labels = dataset.read(np.arange(dataset.num_examples))
+  accuracy = (net.predict(images).argmax(-1) == labels).mean()
+  stated = json.loads((folder / 'result.json').read_text())['eval/accuracy']
+  assert accuracy == pytest.approx(stated, abs=1e-3)

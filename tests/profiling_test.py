@@ -335,7 +335,7 @@ def test_layers_after_one_another_are_the_network(
   mixed.model.dropout = 0.5
   network, params, state = make(mixed)
   images = np.random.default_rng(0).standard_normal((3, 32, 32, 1), np.float32)
-  x = network.kernels.enter(jnp.asarray(images))
+  x = network.kernels.to_layout(jnp.asarray(images))
   side = {}
   for layer in layer_times.split(network, params, state, keys(3)):
     y = layer.apply(layer.params, x)
@@ -365,7 +365,7 @@ def test_what_is_timed_takes_gradients_of_inputs_and_parameters(
   )
   params = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), params)
   layer_times.measure(network, params, state, images)
-  x = network.kernels.enter(images)
+  x = network.kernels.to_layout(images)
   layers = layer_times.split(network, params, state, keys(2))
   for i, layer in enumerate(layers):
     (own, given), y = timed[2 * i]

@@ -124,7 +124,9 @@ def test_a_dropped_block_is_its_input(kernels):
     context = Context(
       chosen, 'none', 'relu', is_training=is_training, keys=image_keys
     )
-    return chosen.leave(modules.Inception(row, context)(chosen.enter(x)))
+    return chosen.from_layout(
+      modules.Inception(row, context)(chosen.to_layout(x))
+    )
 
   block = hk.without_apply_rng(hk.transform(forward))
   params = block.init(jax.random.key(0), x, keys(16), True)

@@ -102,6 +102,7 @@ def test_augmentation_average_and_adam_go_on_too(small, tmp_path, monkeypatch):
   small.train.precision = 'params=float32,compute=float16,output=float32'
   small.train.loss_scale = 'dynamic'
   small.train.on_nonfinite = 'skip'
+  small.logging.images = small.logging.histograms = 0
   small.checkpoint.best_metric = 'eval/loss'
   small.checkpoint.every_steps = 7
   train(small, tmp_path / 'whole')
@@ -134,7 +135,10 @@ def wait_for(process, text):
   pytest.fail(process.communicate()[1])
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+  'number',
+  [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_a_signal_ends_it_and_the_workdir_alone_continues_it(
   tmp_path, compilation_cache, number
 ):

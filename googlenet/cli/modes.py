@@ -90,18 +90,21 @@ MODES = {
     takes_several=True,
   ),
   'demo': Mode(
-    _LOOK, 'a page on which to try a run: pictures, maps', 'reads', ('port',)
+    _LOOK,
+    'a page on which to try a run: pictures, maps',
+    'reads',
+    ('port', 'views'),
   ),
   'predict': Mode(
     _LOOK,
     'the classes of image files',
     'reads',
-    ('images', 'top_k', 'format', 'output'),
+    ('images', 'top_k', 'format', 'output', 'views'),
     example="--images='photos/*.jpg'",
   ),
   'features': Mode(
     _ELSEWHERE,
-    'end points of image files, or of data.eval_split',
+    'end points of image files, or of data.eval_split, one view each',
     'reads',
     ('images', 'end_points', 'format', 'output'),
     example='--end_points=stage_4,stage_5 --output=features.npz',
@@ -132,7 +135,7 @@ MODES = {
     _ELSEWHERE,
     'a run becomes .onnx, .stablehlo or .safetensors',
     'reads',
-    ('format', 'output'),
+    ('format', 'output', 'views'),
     example='--output=model.onnx',
   ),
 }
@@ -188,6 +191,12 @@ def define_flags(values: flags.FlagValues) -> None:
   integer('top_k', 5, 'how many classes of each image')
   string('format', '', 'of the output, where its name does not tell')
   string('output', '', 'new file; predict writes to the screen without')
+  boolean(
+    'views',
+    True,
+    'average over the views of an image that the run is evaluated with '
+    '(eval.flip, eval.shift, eval.crops); false: compute it once',
+  )
   string('weights', '', 'file of another framework that is read or written')
   string('coordinator_address', None, 'host:port of process 0')
   integer('num_processes', None, 'how many')

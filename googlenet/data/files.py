@@ -156,7 +156,7 @@ class Reader:
 
   @property
   def shape(self) -> tuple[int, int, int]:
-    """(H, W, C) of the returned arrays."""
+    """(H, W, C) of the returned arrays; (n, R, R, C) for squares."""
     return (*self._transform.sides, self._num_channels)
 
   def __call__(self, path: str | os.PathLike[str]) -> np.ndarray:
@@ -212,8 +212,8 @@ class Reader:
     transform = self._turned if transpose else self._transform
     array = transform(image, self._num_channels, 0, 0)
     if transpose:
-      array = array.transpose(1, 0, 2)
-    for axis, flip in enumerate(flips):
+      array = array.swapaxes(-3, -2)
+    for axis, flip in zip((-3, -2), flips, strict=True):
       array = np.flip(array, axis) if flip else array
     return np.ascontiguousarray(array)
 

@@ -5,15 +5,17 @@ left, and down and right; with `eval.flip` also the mirror image of each (after
 Jordan, 2024, arXiv 2404.00498, section 3.5). All views have equal weight.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
+LogitsFn = Callable[[jax.Array], jax.Array]  # uint8 [B, H, W, C] -> [B, K]
+
 
 def num_views(eval_config: ml_collections.ConfigDict) -> int:
-  """Returns how many views the `eval` section asks for."""
+  """Returns how many views `eval.shift` and `eval.flip` make of an image."""
   return (3 if eval_config.shift else 1) * (2 if eval_config.flip else 1)
 
 
@@ -48,7 +50,7 @@ def make_views(
 
 
 def mean_probabilities(
-  logits_fn: Callable[[jax.Array], jax.Array],
+  logits_fn: LogitsFn,
   images: jax.Array,
   eval_config: ml_collections.ConfigDict,
 ) -> jax.Array:
@@ -62,14 +64,31 @@ def mean_probabilities(
   Returns:
     float32 [B, K].
   """
+  return mean_over([make_views(images, eval_config)], logits_fn)
+
+
+def mean_over(stacks: Sequence[jax.Array], logits_fn: LogitsFn) -> jax.Array:
+  """Averages probabilities over given views.
+
+  Args:
+    stacks: uint8 [V, B, H, W, C] each; their sizes may differ.
+    logits_fn: maps uint8 [B, H, W, C] to logits [B, K].
+
+  Returns:
+    float32 [B, K].
+  """
 
   def probabilities(view: jax.Array) -> jax.Array:
     return jax.nn.softmax(logits_fn(view).astype(jnp.float32))
 
-  if num_views(eval_config) == 1:
-    return probabilities(images)
-  # One view after another, so that memory does not grow with their number.
-  return jax.lax.map(probabilities, make_views(images, eval_config)).mean(0)
+  # One view after another: together they take no more memory than one.
+  sums = [
+    probabilities(stack[0])
+    if len(stack) == 1
+    else jax.lax.map(probabilities, stack).sum(0)
+    for stack in stacks
+  ]
+  return sum(sums) / sum(map(len, stacks))
 
 
 def to_logits(probabilities: jax.Array) -> jax.Array:

@@ -264,7 +264,8 @@ def write(
   Args:
     path: of the file, ending in .safetensors, .pth, .pt or .npz.
     arrays: by name.
-    metadata: texts to store beside the arrays, in .safetensors only.
+    metadata: texts to store beside the arrays; then the file is of the kind
+      .safetensors, whatever its ending.
 
   Raises:
     UserError: PyTorch is needed and is not installed.
@@ -274,7 +275,7 @@ def write(
   aside = path.with_name(path.name + '.tmp')
   try:
     with open(aside, 'wb') as file:
-      if path.suffix == '.safetensors':
+      if metadata or path.suffix == '.safetensors':
         _write_safetensors(file, arrays, metadata or {'format': 'pt'})
       elif path.suffix == '.npz':
         np.savez(file, **arrays)

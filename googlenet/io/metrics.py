@@ -16,30 +16,25 @@ import jax
 
 from googlenet.errors import UserError
 
-_STOPPED = ': training stopped. '
 # Not averaged: the curve shows what the last step used, or has counted.
 _LAST = ('learning_rate', 'skipped_steps', 'loss_scale')
 
 
 class NonFiniteError(UserError):
-  """A loss, a gradient or a parameter is infinite or not a number."""
+  """A loss, a gradient or a parameter is infinite or not a number.
+
+  Attributes:
+    what: what is not finite, and since which step, in words.
+  """
 
   def __init__(self, step: int, name: str, value: float, where: str = ''):
+    self.what = f'{name} is {value} at step {step}{where}'
     super().__init__(
-      f'{name} is {value} at step {step}{where}{_STOPPED}Lower '
+      f'{self.what}: training stopped. Lower '
       'config.optimizer.learning_rate, lengthen '
       'config.optimizer.warmup_steps or set config.optimizer.grad_clip_norm'
     )
     self.step, self.name, self.value = step, name, value
-
-
-def divergence_in(line: str) -> str:
-  """Returns what a NonFiniteError says, of the line that a process ended with.
-
-  Without the advice that follows; '' where it was another error.
-  """
-  what, stopped, _ = line.partition(_STOPPED)
-  return what if stopped else ''
 
 
 def check_finite(step: int, name: str, value: float) -> None:

@@ -1,7 +1,13 @@
-"""Parameters that come from elsewhere: reading a run's, writing a new run."""
+"""Parameters of a run: which checkpoint, which of its parameters; new runs.
 
+Evaluation, prediction, export, publishing and fine-tuning read a run here, so
+that all of them use the same parameters.
+"""
+
+import json
 import os
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,12 +15,14 @@ import ml_collections
 import numpy as np
 
 from googlenet import config as config_lib
-from googlenet.errors import UserError
-from googlenet.io import array_files, checkpoint, workdir
+from googlenet.errors import UserError, did_you_mean
+from googlenet.io import archive, array_files, checkpoint, workdir
 from googlenet.io.archive import DamagedError
 from googlenet.runtime.terminal import warn
 
 Tree = dict[str, dict[str, Any]]
+
+_WORDS = ('last', 'best', 'all')
 
 
 def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
@@ -25,7 +33,7 @@ def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
     none, with shapes and dtypes in place of arrays.
 
   Raises:
-    DamagedError: it is not whole.
+    DamagedError: the file is not whole.
   """
   trees: dict[str, Tree] = {
     'params': {},
@@ -46,34 +54,126 @@ def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
   return trees
 
 
+def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
+  """Returns (H, W, C) of the training set's images, as a checkpoint says.
+
+  None where the parameters come from elsewhere.
+  """
+  about = array_files.read(path).get('about')
+  if about is None:
+    return None
+  try:
+    shape = json.loads(about.read().tobytes())['data']['image_shape']
+    height, width, channels = (int(side) for side in shape)
+  except (ValueError, TypeError, KeyError, RecursionError):
+    return None
+  return height, width, channels
+
+
+def prefix_of(config: ml_collections.ConfigDict) -> str:
+  """Returns what the names of the evaluated trees begin with: 'ema_' or ''.
+
+  Where a run averages its parameters over the steps, the average is evaluated.
+  """
+  return 'ema_' if config.train.ema_decay else ''
+
+
 def read_run(
   folder: str | os.PathLike[str],
+  config: ml_collections.ConfigDict | None = None,
+  path: pathlib.Path | None = None,
+  expected: Callable[[pathlib.Path, Tree], tuple[Tree, Tree]] | None = None,
 ) -> tuple[pathlib.Path, checkpoint.Checkpoint]:
-  """Reads the newest checkpoint of a run, whatever network it is of.
+  """Reads the parameters and state that a run is evaluated with.
 
   Args:
     folder: workdir of the run.
+    config: of the run; None: the average is taken where the file has one.
+    path: of one of its checkpoints, see `select`; None: the newest whole one.
+    expected: takes a path and the stored parameters' shapes; returns the shapes
+      of parameters and state that the file must have. None: anything goes.
 
   Returns:
-    The path of the file, and its parameters and state: the averaged parameters
-    where the run has them, as `--mode=evaluate` takes them.
+    The path of the checkpoint and what it holds.
 
   Raises:
-    UserError: there is none, or none that is whole.
+    UserError: there is no checkpoint, or none that is whole and as expected.
   """
 
   def read(path: pathlib.Path) -> checkpoint.Checkpoint:
     trees = stored_shapes(path)
-    use_ema = bool(trees['ema_params'])
-    prefix = 'ema_' if use_ema else ''
-    return checkpoint.restore(
-      path,
-      trees[f'{prefix}params'],
-      trees[f'{prefix}network_state'],
-      use_ema,
-    )
+    prefix = 'ema_' if trees['ema_params'] else ''
+    if config is not None:
+      prefix = prefix_of(config)
+    params, state = trees[f'{prefix}params'], trees[f'{prefix}network_state']
+    if expected is not None:
+      params, state = expected(path, params)
+    return checkpoint.restore(path, params, state, bool(prefix))
 
+  if path is not None:
+    return path, read(path)
   return checkpoint.newest_whole(folder, read, warn)
+
+
+def select(
+  workdir: str | os.PathLike[str], which: str
+) -> list[pathlib.Path | None]:
+  """Returns the paths of the checkpoints that a word or a step number means.
+
+  Args:
+    workdir: of a run.
+    which: 'last'; 'best' by `checkpoint.best_metric`; 'all' that are kept, the
+      oldest first; or a number of steps.
+
+  Returns:
+    [None] for 'last': the newest that is whole.
+
+  Raises:
+    UserError: the run has no such checkpoint.
+  """
+  if which == 'last':
+    return [None]
+  found = sorted(checkpoint.paths(workdir))
+  steps = {int(path.stem.removeprefix('step_')): path for path in found}
+  if not found:
+    raise UserError(
+      f'--workdir={workdir} holds no checkpoint: give the folder of a run '
+      'that has been trained'
+    )
+  kept = f'it keeps those of step {", ".join(map(str, steps))}'
+  if which == 'all':
+    return list(found)
+  if which == 'best':
+    step = _best_step(found[-1])
+    if step is None:
+      raise UserError(
+        f'--checkpoint=best: the run in {workdir} has not told which is best, '
+        f'as training with --config.checkpoint.best_metric does; {kept}'
+      )
+  elif which.isdecimal() and len(which) < 12:
+    step = int(which)
+  else:
+    raise UserError(
+      f'--checkpoint={which} is not allowed{did_you_mean(which, _WORDS)}: it '
+      f'takes {", ".join(_WORDS)} or a step; the run in {workdir}: {kept}'
+    )
+  if step not in steps:
+    raise UserError(
+      f'--checkpoint={which}: the run in {workdir} has no checkpoint of step '
+      f'{step}; {kept}'
+    )
+  return [steps[step]]
+
+
+def _best_step(path: pathlib.Path) -> int | None:
+  """Returns the step of the best checkpoint, as a later one knows it."""
+  arrays, _ = archive.read(path, {}, {'about': 2**20})
+  try:
+    about = json.loads(arrays['about'].tobytes())
+    # Older checkpoints hold it beside what is now `progress`.
+    return int(about.get('progress', about)['best']['step'])
+  except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    return None
 
 
 def describe_images(folder: str | os.PathLike[str]) -> str:
@@ -91,29 +191,34 @@ def describe_images(folder: str | os.PathLike[str]) -> str:
 
 def write_run(
   folder: str | os.PathLike[str],
-  config: ml_collections.FrozenConfigDict,
+  config: ml_collections.ConfigDict,
   params: Tree,
   network_state: Tree,
+  step: int = 0,
+  about: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
-  """Writes a run of no steps: config.json and a checkpoint.
+  """Writes a run that can be used but not continued.
+
+  It consists of config.json and a checkpoint of parameters and state alone.
 
   Args:
     folder: a workdir that holds no run.
     config: of the network.
     params: tree of arrays.
-    network_state: likewise.
+    network_state: tree of arrays.
+    step: steps of training behind them.
+    about: what the checkpoint says of its run, for JSON.
 
   Returns:
     The path of the checkpoint.
   """
+  prefix = prefix_of(config)
   state = {
-    'params': params,
-    'network_state': network_state,
+    f'{prefix}params': params,
+    f'{prefix}network_state': network_state,
   }
-  if config.train.ema_decay:  # evaluation looks for averages then
-    state |= {f'ema_{name}': tree for name, tree in state.items()}
   checkpoint.folder_of(folder).mkdir(parents=True)
-  snapshot = checkpoint.Snapshot(0, state, {})
+  snapshot = checkpoint.Snapshot(step, state, about or {})
   path = checkpoint.save(folder, snapshot)
   config_path = pathlib.Path(folder) / 'config.json'
   workdir.write_text(config_path, config_lib.to_json(config))

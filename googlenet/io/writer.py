@@ -4,6 +4,7 @@ A workdir is made by the first record, not before: a run that fails on its
 input, or whose loss is never finite, leaves nothing behind.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ from tensorboardX.proto import summary_pb2
 
 from googlenet.errors import UserError
 from googlenet.io import events
+from googlenet.io.metrics import NonFiniteError
 from googlenet.io.workdir import (
   RUN_FILES,
   Lock,
@@ -23,6 +25,9 @@ from googlenet.io.workdir import (
   write_classes,
   write_text,
 )
+
+# Left by a run that ended with a loss or gradient that is not finite.
+DIVERGED = 'diverged.json'
 
 
 class Writer:
@@ -159,3 +164,24 @@ def read_records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         continue
       if isinstance(record, dict) and isinstance(record.get('step'), int):
         yield record
+
+
+@contextlib.contextmanager
+def divergence_recorded(workdir: str | os.PathLike[str]) -> Iterator[None]:
+  """Leaves diverged.json in a workdir if training ends with NonFiniteError.
+
+  An older one is removed. Without a folder, as when nothing was written so far,
+  none is left.
+  """
+  path = pathlib.Path(workdir) / DIVERGED
+  if jax.process_index():
+    yield
+    return
+  path.unlink(missing_ok=True)
+  try:
+    yield
+  except NonFiniteError as error:
+    with contextlib.suppress(OSError):
+      if path.parent.is_dir():
+        write_text(path, json.dumps({'error': error.what}, indent=2) + '\n')
+    raise

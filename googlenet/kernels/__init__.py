@@ -38,8 +38,8 @@ class Kernels(NamedTuple):
     name: a key of `KERNELS`.
     compiler_options: XLA options, as (name, value) pairs, for programs that use
       these operations.
-    enter: `enter(x)`: from [B, H, W, C] to the internal layout.
-    leave: `leave(x)`: from the internal layout to [B, H, W, C].
+    to_layout: `to_layout(x)`: from [B, H, W, C] to the internal layout.
+    from_layout: `from_layout(x)`: from the internal layout to [B, H, W, C].
     conv: `conv(x, w, b=None, *, stride=1, padding, relu=False, pool=None)`:
       convolution with weights `w` [kh, kw, C_in, C_out], then bias `b` [C_out],
       ReLU, and max pooling with `pool` = (window, stride, padding).
@@ -57,8 +57,8 @@ class Kernels(NamedTuple):
 
   name: str
   compiler_options: Options
-  enter: Callable[[Array], Array]
-  leave: Callable[[Array], Array]
+  to_layout: Callable[[Array], Array]
+  from_layout: Callable[[Array], Array]
   conv: Callable[..., Array]
   conv_1x1s: Callable[..., list[Array]]
   max_pool: Callable[..., Array]
@@ -70,8 +70,8 @@ class Kernels(NamedTuple):
 _XLA = Kernels(
   name='xla',
   compiler_options=xla.COMPILER_OPTIONS,
-  enter=xla.keep_layout,
-  leave=xla.keep_layout,
+  to_layout=xla.keep_layout,
+  from_layout=xla.keep_layout,
   conv=xla.conv,
   conv_1x1s=xla.conv_1x1s,
   max_pool=xla.max_pool,
@@ -98,8 +98,8 @@ KERNELS = {
   'cpu': _XLA._replace(
     name='cpu',
     compiler_options=cpu.COMPILER_OPTIONS,
-    enter=cpu.to_layout,
-    leave=cpu.from_layout,
+    to_layout=cpu.to_layout,
+    from_layout=cpu.from_layout,
     conv=cpu.conv,
     conv_1x1s=cpu.conv_1x1s,
     max_pool=cpu.max_pool,

@@ -54,8 +54,8 @@ max_pool = functools.partial(cpu_pooling.max_pool, axes=_AXES)
 def is_available(dtype: jnp.dtype) -> bool:
   """Whether XLA compiles a convolution of this dtype to a call of oneDNN.
 
-  It does on x86 from JAX 0.12 on; in bfloat16 only where the processor computes
-  in it.
+  It does on x86 from JAX 0.12 on; in bfloat16 only where the processor has
+  instructions for it. Found out by compiling a small convolution.
   """
   image = jax.ShapeDtypeStruct((8, 8, 8, 16), dtype)
   weight = jax.ShapeDtypeStruct((3, 3, 16, 16), dtype)
@@ -64,7 +64,7 @@ def is_available(dtype: jnp.dtype) -> bool:
   )
   try:
     compiled = compile_with(COMPILER_OPTIONS, lowered)
-  except jax.errors.JaxRuntimeError:  # it knows no such option
+  except jax.errors.JaxRuntimeError:  # XLA does not know one of the options
     return False
   return '__onednn$convolution' in compiled.as_text()
 
@@ -80,31 +80,16 @@ def _plain_conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
 def _padded_conv(x: Array, w: Array, stride: int, padded: Pads) -> Array:
   if any(k > n for k, n in zip(w.shape[:2], x.shape[1:3], strict=True)):
     # XLA hands only kernels that fit into the image to oneDNN.
-    places = {
-      axis: (-low, low + x.shape[axis] + high)
-      for axis, (low, high) in zip(_AXES, padded, strict=True)
-    }
-    x, padded = lax.optimization_barrier(tap(x, places)), [(0, 0), (0, 0)]
+    x, padded = _pad(x, padded), [(0, 0), (0, 0)]
   return shared.convolve(x, w, stride, padded)
 
 
-def _shifts(
-  x: Array,
-  axes: tuple[int, int],
-  kernel: tuple[int, int],
-  stride: int,
-  padding: Padding,
-) -> list[Array]:
-  """What lies under each tap of a kernel: kh * kw arrays."""
-  places = []
-  for axis, taps in zip(axes, kernel, strict=True):
-    out, low, _ = placement(x.shape[axis], taps, stride, padding)
-    places.append([(t - low, out) for t in range(taps)])
-  return [
-    tap(x, {axes[0]: row, axes[1]: column}, stride)
-    for row in places[0]
-    for column in places[1]
-  ]
+def _pad(x: Array, padded: Pads) -> Array:
+  places = {
+    axis: (-low, low + x.shape[axis] + high)
+    for axis, (low, high) in zip(_AXES, padded, strict=True)
+  }
+  return lax.optimization_barrier(tap(x, places))
 
 
 def _columns(x: Array, kernel: tuple[int, int], padding: Padding) -> Array:
@@ -118,11 +103,7 @@ def _columns(x: Array, kernel: tuple[int, int], padding: Padding) -> Array:
     placement(x.shape[axis], taps, 1, padding)
     for axis, taps in zip(_AXES, kernel, strict=True)
   )
-  padded = {
-    axis: (-place.low, place.low + x.shape[axis] + place.high)
-    for axis, place in zip(_AXES, (heights, widths), strict=True)
-  }
-  pixels = lax.optimization_barrier(tap(x, padded))
+  pixels = _pad(x, [(place.low, place.high) for place in (heights, widths)])
   # Where each tap of each window lies among the pixels of a padded image.
   rows = np.arange(heights.out)[:, None, None, None]
   rows = rows + np.arange(kernel[0])[:, None]
@@ -138,8 +119,17 @@ def _few_columns(
   x: Array, kernel: tuple[int, int], stride: int, padding: Padding
 ) -> Array:
   """im2col for few channels: [B, H, W, C] -> [kh * kw * C, B * H' * W']."""
+  places = []
+  for axis, taps in zip(_AXES, kernel, strict=True):
+    out, low, _ = placement(x.shape[axis], taps, stride, padding)
+    places.append([(t - low, out) for t in range(taps)])
   planes = lax.optimization_barrier(x.transpose(3, 0, 1, 2))
-  columns = jnp.stack(_shifts(planes, (2, 3), kernel, stride, padding))
+  shifts = [
+    tap(planes, {2: row, 3: column}, stride)
+    for row in places[0]
+    for column in places[1]
+  ]
+  columns = jnp.stack(shifts)
   columns = columns.reshape(kernel[0] * kernel[1] * x.shape[-1], -1)
   return lax.optimization_barrier(columns)
 
@@ -179,8 +169,7 @@ def _input_gradient(
   x: Array, dy: Array, w: Array, stride: int, padding: Padding
 ) -> Array:
   if stride > 1:
-    # The stem, whose input gradient training never asks for, and reductions:
-    # XLA's own form.
+    # XLA's own gradient: rare, and training never asks for that of the stem.
     plain = functools.partial(_plain_conv, w=w, stride=stride, padding=padding)
     return jax.linear_transpose(plain, x)(dy)[0]
   padded = pads(x.shape[1:3], w.shape[:2], 1, padding)

@@ -87,7 +87,7 @@ def add(
   y = residual.scale * linear('linear', y)
   if residual.drop_rate:
     drop = StochasticDepth(residual.drop_rate, context)
-    y = kernels.enter(drop(kernels.leave(y)))
+    y = kernels.to_layout(drop(kernels.from_layout(y)))
   return context.activate(x + y)
 
 
@@ -137,19 +137,21 @@ def squeeze_excite(
   """A map with each channel times its gate, a number from 0 to 1."""
   ops = (rows.GlobalMean(), *row.layers(x.shape[-1]))
   gates = jax.nn.sigmoid(apply_all(ops, x, context))  # [B, C]
-  return x * context.kernels.enter(gates[:, None, None, :])
+  return x * context.kernels.to_layout(gates[:, None, None, :])
 
 
 def dropout(row: rows.Dropout, x: jax.Array, context: Context) -> jax.Array:
   """Dropout of a map or of features [B, C]."""
   drop, kernels = Dropout(row.rate, context), context.kernels
-  return drop(x) if x.ndim == 2 else kernels.enter(drop(kernels.leave(x)))
+  return (
+    drop(x) if x.ndim == 2 else kernels.to_layout(drop(kernels.from_layout(x)))
+  )
 
 
 def flatten(row: rows.Flatten, x: jax.Array, context: Context) -> jax.Array:
   """A map becomes features: [B, H * W * C]."""
   del row
-  x = context.kernels.leave(x)
+  x = context.kernels.from_layout(x)
   return x.reshape(x.shape[0], -1)
 
 
@@ -178,7 +180,7 @@ def _adaptive_avg_pool(
   row: rows.AdaptiveAvgPool, x: jax.Array, context: Context
 ) -> jax.Array:
   kernels = context.kernels
-  return kernels.enter(adaptive_avg_pool(kernels.leave(x), row.size))
+  return kernels.to_layout(adaptive_avg_pool(kernels.from_layout(x), row.size))
 
 
 # How each row is computed: (row, x, context) -> y.

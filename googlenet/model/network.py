@@ -116,7 +116,7 @@ def make_network(
     end_points = {}
     if with_end_points:
       end_points = {
-        name: y if y.ndim == 2 else common.kernels.leave(y)
+        name: y if y.ndim == 2 else common.kernels.from_layout(y)
         for name, y in outputs.end_points.items()
       }
     return outputs._replace(end_points=end_points)
@@ -155,14 +155,14 @@ def _forward(
   kernels = context.kernels
   end_points, aux_logits = {}, {}
   heads = {head.after: head for head in architecture.aux_heads}
-  x = kernels.enter(images)
+  x = kernels.to_layout(images)
   for stage in architecture.stages:
     stage_rows = modules.fuse_pools(stage.rows) if fuse_pools else stage.rows
     for row in stage_rows:
       x = modules.apply(row, x, context)
       name = getattr(row, 'name', None)
       if name and edit:
-        x = kernels.enter(edit(name, kernels.leave(x)))
+        x = kernels.to_layout(edit(name, kernels.from_layout(x)))
       if name:
         end_points[name] = x
       if name in heads:

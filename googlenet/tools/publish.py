@@ -22,11 +22,10 @@ from collections.abc import Sequence
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
-from googlenet.io import checkpoint, pretrained
+from googlenet.io import pretrained
 from googlenet.io.workdir import write_text
 from googlenet.runtime.machine import DEFAULT_CACHE
-from googlenet.tools.inference import trained
-from googlenet.tools.report import runs
+from googlenet.tools import runs
 
 SUMS = 'SHA256SUMS'
 # Paths of the machine, and what others begin with.
@@ -75,23 +74,22 @@ def publish(
       'what was scored: delete result.json, and go on with the run by python '
       f'launch.py --workdir={run}'
     )
-  prefix = 'ema_' if config.train.ema_decay else ''
-  state = {
-    f'{prefix}params': restored.params,
-    f'{prefix}network_state': restored.network_state,
-  }
-  shape = trained.stored_shape(source)
+  shape = pretrained.stored_image_shape(source)
   about = {} if shape is None else {'data': {'image_shape': shape}}
-  snapshot = checkpoint.Snapshot(restored.step, state, about)
   config.update_from_flattened_dict(_OF_A_MACHINE)
   config.eval.batch_norm_batches = 0
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
       aside = pathlib.Path(made) / 'run'
-      checkpoint.folder_of(aside).mkdir(parents=True)
-      path = checkpoint.save(aside, snapshot)
-      write_text(aside / 'config.json', config_lib.to_json(config))
+      path = pretrained.write_run(
+        aside,
+        config,
+        restored.params,
+        restored.network_state,
+        restored.step,
+        about,
+      )
       for name in _COPIED:
         if (run / name).is_file():
           shutil.copyfile(run / name, aside / name)

@@ -11,9 +11,7 @@ row of their mean; of two with the same seed the first counts.
 """
 
 import argparse
-import csv
 import importlib.util
-import io
 import json
 import os
 import pathlib
@@ -26,24 +24,11 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
-from googlenet.tools.report import runs
-from googlenet.train.resume import MAY_CHANGE, differences
-
-# They are no part of a recipe: where and how a run is made, kept and shown, and
-# when it is scored.
-_LEFT_OUT = (
-  'seed',
-  'data.eval_split',
-  'eval.every_epochs',
-  'eval.batch_size',
-  'eval.crops',
-  *(name for name in MAY_CHANGE if not name.startswith('eval.')),
-)
-_SECTIONS_LEFT_OUT = ('checkpoint', 'logging')
+from googlenet.tools import runs
 
 
 class Trial(NamedTuple):
-  """One run; None stands for what it does not tell."""
+  """One run; None stands for what its files do not say."""
 
   workdir: str
   changes: str  # of the config: field=value, ...
@@ -69,49 +54,36 @@ class Group(NamedTuple):
   minutes: float | None  # mean
 
 
-def describe_changes(
-  base: ml_collections.ConfigDict, config: ml_collections.ConfigDict
-) -> str:
-  """Returns 'train.epochs=2, ...', '' where the recipe is that of the base."""
-  found = differences(base.to_dict(), config.to_dict())
-  return ', '.join(
-    f'{name}={value!r}'
-    for name, (_, value) in found.items()
-    if name not in _LEFT_OUT and name.split('.')[0] not in _SECTIONS_LEFT_OUT
-  )
-
-
 def read_trial(
   workdir: str | os.PathLike[str], base: ml_collections.ConfigDict
 ) -> Trial:
   """Reads a run.
 
   Raises:
-    UserError: the folder holds none, or it cannot be read.
+    UserError: the folder holds no run, or cannot be read.
   """
   try:
-    files = runs.read(str(workdir))
+    run = runs.read(str(workdir))
   except OSError as error:
     raise UserError(f'{workdir}: {error.strerror}') from error
-  config = files.config
-  _, accuracies = files.curve('eval/accuracy')
-  _, rates = files.curve('train/images_per_second')
-  evaluated = [r for r in files.records if 'eval/accuracy' in r]
-  seconds = files.result.get('seconds')
+  _, accuracies = run.curve('eval/accuracy')
+  _, rates = run.curve('train/images_per_second')
+  evaluated = [r for r in run.records if 'eval/accuracy' in r]
+  seconds = run.result.get('seconds')
   return Trial(
     str(workdir),
-    describe_changes(base, config),
-    config.seed,
-    config.data.eval_split,
+    runs.recipe_changes(base, run.config),
+    run.config.seed,
+    run.config.data.eval_split,
     evaluated[-1].get('epoch') if evaluated else None,
-    config.train.epochs,
+    run.config.train.epochs,
     accuracies[-1] if accuracies else None,
     max(accuracies, default=None),
-    files.result.get(
+    run.result.get(
       'train/images_per_second', statistics.median(rates) if rates else None
     ),
     None if seconds is None else seconds / 60,
-    bool(files.result),
+    bool(run.result),
   )
 
 
@@ -124,17 +96,10 @@ def make_groups(trials: Sequence[Trial]) -> list[Group]:
       group.setdefault(trial.seed, trial)
   made = []
   for (changes, split), members in groups.items():
-    scores = [trial.accuracy for trial in members.values()]
+    accuracy = runs.score([trial.accuracy for trial in members.values()])
     minutes = [t.minutes for t in members.values() if t.minutes is not None]
     made.append(
-      Group(
-        changes,
-        split,
-        len(scores),
-        statistics.mean(scores),
-        statistics.stdev(scores) if len(scores) > 1 else None,
-        statistics.mean(minutes) if minutes else None,
-      )
+      Group(changes, split, len(members), *accuracy, runs.score(minutes).mean)
     )
   return sorted(made, key=lambda group: -group.mean)
 
@@ -143,7 +108,7 @@ def load_config(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
   """Returns the config of a config file or of a workdir, resolved.
 
   Raises:
-    UserError: there is none, or it cannot be loaded.
+    UserError: the path holds no config, or it cannot be loaded.
   """
   if not str(path).endswith('.py'):
     try:
@@ -178,39 +143,25 @@ def to_text(rows: Sequence[NamedTuple]) -> str:
     return ''
   names = [name for name in rows[0]._fields if name != 'changes']
   names.append('changes')
-  lines = [[name.replace('_', ' ') for name in names]]
-  lines += [[_cell(getattr(row, name)) for name in names] for row in rows]
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  return '\n'.join(
-    '  '.join(
-      cell.ljust(w) for cell, w in zip(line, widths, strict=True)
-    ).rstrip()
-    for line in lines
+  return runs.aligned(
+    [
+      [name.replace('_', ' ') for name in names],
+      *([_cell(getattr(row, name)) for name in names] for row in rows),
+    ]
   )
-
-
-def to_csv(rows: Sequence[NamedTuple]) -> str:
-  """Returns rows as CSV with a head."""
-  out = io.StringIO()
-  writer = csv.writer(out, lineterminator='\n')
-  writer.writerow(rows[0]._fields)
-  writer.writerows(rows)
-  return out.getvalue().rstrip('\n')
 
 
 def render(trials: Sequence[Trial], form: str) -> str:
   """Returns the trials, and but for CSV their groups, as `--format` says."""
-  groups = make_groups(trials)
   if form == 'csv':
-    return to_csv(trials)
+    return runs.as_csv([row._asdict() for row in trials]).rstrip('\n')
+  parts = {'trials': trials, 'groups': make_groups(trials)}
   if form == 'json':
-    parts = {'trials': trials, 'groups': groups}
     rows = {
       name: [row._asdict() for row in part] for name, part in parts.items()
     }
     return json.dumps(rows, indent=2)
-  parts = [to_text(trials), to_text(groups)]
-  return '\n\n'.join(part for part in parts if part)
+  return '\n\n'.join(to_text(part) for part in parts.values() if part)
 
 
 def main(argv: Sequence[str]) -> int:

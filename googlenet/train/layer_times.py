@@ -131,7 +131,7 @@ def measure(
     lowered = jax.jit(function).lower(*arguments)
     return compile_with(kernels.compiler_options, lowered)
 
-  x = jax.jit(kernels.enter)(images)
+  x = jax.jit(kernels.to_layout)(images)
   times = []
   for layer in split(network, params, network_state, keys):
     # Images have no gradient: the first layer is spared that of its input.
@@ -170,7 +170,7 @@ def measure(
 def _image_shape(kernels: Any, y: Any) -> tuple[int, ...]:
   """The shape of an activation or of logits, for one image."""
   if y.ndim == 4:
-    y = jax.eval_shape(kernels.leave, y)
+    y = jax.eval_shape(kernels.from_layout, y)
   return y.shape[1:]
 
 

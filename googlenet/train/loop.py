@@ -15,7 +15,7 @@ from googlenet import config as config_lib
 from googlenet.io.console import Console
 from googlenet.io.metrics import NonFiniteError, Progress, Stopwatch
 from googlenet.io.saver import Saver, WriteError
-from googlenet.io.writer import Writer
+from googlenet.io.writer import Writer, divergence_recorded
 from googlenet.model.initialization import count_parameters
 from googlenet.runtime import compilation, memory
 from googlenet.runtime.parallel import replicated, steps_in_flight
@@ -69,6 +69,7 @@ def train_and_evaluate(
     stack.enter_context(_memory_errors_explained(workdir))
     run = setup.build(config)
     session, start = _open(run, workdir, found, preemption, started, stack)
+    stack.enter_context(divergence_recorded(workdir))
     log = Log(session)
     profile = Profile(session, workdir, log.settle)
     evaluate = Evaluate(session, log.flush)

@@ -14,7 +14,7 @@ import launch
 from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.input.preprocess import preprocess
-from googlenet.io import checkpoint
+from googlenet.io import checkpoint, pretrained
 from googlenet.tools.inference import trained
 from googlenet.tools.scoring import averaging, scores
 from googlenet.tools.scoring.predictions import predict_split
@@ -71,7 +71,7 @@ def test_a_checkpoint_is_chosen(run, capfd):
 
 def members_of(run):
   return [
-    trained.load_run(run, path=path) for path in averaging.select(run, 'all')
+    trained.load_run(run, path=path) for path in pretrained.select(run, 'all')
   ]
 
 
@@ -153,14 +153,14 @@ def test_weights_of_two_networks_are_not_averaged(run):
 
 def test_the_best_is_not_guessed(run, tmp_path):
   with pytest.raises(UserError, match='step 2, 4, 6'):
-    averaging.select(run, '5')
+    pretrained.select(run, '5')
   with pytest.raises(UserError, match="'best'"):
-    averaging.select(run, 'bset')
+    pretrained.select(run, 'bset')
   (tmp_path / 'checkpoints').mkdir()
   arrays = {'step': np.asarray(3)}
   checkpoint.archive.write(checkpoint.path_of(tmp_path, 3), arrays)
   with pytest.raises(UserError, match='has not told .*best_metric.*step 3'):
-    averaging.select(tmp_path, 'best')
+    pretrained.select(tmp_path, 'best')
 
 
 BAD_INPUT = {

@@ -20,7 +20,7 @@ from googlenet.data.sources import load_dataset
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.model import rows, variants
-from googlenet.tools.exports import arrays, onnx_graph
+from googlenet.tools.exports import onnx_graph
 from googlenet.train import loop
 
 FORMATS = ('onnx', 'stablehlo', 'safetensors')
@@ -107,6 +107,43 @@ def test_logits_are_equal_for_any_batch(run, capfd, format):
     np.testing.assert_allclose(probabilities, expected[1], atol=2e-6)
   if format == 'stablehlo':
     assert f'JAX {jax.__version__} or newer, on cpu, cuda, tpu' in shown.out
+
+
+def test_views_are_in_the_program_or_told(run, config, capfd):
+  config.eval.flip, config.eval.shift = True, 1
+  save_run(run / 'views', config)
+  net = googlenet.load('views')
+  images = pixels((28, 28, 1))
+  expected = {True: net.predict(images), False: net.predict(images, False)}
+  assert np.abs(expected[True] - expected[False]).max() > 1e-3
+  for format, flags, computed in (
+    ('onnx', [], 1),
+    ('stablehlo', [], 6),
+    ('stablehlo', ['--noviews'], 1),
+  ):
+    try:
+      need(format)
+    except pytest.skip.Exception:
+      continue
+    for path in run.glob('model.*'):
+      path.unlink()
+    capfd.readouterr()
+    export('--workdir=views', f'--output=model.{format}', *flags)
+    shown = capfd.readouterr().out
+    said = 'computes each image once' if computed == 1 else 'averages 6 views'
+    assert f'views    {said}' in shown
+    logits, probabilities = run_file(format, images)
+    np.testing.assert_allclose(
+      probabilities, expected[computed == 6], atol=2e-6
+    )
+    np.testing.assert_allclose(jax.nn.softmax(logits), probabilities, atol=2e-6)
+    if format == 'stablehlo':
+      about = json.loads(pathlib.Path('model.stablehlo.json').read_text())
+      assert about['views'] == {
+        'computed': computed,
+        'evaluated_with': 6,
+        'fields': 'eval.flip, eval.shift=1',
+      }
 
 
 # Small, but not so that maps of 1x1 hide the order of their values.
@@ -309,7 +346,7 @@ def test_safetensors_that_cannot_be_loaded(run, damage):
   elif damage == 'gone':
     path.unlink()
   with pytest.raises(UserError, match=DAMAGE[damage]) as error:
-    arrays.load(path)
+    googlenet.load(path)
   assert 'a.safetensors' in str(error.value)
 
 

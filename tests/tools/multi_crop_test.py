@@ -7,16 +7,20 @@ import numpy as np
 import photos
 import pytest
 from PIL import Image
+from saved_run import save_run
 
+import googlenet
 from googlenet import config as config_lib
 from googlenet.data import pipeline
+from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
 from googlenet.runtime.parallel import replicated
+from googlenet.tools.inference import crops as crops_lib
 from googlenet.tools.inference import trained
 from googlenet.tools.modes import evaluate
-from googlenet.tools.scoring import multi_crop, scores
+from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
 
 SIZE, NUM_IMAGES = 28, 11
@@ -131,34 +135,72 @@ def test_scores_are_those_of_the_averaged_predictions(
   assert found.top_5 == 1
 
 
-def test_views_are_cut_and_mirrored(config):
-  config.data.image_size = 4
-  config.data.mean, config.data.std = (0.0,), (1 / 255,)
-  squares = np.random.default_rng(0).integers(0, 256, (2, 7, 7, 3), np.uint8)
-  made = np.asarray(multi_crop.views(squares, config.data, True))
-  assert made.shape == (12, 2, 4, 4, 3)
-  assert made.dtype == np.float32
-  for i, (top, left) in enumerate([(0, 0), (0, 3), (3, 0), (3, 3), (1, 1)]):
-    expected = squares[:, top : top + 4, left : left + 4]
-    np.testing.assert_allclose(made[i], expected, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(
-      made[6 + i], expected[:, :, ::-1], rtol=1e-5, atol=1e-4
-    )
-  for i in range(2):
-    whole = Image.fromarray(squares[i]).resize((4, 4), Image.BILINEAR)
-    np.testing.assert_allclose(made[5, i], np.asarray(whole), atol=1.5)
-  assert multi_crop.views(squares, config.data, False).shape[0] == 10
+@pytest.mark.parametrize(('num_crops', 'count'), [(10, 1), (144, 3)])
+def test_crops_are_cut_and_mirrored(num_crops, count):
+  rng = np.random.default_rng(0)
+  squares = rng.integers(0, 256, (2, count, 7, 7, 3), np.uint8)
+  crops, *whole = crops_lib.cut(squares, num_crops, 4)
+  places = [(0, 0), (0, 3), (3, 0), (3, 3), (1, 1)]
+  expected = [
+    squares[:, i, top : top + 4, left : left + 4]
+    for i in range(count)
+    for top, left in places
+  ]
+  expected += [view[:, :, ::-1] for view in expected]
+  np.testing.assert_array_equal(crops, expected)
+  if num_crops == 10:
+    assert not whole
+    return
+  expected = list(squares.swapaxes(0, 1))
+  expected += [view[:, :, ::-1] for view in expected]
+  np.testing.assert_array_equal(whole[0], expected)
 
 
 def test_the_sizes_are_those_of_the_paper():
-  ten, many = multi_crop.PROTOCOLS[10], multi_crop.PROTOCOLS[144]
-  assert multi_crop.square_sides(ten, 224) == [256]
-  assert multi_crop.square_sides(many, 224) == [256, 288, 320, 352]
-  for crops, protocol in multi_crop.PROTOCOLS.items():
+  sides = [[one.side for one in crops_lib.squares(n, 224)] for n in (10, 144)]
+  assert sides == [[256], [256, 288, 320, 352]]
+  for crops, protocol in crops_lib.PROTOCOLS.items():
     per_square = 2 * (5 + protocol.with_whole)
     squares = len(protocol.sevenths) * protocol.num_squares
     assert crops == squares * per_square
     assert FIELDS['eval.crops'].is_valid(crops)
+
+
+@pytest.mark.parametrize('crops', [10, 144])
+def test_files_are_predicted_as_the_split_is_scored(
+  photos_config, tmp_path, crops
+):
+  """By their paths: the crops are cut out of the whole photos."""
+  photos_config.eval.crops = crops
+  photos_config.data.resize = 32
+  config = config_lib.resolve(photos_config)
+  dataset = pipeline.load_split(config, 'eval_split')
+  run = save_run(
+    tmp_path / 'run',
+    photos_config,
+    dataset.image_shape,
+    class_names=photos.CLASS_NAMES,
+  )
+  net = googlenet.load(run)
+  reader = dataset.read.read
+  if reader._source is None:
+    reader.open()
+  paths = [tmp_path / f'{i}.jpg' for i in range(NUM_IMAGES)]
+  for i, path in enumerate(paths):
+    path.write_bytes(reader._source[i]['image'])
+  expected = predict_split(config, [net]).probabilities
+  np.testing.assert_allclose(net.predict(paths), expected, atol=1e-6)
+  assert np.abs(net.predict(paths, views=False) - expected).max() > 1e-3
+  pixels = net.read(paths)
+  with pytest.raises(
+    UserError, match=r'eval\.crops=.*whole files.*views=False'
+  ):
+    net.predict(pixels)
+  np.testing.assert_allclose(
+    net.predict(pixels, views=False),
+    net.predict(paths, views=False),
+    atol=1e-6,
+  )
 
 
 def test_networks_that_see_other_images_are_not_averaged(photos_config):

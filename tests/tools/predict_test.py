@@ -21,7 +21,9 @@ from trained_test import huge_png
 
 import googlenet
 import launch
-from googlenet.data import files
+from googlenet.data import files, pipeline
+from googlenet.errors import UserError
+from googlenet.tools.demo import answer
 
 NUM_PHOTOS = 7
 
@@ -78,7 +80,6 @@ def test_a_table(run, expected, capfd):
 def test_csv(run, expected, capfd):
   predict('--images=photos/*.png,photos/more', '--format=csv', '--top_k=99')
   shown = capfd.readouterr()
-  assert shown.err.startswith('compile  network: compiled ')
   assert problems(shown.err) == ''
   rows = list(csv.DictReader(io.StringIO(shown.out)))
   assert [row['path'] for row in rows] == list(expected)
@@ -89,6 +90,80 @@ def test_csv(run, expected, capfd):
       assert float(row[f'probability_{i}']) == pytest.approx(
         probability, rel=1e-5
       )
+
+
+NUM_SCORED = 40
+
+
+def test_all_ways_give_the_numbers_of_evaluation(config, tmp_path, capfd):
+  """Evaluation, Python, files, the demo and exported files, views included."""
+  config.eval.flip, config.eval.shift, config.eval.batch_size = True, 1, 16
+  config.data.eval_split = f'test[:{NUM_SCORED}]'
+  workdir = f'--workdir={save_run(tmp_path / "run", config)}'
+  scores = tmp_path / 'scores.json'
+  argv = ['launch.py', '--mode=evaluate', workdir, f'--output={scores}']
+  assert launch.main(argv) == 0
+  told = json.loads(scores.read_text())
+  net = googlenet.load(tmp_path / 'run')
+  dataset = pipeline.load_split(net.config, 'eval_split')
+  pixels, labels = dataset.read(np.arange(NUM_SCORED))
+
+  probabilities = net.predict(pixels)
+  true = probabilities[np.arange(NUM_SCORED), labels]
+  assert (probabilities.argmax(-1) == labels).mean() == told['accuracy']
+  assert -np.log(true).mean() == pytest.approx(told['loss'], rel=1e-6)
+  assert net.views.count == 6
+  once = net.predict(pixels, views=False)
+  plain = net.apply(net.params, net.network_state, pixels, ['probabilities'])
+  np.testing.assert_allclose(once, plain.end_points['probabilities'], atol=1e-6)
+  assert np.abs(once - probabilities).max() > 1e-2
+
+  paths = [tmp_path / f'{i:02}.png' for i in range(NUM_SCORED)]
+  for path, image in zip(paths, pixels, strict=True):
+    Image.fromarray(image[..., 0]).save(path)
+  argv = ['launch.py', '--mode=predict', workdir, f'--images={tmp_path}/*.png']
+  for flags, expected in (([], probabilities), (['--noviews'], once)):
+    capfd.readouterr()
+    assert launch.main([*argv, '--format=jsonl', '--top_k=10', *flags]) == 0
+    shown = capfd.readouterr()
+    lines = [json.loads(line)['classes'] for line in shown.out.splitlines()]
+    found = [
+      [c['probability'] for c in sorted(line, key=lambda c: c['label'])]
+      for line in lines
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    cost = 'computed 6 times (eval.flip, eval.shift=1)'
+    assert (cost in shown.err) == ('--views=false' in shown.err) == (not flags)
+
+  told = answer.answer(net, pixels[0], net.views)
+  found = {c['name']: c['probability'] for c in told['classes']}
+  for name, p in zip(net.class_names, probabilities[0], strict=True):
+    assert found[name] == pytest.approx(float(p), abs=1e-6)
+
+  file = tmp_path / 'a.safetensors'
+  argv = ['launch.py', '--mode=export', workdir]
+  assert launch.main([*argv, f'--output={file}']) == 0
+  assert 'averages 6 views of each image (eval.flip' in capfd.readouterr().out
+  np.testing.assert_array_equal(
+    googlenet.load(file).predict(pixels), probabilities
+  )
+
+
+def test_files_alone_are_predicted_like_what_they_hold(run, expected):
+  net = googlenet.load('run')
+  paths = list(expected)
+  np.testing.assert_array_equal(
+    net.predict(paths), net.predict(net.read(paths))
+  )
+  assert net.predict([]).shape == (0, len(CLASS_NAMES))
+  with pytest.raises(UserError, match='photos/notes.doc cannot be read'):
+    net.predict([*paths, 'photos/notes.doc'])
+
+
+def test_compiling_is_told_on_stderr(run, capfd):
+  """A width that no other test has, so that it is not compiled already."""
+  predict('--images=photos', '--format=csv', '--config.data.image_size=31')
+  assert capfd.readouterr().err.startswith('compile  network: compiled ')
 
 
 def test_json_lines_in_a_file(run, expected, capfd):

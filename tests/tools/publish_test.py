@@ -27,7 +27,7 @@ def test_what_is_published_is_what_was_evaluated(
   assert f'eval accuracy {result["eval/accuracy"]}' in said
   before, after = arrays(trained_run), arrays(made)
   kept = {n for n in before if n.startswith(('params/', 'network_state/'))}
-  assert after.keys() == {*kept, 'step', 'about', 'progress'}
+  assert after.keys() == {*kept, 'step', 'about'}
   for name in kept:
     np.testing.assert_array_equal(after[name], before[name])
   for name in ('classes.txt', 'metrics.jsonl', 'result.json'):
@@ -57,7 +57,7 @@ def test_averages_are_what_is_published(config, tmp_path):
   )
   publish.publish(run, tmp_path / 'made')
   made = arrays(tmp_path / 'made')
-  assert {n.split('/')[0] for n in made} - {'step', 'about', 'progress'} == {
+  assert {n.split('/')[0] for n in made} - {'step', 'about'} == {
     'ema_params',
     'ema_network_state',
   }

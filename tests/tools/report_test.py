@@ -17,8 +17,9 @@ from run_files import problems
 
 import launch
 from googlenet.data import pipeline
+from googlenet.tools import runs
 from googlenet.tools.inference import insight, trained
-from googlenet.tools.report import classes, figures, pictures, runs
+from googlenet.tools.report import classes, figures, pictures
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
 
@@ -361,6 +362,9 @@ def test_a_curve_skips_what_is_no_number(tmp_path):
   assert found.curve('train/loss') == ([1, 4], [2, 1.5])
   assert found.result == {}
   assert found.steps == (0,)
+  assert 'not finished' in found.state
+  (workdir / 'diverged.json').write_text('{"error": "train/loss is nan"}')
+  assert runs.read(str(workdir)).state == 'diverged: train/loss is nan'
 
 
 @pytest.fixture(scope='module')

@@ -18,7 +18,7 @@ from googlenet.data.sources import load_dataset
 from googlenet.errors import UserError
 from googlenet.model import network as network_lib
 from googlenet.model import variants
-from googlenet.tools import inference
+from googlenet.tools.inference import apply, predict
 
 END_POINTS = ('conv_1', 'stage_1', 'inception_2a', 'stage_2', 'logits')
 
@@ -97,9 +97,9 @@ def test_predictions_of_any_number_of_images(net, pixels, count):
 
 
 def test_one_image_does_not_cost_a_batch():
-  sizes = [inference.padded_size(n, 250, 1) for n in (1, 2, 3, 100, 129, 999)]
+  sizes = [predict.padded_size(n, 250, 1) for n in (1, 2, 3, 100, 129, 999)]
   assert sizes == [1, 2, 4, 128, 250, 250]
-  sizes = [inference.padded_size(n, 250, 4) for n in (1, 5, 999)]
+  sizes = [predict.padded_size(n, 250, 4) for n in (1, 5, 999)]
   assert sizes == [4, 8, 252]
 
 
@@ -126,7 +126,7 @@ def test_names_of_end_points_are_those_of_the_network(config, variant):
     *shapes,
     image,
   )
-  names = inference.end_point_names(network, size)
+  names = apply.end_point_names(network, size)
   assert set(names) == {*outputs.end_points, 'probabilities'}
   assert names[-2:] == ('logits', 'probabilities')
 

@@ -4,11 +4,11 @@ import base64
 import io
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
 from googlenet.tools.inference import insight
+from googlenet.tools.inference.predict import ONE_VIEW, Views
 from googlenet.tools.inference.trained import Trained
 
 NUM_CLASSES = 10  # shown, at most
@@ -30,12 +30,16 @@ def describe(trained: Trained) -> dict[str, Any]:
   }
 
 
-def answer(trained: Trained, image: np.ndarray) -> dict[str, Any]:
+def answer(
+  trained: Trained, image: np.ndarray, views: Views = ONE_VIEW
+) -> dict[str, Any]:
   """Returns what a network sees in an image, for JSON.
 
   Args:
     trained: a run.
     image: uint8 [H, W, C], like the images of its training set.
+    views: over which probabilities are averaged; logits, maps and effects are
+      of the image as it is.
 
   Returns:
     `seen`: the image as the network sees it.
@@ -47,7 +51,7 @@ def answer(trained: Trained, image: np.ndarray) -> dict[str, Any]:
       `effects`, what it contributes to the logit of each of `classes`.
   """
   inside = insight.inside(trained, image)
-  probabilities = np.asarray(jax.nn.softmax(inside.logits))
+  (probabilities,) = trained.predict(image[None], views)
   order = np.argsort(-probabilities, kind='stable')[:NUM_CLASSES]
   data = trained.config.data
   pixels = insight.seen(trained, image[None])[0]

@@ -21,7 +21,8 @@ from googlenet.kernels import batch_norm
 from googlenet.kernels.padding import pads
 from googlenet.model import graph
 from googlenet.runtime import compilation
-from googlenet.tools.exports.about import about
+from googlenet.tools.inference.about import about
+from googlenet.tools.inference.predict import ONE_VIEW
 from googlenet.tools.inference.trained import Trained
 
 # Of January 2024: the first with GELU; onnxruntime 1.17.
@@ -78,7 +79,7 @@ def export(net: Trained) -> bytes:
     ir_version=IR_VERSION,
     producer_name='googlenet-haiku',
   )
-  told = about(net)
+  told = about(net, ONE_VIEW)
   onnx.helper.set_model_props(
     model,
     {

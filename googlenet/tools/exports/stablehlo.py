@@ -1,26 +1,35 @@
 """A program of StableHLO with its parameters, for JAX and what else runs it."""
 
-from typing import Any
-
 import jax
 import ml_collections
 import numpy as np
 from jax import export as jax_export
 
 from googlenet.errors import UserError
+from googlenet.input.views import to_logits
 from googlenet.model import network as network_lib
 from googlenet.runtime import compilation
-from googlenet.tools import inference
+from googlenet.tools.inference.apply import PROBABILITIES, make_function
+from googlenet.tools.inference.predict import (
+  ONE_VIEW,
+  Views,
+  make_probabilities,
+)
 from googlenet.tools.inference.trained import Trained
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
-def export(net: Trained) -> bytes:
+def export(net: Trained, views: Views = ONE_VIEW) -> bytes:
   """Returns what `jax.export.deserialize` takes, for any number of images.
 
-  Computes with plain operations, the same for all platforms: what calls oneDNN
-  or has a layout of its own is of this machine.
+  It computes with plain operations, the same for all platforms: kernels that
+  call oneDNN or have their own layout run on this machine alone.
+
+  Args:
+    net: the network.
+    views: over which probabilities are averaged; `logits` are the logarithms of
+      the mean where there are several.
 
   Raises:
     UserError: a library is missing.
@@ -33,14 +42,23 @@ def export(net: Trained) -> bytes:
     ) from error
   model_config = ml_collections.ConfigDict(net.config.model.to_dict())
   model_config.kernels = 'xla'
-  function = inference.make_function(
-    network_lib.make_network(model_config), net.config
+  made_from = (
+    network_lib.make_network(model_config),
+    net.config.data,
+    net.config.train.precision,
   )
+  function = make_function(*made_from)
+  mean = make_probabilities(*made_from, views)
   params, state = jax.device_get((net.params, net.network_state))
 
-  def program(images: jax.Array) -> dict[str, Any]:
-    outputs = function(params, state, images, (inference.PROBABILITIES,))
-    return {'logits': outputs.logits, **outputs.end_points}
+  def program(images: jax.Array) -> dict[str, jax.Array]:
+    if views.count > 1:
+      probabilities = mean(params, state, images)
+      logits = to_logits(probabilities)
+    else:
+      outputs = function(params, state, images, (PROBABILITIES,))
+      logits, probabilities = outputs.logits, outputs.end_points[PROBABILITIES]
+    return {'logits': logits, PROBABILITIES: probabilities}
 
   (batch,) = jax_export.symbolic_shape('batch')
   images = jax.ShapeDtypeStruct((batch, *net.stored_shape), np.uint8)

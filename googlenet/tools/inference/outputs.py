@@ -22,7 +22,7 @@ def format_of(
     default: where there is neither; '': then one of both must be given.
 
   Raises:
-    UserError: there is no such format, or none is given.
+    UserError: the format is unknown, or neither path nor flag names one.
   """
   known = tuple(dict.fromkeys(suffixes.values()))
   if format:
@@ -47,7 +47,7 @@ def check_new(path: str | os.PathLike[str], flag: str = '--output') -> None:
   """Checks that a new file can be written there.
 
   Raises:
-    UserError: no path, a file that is there, or no such folder.
+    UserError: the path is empty, the file exists, or its folder does not.
   """
   if not os.fspath(path):
     raise UserError(f'{flag} is missing: it names the file to write')
@@ -86,7 +86,7 @@ def written_aside(
   """Yields a file that gets its name when the block ends without an error.
 
   Raises:
-    OSError: it cannot be written; nothing is left.
+    OSError: the file cannot be written; nothing is left of it.
   """
   path = pathlib.Path(path)
   aside = path.with_name(path.name + '.tmp')
@@ -103,11 +103,7 @@ def written_aside(
 
 
 def check_one_process(mode: str, num_processes: int) -> None:
-  """Checks that a mode that writes a file runs once.
-
-  Raises:
-    UserError: it is one of several processes.
-  """
+  """Raises UserError if a mode that writes a file runs in several processes."""
   if num_processes > 1:
     raise UserError(
       f'--mode={mode} runs in one process, on all of its devices: leave out '

@@ -3,7 +3,6 @@
 import errno
 import importlib.util
 import socket
-import sys
 import time
 
 import ml_collections
@@ -11,8 +10,9 @@ import numpy as np
 
 from googlenet.data import pipeline
 from googlenet.errors import UserError
+from googlenet.runtime.terminal import warn
 from googlenet.tools.demo import answer
-from googlenet.tools.inference import trained
+from googlenet.tools.inference import predict, trained
 
 _NUM_EXAMPLES = 8
 _REQUIRED = ('starlette', 'uvicorn')
@@ -23,6 +23,7 @@ def run(
   workdir: str,
   started: float,
   port: int,
+  views: bool = True,
 ) -> None:
   """Serves the page until Ctrl-C.
 
@@ -30,10 +31,12 @@ def run(
     config: of the run; its `data` section may differ.
     workdir: of a trained run; nothing is written there.
     started: `time.time()` at the start of the program.
-    port: at 127.0.0.1; 0: any that is free.
+    port: of the page at 127.0.0.1; 0: any that is free.
+    views: averages probabilities over the views that the run is evaluated with.
 
   Raises:
-    UserError: a library is missing, the port is not to be had, there is no run.
+    UserError: a library is missing, the port is not available, or the folder
+      holds no run.
   """
   missing = [name for name in _REQUIRED if not importlib.util.find_spec(name)]
   if missing:
@@ -45,14 +48,19 @@ def run(
 
   with listen(server.HOST, port) as listener:
     member = trained.load_run(workdir, config)
+    chosen = predict.views_of(config.eval, views)
+    if chosen.crops > 1:
+      warn(f'the page computes pictures once, not {chosen.crops} crops of each')
+      chosen = predict.ONE_VIEW
+    predict.tell_cost(chosen, '--views=false')
     read = member.reader()
     # Compiles: the first picture should not wait for that.
-    answer.answer(member, np.zeros(read.shape, np.uint8))
+    answer.answer(member, np.zeros(read.shape, np.uint8), chosen)
     app = server.make_app(
       answer.describe(member),
       load_examples(config),
       read,
-      lambda image: answer.answer(member, image),
+      lambda image: answer.answer(member, image, chosen),
     )
     print(f'{member.path}: step {member.step:,}')
     print(
@@ -67,10 +75,10 @@ def run(
 
 
 def listen(host: str, port: int) -> socket.socket:
-  """Returns a socket that waits at a port.
+  """Returns a socket that listens at a port.
 
   Raises:
-    UserError: the port cannot be had.
+    UserError: the port is not available.
   """
   if not 0 <= port <= 65535:
     raise UserError(
@@ -98,14 +106,13 @@ def listen(host: str, port: int) -> socket.socket:
 def load_examples(config: ml_collections.FrozenConfigDict) -> list[bytes]:
   """Returns the first images of `data.eval_split` as PNGs.
 
-  That they are not to be had is no reason to end: one brings pictures of one's
-  own.
+  The demo works without test images: users bring their own.
   """
   try:
     dataset = pipeline.load_split(config, 'eval_split')
     count = min(_NUM_EXAMPLES, dataset.num_examples)
     first, _ = dataset.read(np.arange(count))
   except UserError as error:
-    print(f'warning: no examples on the page: {error}', file=sys.stderr)
+    warn(f'no examples on the page: {error}')
     return []
   return [answer.encode(image) for image in first]

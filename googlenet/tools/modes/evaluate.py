@@ -10,9 +10,9 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.data import pipeline
 from googlenet.errors import UserError, did_you_mean
-from googlenet.input import views
+from googlenet.io import pretrained
 from googlenet.io.workdir import write_text
-from googlenet.tools.inference import outputs, trained
+from googlenet.tools.inference import outputs, predict, trained
 from googlenet.tools.scoring import averaging, score_table, scores
 from googlenet.tools.scoring.predictions import predict_split
 from googlenet.train import precise_bn
@@ -36,16 +36,16 @@ def run(
     config: of the run; its `data` and `eval` sections may differ.
     workdir: of a trained run; nothing is written there.
     started: unused.
-    others: workdirs and configs of further runs, to be averaged with the first.
-    checkpoint: of each run, see `scoring.averaging.select`.
-    average: of several: their 'predictions', or their 'weights', to one
-      network.
+    others: workdirs and configs of further runs, averaged with the first.
+    checkpoint: of each run, see `pretrained.select`.
+    average: what is averaged of several: their 'predictions', or their
+      'weights', to one network.
     output: a new file for the scores as JSON; '' for none.
 
   Raises:
-    UserError: no checkpoint, a damaged one, or one of another network; runs
-      that do not read the same images or are no one network; or a file that is
-      there already.
+    UserError: a checkpoint is missing, damaged or of another network; the runs
+      do not read the same images, or are not of one network; or the output
+      exists already.
   """
   del started
   if average not in _AVERAGES:
@@ -58,7 +58,7 @@ def run(
   for other in others:
     _check_same_images(config, workdir, *other)
   runs = [(workdir, config), *others]
-  paths = [averaging.select(folder, checkpoint) for folder, _ in runs]
+  paths = [pretrained.select(folder, checkpoint) for folder, _ in runs]
   dataset = pipeline.load_split(config, 'eval_split')
   channels = pipeline.image_shape(config, dataset)[-1]
   members = [
@@ -79,9 +79,9 @@ def run(
     return
   for member in members:
     print(f'{member.path}: step {member.step:,}')
-  of = [f'{config.eval.crops} crops'] if config.eval.crops > 1 else []
-  num_views = views.num_views(config.eval)
-  of += [f'{num_views} views'] if num_views > 1 else []
+  views = predict.views_of(config.eval)
+  kind = 'crops' if views.crops > 1 else 'views'
+  of = [f'{views.count} {kind}'] if views.count > 1 else []
   if len(members) > 1:
     what = 'networks' if average == 'predictions' else 'weights'
     of += [f'{len(members)} {what} averaged']
@@ -109,7 +109,7 @@ def run(
 
 
 def _with_statistics(member: trained.Trained) -> trained.Trained:
-  """Estimates batch norm anew where the config asks for it, as in training."""
+  """Applies precise BN where the config asks for it, as in training."""
   config = member.config
   step, feed = precise_bn.make_statistics(config)
   if step is None:

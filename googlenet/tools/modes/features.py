@@ -4,7 +4,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import ml_collections
@@ -13,12 +12,17 @@ from tqdm import tqdm
 
 from googlenet.data import batches, files, pipeline
 from googlenet.data.sources import Dataset
-from googlenet.tools import inference
-from googlenet.tools.inference import feature_files, outputs, trained
+from googlenet.tools.inference import (
+  feature_files,
+  outputs,
+  predict,
+  trained,
+)
+from googlenet.tools.inference.apply import check_end_points
 from googlenet.tools.modes.predict import (
   UnreadableImagesError,
   count_images,
-  read_batches,
+  warner,
 )
 
 Config = ml_collections.FrozenConfigDict
@@ -39,6 +43,9 @@ def run(
 ) -> None:
   """Writes end points of every image, float32 [N, ...] by name.
 
+  Each image is computed as it is: views (`eval.flip`, `eval.shift`) have no
+  common end points.
+
   Args:
     config: of the run; its `data` and `eval` sections may differ.
     workdir: of a trained run; nothing is written there.
@@ -49,10 +56,10 @@ def run(
     output: path of a new file: with `path` of each image, or `label`.
 
   Raises:
-    UserError: no checkpoint, images or end point, or no such output: nothing is
-      written.
-    UnreadableImagesError: some images could not be read; those that could are
-      in the output.
+    UserError: the checkpoint, images or an end point do not exist, or the
+      output cannot be made; nothing is written.
+    UnreadableImagesError: some images could not be read; the output holds the
+      others.
   """
   del started
   outputs.check_one_process('features', jax.process_count())
@@ -66,7 +73,7 @@ def run(
   names = tuple(dict.fromkeys(names)) or (
     net.network.architecture.stages[-1].name,
   )
-  inference.check_end_points(names, net.apply.end_points, '--end_points')
+  check_end_points(names, net.apply.end_points, '--end_points')
   total = dataset.num_examples if dataset else len(paths)
   with contextlib.ExitStack() as stack:
     bar = stack.enter_context(
@@ -117,30 +124,23 @@ def run(
 def _of_files(
   net: trained.Trained, paths: list[str], names: tuple[str, ...], bar: tqdm
 ) -> Iterator[Part]:
-  for part, out in inference.run_batches(
-    net.apply.step(names),
-    net.params,
-    net.network_state,
-    read_batches(net, paths, bar),
-    net.program_size(len(paths)),
-  ):
+  given = net.read_batches(paths, warner(bar))
+  for part, out in predict.run_batches(net.step_of(names), given):
     yield {'path': np.array(part)}, out
 
 
 def _of_split(
   net: trained.Trained, dataset: Dataset, names: tuple[str, ...]
 ) -> Iterator[Part]:
-  step = net.apply.step(names)
   feed = pipeline.make_feed(net.config, dataset)
 
-  def flat(array: Any, is_real: np.ndarray) -> np.ndarray:
-    array = np.asarray(array)
-    return array.reshape(-1, *array.shape[2:])[is_real]
+  def given() -> Iterator[predict.Batch]:
+    for batch in batches.eval_batches(feed, net.config.eval.batch_size):
+      label, mask = (
+        np.asarray(batch[name]).reshape(-1) for name in ('label', 'mask')
+      )
+      is_real = mask > 0
+      yield predict.Batch(label[is_real], batch['image'], is_real)
 
-  for batch in batches.eval_batches(feed, net.config.eval.batch_size):
-    is_real = np.asarray(batch['mask']).reshape(-1) > 0
-    out = step(net.params, net.network_state, batch['image'])
-    yield (
-      {'label': flat(batch['label'], is_real)},
-      {name: flat(x, is_real) for name, x in out.items()},
-    )
+  for label, out in predict.run_batches(net.step_of(names), given()):
+    yield {'label': label}, out

@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from googlenet.data import files
 from googlenet.errors import UserError
-from googlenet.tools import inference
-from googlenet.tools.inference import outputs, trained
+from googlenet.tools.inference import outputs, predict, trained
 
 Config = ml_collections.FrozenConfigDict
 
@@ -52,6 +51,7 @@ def run(
   top_k: int = 5,
   format: str = '',
   output: str = '',
+  views: bool = True,
 ) -> None:
   """Prints or writes the most probable classes of image files.
 
@@ -62,12 +62,14 @@ def run(
     images: see `data.files.find`.
     top_k: how many classes of each image; all where there are fewer.
     format: 'table', 'csv' or 'jsonl'; '': as `output` ends, or a table.
-    output: path of a new file; '': the screen.
+    output: path of a new file; '': the console.
+    views: averages over the views that the run is evaluated with.
 
   Raises:
-    UserError: no images, no checkpoint, or no such output: nothing is written.
-    UnreadableImagesError: some images could not be read. What is said of the
-      others is in the output.
+    UserError: there are no images or no checkpoint, or the output cannot be
+      made; nothing is written.
+    UnreadableImagesError: some images could not be read; the output holds the
+      others.
   """
   del started
   outputs.check_one_process('predict', jax.process_count())
@@ -80,6 +82,8 @@ def run(
     outputs.check_new(output)
   paths = files.find(images, sys.stdin)
   net = trained.load_run(workdir, config)
+  chosen = predict.views_of(net.config.eval, views)
+  predict.tell_cost(chosen, '--views=false')
   count = min(top_k, len(net.class_names))
   header, row = make_rows(format, count, paths)
   # Lines on a terminal are progress enough, and a bar would break them.
@@ -94,7 +98,7 @@ def run(
       )
     )
     predictions = stack.enter_context(
-      contextlib.closing(_predict(net, paths, count, bar))
+      contextlib.closing(_predict(net, paths, chosen, count, bar))
     )
     # Before a file is begun, since there may be nothing to write.
     first = next(predictions, None)
@@ -121,42 +125,30 @@ def count_images(count: int) -> str:
   return f'{count:,} image' + ('' if count == 1 else 's')
 
 
-def read_batches(
-  net: trained.Trained, paths: Sequence[str], bar: tqdm
-) -> Iterator[tuple[list[str], np.ndarray]]:
-  """Reads files in threads; tells of those that cannot be read.
+def warner(bar: tqdm) -> Callable[[files.Item], None]:
+  """Returns a function that warns of a file and counts it on a progress bar."""
 
-  Yields:
-    Paths and images of a batch: uint8 [n, H, W, C].
-  """
-
-  def on_problem(item: files.Item) -> None:
+  def warn(item: files.Item) -> None:
     bar.update()
     text = f'warning: {printable(item.path)} cannot be read: {item.problem}'
     tqdm.write(text, file=sys.stderr)
 
-  size = net.program_size(len(paths))
-  items = files.read_ahead(paths, net.reader(), 2 * size)
-  with contextlib.closing(items):
-    yield from files.batches(items, size, on_problem)
+  return warn
 
 
 def _predict(
-  net: trained.Trained, paths: Sequence[str], top_k: int, bar: tqdm
+  net: trained.Trained,
+  paths: Sequence[str],
+  views: predict.Views,
+  top_k: int,
+  bar: tqdm,
 ) -> Iterator[list[tuple[str, list[Guess]]]]:
   """Yields paths and guesses, batch by batch.
 
   Raises:
     UserError: the parameters are not finite.
   """
-  for part, out in inference.run_batches(
-    net.apply.step([inference.PROBABILITIES]),
-    net.params,
-    net.network_state,
-    read_batches(net, paths, bar),
-    net.program_size(len(paths)),
-  ):
-    probabilities = out[inference.PROBABILITIES]
+  for part, probabilities in net.predict_files(paths, views, warner(bar)):
     if not np.isfinite(probabilities).all():
       raise UserError(
         f'{net.path}: the predictions of these parameters are not finite'

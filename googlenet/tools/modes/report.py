@@ -15,8 +15,9 @@ from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.io.workdir import check_writable, write_text
 from googlenet.runtime.terminal import warn
-from googlenet.tools.inference import trained
-from googlenet.tools.report import classes, inside, page, runs, sections
+from googlenet.tools import runs
+from googlenet.tools.inference import predict, trained
+from googlenet.tools.report import classes, inside, page, sections
 from googlenet.tools.report.page import Section
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
@@ -37,7 +38,7 @@ def run(
 ) -> None:
   """Writes report.html, in place of an older one.
 
-  What a run has no data for is left out, and the page says so.
+  Sections for which the run has no data are left out, and the page says so.
 
   Args:
     config: of the run; its `data` and `eval` sections may differ.
@@ -49,8 +50,8 @@ def run(
     image_index: in `data.eval_split`, the image whose maps are shown.
 
   Raises:
-    UserError: no run, an unknown block, no such image, or no whole checkpoint
-      among those that are there.
+    UserError: the run, the block or the image does not exist, or the run has
+      checkpoints and none of them is whole.
   """
   del started
   if jax.process_count() > 1:
@@ -77,7 +78,7 @@ def run(
 def _of_network(
   files: runs.RunFiles, block: str, image_index: int
 ) -> list[Section]:
-  """Returns what takes a checkpoint, or a section that says there is none."""
+  """Returns the sections that need a checkpoint, or one that says why not."""
   if not files.steps:
     text = 'No checkpoint so far: scores, errors and maps are left out.'
     return [Section('classes', 'Classes', page.note(text))]
@@ -98,6 +99,7 @@ def _of_network(
       f'{dataset.num_examples - 1}'
     )
   print(f'{one.path}: step {one.step:,}, {dataset.num_examples:,} images')
+  predict.tell_cost(one.views, '--config.eval.flip=False and so on')
   predictions = predict_split(files.config, [one])
   found = scores.compute(predictions.probabilities, predictions.labels)
   if not math.isfinite(found.loss):
@@ -121,10 +123,10 @@ def _of_network(
 
 
 def _load_split(files: runs.RunFiles) -> tuple[Dataset | None, str]:
-  """Returns the evaluation data, or why it cannot be had here.
+  """Returns the evaluation data, or why it is not available here.
 
   Raises:
-    UserError: that is because of a field that was changed for the report.
+    UserError: the reason is a field that was changed for the report.
   """
   try:
     return pipeline.load_split(files.config, 'eval_split'), ''

@@ -29,22 +29,22 @@ def run(
   shard: str = '',
   dry_run: bool = False,
 ) -> None:
-  """Trains the trials of a sweep that are not finished, and sums them up.
+  """Trains the trials of a sweep that are not finished, and summarizes all.
 
   Args:
     config: that they start from, resolved.
     workdir: a folder without a sweep, or with this one. Each trial is a run in
-      a folder of its name there.
+      a folder of its own there.
     started: unused.
-    sweep: fields and values, in the grammar of `sweep.grid`; '': those of the
-      folder.
+    sweep: fields and values, in the grammar of `sweep.grid`; '': those that the
+      folder holds.
     shard: I/N for the trials I, I + N, I + 2 N and so on; '': all.
     dry_run: only says how far they are; writes nothing.
 
   Raises:
-    UserError: bad input, or trials that failed; the others were trained.
+    UserError: the input is bad, or some trials failed; the others were trained.
     Stopped: a signal asked for the end; the same command goes on.
-    WriteError: what a trial makes cannot be written.
+    WriteError: an output of a trial cannot be written.
   """
   del started
   path = pathlib.Path(workdir)
@@ -110,18 +110,18 @@ def _train(
       if process.signal_name:
         return failed, process.signal_name
       print(paint(_title(trial, count), 'heading', sys.stdout), flush=True)
+      # Made here, so that a run can leave there how it ended from the start.
+      (path / trial.name).mkdir(exist_ok=True)
       end = process.run(trials.command(path, trial, flags))
       if end.exit_code == 0:
         continue
-      if end.divergence:
-        trials.record_divergence(path / trial.name, end.divergence)
-      elif end.exit_code == EXIT_INTERRUPTED:
+      if end.exit_code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-      elif process.signal_name or end.exit_code == EXIT_CONTINUE:
+      if process.signal_name or end.exit_code == EXIT_CONTINUE:
         return failed, process.signal_name or 'SIGTERM'
-      elif end.exit_code == WriteError.exit_code:
+      if end.exit_code == WriteError.exit_code:
         raise WriteError(f'{end.error}; the same command goes on with the rest')
-      else:
+      if trials.look(path / trial.name, trial).name != 'diverged':
         failed[trial.name] = end.words
   return failed, ''
 

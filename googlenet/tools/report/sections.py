@@ -3,7 +3,7 @@
 from googlenet import config as config_lib
 from googlenet.tools.report import figures
 from googlenet.tools.report.page import Section, fill
-from googlenet.tools.report.runs import Config, RunFiles, config_rows, text_of
+from googlenet.tools.runs import Config, RunFiles, config_rows, text_of
 
 # Names of metrics and results, and their labels on the page.
 _RESULTS = {

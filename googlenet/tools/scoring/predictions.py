@@ -1,6 +1,6 @@
 """Predictions of trained networks for a whole split."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,15 +8,16 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from googlenet.data import batches, images, pipeline, sources
+from googlenet.data import batches, pipeline, sources
+from googlenet.tools.inference import predict
+from googlenet.tools.inference.apply import PROBABILITIES
 from googlenet.tools.inference.trained import Trained
-from googlenet.tools.scoring import multi_crop
 
 Config = ml_collections.FrozenConfigDict
 
 
 class Predictions(NamedTuple):
-  """What networks say of a split.
+  """Predicted probabilities of a whole split, and its labels.
 
   Attributes:
     dataset: the split.
@@ -34,67 +35,60 @@ def predict_split(
   members: list[Trained],
   after_batch: Callable[[int], None] = lambda count: None,
 ) -> Predictions:
-  """Predicts `data.eval_split`, averaged over crops and networks.
+  """Predicts `data.eval_split`, averaged over views and networks.
 
-  The data is read once for each size of `eval.crops`. The probabilities of all
-  examples stay in memory: 4 bytes x examples x classes.
+  The data is read once for each size of crops (`eval.crops`). The
+  probabilities of all examples stay in memory: 4 bytes x examples x classes.
 
   Args:
     config: its `data` and `eval` sections count for all members.
-    members: that see the same images.
-    after_batch: is told how many images are done, of all sizes together.
+    members: networks that see the same images.
+    after_batch: takes how many images are done, of all sizes together.
 
   Returns:
     The same in every process.
 
   Raises:
-    UserError: the data is not usable.
+    UserError: the data is missing or does not fit the config.
   """
-  protocol = multi_crop.PROTOCOLS.get(config.eval.crops)
-  transforms = [None]
-  if protocol:
-    sides = multi_crop.square_sides(protocol, config.data.image_size)
-    transforms = [images.Squares(s, protocol.num_squares) for s in sides]
-  # Members of one network share the program: parameters are its arguments.
-  steps = {
-    id(member.network): multi_crop.make_predict_step(
-      member.network, member.config, config.eval, protocol
-    )
-    for member in members
-  }
+  views = predict.views_of(config.eval)
+  passes = views.inputs(config.data.image_size)
+  steps = [member.step_of(views) for member in members]
+
+  def step(images: jax.Array) -> list[jax.Array]:
+    return [of_member(images)[PROBABILITIES] for of_member in steps]
+
   total, labels, done = 0.0, None, 0
-  for transform in transforms:
-    dataset = pipeline.load_split(config, 'eval_split', transform)
+  for squares in passes:
+    dataset = pipeline.load_split(config, 'eval_split', squares)
     feed = pipeline.make_feed(config, dataset)
     parts, answers = [], []
-    for batch in batches.eval_batches(feed, config.eval.batch_size):
-      probabilities = sum(
-        np.asarray(
-          steps[id(member.network)](
-            member.params, member.network_state, batch['image']
-          )
-        )
-        for member in members
+    for batch, found in predict.run_batches(
+      step,
+      (
+        predict.Batch(batch, batch['image'])
+        for batch in batches.eval_batches(feed, config.eval.batch_size)
+      ),
+    ):
+      is_real, label = (
+        np.asarray(batch[name]).reshape(-1) for name in ('mask', 'label')
       )
-      is_real, probabilities, label = _everywhere(
-        batch['mask'], probabilities, batch['label']
-      )
+      is_real, label, probabilities = _everywhere(is_real, label, sum(found))
       parts.append(probabilities[is_real > 0])
       answers.append(label[is_real > 0])
       done += len(answers[-1])
       after_batch(done)
     total = total + np.concatenate(parts)
     labels = np.concatenate(answers)
-  count = np.float32(len(transforms) * len(members))
+  count = np.float32(len(passes) * len(members))
   return Predictions(
     pipeline.load_split(config, 'eval_split'), total / count, labels
   )
 
 
-def _everywhere(*arrays: jax.Array) -> Iterator[np.ndarray]:
-  """Yields [B, ...] of all devices and processes for [D, B / D, ...] here."""
-  if jax.process_count() > 1:
-    arrays = multihost_utils.process_allgather(arrays)
-    arrays = [x.reshape(-1, *x.shape[2:]) for x in arrays]
-  for x in arrays:
-    yield np.asarray(x).reshape(-1, *x.shape[2:])
+def _everywhere(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+  """Returns [B, ...] of all processes for [B / P, ...] of each."""
+  if jax.process_count() == 1:
+    return arrays
+  gathered = multihost_utils.process_allgather(arrays)
+  return tuple(np.asarray(x).reshape(-1, *x.shape[2:]) for x in gathered)

@@ -1,25 +1,16 @@
-"""What came out of a sweep: mean and deviation over seeds, by setting."""
+"""The result of a sweep: mean and deviation over seeds, by setting."""
 
-import csv
-import io
 import json
 import pathlib
-import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from googlenet.io.workdir import write_text
+from googlenet.tools import runs
 from googlenet.tools.sweep.grid import Trial, short_names
 from googlenet.tools.sweep.trials import State
 
 SCORES = ('eval/accuracy', 'eval/loss')
-
-
-class Score(NamedTuple):
-  """Of the finished trials of a setting; None where there are too few."""
-
-  mean: float | None
-  deviation: float | None  # of the sample: n - 1
 
 
 class Row(NamedTuple):
@@ -29,7 +20,7 @@ class Row(NamedTuple):
   trials: tuple[Trial, ...]
   finished: int
   diverged: int
-  scores: dict[str, Score]  # by SCORES
+  scores: dict[str, runs.Score]  # by SCORES, of the finished trials
 
 
 def summarize(
@@ -48,32 +39,18 @@ def summarize(
   for setting, members in groups.items():
     results = [s.result for _, s in members if s.name == 'finished']
     scores = {
-      name: score([r[name] for r in results if name in r]) for name in SCORES
+      name: runs.score([r[name] for r in results if name in r])
+      for name in SCORES
     }
     diverged = sum(state.name == 'diverged' for _, state in members)
-    rows.append(
-      Row(
-        dict(setting),
-        tuple(trial for trial, _ in members),
-        len(results),
-        diverged,
-        scores,
-      )
-    )
+    found = tuple(trial for trial, _ in members)
+    rows.append(Row(dict(setting), found, len(results), diverged, scores))
 
   def worst_last(row: Row) -> tuple[bool, float]:
     mean = row.scores['eval/accuracy'].mean
     return mean is None, -(mean or 0.0)
 
   return tuple(sorted(rows, key=worst_last))
-
-
-def score(values: Sequence[float]) -> Score:
-  """Returns mean and deviation of some numbers."""
-  return Score(
-    statistics.fmean(values) if values else None,
-    statistics.stdev(values) if len(values) > 1 else None,
-  )
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -84,24 +61,14 @@ def render(rows: Sequence[Row]) -> str:
     counts = f'{row.finished} of {len(row.trials)}'
     if row.diverged:
       counts += f', {row.diverged} diverged'
-    lines.append(
-      [
-        *(str(value) for value in row.setting.values()),
-        *(_words(row.scores[name]) for name in SCORES),
-        counts,
-      ]
-    )
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  table = '\n'.join(
-    '  '.join(
-      cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-    ).rstrip()
-    for line in lines
-  )
-  return f'{table}\nmean +- deviation (n - 1) over the finished trials'
+    values = map(str, row.setting.values())
+    scores = (_words(row.scores[name]) for name in SCORES)
+    lines.append([*values, *scores, counts])
+  explanation = 'mean +- deviation (n - 1) over the finished trials'
+  return f'{runs.aligned(lines)}\n{explanation}'
 
 
-def _words(score: Score) -> str:
+def _words(score: runs.Score) -> str:
   if score.mean is None:
     return '-'
   text = f'{score.mean:.4f}'
@@ -129,14 +96,10 @@ def write(
     }
     for row in rows
   ]
-  text = io.StringIO()
-  table = csv.DictWriter(text, records[0], lineterminator='\n')
-  table.writeheader()
-  table.writerows(records)
-  write_text(workdir / 'summary.csv', text.getvalue())
-  told = [
+  write_text(workdir / 'summary.csv', runs.as_csv(records))
+  described = [
     {'name': t.name, 'values': t.values, 'state': s.name, 'result': s.result}
     for t, s in zip(trials, states, strict=True)
   ]
-  text = json.dumps({'settings': records, 'trials': told}, indent=2)
+  text = json.dumps({'settings': records, 'trials': described}, indent=2)
   write_text(workdir / 'summary.json', text + '\n')

@@ -2,10 +2,10 @@
 
 A trial is a run like any other: `launch.py --workdir=...` goes on with it, and
 owns its folder meanwhile. It is a process of its own, so that its memory, a
-crash, or a device out of memory are its own; this process uses no device.
+crash, or a device out of memory do not touch the others; this process uses no
+device.
 """
 
-import json
 import os
 import pathlib
 import signal
@@ -17,15 +17,14 @@ from typing import Any, NamedTuple, TextIO
 
 from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
-from googlenet.io.metrics import divergence_in
-from googlenet.io.workdir import is_locked, read_object, write_text
+from googlenet.io.workdir import is_locked, read_object
+from googlenet.io.writer import DIVERGED
 from googlenet.runtime import supervisor
 from googlenet.runtime.terminal import paint
 from googlenet.tools.sweep.grid import Trial
 from googlenet.train import resume
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[3] / 'launch.py'
-_DIVERGED = 'diverged.json'
 
 
 class State(NamedTuple):
@@ -44,14 +43,14 @@ def look(folder: pathlib.Path, trial: Trial) -> State:
   """Returns how far a trial is; writes nothing.
 
   Raises:
-    UserError: its folder holds a run with another config, or is damaged.
+    UserError: its folder holds a run with another config, or a damaged file.
   """
   if (folder / 'config.json').exists():
     stored = config_lib.resolve(config_lib.load(folder / 'config.json'))
     resume.check_config(folder, stored, trial.config, False)
   if is_locked(folder):
     return State('in use', {})
-  for name, file in (('finished', 'result.json'), ('diverged', _DIVERGED)):
+  for name, file in (('finished', 'result.json'), ('diverged', DIVERGED)):
     if (folder / file).exists():
       return State(name, read_object(folder / file, 'trial'))
   return State('begun' if (folder / 'config.json').exists() else 'to do', {})
@@ -80,26 +79,15 @@ def command(
   ]
 
 
-def record_divergence(folder: pathlib.Path, what: str) -> None:
-  """Writes that a trial has diverged, and would do so again."""
-  folder.mkdir(exist_ok=True)
-  write_text(folder / _DIVERGED, json.dumps({'error': what}, indent=2) + '\n')
-
-
 class End(NamedTuple):
   """How the process of a trial ended."""
 
   exit_code: int  # negative: the signal that killed it
-  error: str  # the last line that it wrote of an error, or ''
-
-  @property
-  def divergence(self) -> str:
-    """What was not finite, and when; '' where all was."""
-    return divergence_in(self.error) if self.exit_code == 2 else ''
+  error: str  # the last line of an error that it wrote, to be passed on, or ''
 
   @property
   def words(self) -> str:
-    """What to tell of a trial that failed."""
+    """Why a trial failed."""
     if self.exit_code < 0:
       name = signal.Signals(-self.exit_code).name
       memory = ' (out of memory?)' if name == 'SIGKILL' else ''
@@ -110,8 +98,8 @@ class End(NamedTuple):
 class Process:
   """Runs commands one after another, and passes on SIGTERM and SIGINT.
 
-  While it is used as a context, the first of them asks for the end of the
-  running process and of all.
+  While it is used as a context, the first such signal asks the running process
+  to end, and stands in `signal_name`.
   """
 
   def __init__(self):

@@ -4,13 +4,14 @@ from typing import Any
 
 import jax
 
+from googlenet.tools.inference.predict import Views
 from googlenet.tools.inference.trained import Trained
 
 _COLOURS = {1: 'grey', 3: 'RGB', 4: 'RGBA'}
 
 
 def images_in_words(net: Trained) -> str:
-  """Returns what has to be done to an image before it is handed over."""
+  """Returns in words what the exported program takes for an image."""
   height, width, channels = net.stored_shape
   data = net.config.data
   if data.resize:
@@ -24,8 +25,14 @@ def images_in_words(net: Trained) -> str:
   return f'uint8 [batch, {height}, {width}, {channels}], {colours}, {what}'
 
 
-def about(net: Trained) -> dict[str, Any]:
-  """Returns what JSON can hold: images, outputs, classes, config, origin."""
+def about(net: Trained, views: Views | None = None) -> dict[str, Any]:
+  """Returns what JSON can hold: images, outputs, classes, config, origin.
+
+  Args:
+    net: the network.
+    views: over which the exported program averages; None: the file holds no
+      program.
+  """
   return {
     'format': 1,
     'images': images_in_words(net),
@@ -33,6 +40,11 @@ def about(net: Trained) -> dict[str, Any]:
     'outputs': {
       'logits': f'float32 [batch, {net.network.num_classes}]',
       'probabilities': f'float32 [batch, {net.network.num_classes}]',
+    },
+    'views': {
+      'computed': None if views is None else views.count,
+      'evaluated_with': net.views.count,
+      'fields': net.views.fields,
     },
     'class_names': list(net.class_names),
     'step': net.step,

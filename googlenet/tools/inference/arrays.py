@@ -1,4 +1,4 @@
-"""Parameters and config in one .safetensors file, which `load` reads."""
+"""Parameters and config in one .safetensors file, written and read."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from googlenet.errors import UserError
 from googlenet.io import array_files, checkpoint
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init
-from googlenet.tools.exports.about import about
 from googlenet.tools.inference import trained
+from googlenet.tools.inference.about import about
 
 _KEY = 'googlenet'
 _TREES = ('params', 'network_state')
@@ -22,8 +22,10 @@ _TREES = ('params', 'network_state')
 def write(path: str | os.PathLike[str], net: trained.Trained) -> None:
   """Writes arrays under their names in a checkpoint, `params/conv_1/...`.
 
+  The config in the file says with which views `net.predict` averages.
+
   Raises:
-    OSError: it cannot be written.
+    OSError: the file cannot be written.
   """
   arrays = {
     f'{tree}/{module}/{name}': np.asarray(leaf)
@@ -35,25 +37,11 @@ def write(path: str | os.PathLike[str], net: trained.Trained) -> None:
   array_files.write(path, arrays, metadata)
 
 
-def load(path: str | os.PathLike[str]) -> trained.Trained:
-  """Returns the network of a run, or of a file that --mode=export has written.
-
-  Args:
-    path: a workdir, or a file ending in .safetensors.
-
-  Raises:
-    UserError: there is no network that is whole.
-  """
-  if pathlib.Path(path).suffix == '.safetensors':
-    return read(path)
-  return trained.load_run(path)
-
-
 def read(path: str | os.PathLike[str]) -> trained.Trained:
   """Reads what `write` wrote.
 
   Raises:
-    UserError: it is missing, damaged, or was not written like this.
+    UserError: the file is missing, damaged, or was not written by `write`.
   """
   path = pathlib.Path(path)
   arrays = array_files.read(path)
@@ -108,6 +96,5 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
     network,
     checkpoint.Checkpoint(step, params, state),
     class_names,
-    image_shape,
     (height, width, channels),
   )

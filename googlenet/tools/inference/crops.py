@@ -1,0 +1,69 @@
+"""The crops of the paper, over which predictions are averaged.
+
+Szegedy et al. (2014), section 7. The host resizes an image to squares of some
+sizes, from which the device cuts the crops. Sizes follow that of the network's
+input: 224 makes 256, 288, 320 and 352, which are 8, 9, 10 and 11 sevenths.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from googlenet.data.images import Squares
+
+
+class Protocol(NamedTuple):
+  """Which crops are taken of an image."""
+
+  sevenths: tuple[int, ...]  # short sides that the image is resized to
+  num_squares: int  # of each: 1, or 3 along its longer side
+  with_whole: bool  # of each also itself, beside its corners and centre
+
+
+# By `eval.crops`.
+PROTOCOLS = {
+  10: Protocol((8,), 1, False),
+  144: Protocol((8, 9, 10, 11), 3, True),
+}
+
+
+def squares(num_crops: int, image_size: int) -> list[Squares]:
+  """Returns what the host makes of an image, one pass over the images each.
+
+  Args:
+    num_crops: `eval.crops`, 10 or 144.
+    image_size: side of the network's input, in pixels.
+  """
+  protocol = PROTOCOLS[num_crops]
+  return [
+    Squares(round(image_size * part / 7), protocol.num_squares)
+    for part in protocol.sevenths
+  ]
+
+
+def cut(images: jax.Array, num_crops: int, image_size: int) -> list[jax.Array]:
+  """Cuts corners and centre out of squares, and mirrors all.
+
+  Args:
+    images: uint8 [B, n, R, R, C], the n squares of each image, R at least S.
+    num_crops: `eval.crops`, 10 or 144.
+    image_size: side S of the network's input, in pixels.
+
+  Returns:
+    uint8 [10 n, B, S, S, C]; and where the protocol has whole squares,
+    [2 n, B, R, R, C].
+  """
+  size, last = image_size, images.shape[2] - image_size
+  places = [(0, 0), (0, last), (last, 0), (last, last), (last // 2, last // 2)]
+  crops, whole = [], []
+  for square in jnp.moveaxis(images, 1, 0):
+    crops += [
+      square[:, top : top + size, left : left + size] for top, left in places
+    ]
+    whole.append(square)
+  stacks = [crops, whole] if PROTOCOLS[num_crops].with_whole else [crops]
+  return [
+    jnp.stack([*stack, *(view[:, :, ::-1] for view in stack)])
+    for stack in stacks
+  ]

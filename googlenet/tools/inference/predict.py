@@ -1,0 +1,239 @@
+"""The one way from images to probabilities: views, batches, devices.
+
+Evaluation, prediction, report, demo and exported programs all use it, so that
+they give the same numbers for the same images.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import ml_collections
+import numpy as np
+
+from googlenet.data.images import Squares
+from googlenet.input import views as view_lib
+from googlenet.model.network import Network
+from googlenet.runtime.parallel import parallelize, steps_in_flight
+from googlenet.tools.inference import crops
+from googlenet.tools.inference.apply import PROBABILITIES, make_function
+
+# (params, network_state, images) -> {name: array}.
+Step = Callable[..., dict[str, jax.Array]]
+
+
+class Views(NamedTuple):
+  """The views of an image that are averaged: fields of the `eval` section.
+
+  Attributes:
+    flip: whether mirrored views count as well.
+    shift: pixels of the stored image by which views are moved; 0: none.
+    crops: 1, 10 or 144 crops of the whole image.
+  """
+
+  flip: bool = False
+  shift: int = 0
+  crops: int = 1
+
+  @property
+  def count(self) -> int:
+    """How often the network computes an image."""
+    return self.crops if self.crops > 1 else view_lib.num_views(self)
+
+  @property
+  def fields(self) -> str:
+    """The fields that ask for more than one view: 'eval.flip, ...'."""
+    names = {
+      'eval.flip': self.flip,
+      f'eval.shift={self.shift}': self.shift,
+      f'eval.crops={self.crops}': self.crops > 1,
+    }
+    return ', '.join(name for name, is_set in names.items() if is_set)
+
+  def inputs(self, image_size: int) -> list[Squares | None]:
+    """Returns what the host makes of images, one pass over them each.
+
+    None stands for what it makes of them anyway.
+    """
+    return crops.squares(self.crops, image_size) if self.crops > 1 else [None]
+
+
+ONE_VIEW = Views()
+
+
+def views_of(
+  eval_config: ml_collections.ConfigDict, is_wanted: bool = True
+) -> Views:
+  """Returns the views that the `eval` section asks for, or one view."""
+  if not is_wanted:
+    return ONE_VIEW
+  return Views(eval_config.flip, eval_config.shift, eval_config.crops)
+
+
+def tell_cost(views: Views, how_to_avoid: str) -> None:
+  """Says on stderr what views cost, unless each image is computed once.
+
+  Args:
+    views: that are averaged.
+    how_to_avoid: the flags that compute each image once.
+  """
+  if views.count > 1:
+    print(
+      f'views    each image is computed {views.count} times ({views.fields}), '
+      f'as in evaluation; {how_to_avoid} computes it once',
+      file=sys.stderr,
+      flush=True,
+    )
+
+
+def make_probabilities(
+  network: Network,
+  data_config: ml_collections.ConfigDict,
+  precision: str,
+  views: Views,
+) -> Callable[[hk.Params, hk.State, jax.Array], jax.Array]:
+  """Makes the pure function from images to probabilities.
+
+  Args:
+    network: the network.
+    data_config: the `data` section, for preprocessing.
+    precision: `train.precision`.
+    views: over which views of an image to average.
+
+  Returns:
+    (params, network_state, images) -> float32 [B, num_classes]: images are
+    uint8 [B, H, W, C], or squares [B, n, R, R, C] as `views.inputs` makes them.
+  """
+  function = make_function(network, data_config, precision)
+
+  def probabilities(params, network_state, images):
+    stacks = (
+      crops.cut(images, views.crops, data_config.image_size)
+      if views.crops > 1
+      else [view_lib.make_views(images, views)]
+    )
+    return view_lib.mean_over(
+      stacks, lambda view: function(params, network_state, view).logits
+    )
+
+  return probabilities
+
+
+@functools.lru_cache(maxsize=32)
+def make_step(
+  network: Network,
+  data_config: ml_collections.FrozenConfigDict,
+  train_config: ml_collections.FrozenConfigDict,
+  wanted: Views | tuple[str, ...],
+) -> Step:
+  """Makes what all devices compute of a batch, compiled at its first call.
+
+  Args:
+    network: the network.
+    data_config: the `data` section, for preprocessing.
+    train_config: the `train` section: `precision`, `parallel`.
+    wanted: views, whose mean probabilities are computed; or names of end
+      points, of the images as they are.
+
+  Returns:
+    (params, network_state, images) -> {name: float32 [D, B, ...]}: images are
+    uint8 [D, B, ...], params and network_state are on every device.
+  """
+  precision = train_config.precision
+  if isinstance(wanted, Views):
+    mean = make_probabilities(network, data_config, precision, wanted)
+
+    def step(params, network_state, images):
+      return {PROBABILITIES: mean(params, network_state, images)}
+
+  else:
+    function = make_function(network, data_config, precision)
+
+    def step(params, network_state, images):
+      return function(params, network_state, images, wanted).end_points
+
+  return parallelize(
+    step,
+    in_axes=(None, None, 0),
+    options=network.kernels.compiler_options,
+    what='network',
+    how=train_config.parallel,
+  )
+
+
+class Batch(NamedTuple):
+  """A batch on its way to the devices.
+
+  Attributes:
+    of: what identifies it to the caller.
+    images: uint8 [D, B, ...].
+    is_real: which of its D * B images count: a mask or a slice.
+  """
+
+  of: Any
+  images: Any
+  is_real: Any = slice(None)
+
+
+def run_batches(
+  step: Callable[[Any], Any], batches: Iterable[Batch]
+) -> Iterator[tuple[Any, Any]]:
+  """Applies a step to batches, some of them given to the devices ahead.
+
+  Args:
+    step: images [D, B, ...] -> tree of arrays [D, B, ...].
+    batches: the batches, in order.
+
+  Yields:
+    What identifies the batch, and the tree as NumPy arrays [n, ...] of those
+    images that count.
+  """
+  in_flight, waiting = steps_in_flight(), []
+
+  def finish(batch: Batch, out: Any) -> tuple[Any, Any]:
+    def flat(x: jax.Array) -> np.ndarray:
+      return np.asarray(x).reshape(-1, *x.shape[2:])[batch.is_real]
+
+    return batch.of, jax.tree.map(flat, out)
+
+  for batch in batches:
+    waiting.append((batch, step(batch.images)))
+    if len(waiting) > in_flight:
+      yield finish(*waiting.pop(0))
+  for item in waiting:
+    yield finish(*item)
+
+
+def padded_size(count: int, batch_size: int, num_devices: int) -> int:
+  """Returns the images of a program that is to compute `count` in all.
+
+  A full batch, or the next power of two where there are fewer: few shapes are
+  compiled, and one image does not cost a batch.
+
+  Args:
+    count: images in all.
+    batch_size: images of a full batch, at most.
+    num_devices: the result is a multiple of it.
+  """
+  size = min(batch_size, 1 << max(count - 1, 0).bit_length())
+  return -(-size // num_devices) * num_devices
+
+
+def padded(
+  parts: Iterable[tuple[Any, np.ndarray]], size: int
+) -> Iterator[Batch]:
+  """Fills batches up with black images, and divides them over the devices.
+
+  Args:
+    parts: what identifies a batch, and its images, uint8 [n, ...], n <= size.
+    size: images of the program, a multiple of the local devices.
+  """
+  for of, images in parts:
+    count = len(images)
+    padding = np.zeros((size - count, *images.shape[1:]), np.uint8)
+    images = np.concatenate([images, padding])
+    images = images.reshape(jax.local_device_count(), -1, *images.shape[1:])
+    yield Batch(of, images, slice(count))

@@ -1,0 +1,185 @@
+"""Runs as a table: what workdirs hold, means over seeds, text and CSV.
+
+The table of trials (`python -m googlenet.tools.trials`), the summary of a sweep
+and the comparison in a report are made of these.
+"""
+
+import csv
+import io
+import json
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from googlenet import config as config_lib
+from googlenet.io import checkpoint
+from googlenet.io.writer import DIVERGED, read_records
+from googlenet.train.resume import MAY_CHANGE, differences
+
+Config = ml_collections.FrozenConfigDict
+
+# These are not part of a recipe: where and how a run is made, kept and shown,
+# and when it is scored.
+_NO_RECIPE = (
+  'seed',
+  'data.eval_split',
+  'eval.every_epochs',
+  'eval.batch_size',
+  'eval.crops',
+  *(name for name in MAY_CHANGE if not name.startswith('eval.')),
+)
+_SECTIONS_OF_NO_RECIPE = ('checkpoint', 'logging')
+
+
+class RunFiles(NamedTuple):
+  """A run as it was written, finished or not.
+
+  Attributes:
+    workdir: as it was given.
+    config: of the run, resolved.
+    records: of metrics.jsonl, in the order of steps; none for imported weights.
+    result: of result.json; empty for a run that is not finished.
+    steps: of its checkpoints, rising.
+    divergence: what was not finite, and since which step; '' if all was.
+  """
+
+  workdir: str
+  config: Config
+  records: tuple[dict[str, Any], ...]
+  result: dict[str, Any]
+  steps: tuple[int, ...]
+  divergence: str = ''
+
+  @property
+  def state(self) -> str:
+    """How far the run is, in words."""
+    if self.result:
+      return f'finished after {self.result.get("step", 0):,} steps'
+    if self.divergence:
+      return f'diverged: {self.divergence}'
+    if self.records:
+      last = self.records[-1]['step']
+      return f'not finished: going on or cut off, last record of step {last:,}'
+    return 'without records of training'
+
+  def curve(self, name: str) -> tuple[list[int], list[float]]:
+    """Returns steps and values of a metric; both empty without any."""
+    points = [
+      (record['step'], record[name])
+      for record in self.records
+      if isinstance(record.get(name), int | float)
+    ]
+    return [x for x, _ in points], [y for _, y in points]
+
+  def last(self, name: str) -> float | None:
+    """Returns the last value of a metric, or that of the result."""
+    if isinstance(self.result.get(name), int | float):
+      return self.result[name]
+    _, values = self.curve(name)
+    return values[-1] if values else None
+
+
+def read(workdir: str, config: Config | None = None) -> RunFiles:
+  """Reads a workdir; damaged lines and files count as missing.
+
+  Args:
+    workdir: of a run.
+    config: in place of its config.json.
+
+  Raises:
+    UserError: the folder holds no run.
+  """
+  folder = pathlib.Path(workdir)
+  if config is None:
+    config = config_lib.resolve(config_lib.load(folder / 'config.json'))
+  records = sorted(
+    read_records(folder / 'metrics.jsonl'), key=lambda record: record['step']
+  )
+  steps = sorted(
+    int(path.stem.removeprefix('step_')) for path in checkpoint.paths(folder)
+  )
+  return RunFiles(
+    workdir,
+    config,
+    tuple(records),
+    _read_object(folder / 'result.json'),
+    tuple(steps),
+    _read_object(folder / DIVERGED).get('error', ''),
+  )
+
+
+def _read_object(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what a file of JSON holds; {} if it is missing or damaged."""
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError, RecursionError):
+    return {}
+  return found if isinstance(found, dict) else {}
+
+
+def recipe_changes(base: Config, config: Config) -> str:
+  """Returns 'train.epochs=2, ...', '' where the recipe is that of the base."""
+  return ', '.join(
+    f'{name}={value!r}'
+    for name, (_, value) in differences(base, config).items()
+    if name not in _NO_RECIPE
+    and name.split('.')[0] not in _SECTIONS_OF_NO_RECIPE
+  )
+
+
+def config_rows(
+  base: Config, others: list[Config]
+) -> list[tuple[str, list[str]]]:
+  """Returns (field, values as text) where configs differ from the first."""
+  fields = sorted(
+    {name for other in others for name in differences(base, other)}
+  )
+  flat = [config_lib.flatten(config) for config in (base, *others)]
+  return [(name, [text_of(one.get(name)) for one in flat]) for name in fields]
+
+
+class Score(NamedTuple):
+  """Mean and deviation over some runs; None where there are too few."""
+
+  mean: float | None
+  deviation: float | None  # of the sample: n - 1
+
+
+def score(values: Sequence[float]) -> Score:
+  """Returns mean and deviation of some numbers."""
+  return Score(
+    statistics.fmean(values) if values else None,
+    statistics.stdev(values) if len(values) > 1 else None,
+  )
+
+
+def text_of(value: Any) -> str:
+  """Returns the value of a field or result as it is shown."""
+  if isinstance(value, float):
+    return f'{value:.6g}'
+  if isinstance(value, int) and not isinstance(value, bool):
+    return f'{value:,}' if abs(value) >= 10_000 else str(value)
+  return '-' if value is None else str(value) or "''"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+  """Returns lines of cells as text, with columns of equal width."""
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+    ).rstrip()
+    for line in lines
+  )
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+  """Returns rows, at least one, as CSV with the names of the first as head."""
+  text = io.StringIO()
+  table = csv.DictWriter(text, rows[0], lineterminator='\n')
+  table.writeheader()
+  table.writerows(rows)
+  return text.getvalue()
