@@ -3,8 +3,10 @@
 What becomes of an image follows from its key alone, so not from the number of
 devices. Each part has a key of its own: one that is off moves no other.
 
-mixing.py makes mixtures of prepared images; image_sizes.py says how large they
-are in a step; views.py are the flips and shifts of evaluation.
+It comes before `preprocess`. What is to change prepared images goes after it,
+in `train.loss.make_inputs`, where mixing.py makes mixtures of them.
+image_sizes.py says how large they are in a step; views.py are the flips and
+shifts of evaluation.
 """
 
 from collections.abc import Callable
@@ -151,7 +153,12 @@ def cut_out(
 def _parts(
   augment_config: ml_collections.ConfigDict, mean: tuple[float, ...]
 ) -> list[tuple[int, Callable[[jax.Array, jax.Array], jax.Array]]]:
-  """Returns what follows crop and flip, in order: key number, function."""
+  """Returns what follows crop and flip, in order: key number, function.
+
+  A row of the table is (the field that switches it on, its own key number,
+  (image uint8 [H, W, C], key) -> image). A number stays with its part: with
+  another one the same seed would draw otherwise.
+  """
   table = [
     (
       augment_config.rand_augment_ops,
