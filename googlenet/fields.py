@@ -201,7 +201,7 @@ _POLICY = Field(
   'params=float32,compute=bfloat16,output=float32',
 )
 
-# The rules that googlenet/optimizer makes of these names.
+# The rules that googlenet/optimizer makes of these names, in the same order.
 _OPTIMIZERS = (
   *('sgd', 'rmsprop', 'lars', 'sign_sgd', 'adam', 'adabelief', 'adadelta'),
   *('nadam', 'adamax', 'adagrad', 'amsgrad', 'novograd', 'radam', 'yogi'),

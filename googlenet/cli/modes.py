@@ -2,7 +2,7 @@
 
 Training is the core's loop; every other mode is a file of its name in
 `googlenet/tools/modes`, with a function `run(config, workdir, started,
-**flags)`.
+**flags)`. A flag is named in `Mode.flags` and defined in `define_flags`.
 """
 
 import functools
@@ -141,6 +141,7 @@ MODES = {
 }
 
 
+# Names of the flags of single modes.
 FLAGS = tuple(dict.fromkeys(f for mode in MODES.values() for f in mode.flags))
 
 

@@ -125,7 +125,10 @@ class TrainIndices(Sequence):
   def __init__(
     self, seed: int, num_examples: int, batch_size: int, start: int, stop: int
   ):
-    """Covers the steps start to stop - 1, counted from 0."""
+    """Covers the steps start to stop - 1, counted from 0.
+
+    To the training loop, which counts from 1, they are start + 1 to stop.
+    """
     self._seed, self._num_examples = seed, num_examples
     self._batch_size, self._steps = batch_size, range(start, stop)
     self._epoch, self._order = -1, None

@@ -3,8 +3,10 @@
 The result depends only on the image and its key, not on the number of devices.
 Each augmentation has its own key, so turning one off does not change another.
 
-See also mixing.py (mixup and CutMix), image_sizes.py (progressive image size)
-and views.py (flips and shifts in evaluation).
+It comes before `preprocess`. What is to change prepared images goes after it,
+in `train.loss.make_inputs`, where mixing.py makes mixtures of them.
+image_sizes.py says how large they are in a step; views.py are the flips and
+shifts of evaluation.
 """
 
 from collections.abc import Callable
@@ -166,7 +168,12 @@ def cut_out(
 def _parts(
   augment_config: ml_collections.ConfigDict, mean: tuple[float, ...]
 ) -> list[tuple[int, Callable[[jax.Array, jax.Array], jax.Array]]]:
-  """Returns (key number, function) of what follows crop and flip, in order."""
+  """Returns what follows crop and flip, in order: key number, function.
+
+  A row of the table is (the field that switches it on, its own key number,
+  (image uint8 [H, W, C], key) -> image). A number stays with its part: with
+  another one the same seed would draw otherwise.
+  """
   table = [
     (
       augment_config.rand_augment_ops,

@@ -1,7 +1,8 @@
 """Metrics of a run: fetched from the device late, checked, averaged, kept.
 
 A step is asked for its numbers only when it is finished, so that a GPU or TPU
-never waits for Python.
+never waits for Python. `hooks.Log` calls all this; writer.py writes the lines
+of metrics.jsonl.
 """
 
 import contextlib
@@ -100,8 +101,8 @@ class StepMetrics:
     """
     self._pending.append((step, metrics))
     if len(self._pending) > self._in_flight:
-      finished, oldest = self._pending[-1 - self._in_flight]
-      jax.block_until_ready(oldest['loss'])
+      finished, last_due = self._pending[-1 - self._in_flight]
+      jax.block_until_ready(last_due['loss'])
       return finished
     return step - len(self._pending)
 

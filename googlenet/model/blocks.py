@@ -1,7 +1,8 @@
 """Kinds of Inception blocks: functions from six widths to branches.
 
 All take the columns of Table 1 (Szegedy et al., 2014) and put out the same
-number of channels, so any kind can stand in any row of the table.
+number of channels, one + out_1 + out_2 + pool, so any kind can stand in any row
+of the table. Only `grid_reduction` does not: it stands between stages.
 """
 
 from collections.abc import Callable

@@ -134,6 +134,7 @@ def make_network(
       else leaves
       for module, leaves in params.items()
     }
+    # None is Haiku's own key: what is random draws from `keys`, by image.
     return transformed.apply(
       params, network_state, None, keys, images, *args, **kwargs
     )

@@ -78,6 +78,9 @@ def _decoupled(
   )
 
 
+# A rule is made with the schedule, step -> rate, as its learning rate. Names
+# stand in fields.py too, in the order of `OPTIMIZERS`; so do the `SCHEDULES`.
+
 # Optimizers whose weight decay is a part of the update (decoupled).
 _DECOUPLED = {
   'adamw': _decoupled(optax.adamw),

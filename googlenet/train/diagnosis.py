@@ -68,7 +68,7 @@ def find(
   """Says, in words, which layer was the first that was not finite.
 
   Args:
-    run: an `assembly.Run`.
+    run: a `setup.Run`.
     state: that the step began with.
     step: the step, 1 is the first.
     indices: of its batch.

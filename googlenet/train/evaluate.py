@@ -101,7 +101,7 @@ def evaluate(
 
   Args:
     eval_step: made by `make_eval_step`.
-    params: on every local device, as `runtime.devices.replicated` puts them.
+    params: on every local device, as `runtime.parallel.replicated` puts them.
     network_state: likewise.
     feed: the examples.
     batch_size: images a step, over all devices.

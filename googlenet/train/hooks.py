@@ -36,8 +36,10 @@ from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
 # A hook is called after each step with (step, state, metrics), and returns the
-# state to go on with. The metrics are None where a continued run begins at the
-# end of an epoch that is still to be evaluated.
+# state to go on with. Steps count from 1. Metrics are scalars on the device, by
+# the names in `make_update_step` and `make_loss_fn`; to read one is to wait for
+# the step, so `Log` fetches them late. They are None where a continued run
+# begins at the end of an epoch that is still to be evaluated.
 Metrics = dict[str, jax.Array] | None
 Hook = Callable[[int, TrainState, Metrics], TrainState]
 

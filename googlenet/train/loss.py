@@ -38,6 +38,9 @@ def make_inputs(
 ) -> tuple[jax.Array, mixing.Mixed | None]:
   """Returns what training shows the network: augmented, prepared, mixed.
 
+  `augment` changes stored pixels, uint8 at their native size; what comes after
+  `preprocess` changes normalised images of the size that the network sees.
+
   Args:
     batch: as for `make_loss_fn`.
     keys: [B] keys of augmentation.
@@ -103,8 +106,8 @@ def make_loss_fn(
       return of_labels(lambda y: cross_entropy(logits, y, smoothing)).mean()
 
     loss = mean_loss(outputs.logits)
-    best = jnp.argmax(outputs.logits, -1)
-    hits = of_labels(lambda y: best == y)
+    predicted = jnp.argmax(outputs.logits, -1)
+    hits = of_labels(lambda y: predicted == y)
     metrics = {'loss': loss, 'accuracy': hits.mean()}
     # Szegedy et al., 2014, section 5: each head adds 0.3 of its loss.
     for name, logits in outputs.aux_logits.items():

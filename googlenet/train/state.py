@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
   continued from its step number alone.
   """
 
-  step: jax.Array  # int32 [], steps made so far
+  step: jax.Array  # int32 [], steps made so far: 0 while the loop makes step 1
   params: hk.Params  # float32
   network_state: hk.State
   opt_state: optax.OptState
