@@ -271,7 +271,7 @@ def from_json(
   if missing:
     defaults = flatten(config)
     values = ', '.join(f'{name}={defaults[name]!r}' for name in missing)
-    _warn_once(f'{source} is older than these fields, default: {values}')
+    _warn_once(f'{source} lacks newer fields, which take defaults: {values}')
   return config
 
 

@@ -110,7 +110,7 @@ def test_an_older_config_is_filled_from_the_defaults(config, tmp_path, capfd):
   out, err = capfd.readouterr()
   assert out == ''
   assert err == (  # once
-    f'warning: {path} is older than these fields, default: '
+    f'warning: {path} lacks newer fields, which take defaults: '
     "finetune.from_workdir='', finetune.frozen=(), "
     'finetune.learning_rates=(), eval.shift=0\n'
   )

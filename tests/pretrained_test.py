@@ -42,6 +42,7 @@ def test_a_few_images_are_classified_well(launch_here, folder):
     config='',
   )
   assert done.returncode == 0, done.stderr
+  assert 'warning' not in done.stderr  # such as of fields that it lacks
   assert float(re.search(r'accuracy ([\d.]+)', done.stdout)[1]) > 0.85
 
 

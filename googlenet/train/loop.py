@@ -78,16 +78,17 @@ def train_and_evaluate(
     hooks: list[Hook] = [log, profile, evaluate, show, save]
     stack.callback(profile.close)
 
-    state, seed = start.state, replicated(np.uint32(config.seed))
+    step, state = start.step, start.state
+    seed = replicated(np.uint32(config.seed))
     waits = not steps_in_flight()  # on a CPU
-    if start.step == 0:
+    if step == 0:
       show.inputs(0)
     try:
       # The run ended before an epoch that it had trained was evaluated.
       if session.progress.is_epoch_pending:
         for hook in hooks:
-          state = hook(start.step, state, None)
-      for step, batch in run.batches(start.step):
+          state = hook(step, state, None)
+      for step, batch in run.batches(step):
         with jax.profiler.StepTraceAnnotation('train', step_num=step):
           size = run.image_size(step)
           state, metrics = run.train_step(state, batch, seed, size)
