@@ -88,7 +88,7 @@ def train_and_evaluate(
       if session.progress.is_epoch_pending:
         for hook in hooks:
           state = hook(step, state, None)
-      for step, batch in run.batches(step):
+      for step, batch in run.batches(start.step):
         with jax.profiler.StepTraceAnnotation('train', step_num=step):
           size = run.image_size(step)
           state, metrics = run.train_step(state, batch, seed, size)
