@@ -317,7 +317,7 @@ def test_damaged_checkpoints_are_passed_over(run_launch, tmp_path):
   (workdir / 'checkpoints').rename(tmp_path / 'gone')
   code, _, err = run_launch(*flags)
   assert code == 2
-  assert 'without its folder checkpoints' in err
+  assert 'its folder checkpoints is missing' in err
 
 
 def test_a_checkpoint_of_another_run_is_passed_over(

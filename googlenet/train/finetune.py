@@ -67,8 +67,8 @@ def apply(
   check_groups('finetune.learning_rates', rates, params)
   if all(is_within(module, frozen) for module in params):
     raise UserError(
-      f'config.finetune.frozen={frozen} leaves nothing to train: leave out one '
-      'of them',
+      f'config.finetune.frozen={frozen} leaves nothing to train: freeze fewer '
+      'parts',
       'finetune.frozen',
     )
   for part in rates:
@@ -189,8 +189,8 @@ def _fit_channels(
   if not _differ_in_channels(old, want):
     return other, []
   line = (
-    f'channels {first}: {old.shape[2]} -> {want[2]}, the sum over the old ones '
-    'in equal parts'
+    f'channels {first}: {old.shape[2]} -> {want[2]}, each an equal share of '
+    'the old sum'
   )
   fitted = other[first] | {'w': convert_channels(old, want[2])}
   return {**other, first: fitted}, [line]

@@ -263,7 +263,7 @@ def report(
   )
   times = measure(network, params, network_state, images)
   total = sum(row.training_ms for row in times)
-  runs = f', which runs every layer {parts} times' if parts > 1 else ''
+  runs = f'; a step runs every layer {parts} times' if parts > 1 else ''
   return '\n'.join(
     [
       f'{config.model.variant}, {size}x{size}x{channels}, {batch_size} images '
@@ -271,8 +271,8 @@ def report(
       f'kernels {network.kernels.name}, {config.train.precision}',
       render(times, batch_size),
       f'sum of the layers {total:.1f} ms, whole step {step_seconds * 1e3:.1f} '
-      f'ms (mean of the traced ones{runs})',
-      'Layers timed alone do not add up to the step exactly: it also prepares '
+      f'ms (mean of the traced steps{runs})',
+      'Layer times do not add up to the step time: a step also preprocesses '
       'images and updates parameters, and is compiled as one program.',
     ]
   )

@@ -70,9 +70,7 @@ def epoch_ended(
 def resumed(start: Start) -> str:
   """Returns the line that says from which step a run continues."""
   if not start.path:
-    return (
-      'resumed  from the beginning: the run was cut off before it was saved'
-    )
+    return 'resumed  from step 0: the run ended before its first checkpoint'
   return f'resumed  after step {start.step:,}, from {start.path}'
 
 

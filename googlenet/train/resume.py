@@ -112,8 +112,8 @@ def look(
   def at_process_0() -> tuple[bool, dict[str, Any] | None]:
     if os.path.exists(path / 'sweep.json'):
       raise UserError(
-        f'--workdir={workdir} holds a sweep: give --mode=sweep to go on with '
-        'it, or the folder of one of its trials'
+        f'--workdir={workdir} holds a sweep: give --mode=sweep to continue it, '
+        'or the folder of one of its trials'
       )
     if not os.path.exists(path / 'config.json'):
       check_workdir(path)
@@ -124,15 +124,15 @@ def look(
     except OSError as error:
       raise UserError(
         f'--workdir={workdir} holds a run but cannot be written to '
-        f'({error.strerror}): it stays as it is'
+        f'({error.strerror}): nothing was changed'
       ) from error
     try:
       stored = config_lib.resolve(config_lib.load(path / 'config.json'))
       is_changed = check_config(workdir, stored, config, allow_config_change)
       if not (path / 'checkpoints').is_dir():
         raise UserError(
-          f'--workdir={workdir} holds a run without its folder checkpoints: '
-          'bring that back, or give another folder'
+          f'--workdir={workdir} holds a run, but its folder checkpoints is '
+          'missing: restore it, or give another folder'
         )
       result = None if is_changed else _read_result(path / 'result.json')
     except UserError:
@@ -191,14 +191,15 @@ def check_config(
   if never:
     raise UserError(
       f'--workdir={workdir} holds a run with another config: {words}. A run '
-      f'keeps {", ".join(never)}: leave out what differs to go on with it, or '
+      f'keeps {", ".join(never)}: leave out what differs to continue it, or '
       'give another folder'
     )
   if changes and not allow_config_change:
     raise UserError(
       f'--workdir={workdir} holds a run with another config: {words}. Leave '
-      'out what differs (or --config) to go on with it, give '
-      '--allow_config_change to go on with the new values, or another folder'
+      'out what differs (or --config) to continue it, give '
+      '--allow_config_change to continue with the new values, or give another '
+      'folder'
     )
   return bool(changes)
 
@@ -287,9 +288,9 @@ def check_about(
     changes = differences(about['config'], config)
     theirs = about['data']
   except (KeyError, TypeError, AttributeError, IndexError) as error:
-    raise DamagedError(path, 'it tells too little of its run') from error
+    raise DamagedError(path, 'its description of the run is bad') from error
   if not is_whole:
-    raise DamagedError(path, 'it tells too little of its run')
+    raise DamagedError(path, 'its description of the run is bad')
   for name in NEVER_CHANGES:
     if name in changes:
       there, here = changes[name]

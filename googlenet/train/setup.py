@@ -123,8 +123,8 @@ def check_profile_steps(
   if profile_steps and profile_steps + _WARM_UP_STEPS > steps:
     most = max(steps - _WARM_UP_STEPS, 0)
     raise UserError(
-      f'config.logging.profile_steps={profile_steps} follow on '
-      f'{_WARM_UP_STEPS} steps of warm-up, but the first epoch of this run '
+      f'config.logging.profile_steps={profile_steps}, with {_WARM_UP_STEPS} '
+      f'warm-up steps before, must fit into the first epoch of this run, which '
       f'has {steps} steps: choose '
       + (f'at most {most}' if most else '0, or a longer run')
     )
@@ -149,8 +149,8 @@ def check_image_sizes(
         raise UserError(
           f'config.train.image_sizes: {module} of the network '
           f'{config.model.variant!r} has other parameters for images of '
-          f'{other} pixels than of {size} (config.data.image_size): leave the '
-          'sizes out, or take a network without it'
+          f'{other} pixels than of {size} (config.data.image_size): give no '
+          'image_sizes, or choose a network without this layer'
         )
 
 
