@@ -121,9 +121,7 @@ def get_config() -> ml_collections.ConfigDict:
   # 'dynamic' (adapted to the gradients).
   train.loss_scale = config_dict.FieldReference(1.0, field_type=object)
   train.on_nonfinite = 'stop'  # at an infinite or NaN gradient: stop | skip
-  train.max_nonfinite = (
-    10  # with skip: consecutive skipped steps that end a run
-  )
+  train.max_nonfinite = 10  # with skip: skipped steps in a row that end the run
   train.ema_decay = 0.0  # decay of averaged parameters for evaluation; 0: off
   # How a step runs on all devices, with the same results: pmap (jax.pmap) |
   # shard_map (jax.jit of jax.shard_map, which JAX recommends for new code).
@@ -172,7 +170,7 @@ def get_config() -> ml_collections.ConfigDict:
     'params=float32,compute=bfloat16,output=float32',
     'float32',
   )
-  # Steps timed per round; up to 200 if they take less than 1 s in total.
+  # Steps timed per round; up to 200 if these take less than 1 s.
   benchmark.steps = 5
   benchmark.rounds = 3  # starts of every process; the median is reported
   # Time limit of a process in a round, in seconds, with start and compilation.
