@@ -44,26 +44,21 @@ class Saver:
     self._thread = threading.Thread(target=write, name='saver')
     self._thread.start()
 
-  def poll(self, wait: bool = False) -> bool:
+  def poll(self, wait: bool = False) -> None:
     """Warns if a snapshot could not be written.
 
     Args:
       wait: whether to wait until writing has ended.
-
-    Returns:
-      Whether there was no error since the last call.
     """
     if self._thread is not None and (wait or not self._thread.is_alive()):
       self._thread.join()
       self._thread = None
-    if self._thread is not None or self._error is None:
-      return True
-    self._warn(
-      f'{self._failure()}: training continues, and older checkpoints are '
-      'unchanged'
-    )
-    self._error = None
-    return False
+    if self._thread is None and self._error is not None:
+      self._warn(
+        f'{self._failure()}: training continues, and older checkpoints are '
+        'unchanged'
+      )
+      self._error = None
 
   def _failure(self) -> str:
     return (
