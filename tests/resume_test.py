@@ -155,7 +155,7 @@ def test_a_signal_ends_it_and_the_workdir_alone_continues_it(
   out, err = process.communicate()
   assert process.returncode == 75, err
   assert f'{number.name}: this step is finished' in err
-  assert 'the same command with this --workdir goes on' in err
+  assert 'the same command with this --workdir continues the run' in err
   assert err.count('\n') == 2
   (path,) = checkpoint.paths(tmp_path / 'run')
   again = start(tmp_path, '--workdir=run')

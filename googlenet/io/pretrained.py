@@ -140,7 +140,7 @@ def select(
       f'--workdir={workdir} holds no checkpoint: give the folder of a run '
       'that has been trained'
     )
-  kept = f'it keeps those of step {", ".join(map(str, steps))}'
+  kept = f'its checkpoints are of step {", ".join(map(str, steps))}'
   if which == 'all':
     return list(found)
   if which == 'best':

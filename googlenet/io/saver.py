@@ -79,5 +79,5 @@ class Saver:
       raise WriteError(
         f'{self._failure()}: older checkpoints are unchanged; free disk space '
         'or repair the folder, then the same command with this --workdir '
-        'goes on from the last one'
+        'continues from the last one'
       ) from self._error

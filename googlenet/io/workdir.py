@@ -84,7 +84,7 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
   except (OSError, ValueError, RecursionError) as error:
     raise UserError(
       f'{path} is damaged ({type(error).__name__}): delete it, and the {what} '
-      'goes on from its last checkpoint'
+      'continues from its last checkpoint'
     ) from error
   return result if isinstance(result, dict) else {}
 

@@ -78,7 +78,7 @@ def _decoupled(
   )
 
 
-# Optimizers whose weight decay is a part of the update (decoupled).
+# Optimizers with decoupled weight decay, which is part of their update.
 _DECOUPLED = {
   'adamw': _decoupled(optax.adamw),
   'adan': _decoupled(optax.adan),
@@ -89,7 +89,7 @@ _DECOUPLED = {
   'lion': _decoupled(optax.lion),
   'muon': _muon,
 }
-# Optimizers to which weight decay is added as a gradient (L2), before them.
+# Optimizers with L2 weight decay, added to the gradient before their update.
 _COUPLED = {
   'sgd': _sgd,
   'rmsprop': _rmsprop,

@@ -1,4 +1,4 @@
-"""Evaluation: the step on every device, and the scores of a whole split."""
+"""Evaluation: the step on all devices, and the scores of a data split."""
 
 from collections.abc import Callable
 from typing import Any

@@ -21,7 +21,7 @@ from googlenet.model.groups import check_groups, parse_factors
 from googlenet.model.network import Network
 from googlenet.optimizer.groups import with_frozen, with_rates
 
-_MAX_PROBLEMS = 20  # listed in an error
+_MAX_PROBLEMS = 20  # mismatches listed in an error
 
 
 class Start(NamedTuple):
@@ -157,7 +157,7 @@ def load(
   if problems:
     more = len(problems) - _MAX_PROBLEMS
     raise UserError(
-      f'config.finetune.from_workdir={workdir!r} is of another network than '
+      f'config.finetune.from_workdir={workdir!r} has another network than '
       f'config.model: {"; ".join(problems[:_MAX_PROBLEMS])}'
       + (f' and {more} more' if more > 0 else ''),
       'finetune.from_workdir',
@@ -212,7 +212,7 @@ def _take_over(
   Returns:
     The trees, the modules that kept our arrays, and a list of mismatches.
   """
-  new: dict[str, None] = {}  # in order
+  new: dict[str, None] = {}  # an ordered set
   problems = []
   for tree, modules in ours.items():
     for module, leaves in modules.items():

@@ -95,8 +95,8 @@ class Log:
     finished = self._steps.push(step, metrics)
     is_compiled = is_first or run.image_size(step) != run.image_size(step - 1)
     if is_compiled:
-      # The memory that compiling leaves fragmented is useless for the next
-      # step, which would allocate as much again.
+      # Compiling leaves free device memory in small pieces, so the next step
+      # would allocate as much memory again.
       release_free_memory()
     if is_compiled or step in run.traced_steps:  # not a typical step time
       session.stopwatch.start(step)
@@ -262,7 +262,7 @@ class Save:
       session.saver.finish()
       raise Stopped(
         f'ended on {session.preemption.reason} after step {step:,}, which is '
-        'saved: the same command with this --workdir goes on'
+        'saved: the same command with this --workdir continues the run'
       )
     return state
 

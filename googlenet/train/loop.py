@@ -186,7 +186,7 @@ def _memory_errors_explained(workdir: str | os.PathLike[str]) -> Iterator[None]:
     raise memory.OutOfMemoryError(
       error.facts,
       what,
-      f'; with --allow_config_change the run in {workdir} goes on',
+      f'; to continue the run in {workdir}, add --allow_config_change',
     ) from error
 
 
@@ -198,5 +198,5 @@ def _write_errors_explained(workdir: str | os.PathLike[str]) -> Iterator[None]:
   except OSError as error:
     raise WriteError(
       f'{" ".join(str(error).split())}: training stopped; the same command '
-      f'with --workdir={workdir} goes on from the last checkpoint'
+      f'with --workdir={workdir} continues from the last checkpoint'
     ) from error
