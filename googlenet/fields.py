@@ -200,7 +200,7 @@ _POLICY = Field(
   'params=float32,compute=bfloat16,output=float32',
 )
 
-# Update rules; googlenet/optimizer makes them.
+# Update rules, in the order of `OPTIMIZERS` in googlenet/optimizer.
 _OPTIMIZERS = (
   *('sgd', 'rmsprop', 'lars', 'sign_sgd', 'adam', 'adabelief', 'adadelta'),
   *('nadam', 'adamax', 'adagrad', 'amsgrad', 'novograd', 'radam', 'yogi'),

@@ -240,7 +240,7 @@ def test_a_run_says_what_was_set_and_what_was_not_as_foretold(
   assert done.stderr == (
     'warning: JAX computes on cpu, although plugins and device files point to '
     'gpu: results are right, but the settings of this process are those of '
-    'gpu, and it may be slower; JAX_PLATFORMS says which one to take\n'
+    'gpu, and it may be slower; set JAX_PLATFORMS to choose one\n'
   )
 
 

@@ -91,20 +91,6 @@ def test_training_and_evaluation_are_compiled_with_the_options_of_the_kernels(
     )
 
 
-def test_a_program_is_told_of_at_its_first_call_alone(compilation_cache):
-  call = compiled_with((), jax.jit(lambda params, x: params + x), 'sum')
-  stream = io.StringIO()
-  with compilation.told_on(stream):
-    for x in (jnp.ones(2), jnp.zeros(2), jnp.ones(3)):
-      np.testing.assert_array_equal(call(1.0, x), 1 + np.asarray(x))
-    # Part of a larger program, by either argument.
-    jax.jit(lambda x: call(1.0, x))(jnp.ones(4))
-    jax.grad(lambda params: call(params, jnp.ones(6)).sum())(1.0)
-  call(1.0, jnp.ones(5))  # outside of it: nothing is told
-  line = f'compile  sum: compiled once, then read from {compilation_cache} at '
-  assert stream.getvalue() == f'{line}later starts\n' * 2
-
-
 @pytest.fixture
 def set_jax():
   """Sets an option of JAX for the length of a test."""
@@ -117,6 +103,23 @@ def set_jax():
   yield set_option
   for name, value in before.items():
     jax.config.update(name, value)
+
+
+def test_a_program_is_told_of_at_its_first_call_alone(
+  compilation_cache, set_jax
+):
+  set_jax('jax_compilation_cache_dir', compilation_cache)
+  call = compiled_with((), jax.jit(lambda params, x: params + x), 'sum')
+  stream = io.StringIO()
+  with compilation.told_on(stream):
+    for x in (jnp.ones(2), jnp.zeros(2), jnp.ones(3)):
+      np.testing.assert_array_equal(call(1.0, x), 1 + np.asarray(x))
+    # Part of a larger program, by either argument.
+    jax.jit(lambda x: call(1.0, x))(jnp.ones(4))
+    jax.grad(lambda params: call(params, jnp.ones(6)).sum())(1.0)
+  call(1.0, jnp.ones(5))  # outside of it: nothing is told
+  line = f'compile  sum: compiled once, then read from {compilation_cache} at '
+  assert stream.getvalue() == f'{line}later starts\n' * 2
 
 
 def test_a_program_that_cannot_be_kept_is_not_said_to_be(set_jax):

@@ -451,8 +451,8 @@ def test_tfds_bad_split_and_features(tfds_dir: pathlib.Path) -> None:
   text = _error(
     lambda: load_dataset(_config('tfds', 'no_images', tfds_dir), 'train')
   )
-  assert "needed are the features 'image'" in text
-  assert "it has 'text'" in text
+  assert "it needs the features 'image'" in text
+  assert "but has 'text'" in text
 
 
 def test_tfds_without_random_access(tmp_path: pathlib.Path) -> None:

@@ -48,7 +48,7 @@ def test_images_are_those_that_the_network_sees(
   two_epochs, tmp_path, monkeypatch
 ):
   """Flipped, cropped, mixed, and in two channels more than they have."""
-  two_epochs.augment.flip = True
+  two_epochs.augment.flip = 'random'
   two_epochs.augment.crop_padding = 3
   two_epochs.augment.mixup_alpha = 1.0
   two_epochs.data.channels = 3

@@ -2,7 +2,7 @@
 
 Mode 'train' runs `googlenet/train/loop.py`. Every other mode is a file of the
 same name in `googlenet/tools/modes` with a function `run(config, workdir,
-started, **flags)`.
+started, **flags)`. `Mode.flags` names its flags; `define_flags` defines them.
 """
 
 import functools
@@ -143,6 +143,7 @@ MODES = {
 }
 
 
+# Names of all flags in `Mode.flags`.
 FLAGS = tuple(dict.fromkeys(f for mode in MODES.values() for f in mode.flags))
 
 

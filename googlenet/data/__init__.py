@@ -1,1 +1,1 @@
-"""Images with labels: data sets, splits, batches on devices, streams, files."""
+"""Labelled images: data sets, splits, batches on devices, image files."""

@@ -1,9 +1,9 @@
-"""Batches on the devices: order by (seed, epoch), shares by process.
+"""Batches on the devices: in an order set by (seed, epoch), split by process.
 
-A batch is a dict of arrays with a leading axis of this process's devices,
-`image` uint8 [D, B, H, W, C] and int32 [D, B] `label`, `index` (of the example
-in its set, -1: padding) and `epoch`. A set that fits lives on every device and
-a batch is gathered there; a larger one is streamed.
+A batch is a dict of arrays whose leading axis D is this process's devices:
+`image` uint8 [D, B, H, W, C]; `label`, `index` (of the example in its split,
+-1: padding) and `epoch`, each int32 [D, B]. A set that fits is copied to every
+device, which gathers its batches there. A larger set is streamed.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ Batch = dict[str, jax.Array]
 
 
 class Feed(NamedTuple):
-  """A data set, ready to give batches.
+  """The input pipeline of a split: turns index batches into batches.
 
   Attributes:
-    dataset: what it was made from.
-    batches: a sequence of global index batches -> an iterator of batches of
-      this process's share, one for each. Close it if it is not used up: it may
-      hold processes.
-    on_device: whether the images live on the devices.
+    dataset: the split that batches are read from.
+    batches: takes global index batches; returns an iterator with this process's
+      share of each. Close the iterator if it is not used up, since it may own
+      worker processes.
+    on_device: whether all images are kept on the devices.
   """
 
   dataset: Dataset
@@ -44,13 +44,13 @@ def make_feed(
   num_workers: int,
   how: str = PMAP,
 ) -> Feed:
-  """Makes a feed; reads the whole set if it fits on a device.
+  """Makes the input pipeline; reads the whole set if it fits on a device.
 
   Args:
     dataset: one split.
-    num_classes: labels must be below it.
-    on_device_mb: the largest set, in MiB, that is put on the devices; one with
-      random crops never is.
+    num_classes: number of classes of the model; labels must be below it.
+    on_device_mb: size in MiB of the largest set to keep on the devices. A set
+      with random crops is always streamed.
     num_workers: processes that read a streamed set; 0: a thread of this one.
     how: `train.parallel`.
 
@@ -63,7 +63,7 @@ def make_feed(
     check_labels(labels, num_classes, dataset.name)
     images, labels = replicated(images), replicated(labels)
 
-    # A program of its own: the step sees batches and not where they come from.
+    # A separate program, so that the training step is the same for both kinds.
     def gather(images, labels, indices):
       image = jnp.take(images, indices, axis=0, mode='clip')
       return {'image': image, 'label': jnp.take(labels, indices, mode='clip')}
@@ -80,7 +80,7 @@ def make_feed(
   def streamed(index_batches: Sequence[IndexBatch]) -> Iterator[Batch]:
     share = (jax.process_index(), jax.process_count())
     parts = stream(dataset, index_batches, share, num_workers)
-    # The stream ends with the last of them, and may be closed before.
+    # Closes the stream also if the caller stops early.
     with contextlib.closing(parts):
       for index_batch, (images, labels) in zip(
         index_batches, parts, strict=True
@@ -97,34 +97,38 @@ def make_feed(
 
 
 def _numbers(index_batch: IndexBatch) -> dict[str, np.ndarray]:
-  """Returns this process's part of `index` and `epoch`."""
+  """Returns this process's share of `index` and `epoch`."""
   index = device_share(index_batch.indices)
   return {'index': index, 'epoch': np.full_like(index, index_batch.epoch)}
 
 
 def device_share(indices: np.ndarray) -> np.ndarray:
-  """Returns this process's part of a global batch, int [D, B / D_global]."""
+  """Returns this process's share of a global batch, int [D, B / D_global]."""
   num_devices = jax.local_device_count()
   share = indices.reshape(jax.process_count(), num_devices, -1)
   return share[jax.process_index()]
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-  """Returns the order of an epoch, a function of (seed, epoch) alone."""
+  """Returns the order of an epoch: int32 [num_examples], by (seed, epoch)."""
   rng = np.random.default_rng([seed, epoch])
   return rng.permutation(num_examples).astype(np.int32)
 
 
 class TrainIndices(Sequence):
-  """The index batches of a stretch of training: a function of the step number.
+  """The index batches of a range of training steps, computed on demand.
 
-  It can be sent to another process, which finds any of them by itself.
+  Each is a function of the step number, so a worker process that gets a pickled
+  copy can compute any of them.
   """
 
   def __init__(
     self, seed: int, num_examples: int, batch_size: int, start: int, stop: int
   ):
-    """Covers the steps start to stop - 1."""
+    """Covers the steps start to stop - 1, counted from 0.
+
+    To the training loop, which counts from 1, they are start + 1 to stop.
+    """
     self._seed, self._num_examples = seed, num_examples
     self._batch_size, self._steps = batch_size, range(start, stop)
     self._epoch, self._order = -1, None
@@ -151,9 +155,10 @@ def eval_indices(
   """Returns every index once, in order; the last batch is padded with -1.
 
   Args:
-    num_examples: of the split.
-    batch_size: at most; then rounded up to a multiple of num_devices.
-    num_devices: of all processes.
+    num_examples: number of examples in the split.
+    batch_size: lowered to num_examples if that is less, then rounded up to a
+      multiple of num_devices.
+    num_devices: number of devices of all processes.
   """
   batch_size = min(batch_size, num_examples)  # no batch of padding alone
   batch_size = -(-batch_size // num_devices) * num_devices
@@ -167,7 +172,7 @@ def eval_indices(
 
 
 def eval_batches(feed: Feed, batch_size: int) -> Iterator[Batch]:
-  """Yields batches with `mask` float32 [D, B], 0 for padding."""
+  """Yields evaluation batches with `mask`, float32 [D, B], 0 for padding."""
   index_batches = eval_indices(
     feed.dataset.num_examples, batch_size, jax.device_count()
   )

@@ -18,7 +18,7 @@ from googlenet.errors import UserError
 class _IdxFile(NamedTuple):
   name: str
   shape: tuple[int, ...]
-  sha256: str  # of the unpacked contents, header included
+  sha256: str  # of the unpacked file, including its header
 
 
 class _IdxSplit(NamedTuple):
@@ -77,7 +77,8 @@ def open_bundled(name: str, data_dir: str) -> Source:
     The source; opening one of its splits reads that split into memory.
 
   Raises:
-    UserError: another name; on opening a split, missing or damaged files.
+    UserError: `name` is another one; or, when a split is opened, its files are
+      missing or damaged.
   """
   if name != 'fashion_mnist':
     raise UserError(
@@ -111,7 +112,7 @@ def _read(
   indices: np.ndarray,
   epoch: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The `Read` of a split in memory."""
+  """Reads examples of a split that is in memory: a `Read`."""
   if transform is None:
     return images[indices], labels[indices]
   out = np.empty((len(indices), *transform.sides, 1), np.uint8)
@@ -123,10 +124,10 @@ def _read(
 
 @functools.cache
 def _read_packaged(idx_file: _IdxFile) -> np.ndarray:
-  """Reads a file of this package: read-only, and once in a process.
+  """Reads a bundled file once per process, as a read-only array.
 
   Unpacking and checking the training images takes 0.3 s, and a process that
-  works with several runs opens the same split for each.
+  works with several runs opens the same split for each of them.
   """
   array = _read_checked(
     pathlib.Path(__file__).parent / 'fashion_mnist', idx_file
@@ -136,7 +137,7 @@ def _read_packaged(idx_file: _IdxFile) -> np.ndarray:
 
 
 def _read_checked(folder: pathlib.Path, idx_file: _IdxFile) -> np.ndarray:
-  """Reads an IDX file, whose contents must be the published ones."""
+  """Reads an IDX file and checks it against the published SHA-256."""
   path = folder / idx_file.name
   array = read_idx(path)
   if array.shape != idx_file.shape:

@@ -1,7 +1,7 @@
-"""Image files of any kind, as the network's training saw its own images.
+"""Reads image files of any kind and prepares them like training images.
 
 Every size, mode and orientation that Pillow reads becomes uint8 [H, W, C] of
-one shape, by the same functions that read a data set.
+one shape. The functions are those that read a data set.
 """
 
 import collections
@@ -21,15 +21,16 @@ from PIL import ExifTags, Image
 from googlenet.data.images import MODES, Transform, pixels
 from googlenet.errors import UserError, did_you_mean
 
-# Photos of 108 megapixels are read; more than that is refused by the header,
-# before there is memory for its pixels.
+# Enough for photos of 108 megapixels. A larger image is refused by its header,
+# before memory is allocated for its pixels.
 MAX_PIXELS = 2**27
-# Of images larger than this one is decoded at a time.
+# Images of more pixels are decoded one at a time, to limit memory.
 _LARGE = 2**24
-# Decoding these runs another program (Ghostscript).
+# Formats that are not read: Pillow decodes them by another program,
+# Ghostscript.
 _REFUSED = {'EPS'}
-# What to do with stored pixels, by EXIF orientation: (transpose, then flip the
-# rows, flip the columns).
+# What turns stored pixels upright, by EXIF orientation: (transpose, then flip
+# the rows, flip the columns).
 _ORIENTATIONS = {
   2: (False, False, True),
   3: (False, True, True),
@@ -42,11 +43,11 @@ _ORIENTATIONS = {
 
 
 class UnreadableError(Exception):
-  """A file that cannot be read as an image: its message says why."""
+  """A file cannot be read as an image; the message says why."""
 
 
 class Squeezed(NamedTuple):
-  """The whole image, squeezed to (height, width)."""
+  """Transform that squeezes the whole image to (height, width)."""
 
   sides: tuple[int, int]
 
@@ -59,17 +60,17 @@ class Squeezed(NamedTuple):
 
 
 def find(images: str, stdin: TextIO, flag: str = '--images') -> list[str]:
-  """Returns the paths that a flag stands for.
+  """Returns the paths of all files that the value of `--images` names.
 
   Args:
-    images: separated by commas: files, patterns like photos/*.jpg (`**` stands
-      for folders within folders), folders (all images in them, at any depth),
-      `-` for a list of paths on stdin, one a line.
-    stdin: that.
-    flag: for messages.
+    images: a comma-separated list of files, patterns like photos/*.jpg (`**`
+      matches nested folders), folders (all images in them, at any depth), and
+      `-` for a list of paths on stdin, one per line.
+    stdin: the stream that `-` reads.
+    flag: name of the flag, for messages.
 
   Raises:
-    UserError: one of them stands for nothing.
+    UserError: `images` is empty, or a part of it names no file.
   """
   if not images:
     raise UserError(
@@ -103,7 +104,7 @@ def find(images: str, stdin: TextIO, flag: str = '--images') -> list[str]:
         f'{flag}={part}: no such file{did_you_mean(part, siblings)}'
       )
     if not found:
-      what = 'stdin names none' if part == '-' else 'no image is there'
+      what = 'stdin lists no file' if part == '-' else 'no image found'
       raise UserError(
         f'{flag}={part}: {what}; allowed are files, folders, patterns like '
         "'photos/*.jpg', and - for a list of paths on stdin"
@@ -114,13 +115,13 @@ def find(images: str, stdin: TextIO, flag: str = '--images') -> list[str]:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-  """Returns the formats that are read."""
+  """Returns the names of the formats that are read."""
   Image.init()
   return tuple(name for name in Image.ID if name not in _REFUSED)
 
 
 def _in_folder(folder: str) -> list[str]:
-  """Returns all files below a folder whose ending Pillow knows, by name."""
+  """Returns the files below a folder that have a suffix of an image, sorted."""
   formats = _formats()
   known = {
     suffix
@@ -137,35 +138,35 @@ def _in_folder(folder: str) -> list[str]:
 
 
 class Reader:
-  """Reads image files; may be called from several threads."""
+  """Reads one image file per call; threads may share it."""
 
   def __init__(self, transform: Transform, num_channels: int):
-    """Reads nothing yet.
+    """Stores what to do with each image.
 
     Args:
-      transform: to one size; nothing random.
-      num_channels: 1, 3 or 4, as the set has them.
+      transform: gives every image the same size; not random.
+      num_channels: 1, 3 or 4: the channels of the result.
     """
     self._transform, self._num_channels = transform, num_channels
     self._large = threading.Lock()
-    # Of a transform that keeps images upright, with sides that differ.
+    # The transform for images that are stored lying on their side.
     self._turned = transform
     if isinstance(transform, Squeezed):
       self._turned = Squeezed(transform.sides[::-1])
 
   @property
   def shape(self) -> tuple[int, int, int]:
-    """(H, W, C) of what is returned; (n, R, R, C) of squares."""
+    """(H, W, C) of the returned arrays; (n, R, R, C) for squares."""
     return (*self._transform.sides, self._num_channels)
 
   def __call__(self, path: str | os.PathLike[str]) -> np.ndarray:
-    """Returns uint8 [H, W, C].
+    """Returns the image as uint8 [H, W, C].
 
-    Of several pictures in a file the first counts; transparency is left out, as
-    in data sets.
+    Of a file with several pictures the first is read. Transparency is dropped,
+    as in data sets.
 
     Raises:
-      UnreadableError: it is missing, damaged, too large or of no known kind.
+      UnreadableError: the file is missing, damaged, too large or not an image.
     """
     try:
       with Image.open(path, formats=_formats()) as image:
@@ -177,7 +178,7 @@ class Reader:
       if isinstance(error, OSError) and error.strerror:
         text = error.strerror
       elif isinstance(error, Image.UnidentifiedImageError):
-        text = 'no image of a kind that Pillow knows'
+        text = 'not an image that Pillow can read'
       elif isinstance(error, Image.DecompressionBombError):
         text = f'more than {MAX_PIXELS:,} pixels'
       raise UnreadableError(
@@ -188,7 +189,7 @@ class Reader:
     width, height = image.size
     if width * height > MAX_PIXELS:
       raise UnreadableError(
-        f'{width}x{height} are more than {MAX_PIXELS:,} pixels: make it smaller'
+        f'{width}x{height} is more than {MAX_PIXELS:,} pixels: make it smaller'
       )
     if width * height > _LARGE:
       with self._large:
@@ -196,17 +197,18 @@ class Reader:
     return self._convert(image)
 
   def _convert(self, image: Image.Image) -> np.ndarray:
-    # A JPEG may be decoded at a fraction of its size, and has its EXIF first.
+    # Only a JPEG has its EXIF before the pixels. These are decoded later, maybe
+    # at a fraction of their size.
     if image.format != 'JPEG':
       image.load()
     try:
       orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF: the image is as it is
+    except Exception:  # damaged EXIF: the image is taken as it is stored
       orientation = 1
     image = _to_8_bits(image)
     transpose, *flips = _ORIENTATIONS.get(orientation, (False, False, False))
-    # Turned when it is small. Squeezing and centre crops are the same either
-    # way, up to rounding.
+    # The small result is turned, which is cheaper. Squeezing and centre crops
+    # give the same either way, up to rounding.
     transform = self._turned if transpose else self._transform
     array = transform(image, self._num_channels, 0, 0)
     if transpose:
@@ -217,10 +219,11 @@ class Reader:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-  """Takes the upper 8 of 16 bits, where Pillow itself would cut at 255.
+  """Keeps the upper 8 bits of 16-bit images; Pillow would clip at 255.
 
   Raises:
-    UnreadableError: what white is cannot be known.
+    UnreadableError: the values are not integers of at most 16 bits, so their
+      range is unknown.
   """
   if not image.mode.startswith(('I', 'F')):
     return image
@@ -237,32 +240,32 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 def make_reader(
   transform: Transform | None, stored_shape: tuple[int, int, int]
 ) -> Reader:
-  """Makes the reader of files that are to look like a data set.
+  """Makes a reader that prepares files like the images of a data set.
 
   Args:
-    transform: what the host makes of the set's images, as
+    transform: what the host does to the set's images, as
       `images.make_transform` returns it.
-    stored_shape: (H, W, C) of the set's images on their way to the device.
+    stored_shape: (H, W, C) of the set's images before they reach the device.
   """
   *sides, num_channels = stored_shape
   return Reader(transform or Squeezed(tuple(sides)), num_channels)
 
 
 def check_channels(num_channels: int) -> None:
-  """Checks that files can be read with so many channels.
+  """Checks that image files can be read with a number of channels.
 
   Raises:
-    UserError: they cannot.
+    UserError: Pillow has no mode with `num_channels` channels.
   """
   if num_channels not in MODES:
     raise UserError(
-      f'the network takes images of {num_channels} channels; files are read '
-      f'with {", ".join(map(str, MODES))}'
+      f'the network takes images of {num_channels} channels; image files can '
+      f'be read with {", ".join(map(str, MODES))}'
     )
 
 
 class Item(NamedTuple):
-  """A file and what came of it."""
+  """A file, and its image or the reason why it cannot be read."""
 
   path: str
   image: np.ndarray | None  # uint8 [H, W, C]
@@ -275,13 +278,13 @@ def read_ahead(
   ahead: int,
   num_threads: int | None = None,
 ) -> Iterator[Item]:
-  """Reads files in threads; yields them in order.
+  """Reads files in several threads and yields them in order.
 
   Args:
-    paths: of the files.
+    paths: the files.
     read: a `Reader`.
-    ahead: files that are read before they are asked for, at most.
-    num_threads: None: one a processor.
+    ahead: largest number of files to read in advance.
+    num_threads: number of threads; None: one per processor, at most 32.
   """
   if num_threads is None:
     num_threads = min(os.cpu_count() or 1, 32)
@@ -295,7 +298,7 @@ def read_ahead(
   waiting: collections.deque[futures.Future] = collections.deque()
   pool = futures.ThreadPoolExecutor(num_threads, 'read')
   with warnings.catch_warnings():
-    # Pillow warns of odd metadata and of sizes below MAX_PIXELS.
+    # Pillow warns of odd metadata, and of large images that are allowed here.
     warnings.filterwarnings('ignore', module=r'PIL\.')
     try:
       for path in paths:
@@ -313,7 +316,12 @@ def batches(
   size: int,
   on_problem: Callable[[Item], None],
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-  """Joins images to batches; what cannot be read is told and left out.
+  """Joins images to batches, without those that cannot be read.
+
+  Args:
+    items: files with their images.
+    size: largest number of images in a batch.
+    on_problem: called with each file that cannot be read.
 
   Yields:
     Paths, and uint8 [n, H, W, C] with 0 < n <= size.

@@ -16,8 +16,8 @@ from googlenet.errors import UserError
 
 _UINT8 = 0x08
 _MAX_RANK = 4
-# Five times the largest file of the MNIST family: a header is not to be
-# trusted with more memory than that.
+# Five times the largest file of the MNIST family. A header that claims more is
+# taken for damaged, so it cannot make this program allocate that memory.
 _MAX_BYTES = 2**28
 _CHUNK_BYTES = 2**20
 
@@ -30,7 +30,7 @@ def idx_header(shape: tuple[int, ...]) -> bytes:
 def damaged_file(
   path: str | os.PathLike[str], found: str, expected: str
 ) -> UserError:
-  """Returns the error to raise for a data file that is not as it should be."""
+  """Returns the error for a data file with unexpected contents."""
   return UserError(
     f'{path}: {found}, expected {expected}; restore it with '
     f'`git checkout -- {path}` or copy it again from its source'
@@ -40,8 +40,8 @@ def damaged_file(
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
   """Reads a gzip-compressed IDX file of uint8 values.
 
-  Memory grows with the values really read, never with what a header claims
-  or with what a small file could unpack to.
+  Memory grows with the values that are read, never with the size that a header
+  claims or that a small file could unpack to.
 
   Args:
     path: the file, e.g. `train-images-idx3-ubyte.gz`.
@@ -51,10 +51,10 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
   Raises:
     UserError: the file is missing, unreadable, damaged (gzip's CRC-32
-      differs), or anything but one whole IDX array of uint8, in one line.
+      differs), or not exactly one IDX array of uint8.
   """
-  # Anything that is not a plain file (a folder, a pipe) could block or fail
-  # in ways of its own.
+  # Opening anything but a plain file (a folder, a pipe) could block, or fail
+  # with other errors.
   if not os.path.isfile(path):
     found = 'is not a file' if os.path.exists(path) else 'no such file'
     raise damaged_file(path, found, 'a gzip-compressed IDX file')
@@ -63,7 +63,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
       shape = _read_shape(stream, path)
       values = _read_values(stream, path, shape)
   except (OSError, EOFError, zlib.error) as error:
-    # Truncated, corrupted or no gzip at all, or no permission to read.
+    # Truncated, corrupted, not gzip, or no permission to read.
     raise damaged_file(
       path, f'cannot be unpacked ({error})', 'a gzip-compressed IDX file'
     ) from error
@@ -97,7 +97,7 @@ def _read_shape(
 def _read_values(
   stream: gzip.GzipFile, path: str | os.PathLike[str], shape: tuple[int, ...]
 ) -> bytearray:
-  """Reads exactly the values of a `shape` uint8 array, to the stream's end."""
+  """Reads the values of a uint8 array; they must reach to the stream's end."""
   num_bytes = math.prod(shape)
   values = bytearray()
   while len(values) < num_bytes:
@@ -109,8 +109,8 @@ def _read_values(
         f'{num_bytes} for the shape {shape}',
       )
     values += chunk
-  # Asking for one byte more finds what follows, and makes gzip reach the end
-  # of its stream, which is where it compares the CRC-32.
+  # Reading one byte more detects trailing data, and makes gzip reach the end of
+  # its stream, where it compares the CRC-32.
   if stream.read(1):
     raise damaged_file(
       path,

@@ -1,8 +1,8 @@
-"""From an image of any size to pixels of one size, on the host (Pillow).
+"""Transforms that give images of any size one size, on the host (Pillow).
 
-A batch needs one shape. Sets whose images share theirs keep it and are resized
-on the device (`preprocess`); for the others one of these is chosen, and is
-handed to the reader.
+A batch needs one shape. Sets whose images share a shape keep it and are resized
+on the device (`preprocess`). For other sets, and for crops, the reader applies
+one of these transforms.
 """
 
 import io
@@ -13,23 +13,24 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-# Pillow's mode for a number of channels; whatever an image is stored as (grey,
-# palette, with alpha, CMYK) becomes that.
+# Pillow's mode for a number of channels. Images stored in another mode (grey,
+# palette, with alpha, CMYK) are converted to it.
 MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 _CROP_TRIES = 10
-# Sets the numbers of crops apart from those of the order of an epoch.
+# Keeps the random numbers of crops apart from those of the order of an epoch.
 _CROP_STREAM = 1
 
 
 class Transform(Protocol):
-  """What is done to one image.
+  """A function of one image that gives it a fixed size.
 
   Attributes:
-    sides: the shape of the result without its channels, (H, W).
-    is_random: whether it differs from epoch to epoch.
+    sides: the shape of the result without its channels: (H, W), or (N, H, W)
+      for several windows.
+    is_random: whether the result differs from epoch to epoch.
   """
 
   sides: tuple[int, ...]
@@ -38,11 +39,11 @@ class Transform(Protocol):
   def __call__(
     self, image: Image.Image, num_channels: int, epoch: int, index: int
   ) -> np.ndarray:
-    """Returns uint8 [*sides, C]; random numbers follow epoch and index."""
+    """Returns uint8 [*sides, C]; random numbers depend on epoch and index."""
 
 
 class Whole(NamedTuple):
-  """The whole image, squeezed into a square."""
+  """Squeezes the whole image into a square."""
 
   size: int  # pixels
 
@@ -60,7 +61,7 @@ class Whole(NamedTuple):
 
 
 class CenterCrop(NamedTuple):
-  """Resized to a short side of `resize`; of that a square from the centre."""
+  """Resizes the short side to `resize`, then cuts a square from the centre."""
 
   size: int  # pixels of the square
   resize: int  # pixels, at least `size`
@@ -82,13 +83,13 @@ class CenterCrop(NamedTuple):
 
 
 class RandomResizedCrop(NamedTuple):
-  """A window of random area and shape, resized to a square.
+  """Resizes a window of random area and aspect ratio to a square.
 
-  The training patches of Szegedy et al. (2014), section 6.
+  These are the training patches of Szegedy et al. (2014), section 6.
   """
 
   size: int  # pixels of the square
-  area: tuple[float, float]  # smallest and largest part of the image's area
+  area: tuple[float, float]  # smallest and largest fraction of the image's area
   aspect: tuple[float, float]  # smallest and largest width / height
   seed: int
 
@@ -107,10 +108,10 @@ class RandomResizedCrop(NamedTuple):
 
 
 class Squares(NamedTuple):
-  """One or three squares as high as the image, or as wide where it is upright.
+  """Cuts one or three squares as large as the short side allows.
 
-  Three lie left, in the centre and right (above, centre, below), as in Szegedy
-  et al. (2014), section 7; one lies in the centre.
+  Three are at the left, centre and right (or top, centre and bottom), as in
+  Szegedy et al. (2014), section 7; one is in the centre.
   """
 
   side: int  # pixels of each
@@ -140,20 +141,20 @@ def make_transform(
   seed: int,
   is_training: bool,
 ) -> Transform | None:
-  """Returns what the config asks the host to do, or None."""
+  """Returns the transform that the config asks for; None: keep the size."""
   size = data_config.image_size
   if augment_config.random_resized_crop and is_training:
     return random_resized_crop(size, augment_config, seed)
   if data_config.resize:
     return CenterCrop(size, data_config.resize)
-  # One shape for training and evaluation.
+  # Evaluation without `resize` needs the same shape as training.
   return Whole(size) if augment_config.random_resized_crop else None
 
 
 def random_resized_crop(
   size: int, augment_config: ml_collections.ConfigDict, seed: int
 ) -> RandomResizedCrop:
-  """Returns the crop of an `augment` section."""
+  """Returns the random resized crop that an `augment` section describes."""
   return RandomResizedCrop(
     size,
     tuple(augment_config.crop_area),
@@ -170,13 +171,13 @@ def random_box(
 ) -> Box:
   """Draws a window of whole pixels: uniform in area, log-uniform in aspect.
 
-  After ten that do not fit, as with very long images, it is the largest window
-  of an allowed aspect, from the centre.
+  If ten draws do not fit, as in very long images, it returns the largest
+  centred window of an allowed aspect ratio.
 
   Args:
-    rng: where random numbers come from.
-    image_size: (width, height).
-    area: smallest and largest part of the image's area.
+    rng: the random number generator.
+    image_size: (width, height) in pixels.
+    area: smallest and largest fraction of the image's area.
     aspect: smallest and largest width / height.
   """
   width, height = image_size
@@ -202,17 +203,17 @@ def pixels(
 ) -> np.ndarray:
   """Returns windows of an image, each resized to (H, W): uint8 [n, H, W, C].
 
-  Bilinear, over all pixels under the filter where it shrinks. A JPEG is decoded
-  at 1/2, 1/4 or 1/8 where that has no fewer pixels than are asked for.
+  Resizing is bilinear, with a wider filter when it shrinks. A JPEG is decoded
+  at 1/2, 1/4 or 1/8 of its size if that still has enough pixels.
 
   Args:
-    image: not decoded yet.
+    image: an image that is not decoded yet.
     num_channels: 1, 3 or 4.
-    boxes: windows of one size.
-    sides: (H, W).
+    boxes: windows of one size, in pixels of the image.
+    sides: (H, W) of the result.
 
   Raises:
-    OSError, SyntaxError: it is damaged.
+    OSError, SyntaxError: the image is damaged.
   """
   height, width = sides
   left, top, right, bottom = boxes[0]
@@ -222,7 +223,7 @@ def pixels(
     full_width, full_height = image.size
     smallest = math.ceil(full_width / shrink), math.ceil(full_height / shrink)
     drafted = image.draft(None, smallest)
-    if drafted:  # not None: decoded already
+    if drafted:  # None: decoded already
       scale = drafted[1][2] / full_width
   if image.mode != MODES[num_channels]:
     image = image.convert(MODES[num_channels])
@@ -239,8 +240,9 @@ def pixels(
 
 
 def open_image(encoded: bytes) -> Image.Image:
-  """Opens a PNG or JPEG; its pixels are decoded when they are asked for.
+  """Opens a PNG or JPEG; its pixels are decoded on first use.
 
-  No other kind: Pillow has 40 readers, and for PostScript starts a program.
+  Other formats are refused: Pillow has 40 readers, and the one for PostScript
+  starts a program.
   """
   return Image.open(io.BytesIO(encoded), formats=('PNG', 'JPEG'))

@@ -1,7 +1,7 @@
-"""The input pipeline of a config: a split, its checks, its batches on devices.
+"""The input pipeline of a config: opens and checks a split, makes its batches.
 
-Everything that can be wrong with the data is found here, before anything is
-compiled or written.
+Data that does not fit the config is found here, before anything is compiled or
+written.
 """
 
 import ml_collections
@@ -23,13 +23,13 @@ def load_split(
   """Returns the data set of `data.train_split` or `data.eval_split`.
 
   Args:
-    config: resolved.
+    config: a resolved config.
     field: 'train_split' or 'eval_split'.
-    squares: what to make of each image in place of what the config says.
-    is_augmented: whether the host augments; None: as in training.
+    squares: a transform that replaces the one of the config.
+    is_augmented: whether the host augments images; None: only in training.
 
   Raises:
-    UserError: as `load_dataset`; and where classes, channels or sides of the
+    UserError: `load_dataset` fails; or the classes, channels or size of the
       images do not fit the config.
   """
   if is_augmented is None:
@@ -54,7 +54,7 @@ def load_split(
   if channels != stored and (channels, stored) not in ((1, 3), (3, 1)):
     raise UserError(
       f'config.data.channels={channels}: {dataset.name} has images of {stored} '
-      f'channels, which can be turned into nothing else; give 0'
+      f'channels, which cannot be converted; give 0 to keep them'
     )
   for name in ('mean', 'std'):
     value = tuple(config.data[name])
@@ -71,20 +71,21 @@ def load_split(
 def check_pixels_are_left(
   config: Config, field: str, stored_shape: tuple[int, ...]
 ) -> None:
-  """Checks that the fields that take pixels off images leave some.
+  """Checks that crops, cutout and shifts leave some pixels of each image.
 
   Args:
-    config: resolved.
-    field: as for `load_split`.
-    stored_shape: (H, W, C).
+    config: a resolved config.
+    field: 'train_split' or 'eval_split'.
+    stored_shape: (H, W, C) of the images.
 
   Raises:
-    UserError: a border, a shift or a square takes an image as a whole.
+    UserError: `augment.crop_padding`, `augment.cutout_size` or `eval.shift`
+      could remove a whole image.
   """
   side = min(stored_shape[:2])
   if field == 'eval_split':
     limits = {'eval.shift': side - 1}
-  else:  # the centre of a square lies anywhere in the image
+  else:  # cutout can be centred on any pixel, so it may be larger
     limits = {
       'augment.crop_padding': side - 1,
       'augment.cutout_size': 2 * side - 1,
@@ -102,15 +103,15 @@ def check_pixels_are_left(
 def make_feed(
   config: Config, dataset: sources.Dataset, on_device_mb: int | None = None
 ) -> batches.Feed:
-  """Returns the data set as batches on the devices.
+  """Makes the input pipeline that gives a data set as batches on the devices.
 
   Args:
-    config: resolved.
+    config: a resolved config.
     dataset: the data set.
-    on_device_mb: takes the place of `data.on_device_mb`.
+    on_device_mb: replaces `data.on_device_mb`.
 
   Raises:
-    OutOfMemoryError: the devices have not the memory for the set.
+    OutOfMemoryError: the data set does not fit into the devices' memory.
   """
   with memory.explained('data'):
     return batches.make_feed(
@@ -125,6 +126,6 @@ def make_feed(
 def image_shape(
   config: Config, dataset: sources.Dataset
 ) -> tuple[int, int, int]:
-  """Returns (H, W, C) of what the network sees of a data set."""
+  """Returns (H, W, C) of the images that the network sees of a data set."""
   channels = num_channels(config.data, dataset.image_shape[-1])
   return (config.data.image_size, config.data.image_size, channels)

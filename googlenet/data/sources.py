@@ -1,6 +1,6 @@
-"""Where images come from: the bundled Fashion-MNIST, or any TFDS data set.
+"""Opens data sets: the bundled Fashion-MNIST, or any TFDS data set.
 
-Both give the same thing, a `Dataset`: random access to one split.
+Both become a `Dataset`, which gives random access to one split.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Dataset(NamedTuple):
   """One split of an image-classification data set, with random access."""
 
   name: str  # 'fashion_mnist'
-  split: str  # as asked for, e.g. 'train[:50000]'
+  split: str  # as written in the config, e.g. 'train[:50000]'
   num_examples: int
   image_shape: tuple[int, ...]  # (H, W, C)
   num_classes: int
@@ -31,7 +31,7 @@ class Dataset(NamedTuple):
 
 
 class SliceReader(NamedTuple):
-  """Reads examples start to stop - 1 of what `read` gives access to."""
+  """Restricts `read` to the examples start to stop - 1, counted from 0."""
 
   read: Read
   start: int
@@ -43,7 +43,7 @@ class SliceReader(NamedTuple):
     indices = np.asarray(indices)
     size = self.stop - self.start
     if indices.size and not 0 <= indices.min() <= indices.max() < size:
-      # Without this, neighbours outside the slice would be returned.
+      # Otherwise examples outside of the slice would be returned.
       raise IndexError(f'indices must be in range({size}): {indices}')
     return self.read(indices + self.start, epoch)
 
@@ -58,21 +58,21 @@ def load_dataset(
 
   Args:
     data_config: the config's `data` section. `source` is 'bundled' or 'tfds';
-      `name` the data set; `data_dir` its folder, or '' for the source's own
-      place. `image_size` matters only to a set whose images differ in size and
-      that is given no transform: they are squeezed into that square.
+      `name` is the data set; `data_dir` its folder, or '' for the default of
+      the source. `image_size` is used only if images differ in size and there
+      is no transform: they are squeezed into that square.
     split: a split's name, alone or sliced, with TFDS's meaning for both
       sources: 'train', 'train[:50000]', 'train[-5000:]', 'train[10%:90%]'.
-    transform: what the host does to each image; None: they keep their native
-      size, if they share one.
-    called: what errors call the split, like 'config.data.eval_split'.
+    transform: what the host does to each image; None: images keep their native
+      size if they share one.
+    called: name of the split in errors, like 'config.data.eval_split'.
 
   Returns:
-    The split. The bundled set is read whole, here; a TFDS set example by
-    example, when `read` asks for it.
+    The split. A bundled set is read as a whole by this call, a TFDS set example
+    by example by calls of `read`.
 
   Raises:
-    UserError: an unknown source, name or split, or data that is missing or
+    UserError: the source, name or split is unknown, or the data is missing or
       damaged.
   """
   name = data_config.name
@@ -127,8 +127,8 @@ def check_labels(
 
   Args:
     labels: integers of any shape.
-    num_classes: the model's number of classes.
-    source_name: the data set's name, for the message.
+    num_classes: number of classes of the model.
+    source_name: name of the data set, for the message.
 
   Raises:
     UserError: a label is not in range(num_classes).

@@ -1,4 +1,4 @@
-"""What a source of images offers, and what the text of a split means."""
+"""The interface of a data source, and the parser of splits."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ import numpy as np
 from googlenet.data.images import Transform
 from googlenet.errors import UserError, did_you_mean
 
-# (int indices [n], epoch) -> (images uint8 [n, H, W, C], labels int32 [n]); the
-# epoch matters to random crops only. Can be sent to another process.
+# (int indices [n], epoch) -> (images uint8 [n, H, W, C], labels int32 [n]).
+# Only random crops depend on the epoch. Can be pickled for a worker process.
 Read = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -21,8 +21,8 @@ class Source(NamedTuple):
   sides: tuple[int, int] | None  # (H, W) of every image; None: they differ
   num_channels: int
   class_names: tuple[str, ...]
-  # Opens a whole split, by its name. Without a transform, which only a source
-  # with sides allows, images keep their native size.
+  # Opens a whole split by its name. Without a transform images keep their
+  # native size; a source whose sides are None needs a transform.
   open_split: Callable[[str, Transform | None], Read]
 
 
@@ -36,23 +36,23 @@ _SPLIT = re.compile(
 def resolve_split(
   split: str, sizes: Mapping[str, int], called: str = 'split'
 ) -> tuple[str, int, int]:
-  """Works out which examples a split such as 'train[10%:]' means.
+  """Returns the range of examples that a split like 'train[10%:]' means.
 
-  One parser for all sources, so that they cannot differ. It agrees with TFDS
-  (a percentage is rounded to the closest example); what it leaves out of
-  TFDS's syntax are 'all', sums of splits and shards.
+  All sources share this parser, so that they cannot differ. It agrees with TFDS
+  (a percentage is rounded to the closest example), but does not support 'all',
+  sums of splits and shards.
 
   Args:
-    split: the text of the config.
-    sizes: number of examples of each split there is.
-    called: what errors call the text, like 'config.data.eval_split'.
+    split: the split as written in the config.
+    sizes: number of examples of each existing split.
+    called: name of the field in errors, like 'config.data.eval_split'.
 
   Returns:
     (name, start, stop): examples start to stop - 1 of the split `name`, with
     0 <= start < stop <= sizes[name].
 
   Raises:
-    UserError: the text is malformed, or its examples do not exist.
+    UserError: the split is malformed, unknown, empty or out of range.
   """
   shown = f'{called}={split!r}'
   known = ', '.join(f'{name} ({size} images)' for name, size in sizes.items())

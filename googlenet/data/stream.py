@@ -1,7 +1,7 @@
-"""Batches of a set too large for the devices, read ahead by Grain.
+"""Streams the batches of a large data set, read ahead by Grain.
 
-A batch is read in small parts, each a function of its index batch alone: any
-number of worker processes gives the same bits in the same order.
+A batch is read in small parts. Each part depends only on its index batch, so
+any number of worker processes gives the same bits in the same order.
 """
 
 import contextlib
@@ -21,19 +21,18 @@ from absl import flags
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 
-# Few enough that the first are soon there, enough that handing them over costs
-# little.
+# Examples per part: few, so that the first part arrives soon, but enough that
+# passing parts between processes costs little.
 _PART_SIZE = 32
 _SHARED_MEMORY = '/dev/shm'
 
 
 class IndexBatch(NamedTuple):
-  """Which examples a batch is made of.
+  """The examples of a batch.
 
   Attributes:
-    indices: int32 [B], over all processes; -1: padding.
-    epoch: in which they are asked for; random crops differ from one to the
-      next.
+    indices: int32 [B], of all processes together; -1: padding.
+    epoch: counted from 0; random crops differ from epoch to epoch.
   """
 
   indices: np.ndarray
@@ -41,7 +40,7 @@ class IndexBatch(NamedTuple):
 
 
 class _Parts(Sequence):
-  """Index batches cut to the share of a process, and that into parts."""
+  """The parts of all index batches that one process has to read."""
 
   def __init__(
     self, index_batches: Sequence[IndexBatch], share: tuple[int, int]
@@ -63,7 +62,7 @@ class _Parts(Sequence):
 
 
 class _ReadPart:
-  """Reads one part; padding is example 0."""
+  """Reads one part, with example 0 in place of padding."""
 
   def __init__(self, dataset: Dataset):
     self._read = dataset.read
@@ -78,25 +77,27 @@ def stream(
   share: tuple[int, int],
   num_workers: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields this process's share of each index batch, some read ahead.
+  """Yields this process's share of each index batch; reads some ahead.
 
   Args:
-    dataset: to read from.
-    index_batches: all of one size.
-    share: (index of this process, number of processes); each takes an equal
-      part of every batch, in order.
-    num_workers: processes to read in; 0: a thread of this one.
+    dataset: the split to read from.
+    index_batches: index batches of equal size.
+    share: (index of this process, number of processes); each process takes an
+      equal part of every batch, in order.
+    num_workers: number of worker processes; 0: a thread of this process reads.
 
   Yields:
     Images, uint8 [n, H, W, C], and labels, int32 [n].
 
   Raises:
-    UserError: an image is damaged, or a worker ended or would lack memory.
+    UserError: an image is damaged, a worker ended, or there is too little
+      shared memory for the workers.
   """
-  # Takes a while, and sets that live on the device never need it.
+  # Late: importing it is slow, and sets that fit on the device do not need it.
   import grain
 
-  if not flags.FLAGS.is_parsed():  # Grain has some; launch.py parses its own
+  # Grain reads absl flags, which are unparsed unless launch.py has run.
+  if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
   if not index_batches:
     return
@@ -111,7 +112,7 @@ def stream(
       grain.MultiprocessingOptions(num_workers, ahead), _start_worker
     )
   else:
-    # One thread: in the order of the files, and beside the device's work.
+    # One thread reads the files in order while the device computes.
     ready = source.to_iter_dataset(grain.ReadOptions(1, 2 * parts.per_batch))
   iterator = iter(ready)
   try:
@@ -124,31 +125,31 @@ def stream(
         labels[first : first + len(some_labels)] = some_labels
       yield images, labels
   finally:
-    # Grain closes those workers only that were asked for a part already. This
-    # asks all, after an error in the first part too.
+    # Grain closes only workers that have been asked for a part. `get_state`
+    # asks all of them, also after an error in the first part.
     iterator.get_state()
     iterator.close()
 
 
 def _next(iterator: Iterator) -> tuple[np.ndarray, np.ndarray]:
   try:
-    with _interrupts_blocked():  # workers start when they are asked first
+    with _interrupts_blocked():  # the first call starts the workers
       return next(iterator)
   except RuntimeError as error:
     if 'Worker process was terminated' not in str(error):
       raise
     raise UserError(
       f'a process of config.data.workers ended: {error} A negative exit code '
-      'is the signal that ended it, -9 often stands for too little memory: '
+      'is the signal that ended it; -9 often means too little memory: '
       'choose fewer workers'
     ) from error
 
 
 @contextlib.contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-  """Blocks SIGINT in this thread, and in processes that it starts meanwhile.
+  """Blocks SIGINT in this thread and in processes that it starts meanwhile.
 
-  Ctrl-C reaches every process of a terminal; workers are ended by their parent.
+  Ctrl-C reaches every process of a terminal, but the parent ends the workers.
   """
   before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
@@ -158,7 +159,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _start_worker(index: int, count: int) -> None:
-  """Runs first in each worker: ends it when the parent was killed."""
+  """Makes a worker end when its parent is killed; runs first in each worker."""
   del index, count
   parent = multiprocessing.parent_process()
 
@@ -170,10 +171,10 @@ def _start_worker(index: int, count: int) -> None:
 
 
 def _start_resource_tracker() -> None:
-  """Starts the process of Python's that frees shared memory left over.
+  """Starts Python's resource tracker with its warnings turned off.
 
-  There is some when reading ends early, and the process would print a warning
-  for it, below the one line that says why a run has ended.
+  The tracker frees shared memory that is left when reading ends early. Its
+  warning would appear below the line that says why a run has ended.
   """
   name, value = 'PYTHONWARNINGS', 'ignore:resource_tracker'
   before = os.environ.get(name)
@@ -190,16 +191,16 @@ def _start_resource_tracker() -> None:
 def _check_shared_memory(
   dataset: Dataset, num_workers: int, ahead: int
 ) -> None:
-  """Checks the memory through which workers hand over images.
+  """Checks that there is enough shared memory for the workers' images.
 
-  Where it is short, as in a container, the system would end them.
+  Otherwise the system would kill workers, for instance in a container.
 
   Raises:
-    UserError: it is.
+    UserError: there is too little shared memory.
   """
-  if not os.path.isdir(_SHARED_MEMORY):  # no Linux
+  if not os.path.isdir(_SHARED_MEMORY):  # not Linux
     return
-  # In the worker's hands, in its queue, and in that of this process.
+  # Parts that a worker is writing, in its queue, and in this process's queue.
   part_bytes = _PART_SIZE * math.prod(dataset.image_shape)
   needed = num_workers * (2 * ahead + 2) * part_bytes
   free = shutil.disk_usage(_SHARED_MEMORY).free

@@ -1,4 +1,4 @@
-"""TFDS data sets, read without TensorFlow and without the network.
+"""Reads TFDS data sets without TensorFlow and without network access.
 
 They must be prepared on this machine in the format array_record, which gives
 random access.
@@ -17,7 +17,7 @@ from googlenet.errors import UserError, did_you_mean
 if TYPE_CHECKING:  # importing TFDS takes 0.5 s, and 'bundled' never needs it
   import tensorflow_datasets as tfds
 
-# No namespaces ('huggingface:mnist', 'kubric:...'): these use the network.
+# No namespaces ('huggingface:mnist', 'kubric:...'): they need the network.
 _TFDS_NAME = re.compile(
   r'(?P<base>\w+)(/[\w.+-]+)?(:[\d*]+\.[\d*]+\.[\d*]+)?', re.ASCII
 )
@@ -29,14 +29,14 @@ def open_tfds(name: str, data_dir: str) -> Source:
 
   Args:
     name: 'cifar10', 'name/config', 'name:1.0.0' or 'name/config:1.0.0'.
-    data_dir: TFDS's folder, or '' for its default one.
+    data_dir: TFDS's folder, or '' for its default.
 
   Returns:
-    The source; its splits are read from disk as indices are asked for.
+    The source; each call of a reader reads the requested examples from disk.
 
   Raises:
-    UserError: no such data set, not prepared for random access, or not made
-      of uint8 images and labels; on reading, damaged files.
+    UserError: the data set does not exist, is not prepared for random access,
+      or has no uint8 images with labels; or, on reading, a file is damaged.
   """
   builder = _tfds_builder(name, data_dir)
   image, label = _image_and_label(builder, name)
@@ -63,7 +63,7 @@ def open_tfds(name: str, data_dir: str) -> Source:
 class TfdsReader:
   """Reads examples of one whole split: a `Read`.
 
-  Sent to another process it opens the files there.
+  A pickled copy opens the files again in its process.
   """
 
   def __init__(
@@ -75,15 +75,15 @@ class TfdsReader:
     num_channels: int,
     transform: Transform | None,
   ):
-    """Opens nothing yet.
+    """Stores what to read; `open` or the first call opens the files.
 
     Args:
-      name: of the data set, for messages.
-      folder: with its files.
-      split_name: of a whole split.
-      sides: (H, W) of every image as stored, None where they differ.
-      num_channels: of the images to return.
-      transform: what is done to each image; None: they keep their size.
+      name: name of the data set, for messages.
+      folder: folder with its files.
+      split_name: name of a whole split.
+      sides: (H, W) of all stored images; None: they differ.
+      num_channels: number of channels of the returned images.
+      transform: what is done to each image; None: images keep their size.
     """
     self._name, self._folder, self._split_name = name, folder, split_name
     self._sides, self._num_channels = sides, num_channels
@@ -97,15 +97,15 @@ class TfdsReader:
     """Opens the files.
 
     Args:
-      builder: of the data set, if there is one already.
+      builder: TFDS's builder of the data set; None: it is made from the folder.
 
     Raises:
-      UserError: they have no random access, are missing or damaged.
+      UserError: the files are missing, damaged or without random access.
     """
     import tensorflow_datasets as tfds
 
-    # Images are decoded here, not by TFDS: its result depends on whether OpenCV
-    # is installed, and keeps a grey JPEG grey in a set of colour images.
+    # Images are decoded here, not by TFDS: TFDS's result depends on whether
+    # OpenCV is installed, and a grey JPEG in a set of colour images stays grey.
     with_bytes = {'image': tfds.decode.SkipDecoding()}
     try:
       builder = builder or tfds.builder_from_directory(self._folder)
@@ -164,13 +164,13 @@ class TfdsReader:
 
 
 def _tfds_builder(name: str, data_dir: str) -> 'tfds.core.DatasetBuilder':
-  """Finds a prepared data set on disk; never uses the network."""
+  """Finds a prepared data set on disk, without network access."""
   import tensorflow_datasets as tfds
 
   parsed = _TFDS_NAME.fullmatch(name)
   if parsed is None:
     raise UserError(
-      f'config.data.name={name!r} is no TFDS name; allowed is name, '
+      f'config.data.name={name!r} is not a TFDS name; allowed is name, '
       'name/config, name:1.0.0 or name/config:1.0.0'
     )
   if '://' in data_dir:
@@ -201,7 +201,7 @@ def _tfds_builder(name: str, data_dir: str) -> 'tfds.core.DatasetBuilder':
 def _image_and_label(
   builder: 'tfds.core.DatasetBuilder', name: str
 ) -> tuple['tfds.features.Image', 'tfds.features.ClassLabel']:
-  """Returns the two features that image classification needs."""
+  """Returns the features `image` and `label` of a data set."""
   import tensorflow_datasets as tfds
 
   features = builder.info.features
@@ -216,8 +216,8 @@ def _image_and_label(
     and label.num_classes
   ):
     raise UserError(
-      f'config.data.name={name!r} is not for image classification: needed are '
-      "the features 'image' (Image, uint8) and 'label' (ClassLabel), it has "
+      f'config.data.name={name!r} is not for image classification: it needs '
+      "the features 'image' (Image, uint8) and 'label' (ClassLabel), but has "
       f'{", ".join(map(repr, found))}; choose another data set'
     )
   return image, label
@@ -237,7 +237,7 @@ def _how_to_prepare(name: str, data_dir: str) -> str:
 def _unreadable(
   name: str, folder: str, error: Exception, mend: str
 ) -> UserError:
-  """Returns the one-line error for a data set that TFDS fails to read."""
+  """Returns the error for a data set that TFDS cannot read."""
   return UserError(
     f'config.data.name={name!r} cannot be read from {folder}: '
     f'{_reason(error)}; {mend}'
@@ -245,7 +245,7 @@ def _unreadable(
 
 
 def _reason(error: Exception) -> str:
-  """Returns an error's type and text in one line, which may be cut."""
+  """Returns an error's type and text in one line, shortened if it is long."""
   text = ' '.join(str(error).split())
   text = text if len(text) <= 300 else text[:300] + ' ...'
   return f'{type(error).__name__}: {text}'

@@ -1,10 +1,12 @@
-"""Augmentation of stored pixels: pure jnp, on the device, an image at a time.
+"""Augmentation of stored pixels: pure jnp, on the device, image by image.
 
-What becomes of an image follows from its key alone, so not from the number of
-devices. Each part has a key of its own: one that is off moves no other.
+The result depends only on the image and its key, not on the number of devices.
+Each augmentation has its own key, so turning one off does not change another.
 
-mixing.py makes mixtures of prepared images; image_sizes.py says how large they
-are in a step; views.py are the flips and shifts of evaluation.
+It comes before `preprocess`. What is to change prepared images goes after it,
+in `train.loss.make_inputs`, where mixing.py makes mixtures of them.
+image_sizes.py says how large they are in a step; views.py are the flips and
+shifts of evaluation.
 """
 
 from collections.abc import Callable
@@ -19,11 +21,11 @@ from googlenet.input import rand_augment
 FLIPS = ('none', 'random', 'alternating')
 FILLS = ('black', 'mean', 'random')
 
-# Folded into a key, each part's own. Crop and flip split theirs, as they did
-# before there was anything else.
+# Numbers that are folded into an image's key, one per augmentation. Crop and
+# flip split the key instead.
 _RAND_AUGMENT, _ERASING, _CUTOUT = 1, 2, 3
 _ALTERNATING_FLIP = 0x666C6970
-# As torchvision: rectangles that are drawn until one fits into the image.
+# Rectangles that random erasing draws until one fits, as in torchvision.
 _ERASING_TRIES = 10
 
 
@@ -32,14 +34,14 @@ def alternating_flips(
 ) -> jax.Array:
   """Returns which images are mirrored when flips alternate: bool [B].
 
-  Each is mirrored or not at random in epoch 0, and the other way round in every
-  other epoch: two epochs show each image both ways (Jordan, 2024, arXiv
+  In epoch 0 each image is mirrored at random; in odd epochs the choice is
+  inverted. So two epochs show each image both ways (Jordan, 2024, arXiv
   2404.00498, section 3.6).
 
   Args:
-    seed: uint32 [], of the run.
-    indices: int32 [B], of examples in the data set.
-    epochs: int32 [B], in which they are seen, from 0.
+    seed: uint32 [], the seed of the run.
+    indices: int32 [B], indices of the examples in the data set.
+    epochs: int32 [B], the epoch of each example, counted from 0.
   """
   key = jax.random.fold_in(jax.random.key(seed), _ALTERNATING_FLIP)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
@@ -47,12 +49,15 @@ def alternating_flips(
 
 
 def crop(image: jax.Array, key: jax.Array, padding: int) -> jax.Array:
-  """Returns a random window of an image [H, W, C] with a black border.
+  """Adds a black border and returns a random window of the original size.
 
   Args:
-    image: uint8.
-    key: of the draw.
-    padding: pixels of the border on each side.
+    image: uint8 [H, W, C].
+    key: random key.
+    padding: width of the border in pixels, on each side.
+
+  Returns:
+    uint8 [H, W, C].
   """
   padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
   row, column = jax.random.randint(key, (2,), 0, 2 * padding + 1)
@@ -66,7 +71,7 @@ def _filled(
   fill: str,
   mean: tuple[float, ...],
 ) -> jax.Array:
-  """Fills a box (top, left, bottom, right; ends left out) of an image."""
+  """Fills a box (top, left, bottom, right; the last two exclusive)."""
   height, width, channels = image.shape
   top, left, bottom, right = box
   rows, columns = jnp.arange(height), jnp.arange(width)
@@ -76,8 +81,8 @@ def _filled(
   if fill == 'random':
     value = jax.random.randint(key, image.shape, 0, 256).astype(jnp.uint8)
   elif fill == 'mean':
-    # Those of the data set are of what the network sees, which may have other
-    # channels than what is stored.
+    # `mean` has the channels that the network sees; the stored image may have
+    # another number of them.
     if len(mean) != channels:
       mean = (sum(mean) / len(mean),)
     value = jnp.round(jnp.asarray(mean) * 255).astype(jnp.uint8)
@@ -92,17 +97,20 @@ def erase(
   augment_config: ml_collections.ConfigDict,
   mean: tuple[float, ...],
 ) -> jax.Array:
-  """Random erasing: Zhong et al., 2017, arXiv 1708.04896.
+  """Fills a random rectangle (random erasing: arXiv 1708.04896).
 
-  With `erase_probability` one rectangle is filled, its part of the area uniform
-  in `erase_area`, height / width log-uniform in `erase_aspect`. Rectangles are
-  drawn until one fits; where ten do not, the image stays as it is.
+  This happens with probability `erase_probability`. The rectangle's fraction of
+  the area is uniform in `erase_area`, its height / width log-uniform in
+  `erase_aspect`. If none of ten rectangles fits, the image is not changed.
 
   Args:
     image: uint8 [H, W, C].
-    key: of the draws.
+    key: random key.
     augment_config: the `augment` section.
-    mean: of the pixels, in 0..1.
+    mean: mean pixel in 0..1, to fill with if `fill` is 'mean'.
+
+  Returns:
+    uint8 [H, W, C].
   """
   height, width, _ = image.shape
   use_key, area_key, aspect_key, place_key, fill_key = jax.random.split(key, 5)
@@ -135,10 +143,19 @@ def cut_out(
   augment_config: ml_collections.ConfigDict,
   mean: tuple[float, ...],
 ) -> jax.Array:
-  """Cutout: DeVries and Taylor, 2017, arXiv 1708.04552.
+  """Fills a square around a random pixel (cutout: arXiv 1708.04552).
 
-  A square of `cutout_size` pixels around a random one is filled; it may reach
-  over the border, so that less of the image is lost.
+  The square has sides of `cutout_size` pixels and may cross the border, which
+  removes less of the image.
+
+  Args:
+    image: uint8 [H, W, C].
+    key: random key.
+    augment_config: the `augment` section.
+    mean: mean pixel in 0..1, to fill with if `fill` is 'mean'.
+
+  Returns:
+    uint8 [H, W, C].
   """
   size = augment_config.cutout_size
   place_key, fill_key = jax.random.split(key)
@@ -151,7 +168,12 @@ def cut_out(
 def _parts(
   augment_config: ml_collections.ConfigDict, mean: tuple[float, ...]
 ) -> list[tuple[int, Callable[[jax.Array, jax.Array], jax.Array]]]:
-  """Returns what follows crop and flip, in order: key number, function."""
+  """Returns what follows crop and flip, in order: key number, function.
+
+  A row of the table is (the field that switches it on, its own key number,
+  (image uint8 [H, W, C], key) -> image). A number stays with its part: with
+  another one the same seed would draw otherwise.
+  """
   table = [
     (
       augment_config.rand_augment_ops,
@@ -179,16 +201,16 @@ def augment(
   mean: tuple[float, ...] = (0.0,),
   flips: jax.Array | None = None,
 ) -> jax.Array:
-  """Changes each image by its own key, as the `augment` section says.
+  """Augments each image with its own key, as the `augment` section says.
 
-  Random crop, flip, RandAugment, random erasing, cutout: in this order.
+  The order is: random crop, flip, RandAugment, random erasing, cutout.
 
   Args:
     images: uint8 [B, H, W, C].
-    keys: [B] keys.
+    keys: random keys [B].
     augment_config: the `augment` section.
-    mean: of pixels in 0..1, one number or one a channel, to fill with.
-    flips: bool [B] for `flip` 'alternating', made by `alternating_flips`.
+    mean: mean pixel in 0..1, one number or one per channel, to fill with.
+    flips: bool [B], from `alternating_flips`; needed for `flip` 'alternating'.
 
   Returns:
     uint8 [B, H, W, C].

@@ -1,8 +1,8 @@
-"""Mixing images of a batch and their labels: mixup and CutMix.
+"""Mixes the images of a batch and their labels: mixup and CutMix.
 
 Each image is mixed with its neighbour in the batch, 2i with 2i + 1. The order
-of an epoch is random, so that is as good as a random partner; and a pair lies
-on one device, so that nothing depends on how many there are.
+of an epoch is random, so this is as good as a random partner. Both images of a
+pair are on one device, so the result does not depend on the number of devices.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-# Sets the numbers apart from those that `augment.augment` draws of these keys.
+# Keeps these random numbers apart from those that `augment.augment` draws.
 _MIXING = 0x6D6978
 
 
@@ -21,9 +21,9 @@ class Mixed(NamedTuple):
 
   Attributes:
     images: float32 [B, S, S, C].
-    labels: int32 [B], of the image that was there.
-    partners: int32 [B], of the one that was mixed in.
-    weights: float32 [B], the part of the first, from 0 to 1.
+    labels: int32 [B], labels of the original images.
+    partners: int32 [B], labels of the images that were mixed in.
+    weights: float32 [B], shares of the original images, from 0 to 1.
   """
 
   images: jax.Array
@@ -32,12 +32,12 @@ class Mixed(NamedTuple):
   weights: jax.Array
 
   def average(self, of_labels: jax.Array, of_partners: jax.Array) -> jax.Array:
-    """Returns what was worked out for both labels, in the parts they have."""
+    """Returns the mean of values for both labels, weighted by their shares."""
     return self.weights * of_labels + (1 - self.weights) * of_partners
 
 
 def is_on(augment_config: ml_collections.ConfigDict) -> bool:
-  """Whether the `augment` section asks for mixing."""
+  """Returns whether the `augment` section asks for mixing."""
   has_kind = augment_config.mixup_alpha or augment_config.cutmix_alpha
   return bool(has_kind and augment_config.mix_probability)
 
@@ -50,10 +50,10 @@ def neighbours(x: jax.Array) -> jax.Array:
 def box(
   key: jax.Array, weight: jax.Array, height: int, width: int
 ) -> jax.Array:
-  """Returns the pixels that CutMix takes of the partner: bool [H, W].
+  """Returns the pixels that CutMix takes from the partner: bool [H, W].
 
-  A box of 1 - weight of the area around a random place, cut off at the border:
-  Yun et al., 2019, arXiv 1905.04899, section 3.1.
+  They are a box around a random pixel with 1 - weight of the area, clipped at
+  the border (Yun et al., 2019, arXiv 1905.04899, section 3.1).
   """
   sides = jnp.sqrt(1 - weight) * jnp.array([height, width])
   limits = jnp.array([height, width])
@@ -71,21 +71,21 @@ def mix(
   keys: jax.Array,
   augment_config: ml_collections.ConfigDict,
 ) -> Mixed:
-  """Mixes each image with its neighbour, by a weight of its own.
+  """Mixes each image with its neighbour; each image has its own weight.
 
-  mixup (Zhang et al., 2017, arXiv 1710.09412) adds the images, CutMix pastes a
-  box of one into the other. The weight of mixup, and what that of CutMix would
-  be but for the border, is of the distribution Beta(alpha, alpha). With both
-  alphas each image has one or the other, at random.
+  mixup (Zhang et al., 2017, arXiv 1710.09412) averages two images, CutMix
+  pastes a box of one into the other. The weights follow the distribution
+  Beta(alpha, alpha); CutMix then corrects them for boxes that the border clips.
+  With both alphas set, each image gets one of the two at random.
 
   Args:
     images: float32 [B, S, S, C], B even.
     labels: int32 [B].
-    keys: [B] keys.
+    keys: random keys [B].
     augment_config: the `augment` section.
 
   Returns:
-    The mixture; where `mix_probability` spared an image, its weight is 1.
+    The mixture; an image that `mix_probability` leaves out has weight 1.
   """
   chex.assert_equal_shape_prefix([images, labels, keys], 1)
   mixup_alpha = augment_config.mixup_alpha
@@ -102,7 +102,7 @@ def mix(
     if cutmix_alpha:
       weight = jax.random.beta(cutmix_key, cutmix_alpha, cutmix_alpha)
       pasted = box(box_key, weight, height, width)
-      # What is left of the image, now that the border has cut the box.
+      # The share that is left of the image, after the border clipped the box.
       weight = 1 - pasted.mean(dtype=jnp.float32)
       candidates.append((jnp.where(pasted[..., None], partner, image), weight))
     made, weight = candidates[0]

@@ -1,7 +1,7 @@
-"""From stored pixels to what the network sees: pure jnp, on the device.
+"""Turns stored pixels into the network's input: pure jnp, on the device.
 
-The same functions serve training, evaluation and prediction; what training
-does to images beside is in `augment`.
+Training, evaluation and prediction share these functions; `augment` has what
+only training does to images.
 """
 
 import chex
@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-# Of red, green and blue in grey: ITU-R 601-2, as Pillow has it.
+# Weights of red, green and blue in grey: ITU-R 601-2, as in Pillow.
 LUMA = (0.299, 0.587, 0.114)
 
 
 def num_channels(data_config: ml_collections.ConfigDict, stored: int) -> int:
-  """Returns the channels that a network sees of images that have `stored`."""
+  """Returns the number of channels that images have after `preprocess`."""
   return data_config.channels or stored
 
 
 def _to_channels(x: jax.Array, channels: int) -> jax.Array:
-  """[B, H, W, C] -> [B, H, W, channels], of 1 and 3."""
+  """Converts [B, H, W, C] to [B, H, W, channels], between grey and colour."""
   if x.shape[-1] == channels:
     return x
   if channels == 3:
@@ -32,17 +32,17 @@ def preprocess(
   data_config: ml_collections.ConfigDict,
   image_size: int | None = None,
 ) -> jax.Array:
-  """Scales, normalises and resizes.
+  """Scales, normalizes and resizes images.
 
   Args:
     images: uint8 [B, H, W, C] in 0..255, at their native size.
-    data_config: the `data` section: `channels`, `mean` and `std` of pixels
-      scaled to 0..1, one number each or one a channel, and `image_size` S in
+    data_config: the `data` section: `channels`; `mean` and `std` of pixels
+      scaled to 0..1, one number each or one per channel; `image_size` S in
       pixels.
-    image_size: takes the place of that one.
+    image_size: replaces `data_config.image_size`.
 
   Returns:
-    float32 [B, S, S, channels], bilinear.
+    float32 [B, S, S, channels], resized bilinearly.
   """
   chex.assert_rank(images, 4)
   chex.assert_type(images, jnp.uint8)
@@ -53,7 +53,7 @@ def preprocess(
   std = jnp.asarray(data_config.std, jnp.float32)
   x = _to_channels(images.astype(jnp.float32) / 255, channels)
   x = (x - mean) / std
-  # mean and std have its channels.
+  # Fails if mean or std has another number of channels.
   chex.assert_shape(x, (*images.shape[:3], channels))
   x = jax.image.resize(x, (batch, size, size, channels), 'bilinear')
   chex.assert_shape(x, (batch, size, size, channels))

@@ -1,8 +1,8 @@
-"""RandAugment without operations on colour: Cubuk et al., 2019, 1909.13719.
+"""RandAugment without colour operations (Cubuk et al., 2019, arXiv 1909.13719).
 
-Geometric operations are rows of a table of matrices, so that an image is moved
-once whichever was drawn; operations on intensity are a table of functions that
-follow Pillow. A magnitude of 10 is the strongest setting of AutoAugment.
+Geometric operations are a table of matrices, so that one warp serves all of
+them. Intensity operations are a table of functions with Pillow's results. A
+magnitude of 10 is the strongest setting of AutoAugment.
 """
 
 import math
@@ -20,11 +20,11 @@ MAX_MAGNITUDE = 10
 Matrix = list[list[jax.Array | float]]  # [2, 3]: (row, column, 1) -> (row, ...)
 
 _SHEAR, _TRANSLATE, _ROTATE, _BLEND = 0.3, 150 / 331, 30.0, 0.9
-# Of a neighbourhood, in thirteenths: Pillow's SMOOTH.
+# Weights of a 3x3 neighbourhood, in thirteenths: Pillow's SMOOTH.
 _SMOOTH = ((1, 1, 1), (1, 5, 1), (1, 1, 1))
 
 
-# ---- Geometry: where the pixel of a place comes from, around the centre.
+# ---- Geometry: maps a pixel of the result to its source, around the centre.
 
 
 def _shear_x(strength: jax.Array, side: int) -> Matrix:
@@ -63,12 +63,15 @@ GEOMETRY: dict[str, Callable[[jax.Array, int], Matrix]] = {
 
 
 def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
-  """Moves the pixels of an image, bilinear, black from outside.
+  """Transforms an image geometrically, bilinearly, with black outside.
 
   Args:
     image: float32 [H, W, C].
-    matrix: float32 [2, 3], (row, column, 1) of a pixel of the result, counted
-      from the centre, to the place in the image that it comes from.
+    matrix: float32 [2, 3]; maps (row, column, 1) of a pixel of the result to
+      its source in the image, both counted from the centre.
+
+  Returns:
+    float32 [H, W, C].
   """
   height, width, _ = image.shape
   centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
@@ -89,11 +92,11 @@ def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
   )(image)
 
 
-# ---- Intensity: float32 [H, W, C] of whole numbers 0..255, strength in -1..1.
+# ---- Intensity: float32 [H, W, C] with integers in 0..255, strength in -1..1.
 
 
 def _blend(image: jax.Array, degenerate: jax.Array, strength: jax.Array):
-  """Goes from an image away from, or nearer to, what it degenerates to."""
+  """Moves an image towards (strength < 0) or away from a degenerate one."""
   return degenerate + (1 + _BLEND * strength) * (image - degenerate)
 
 
@@ -144,7 +147,7 @@ def _sharpness(image: jax.Array, strength: jax.Array) -> jax.Array:
     for i, row in enumerate(_SMOOTH)
     for j, weight in enumerate(row)
   )
-  # Pillow's filter leaves the outermost pixels alone.
+  # Pillow's filter does not change the outermost pixels.
   degenerate = image.at[1:-1, 1:-1].set(jnp.round(smooth))
   return _blend(image, degenerate, strength)
 
@@ -171,17 +174,20 @@ INTENSITY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
   'solarize': _solarize,
 }
 OPERATIONS = (*GEOMETRY, *INTENSITY)
-# Geometric operations leave intensities alone, and the other way round.
+# The intensity operation of each operation: 'identity' for geometric ones.
 _INTENSITY_OF = [0] * len(GEOMETRY) + list(range(len(INTENSITY)))
 
 
 def apply(image: jax.Array, op: jax.Array, strength: jax.Array) -> jax.Array:
-  """Applies one operation.
+  """Applies one operation to an image.
 
   Args:
     image: uint8 [H, W, C].
-    op: int32 [], a place in `OPERATIONS`.
-    strength: float32 [], from -1 to 1; the sign is a direction.
+    op: int32 [], an index into `OPERATIONS`.
+    strength: float32 [], from -1 to 1; the sign is the direction.
+
+  Returns:
+    uint8 [H, W, C].
   """
   x = image.astype(jnp.float32)
   height, width, _ = image.shape
@@ -208,9 +214,12 @@ def rand_augment(
 
   Args:
     image: uint8 [H, W, C].
-    key: of the draws.
+    key: random key.
     augment_config: the `augment` section; `rand_augment_magnitude` is the
-      strength of all, in tenths, its sign random.
+      strength of all operations in tenths, with a random sign each.
+
+  Returns:
+    uint8 [H, W, C].
   """
   size = augment_config.rand_augment_magnitude / MAX_MAGNITUDE
   for place in range(augment_config.rand_augment_ops):

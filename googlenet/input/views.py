@@ -1,8 +1,8 @@
-"""Test-time augmentation: predictions averaged over views of an image.
+"""Test-time augmentation: averages predictions over views of an image.
 
-The image; with `eval.shift` the image moved up and left, and down and right;
-with `eval.flip` all of them mirrored too (after Jordan, 2024, arXiv 2404.00498,
-section 3.5). All views have the same weight.
+The views are the image itself; with `eval.shift` also the image moved up and
+left, and down and right; with `eval.flip` also the mirror image of each (after
+Jordan, 2024, arXiv 2404.00498, section 3.5). All views have equal weight.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ def num_views(eval_config: ml_collections.ConfigDict) -> int:
 
 
 def shifted(images: jax.Array, rows: int, columns: int) -> jax.Array:
-  """Moves images [B, H, W, C] down and right, with black coming in."""
+  """Moves images [B, H, W, C] down and right; new pixels are black."""
   _, height, width, _ = images.shape
   pad = max(abs(rows), abs(columns))
   padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -39,7 +39,7 @@ def make_views(
       `flip`.
 
   Returns:
-    uint8 [V, B, H, W, C]; the first view is the images themselves.
+    uint8 [V, B, H, W, C]; view 0 is the images themselves.
   """
   views, shift = [images], eval_config.shift
   if shift:
@@ -57,7 +57,7 @@ def mean_probabilities(
   """Averages probabilities over the views of images.
 
   Args:
-    logits_fn: uint8 [B, H, W, C] -> logits [B, K].
+    logits_fn: maps uint8 [B, H, W, C] to logits [B, K].
     images: uint8 [B, H, W, C].
     eval_config: the `eval` section.
 
@@ -68,11 +68,11 @@ def mean_probabilities(
 
 
 def mean_over(stacks: Sequence[jax.Array], logits_fn: LogitsFn) -> jax.Array:
-  """Averages probabilities over views that were made already.
+  """Averages probabilities over given views.
 
   Args:
     stacks: uint8 [V, B, H, W, C] each; their sizes may differ.
-    logits_fn: uint8 [B, H, W, C] -> logits [B, K].
+    logits_fn: maps uint8 [B, H, W, C] to logits [B, K].
 
   Returns:
     float32 [B, K].
@@ -92,6 +92,6 @@ def mean_over(stacks: Sequence[jax.Array], logits_fn: LogitsFn) -> jax.Array:
 
 
 def to_logits(probabilities: jax.Array) -> jax.Array:
-  """Returns finite logarithms: logits whose softmax are the probabilities."""
+  """Returns finite logits whose softmax is the given probabilities."""
   tiny = jnp.finfo(jnp.float32).tiny
   return jnp.log(jnp.maximum(probabilities, tiny))

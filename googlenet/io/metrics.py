@@ -1,7 +1,7 @@
 """Metrics of a run: fetched from the device, checked, averaged, recorded.
 
-Metrics are fetched only after their step is finished, so a GPU or TPU never
-waits for Python.
+`hooks.Log` uses this file; writer.py writes metrics.jsonl. Metrics are fetched
+only after their step is finished, so a GPU or TPU never waits for Python.
 """
 
 import contextlib
@@ -99,8 +99,8 @@ class StepMetrics:
     """
     self._pending.append((step, metrics))
     if len(self._pending) > self._in_flight:
-      finished, oldest = self._pending[-1 - self._in_flight]
-      jax.block_until_ready(oldest['loss'])
+      finished, last_due = self._pending[-1 - self._in_flight]
+      jax.block_until_ready(last_due['loss'])
       return finished
     return step - len(self._pending)
 

@@ -1,7 +1,8 @@
 """Kinds of Inception blocks, each made from six widths.
 
 All take the columns of Table 1 (Szegedy et al., 2014) and output the same
-number of channels, so each kind can replace any block of the table.
+number of channels, one + out_1 + out_2 + pool, so each kind can replace any
+block of the table. The exception is `grid_reduction`, used between stages.
 """
 
 from collections.abc import Callable

@@ -134,6 +134,7 @@ def make_network(
       else leaves
       for module, leaves in params.items()
     }
+    # Haiku's rng is None: random layers use `keys`, one per image.
     return transformed.apply(
       params, network_state, None, keys, images, *args, **kwargs
     )

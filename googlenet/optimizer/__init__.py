@@ -78,6 +78,9 @@ def _decoupled(
   )
 
 
+# Each rule gets the schedule, step -> rate, as its learning rate. fields.py
+# lists the names too, in the order of `OPTIMIZERS` and `SCHEDULES`.
+
 # Optimizers with decoupled weight decay, which is part of their update.
 _DECOUPLED = {
   'adamw': _decoupled(optax.adamw),

@@ -1,4 +1,5 @@
-"""What is under a run: devices, memory, processes, compiler, signals, terminal.
+"""The base of a run: devices, memory, processes, compiler, signals, terminal.
 
-Imports nothing: launch.py needs backend, supervisor and terminal before JAX.
+This file imports nothing: backend, supervisor and terminal must be importable
+before JAX.
 """

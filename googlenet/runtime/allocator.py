@@ -1,4 +1,4 @@
-"""The C library's memory allocator, as training on a CPU needs it."""
+"""Settings of the C library's memory allocator for training on a CPU."""
 
 import ctypes
 
@@ -11,14 +11,14 @@ _M_ARENA_MAX = -8
 def tune_allocator() -> bool:
   """Makes glibc's malloc keep and reuse large buffers.
 
-  By default it returns each large buffer to the kernel when it is freed, and
-  the next step pays again for the page faults of getting it back. Call this
-  before JAX looks for its devices: threads keep the heap that they start with.
-  It affects the whole process, and memory once used is returned to the system
-  by `release_free_memory` only.
+  By default malloc returns each large buffer to the kernel when it is freed,
+  and the next step pays for page faults to get it back. Call this before JAX
+  looks for devices, because threads keep the heap they start with. The settings
+  apply to the whole process; only `release_free_memory` then returns memory to
+  the system.
 
   Returns:
-    Whether the settings are in force: False where the C library has no mallopt
+    Whether the settings took effect: False if the C library has no mallopt
     (macOS, Windows) or ignores it (musl).
   """
   try:
@@ -35,10 +35,10 @@ def tune_allocator() -> bool:
 
 
 def release_free_memory() -> bool:
-  """Gives the memory that is free now back to the system.
+  """Returns free memory of the heap to the system.
 
   Returns:
-    Whether there was any: False also where the C library has no malloc_trim.
+    Whether any was returned: always False if the C library has no malloc_trim.
   """
   try:
     malloc_trim = ctypes.CDLL(None).malloc_trim

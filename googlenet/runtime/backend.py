@@ -1,8 +1,8 @@
-"""Which backend JAX will choose, and the variables that it should start with.
+"""Predicts the backend that JAX will choose; sets its environment variables.
 
-Both have to be known before JAX is imported, so nothing here imports it: the
-answer follows from JAX_PLATFORMS, the installed plugins and the device files,
-which is what JAX itself looks at.
+Both are needed before JAX is imported, so this file does not import it. The
+prediction uses what JAX itself looks at: JAX_PLATFORMS, the installed plugins
+and the device files.
 """
 
 import glob
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from importlib import metadata
 from typing import Any, NamedTuple
 
-Options = tuple[tuple[str, Any], ...]  # of XLA: (name, value)
+Options = tuple[tuple[str, Any], ...]  # compile options of XLA: (name, value)
 
 
 class Backend(NamedTuple):
@@ -22,9 +22,9 @@ class Backend(NamedTuple):
   Attributes:
     name: what `jax.default_backend()` returns.
     platforms: its names in JAX_PLATFORMS.
-    plugin: a module, or what the name of one in `jax_plugins` begins with.
-    devices: patterns of its device files; one of them has to be there.
-    visible: variables that hide its devices where they are empty, negative or
+    plugin: name of its module, or prefix of a module in `jax_plugins`.
+    devices: patterns of its device files; at least one file must exist.
+    visible: variables that hide its devices if they are empty, negative or
       begin with 'no' (NoDevFiles, none).
   """
 
@@ -35,7 +35,7 @@ class Backend(NamedTuple):
   visible: tuple[str, ...] = ()
 
 
-# In JAX's order: the first that can be used is chosen.
+# In JAX's order of preference: it takes the first usable one.
 BACKENDS = (
   Backend('tpu', ('tpu',), 'libtpu', ('/dev/accel[0-9]*', '/dev/vfio/[0-9]*')),
   Backend(
@@ -54,24 +54,25 @@ BACKENDS = (
   ),
 )
 
-# How XLA is to compile for a GPU; docs/performance.md has what each gave.
+# Compile options for GPUs; docs/performance.md shows their effect.
 GPU_OPTIONS = (
-  # The few matrix products go to cuBLAS: Triton has to compile each of them in
-  # dozens of forms.
+  # The few matrix products use cuBLAS: Triton would compile dozens of variants
+  # of each.
   ('xla_gpu_enable_triton_gemm', False),
-  # It compiles every fusion twice and times both, for a third to two thirds of
-  # the whole time to compile, and nothing that shows in the speed of a step.
+  # The autotuner compiles every fusion twice and times both. This takes a third
+  # to two thirds of the compile time and does not make a step faster.
   ('xla_gpu_experimental_enable_fusion_autotuner', False),
-  # No CUDA graphs: XLA writes addresses into all of their nodes at each step, 5
-  # ms of one in a trace on an H100. What is won without them is not measured.
+  # No CUDA graphs: XLA writes addresses into all of their nodes at each step,
+  # which took 5 ms in a trace on an H100. The gain has not been measured.
   ('xla_gpu_enable_command_buffer', ''),
 )
-# By default XLA times the algorithms of each convolution and takes the fastest:
-# another one each time, with other bits, and for half of the time until the
-# first step. So it takes the first of cuDNN's that always gives the same. For
-# programs without scatters of floats, which XLA would make one by one.
+# By default XLA times the algorithms of each convolution and takes the fastest.
+# The choice, and so the bits, differ from start to start, and timing takes half
+# of the time until the first step. With this option XLA takes the first
+# deterministic algorithm of cuDNN. Only for programs without scatters of
+# floats, which XLA would then run one element at a time.
 REPRODUCIBLE_OPTIONS = (('xla_gpu_exclude_nondeterministic_ops', True),)
-# A flag that XLA does not know ends the process: versions that know these.
+# Versions of XLA that know these flags; an unknown flag ends the process.
 _KNOWN_FROM, _KNOWN_BEFORE = (0, 9), (0, 13)
 _XLA_PACKAGES = (
   'jaxlib',
@@ -80,7 +81,8 @@ _XLA_PACKAGES = (
 _LOG_LEVEL = 'TF_CPP_MIN_LOG_LEVEL'
 _FRACTION = 'XLA_PYTHON_CLIENT_MEM_FRACTION'
 _PREALLOCATE = 'XLA_PYTHON_CLIENT_PREALLOCATE'
-# Whoever sets one of these decides about memory; two fractions are an error.
+# If the user has set one of these, none is set here: setting two fractions is
+# an error.
 _MEMORY = (
   _FRACTION,
   _PREALLOCATE,
@@ -90,7 +92,7 @@ _MEMORY = (
 
 
 def has_plugin(name: str) -> bool:
-  """Returns whether the plugin of a `Backend` is installed; imports none."""
+  """Returns whether a plugin is installed, without importing it."""
   package, dot, start = name.partition('.')
   spec = importlib.util.find_spec(package)
   if spec is None or not dot:
@@ -100,7 +102,7 @@ def has_plugin(name: str) -> bool:
 
 
 def has_device(patterns: tuple[str, ...]) -> bool:
-  """Returns whether there is a file of one of these patterns."""
+  """Returns whether a file matches one of the patterns."""
   return any(glob.glob(pattern) for pattern in patterns)
 
 
@@ -109,12 +111,12 @@ def expected_backend(
   has_plugin: Callable[[str], bool] = has_plugin,
   has_device: Callable[[tuple[str, ...]], bool] = has_device,
 ) -> str:
-  """Returns what `jax.default_backend()` will be.
+  """Predicts what `jax.default_backend()` will return.
 
   Args:
-    environment: variables of the process.
-    has_plugin: says whether a `Backend.plugin` is installed.
-    has_device: says whether there is a device file of `Backend.devices`.
+    environment: environment variables of the process.
+    has_plugin: tells whether a `Backend.plugin` is installed.
+    has_device: tells whether a device file of `Backend.devices` exists.
   """
 
   def is_usable(backend: Backend) -> bool:
@@ -134,7 +136,7 @@ def expected_backend(
   )
   for platform in filter(None, wanted.lower().replace(' ', '').split(',')):
     rows = [row for row in BACKENDS if platform in row.platforms]
-    if not rows:  # the CPU, or one that this table does not know
+    if not rows:  # the CPU, or a platform that is not in the table
       return platform
     for row in filter(is_usable, rows):
       return row.name
@@ -143,7 +145,7 @@ def expected_backend(
 
 
 def xla_versions() -> list[str]:
-  """Returns the versions of the installed packages that hold XLA."""
+  """Returns the versions of the installed packages that contain XLA."""
   found = []
   for package in _XLA_PACKAGES:
     try:
@@ -154,18 +156,18 @@ def xla_versions() -> list[str]:
 
 
 def flags_of(environment: Mapping[str, str]) -> str:
-  """Returns the flags of XLA_FLAGS, which may name a file of them; '': none."""
+  """Returns the flags in XLA_FLAGS, or in the file that it names; '': none."""
   text = environment.get('XLA_FLAGS', '').strip()
   if text and not text.startswith('-'):
     try:
       return pathlib.Path(text).read_text(encoding='utf-8')
-    except (OSError, ValueError):  # XLA says what is wrong with it
+    except (OSError, ValueError):  # XLA reports the error itself
       return ''
   return text
 
 
 def without_flags(options: Options, flags: str) -> Options:
-  """Returns the options of XLA that flags, separated by blanks, do not name."""
+  """Returns the options that do not occur in blank-separated XLA flags."""
   names = {flag.lstrip('-').partition('=')[0] for flag in flags.split()}
   return tuple(option for option in options if option[0] not in names)
 
@@ -183,22 +185,22 @@ def settings(
   versions: list[str],
   is_alone: bool = True,
 ) -> dict[str, str]:
-  """Returns the variables to set for a backend; none that the user has set.
+  """Returns the variables to set for a backend, without those already set.
 
   Args:
-    backend: as `expected_backend` returns it; only 'gpu' wants any.
+    backend: what `expected_backend` returns; only 'gpu' needs variables.
     preallocates: whether the process takes most of the device's memory at its
-      start, as training does; else it takes what it needs.
-    environment: variables of the process.
-    versions: of all that holds XLA, see `xla_versions`.
-    is_alone: whether the run has no other process. `jax.pmap`, which is what
-      calls programs of several, takes the options of kernels from here alone.
+      start, as training does, or only what it needs.
+    environment: environment variables of the process.
+    versions: what `xla_versions` returns.
+    is_alone: whether the run has one process. Programs of several processes
+      are called by `jax.pmap`, which takes compile options only from XLA_FLAGS.
   """
   if backend != 'gpu':
     return {}
   found = {}
   flags = environment.get('XLA_FLAGS', '').strip()
-  is_list = not flags or flags.startswith('-')  # else it names a file of them
+  is_list = not flags or flags.startswith('-')  # otherwise it names a file
   numbers = [tuple(map(int, re.findall(r'\d+', v)[:2])) for v in versions]
   is_known = numbers and all(
     _KNOWN_FROM <= number < _KNOWN_BEFORE for number in numbers
@@ -208,7 +210,7 @@ def settings(
   if unset:
     found['XLA_FLAGS'] = ' '.join([*flags.split(), *map(_as_flag, unset)])
   if _LOG_LEVEL not in environment:
-    found[_LOG_LEVEL] = '3'  # what matters of its errors comes as exceptions
+    found[_LOG_LEVEL] = '3'  # errors that matter arrive as exceptions
   if not any(name in environment for name in _MEMORY):
     found |= {_FRACTION: '0.9'} if preallocates else {_PREALLOCATE: 'false'}
   return found
@@ -221,8 +223,8 @@ def prepare(
 ) -> None:
   """Sets the variables of `settings` for the backend that JAX will choose.
 
-  Call it before JAX is imported. Children inherit them: what is already there,
-  also from a parent like this process, stays.
+  Call this before JAX is imported. Variables that exist already stay, also
+  those inherited from a parent process that has called this.
   """
   backend = expected_backend(environment)
   if backend == 'gpu':
@@ -232,9 +234,9 @@ def prepare(
 
 
 def in_force(environment: Mapping[str, str]) -> str:
-  """Returns the variables of `settings` as they are, for one line; '' on CPUs.
+  """Returns the current variables of `settings` as one line; '' on CPUs.
 
-  What the user has set is among them.
+  They include values that the user has set.
   """
   if expected_backend(environment) != 'gpu':
     return ''

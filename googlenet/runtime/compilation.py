@@ -1,4 +1,4 @@
-"""Compiling with options of XLA, and a line on the console meanwhile."""
+"""Compiles with options of XLA, and shows on the console what is compiled."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ _COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
 class _Process:
-  """Shared by all that is compiled in this process."""
+  """State of this process that all compilations share."""
 
   stream: TextIO | None = None  # the console; None: prints nothing
   seconds = 0.0  # spent compiling
@@ -62,7 +62,7 @@ def compiling(
 
   Args:
     what: name of the program; '': shows nothing.
-    options: of XLA, that it is compiled with.
+    options: compile options of XLA.
   """
   if not what:
     return contextlib.nullcontext()
@@ -120,13 +120,13 @@ def compile_with(options: Options, lowered: Any) -> Any:
   """
   options = without_flags(options, flags_of(os.environ))
   with warnings.catch_warnings():
-    # XLA cannot write a program that calls oneDNN to the compilation cache, and
-    # nobody can mend that: such a program is compiled anew at each start.
+    # XLA cannot write a program that calls oneDNN to the compilation cache, so
+    # it is compiled at each start. The user cannot change that.
     warnings.filterwarnings(
       'ignore', message='Error writing persistent compilation cache entry'
     )
     compiled = lowered.compile(compiler_options=dict(options))
-  # The compiler leaves hundreds of MiB in pieces that a step has no use for.
+  # The compiler leaves hundreds of MiB of free heap that a step cannot use.
   release_free_memory()
   return compiled
 
@@ -153,8 +153,8 @@ def compiled_with(
   latest: list[Callable[..., Any]] = []
 
   def call(*args: Any) -> Any:
-    # A program checks itself whether its arguments are those that it was
-    # compiled for. To look it up here would take as long again as the call.
+    # A program checks its arguments itself. Looking it up by their shapes first
+    # would double the time of a call.
     for program in latest:
       with contextlib.suppress(TypeError, ValueError):
         return program(*args)
@@ -172,7 +172,7 @@ def compiled_with(
 
 
 def _kind(leaf: Any) -> Any:
-  """Returns what a program is compiled for: shape, dtype and placement."""
+  """Returns shape, dtype and placement: what a program is compiled for."""
   if not hasattr(leaf, 'dtype'):
     return type(leaf)
   is_placed = getattr(leaf, 'committed', False)

@@ -1,6 +1,6 @@
-"""Several processes as one run: joining them, and telling all the same.
+"""Joins several processes to one run, and sends values of process 0 to all.
 
-Every process reads its share of the data; process 0 alone writes.
+Every process reads its share of the data; only process 0 writes.
 """
 
 import json
@@ -16,7 +16,8 @@ from jax.experimental import multihost_utils
 
 from googlenet.errors import EXIT_CONTINUE, UserError
 
-# Where launchers tell number and place; JAX finds the rest.
+# Variables of launchers: number of processes, index of this one. JAX finds the
+# coordinator.
 _PLACES = (
   ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'),
   ('SLURM_NTASKS', 'SLURM_PROCID'),
@@ -24,7 +25,7 @@ _PLACES = (
 
 
 class Address(NamedTuple):
-  """The place of this process among all; None: to be found."""
+  """The place of this process in a run; None: JAX finds the value."""
 
   coordinator_address: str | None
   num_processes: int | None
@@ -32,9 +33,10 @@ class Address(NamedTuple):
 
 
 def complete(address: Address, environment: Mapping[str, str]) -> Address:
-  """Returns an address with what a launcher tells of number and place.
+  """Fills in the number of processes and the index from a launcher's variables.
 
-  JAX would ask mpi4py for them under Open MPI 5.
+  Under Open MPI 5 JAX would need mpi4py for them. Without a coordinator address
+  the address is returned unchanged.
   """
   if not address.coordinator_address:
     return address
@@ -50,10 +52,10 @@ def complete(address: Address, environment: Mapping[str, str]) -> Address:
 
 
 def check_address(address: Address) -> None:
-  """Checks the flags of an address.
+  """Checks the flags that give an address.
 
   Raises:
-    UserError: one of them is out of range.
+    UserError: a flag is malformed, out of range or missing.
   """
   where, count, place = address
   if where and not re.fullmatch(r'[^:\s]+:\d{1,5}|\[[^]\s]+\]:\d{1,5}', where):
@@ -77,7 +79,7 @@ def check_address(address: Address) -> None:
 
 
 class PeerError(UserError):
-  """What one process computes with the others has failed."""
+  """A computation with the other processes of the run has failed."""
 
   exit_code = EXIT_CONTINUE
 
@@ -90,15 +92,15 @@ class PeerError(UserError):
 
 
 def initialize(address: Address, heartbeat_timeout_seconds: int) -> None:
-  """Joins the processes of a run; before JAX looks for devices.
+  """Joins the processes of a run; call this before JAX looks for devices.
 
   Args:
-    address: of this process.
-    heartbeat_timeout_seconds: a process that is silent for so long
-      counts as gone, and ends the others.
+    address: the place of this process.
+    heartbeat_timeout_seconds: a process that is silent for so long counts as
+      dead, and the others end.
 
   Raises:
-    UserError: they do not find each other.
+    UserError: the processes do not find each other.
   """
   try:
     jax.distributed.initialize(
@@ -115,7 +117,7 @@ def initialize(address: Address, heartbeat_timeout_seconds: int) -> None:
 
 
 def broadcast(tree: Any) -> Any:
-  """Returns the arrays of process 0, in every process."""
+  """Returns the arrays that process 0 passes, in every process."""
   if jax.process_count() == 1:
     return tree
   return multihost_utils.broadcast_one_to_all(tree)
@@ -125,10 +127,10 @@ def on_process_0(function: Callable[[], Any]) -> Any:
   """Calls a function in process 0 and returns its value everywhere.
 
   Args:
-    function: returns what JSON can hold.
+    function: returns a value that JSON can hold.
 
   Raises:
-    UserError: where it raises one, with its text, in every process.
+    UserError: `function` raised one in process 0; every process raises it.
   """
   if jax.process_count() == 1:
     return function()
@@ -149,10 +151,10 @@ def on_process_0(function: Callable[[], Any]) -> Any:
 
 
 def silence_threads() -> None:
-  """From here on Python alone writes to stderr.
+  """Hides what C++ threads write to stderr; Python still writes there.
 
-  JAX's threads in C++ write there what they think of a lost process, also below
-  the line that says why this one has ended.
+  Otherwise JAX's threads would report a lost process below the line that says
+  why this process has ended.
   """
   sys.stderr.flush()
   ours = os.dup(2)
@@ -165,8 +167,9 @@ def silence_threads() -> None:
 
 
 def end_process(exit_code: int) -> None:
-  """Ends this process without waiting for the others.
+  """Ends this process at once.
 
-  An orderly end does, for minutes, and they may wait for this one.
+  A normal exit would wait minutes for the other processes, which may in turn
+  wait for this one.
   """
   os._exit(exit_code)

@@ -1,4 +1,4 @@
-"""What belongs to a process that computes, set before JAX starts."""
+"""Settings of a process that computes, made before JAX starts."""
 
 import os
 
@@ -9,21 +9,22 @@ from googlenet.runtime import backend
 from googlenet.runtime.allocator import tune_allocator
 from googlenet.runtime.terminal import warn
 
-# Default of train.compilation_cache. Nobody asked for it, so a run goes on
-# without a cache where this folder cannot be written.
+# Default of train.compilation_cache. The user did not ask for it, so a run
+# continues without a cache if this folder cannot be written.
 DEFAULT_CACHE = '~/.cache/googlenet-haiku'
 
 
 def tune_machine(compilation_cache: str) -> None:
-  """Sets what belongs to the process: compilation cache, allocator.
+  """Sets up the compilation cache and, on a CPU, the allocator; starts JAX.
 
-  The settings of the allocator are those of training on a CPU. Elsewhere they
-  would slow the compiler down: its threads would wait for one heap.
+  On other devices the allocator keeps its defaults: with one heap, the threads
+  of XLA's compiler would wait for each other.
 
   Args:
-    compilation_cache: folder of compiled programs, so that a second start
-      compiles none of them (but those that call oneDNN, see `compilation`); ''
-      for none. JAX_COMPILATION_CACHE_DIR takes the place of `DEFAULT_CACHE`.
+    compilation_cache: folder of compiled programs, which later starts read
+      instead of compiling (except programs that call oneDNN, see
+      `compilation`); '': no cache. JAX_COMPILATION_CACHE_DIR replaces
+      `DEFAULT_CACHE`.
 
   Raises:
     UserError: a folder that the user chose cannot be made, or JAX finds no
@@ -32,7 +33,7 @@ def tune_machine(compilation_cache: str) -> None:
   if compilation_cache:
     _keep_programs(compilation_cache)
   # Before JAX starts its threads, which keep the heap that they start with
-  # (docs/performance.md has what it gives).
+  # (docs/performance.md shows the effect).
   foretold = backend.expected_backend(os.environ)
   if foretold == 'cpu':
     tune_allocator()
@@ -42,15 +43,15 @@ def tune_machine(compilation_cache: str) -> None:
     platforms = os.environ.get('JAX_PLATFORMS', '')
     raise UserError(
       f'JAX finds no device (JAX_PLATFORMS={platforms!r}): unset it, or '
-      'install the JAX of that platform'
+      'install JAX for that platform'
     ) from error
   chosen = jax.default_backend()
   if chosen.lower() != foretold:
     warn(
       f'JAX computes on {chosen}, although plugins and device files point to '
       f'{foretold}: results are right, but the settings of this process are '
-      f'those of {foretold}, and it may be slower; JAX_PLATFORMS says which '
-      'one to take'
+      f'those of {foretold}, and it may be slower; set JAX_PLATFORMS to choose '
+      'one'
     )
 
 
@@ -58,13 +59,13 @@ def _keep_programs(compilation_cache: str) -> None:
   """Makes JAX keep compiled programs in a folder.
 
   Raises:
-    UserError: it cannot be made, and is not the default.
+    UserError: the folder cannot be made and is not the default.
   """
   is_default = compilation_cache == DEFAULT_CACHE
   if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   if is_default and os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    return  # JAX has read it
+    return  # JAX has read the variable
   folder = os.path.expanduser(compilation_cache)
   try:
     os.makedirs(folder, exist_ok=True)

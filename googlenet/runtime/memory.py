@@ -1,4 +1,4 @@
-"""A device that runs out of memory: in one line, what to change."""
+"""Turns running out of memory into one line that says what to change."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import jax
 
 from googlenet.errors import UserError
 
-# What to change, by what was being done when memory ran out.
+# What to change, by the activity that ran out of memory.
 REMEDIES = {
   'training': 'raise config.train.microbatches or lower '
   'config.train.batch_size',
@@ -28,16 +28,16 @@ _UNITS = {
   for unit in (letter.strip(), f'{letter.strip()}b', f'{letter.strip()}ib')
 } | {'bytes': 1, 'byte': 1}
 _AMOUNT = r'(\d+(?:\.\d+)?) ?(bytes?|[kmgtpe](?:i?b)?|b)\b'
-# XLA, its allocators, its plugins and NumPy each have words of their own.
+# XLA, its allocators, its plugins and NumPy word this differently.
 _IS_OUT_OF_MEMORY = re.compile(
   r'(?:out|ran out)[ _]of[ _]memory|bad_alloc|alloc_failed'
   r'|(?:failed|unable) to allocate|resource_exhausted:.*\ballocat'
 )
-# The first that is found counts.
+# The first pattern that matches counts.
 _ASKED_FOR = [
   re.compile(pattern + _AMOUNT)
   for pattern in (
-    r'used ',  # TPUs: "Used 27.04G of 15.48G hbm", all that a program takes
+    r'used ',  # TPUs: "Used 27.04G of 15.48G hbm", the whole program's memory
     r'allocat(?:e|ing) (?:request for )?',
     r'allocat\w*[^\d;\n]*?[ (]',
   )
@@ -48,30 +48,30 @@ class OutOfMemoryError(UserError):
   """An allocation failed for lack of memory.
 
   Attributes:
-    facts: what was asked for and what there is, in words.
-    what: was being done, a key of `REMEDIES`.
+    facts: how much was requested and how much there is, as text.
+    what: the activity that failed, a key of `REMEDIES`.
   """
 
   def __init__(self, facts: str, what: str, more: str = ''):
-    """Makes the line.
+    """Makes the message.
 
     Args:
-      facts: see above.
-      what: likewise.
-      more: what the line ends with.
+      facts: how much was requested and how much there is, as text.
+      what: the activity that failed, a key of `REMEDIES`.
+      more: text to append to the message.
     """
     super().__init__(f'out of memory: {facts}; {REMEDIES[what]}{more}')
     self.facts, self.what = facts, what
 
 
 def bytes_asked_for(text: str) -> int | None:
-  """Returns how much memory the text of an error says was asked for.
+  """Returns the requested number of bytes that an error mentions.
 
   Args:
-    text: of an exception of JAX or NumPy.
+    text: text of an exception of JAX or NumPy.
 
   Returns:
-    Bytes; None where it tells no number.
+    Bytes; None if the text has no such number.
   """
   text = text.lower()
   for pattern in _ASKED_FOR:
@@ -81,7 +81,7 @@ def bytes_asked_for(text: str) -> int | None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-  """Returns whether an exception says that memory ran out."""
+  """Returns whether an exception means that memory ran out."""
   if isinstance(error, MemoryError):
     return True
   return isinstance(error, jax.errors.JaxRuntimeError) and bool(
@@ -90,18 +90,18 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _in_words(count: int) -> str:
-  """Returns bytes as GiB, or MiB where that is less than one."""
+  """Returns a number of bytes as text in GiB, or in MiB below 1 GiB."""
   gib = count / 2**30
   return f'{gib:,.1f} GiB' if gib >= 1 else f'{count / 2**20:,.1f} MiB'
 
 
 def _capacity() -> str:
-  """Returns what the fullest device, or the machine, has and uses, in words."""
+  """Returns a text with the memory of the fullest device, or of the machine."""
   found = []
   for device in jax.local_devices():
     try:
       stats = device.memory_stats()
-    except (RuntimeError, NotImplementedError):  # it is out of order as well
+    except (RuntimeError, NotImplementedError):  # the device failed as well
       continue
     found += [stats] if stats and 'bytes_limit' in stats else []
   if found:
@@ -120,10 +120,10 @@ def _capacity() -> str:
 
 @contextlib.contextmanager
 def explained(what: str) -> Iterator[None]:
-  """Turns an error for lack of memory into one line.
+  """Turns out-of-memory errors of JAX and NumPy into an `OutOfMemoryError`.
 
   Args:
-    what: was being done, a key of `REMEDIES`.
+    what: the activity inside of the context, a key of `REMEDIES`.
 
   Raises:
     OutOfMemoryError: memory ran out.

@@ -1,9 +1,9 @@
-"""Ending a run when someone asks for it: SIGTERM and SIGINT.
+"""Ends a run on SIGTERM and SIGINT, with a checkpoint if there is a state.
 
-Schedulers send SIGTERM and give a process some 30 s. A Python handler waits
-until C++ returns, which the compilation of a large network may not do in that
-time; so a thread, woken by the signal itself, ends a process that has nothing
-to save.
+Schedulers send SIGTERM and give a process about 30 s. A Python signal handler
+has to wait until C++ returns, which may take longer while a large network is
+compiled. So a thread, woken by the signal itself, ends a process that has
+nothing to save.
 """
 
 import collections
@@ -20,7 +20,7 @@ from googlenet.runtime.parallel import PMAP_AXIS, parallelize, steps_in_flight
 
 
 class PreemptionHandler:
-  """Listens to SIGTERM and SIGINT while it is used as a context.
+  """Handles SIGTERM and SIGINT inside of its `with` block.
 
   The first signal asks the run to end; a second SIGINT ends the process at
   once.
@@ -35,7 +35,8 @@ class PreemptionHandler:
     self._agreement = Agreement() if jax.process_count() > 1 else None
 
   def __enter__(self) -> 'PreemptionHandler':
-    # Only the main thread may; a run in another one is ended by its owner.
+    # Only the main thread may handle signals; a run in another thread is ended
+    # by the code that started it.
     if threading.current_thread() is not threading.main_thread():
       return self
     self._pipe = os.pipe()
@@ -53,7 +54,7 @@ class PreemptionHandler:
       signal.signal(number, handler)
     signal.set_wakeup_fd(self._wakeup_before)
     self._before = {}
-    os.close(self._pipe[1])  # the thread reads the end, and ends
+    os.close(self._pipe[1])  # the thread reads end of file and returns
 
   def _listen(self) -> None:
     with open(self._pipe[0], 'rb', buffering=0) as file:
@@ -80,26 +81,26 @@ class PreemptionHandler:
     )
 
   def can_save(self) -> None:
-    """Says that there is, from now on, something to save before the end."""
+    """Declares that from now on there is a state to save before the end."""
     self._can_save = True
 
   @property
   def reason(self) -> str:
-    """What asks for the end, in words."""
+    """The cause of the end, as text."""
     return self.signal_name or 'a signal to another process'
 
   def poll(self) -> bool:
     """Returns whether to end the run now.
 
-    In a run of several processes all have to call this as often, and all get
-    the same answer: a step or three after the first of them got a signal.
+    All processes of a run must call this equally often. All get the same
+    answer, a few steps after the first process received a signal.
     """
     wanted = bool(self.signal_name)
     return self._agreement.poll(wanted) if self._agreement else wanted
 
 
 class Agreement:
-  """A yes or no of each process becomes the same one of all."""
+  """Combines a yes or no of each process into one answer for all."""
 
   def __init__(self):
     self._any = parallelize(
@@ -108,9 +109,10 @@ class Agreement:
     self._votes = collections.deque()
 
   def poll(self, wanted: bool) -> bool:
-    """Returns whether any process wanted, as of some steps ago.
+    """Returns whether any process voted yes some steps ago.
 
-    The newest votes are on the devices, behind the steps that are.
+    The newest votes wait on the devices behind unfinished steps; reading them
+    would block.
     """
     votes = np.full(jax.local_device_count(), wanted, np.int32)
     self._votes.append(self._any(votes))
@@ -120,7 +122,7 @@ class Agreement:
 
 
 def end_process(text: str, exit_code: int) -> None:
-  """Ends the process at once, from any thread, with a line."""
+  """Prints a line and ends the process at once; may be called by any thread."""
   print(text, file=sys.stderr, flush=True)
   sys.stdout.flush()
   os._exit(exit_code)

@@ -1,4 +1,4 @@
-"""Colours on a terminal, and nowhere else; warnings in a line; waiting."""
+"""Colours, warnings, errors and a seconds counter on the terminal."""
 
 import contextlib
 import os
@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-# SGR parameters of ECMA-48: bold, with red, yellow or the colour of the text.
+# SGR parameters of ECMA-48: bold in red, yellow or the default colour.
 _CODES = {'error': '1;31', 'warning': '1;33', 'heading': '1'}
 
 
 def has_colours(stream: TextIO) -> bool:
-  """Whether to colour what a stream shows (https://no-color.org)."""
+  """Returns whether to use colours on a stream (https://no-color.org)."""
   return (
     stream.isatty()
     and not os.environ.get('NO_COLOR')
@@ -22,12 +22,12 @@ def has_colours(stream: TextIO) -> bool:
 
 
 def paint(text: str, kind: str, stream: TextIO) -> str:
-  """Returns text in the colour of an 'error', 'warning' or 'heading'.
+  """Returns text with the escape codes of a colour.
 
   Args:
-    text: a part of a line.
-    kind: what it is.
-    stream: where it will be shown; one without colours gets the text alone.
+    text: part of a line.
+    kind: 'error', 'warning' or 'heading'.
+    stream: where the text will be shown; without colours it stays unchanged.
   """
   if not has_colours(stream):
     return text
@@ -35,37 +35,37 @@ def paint(text: str, kind: str, stream: TextIO) -> str:
 
 
 def warn(text: str) -> None:
-  """Prints a line of what went wrong without ending the run."""
+  """Prints a warning: something went wrong, but the run continues."""
   prefix = paint('warning:', 'warning', sys.stderr)
   print(f'{prefix} {text}', file=sys.stderr, flush=True)
 
 
 def tell_error(text: str) -> None:
-  """Prints the line of what ended the program."""
+  """Prints the error that ended the program, as one line."""
   prefix = paint('error:', 'error', sys.stderr)
   print(f'{prefix} {" ".join(text.split())}', file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def waiting(text: str, stream: TextIO, tick: float = 1.0) -> Iterator[None]:
-  """Prints a line; on a terminal, below it, the seconds that its cause takes.
+  """Prints a line and, on a terminal, counts seconds below it.
 
   Args:
     text: the line.
-    stream: where it is shown. Bars of tqdm make way meanwhile.
-    tick: seconds between two counts.
+    stream: where to print. Progress bars of tqdm are hidden meanwhile.
+    tick: seconds between two updates.
   """
   if not stream.isatty():
     print(text, file=stream, flush=True)
     yield
     return
-  import tqdm  # late: the start of the program does without
+  import tqdm  # late: the program starts faster without it
 
   done, started = threading.Event(), time.monotonic()
 
   def count() -> None:
     while not done.wait(tick):
-      # What is printed next begins where this line does, and covers it.
+      # \r: the next output starts in column 0 and overwrites the counter.
       stream.write(f'{time.monotonic() - started:10.0f} s\r')
       stream.flush()
 

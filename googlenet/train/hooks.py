@@ -36,8 +36,10 @@ from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
 # A hook is called after each step with (step, state, metrics) and returns the
-# state to continue with. The metrics are None when a resumed run starts with
-# the evaluation of an epoch that was already trained.
+# state to continue with. Steps count from 1. Metrics are device scalars; see
+# `make_update_step` and `make_loss_fn`. Reading one waits for its step, so
+# `Log` fetches them late. They are None when a resumed run starts with the
+# evaluation of an epoch that was already trained.
 Metrics = dict[str, jax.Array] | None
 Hook = Callable[[int, TrainState, Metrics], TrainState]
 

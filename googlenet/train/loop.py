@@ -74,14 +74,16 @@ def train_and_evaluate(
     profile = Profile(session, workdir, log.settle)
     evaluate = Evaluate(session, log.flush)
     show, save = Show(session), Save(session, log.flush)
+    # Order matters: a checkpoint includes the changes of the hooks before it.
     hooks: list[Hook] = [log, profile, evaluate, show, save]
     stack.callback(profile.close)
 
     state, seed = start.state, replicated(np.uint32(config.seed))
-    waits = not steps_in_flight()
+    waits = not steps_in_flight()  # on a CPU
     if start.step == 0:
       show.inputs(0)
     try:
+      # The run ended after an epoch was trained but before it was evaluated.
       if session.progress.is_epoch_pending:
         for hook in hooks:
           state = hook(start.step, state, None)

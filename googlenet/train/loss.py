@@ -38,6 +38,9 @@ def make_inputs(
 ) -> tuple[jax.Array, mixing.Mixed | None]:
   """Augments, preprocesses and mixes the images of a training batch.
 
+  `augment` works on stored pixels, uint8 at native size; `mix`, which comes
+  after `preprocess`, on normalized images of the network's input size.
+
   Args:
     batch: as for `make_loss_fn`.
     keys: [B] keys for augmentation.
@@ -103,8 +106,8 @@ def make_loss_fn(
       return of_labels(lambda y: cross_entropy(logits, y, smoothing)).mean()
 
     loss = mean_loss(outputs.logits)
-    best = jnp.argmax(outputs.logits, -1)
-    hits = of_labels(lambda y: best == y)
+    predicted = jnp.argmax(outputs.logits, -1)
+    hits = of_labels(lambda y: predicted == y)
     metrics = {'loss': loss, 'accuracy': hits.mean()}
     # Szegedy et al., 2014, section 5: each head adds 0.3 times its loss.
     for name, logits in outputs.aux_logits.items():

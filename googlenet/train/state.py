@@ -19,7 +19,7 @@ class TrainState(NamedTuple):
   It holds no random keys: they follow from the seed and the step number.
   """
 
-  step: jax.Array  # int32 [], steps made so far
+  step: jax.Array  # int32 [], steps made so far; 0 during step 1 of the loop
   params: hk.Params  # float32
   network_state: hk.State
   opt_state: optax.OptState

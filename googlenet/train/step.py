@@ -1,9 +1,10 @@
 """One training step on all devices.
 
-`train_step` runs `gradient_step` and then `update_step` on each device; the
-latter calls `optimizer.update`. The state is the same on every device and has
-no device axis. A batch has one, [D, B, ...] for the D devices of this process;
-the code on a device sees only its own part, [B, ...].
+`make_train_step` returns `train_step`, which on each device runs
+`gradient_step` and then `update_step`; the latter calls `optimizer.update`. The
+state is the same on every device and has no device axis. A batch has one,
+[D, B, ...] for the D devices of this process; the code on a device sees only
+its own part, [B, ...].
 """
 
 import functools
@@ -124,7 +125,7 @@ def make_update_step(
     (state, gradients, network_state, metrics) -> (state, metrics), the same on
     every device; the arguments after `state` come from the gradient step.
   """
-  policy = finite.make_policy(train_config)
+  finite_policy = finite.make_policy(train_config)
 
   def update_step(state: TrainState, grads, network_state, metrics):
     metrics = jax.lax.pmean(metrics, PMAP_AXIS)
@@ -134,7 +135,10 @@ def make_update_step(
     losses = [value for key, value in metrics.items() if key.endswith('loss')]
     is_loss_finite = jmp.all_finite((losses, network_state))
     finite_check, is_applied, is_stopped = finite.check_step(
-      state.finite_check, policy, is_loss_finite, jnp.isfinite(grad_norm)
+      state.finite_check,
+      finite_policy,
+      is_loss_finite,
+      jnp.isfinite(grad_norm),
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -148,9 +152,9 @@ def make_update_step(
       'grad_norm': grad_norm,
       'nonfinite_in_row': finite_check.nonfinite_in_row,
     }
-    if not policy.is_default:
+    if not finite_policy.is_default:
       metrics['skipped_steps'] = finite_check.skipped
-    if policy.is_dynamic:
+    if finite_policy.is_dynamic:
       metrics['loss_scale'] = state.finite_check.loss_scale
     averages = state.ema_params, state.ema_network_state
     new_averages = tuple(
@@ -213,7 +217,8 @@ def make_train_step(
   )
 
   @functools.cache
-  def first_program(image_size: int | None):
+  def program_for(image_size: int | None):
+    """Returns the gradient step, or the whole step if it is one program."""
     gradient_step = make_gradient_step(network, config, image_size)
     pixels = f' for {image_size} pixels' if image_size else ''
     common = {
@@ -247,7 +252,7 @@ def make_train_step(
     image_size: int | None = None,
   ) -> tuple[TrainState, Metrics]:
     batch = {name: batch[name] for name in inputs}
-    out = first_program(image_size)(state, batch, seed)
+    out = program_for(image_size)(state, batch, seed)
     if is_one_program:
       return out
     # If the update starts before the gradients are ready, XLA keeps all

@@ -69,8 +69,7 @@ def test_files(run, capfd):
   features('--images=photos', '--output=a.npz', code=65)
   shown = capfd.readouterr()
   assert problems(shown.err).splitlines() == [
-    'warning: photos/b.png cannot be read: no image of a kind that Pillow '
-    'knows',
+    'warning: photos/b.png cannot be read: not an image that Pillow can read',
     'error: 1 of 7 images could not be read, as told above; the others are '
     'done',
   ]
@@ -120,7 +119,7 @@ BAD_INPUT = {
   'an output in no folder': (['--output=b/a.npz'], ['no folder b']),
   'no images': (
     ['--output=a.npz', '--images=photos/*.jpg'],
-    ['--images=photos/*.jpg', 'no image is there'],
+    ['--images=photos/*.jpg', 'no image found'],
   ),
   'no split': (
     ['--output=a.npz', '--config.data.eval_split=tset'],

@@ -1,5 +1,6 @@
 """docs/googlenet.ipynb runs from top to bottom, in its short form."""
 
+import ast
 import json
 
 import pytest
@@ -32,6 +33,14 @@ def test_it_is_committed_with_outputs_and_small(notebook):
     'plt.show()' in ''.join(cell['source']) for cell in cells
   )
   assert str(ROOT) not in PATH.read_text(encoding='utf-8')
+
+
+def test_what_it_imports_of_the_project_is_there(notebook):
+  """Seconds, where the run below is a slow test."""
+  for cell in code_cells(notebook):
+    for node in ast.walk(ast.parse(''.join(cell['source']))):
+      if isinstance(node, ast.ImportFrom) and 'googlenet' in node.module:
+        exec(ast.unparse(node), {})
 
 
 @pytest.mark.slow

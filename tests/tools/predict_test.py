@@ -209,8 +209,8 @@ def test_bad_files_are_named_and_left_out(run, expected, capfd, is_file):
     assert float(row['probability_1']) == pytest.approx(probability, rel=1e-5)
   assert problems(shown.err).splitlines() == [
     'warning: photos/bomb.png cannot be read: more than 134,217,728 pixels',
-    'warning: photos/half.png cannot be read: no image of a kind that Pillow '
-    'knows',
+    'warning: photos/half.png cannot be read: not an image that Pillow '
+    'can read',
     'error: 2 of 4 images could not be read, as told above; the others are '
     'done',
   ]
@@ -231,10 +231,10 @@ BAD_INPUT = {
   ),
   'a pattern of nothing': (
     ['--images=photos/*.jpg'],
-    ['--images=photos/*.jpg', 'no image is there'],
+    ['--images=photos/*.jpg', 'no image found'],
   ),
   'a folder without images': (['--images=run'], ['--images=run', 'no image']),
-  'no list on stdin': (['--images=-'], ['--images=-', 'stdin names none']),
+  'no list on stdin': (['--images=-'], ['--images=-', 'stdin lists no file']),
   'no class': (['--images=photos', '--top_k=0'], ['--top_k=0', 'from 1']),
   'classes that are no number': (
     ['--images=photos', '--top_k=all'],

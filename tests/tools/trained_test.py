@@ -328,9 +328,9 @@ def bad_file(tmp_path, kind: str):
 
 BAD_FILES = {
   'huge': 'more than 134,217,728 pixels',
-  'no image': 'no image of a kind that Pillow knows',
-  'PostScript': 'no image of a kind that Pillow knows',
-  'empty': 'no image of a kind that Pillow knows',
+  'no image': 'not an image that Pillow can read',
+  'PostScript': 'not an image that Pillow can read',
+  'empty': 'not an image that Pillow can read',
   'cut off': 'truncated',
   'missing': 'No such file',
   'a folder': 'Is a directory',
@@ -349,7 +349,7 @@ def test_bad_files(net, tmp_path, kind):
 def test_a_size_above_ours_but_not_pillows(tmp_path, monkeypatch):
   monkeypatch.setattr(files, 'MAX_PIXELS', 60 * 45 - 1)
   PHOTO.save(tmp_path / 'a.png')
-  with pytest.raises(files.UnreadableError, match='60x45 are more than 2,699'):
+  with pytest.raises(files.UnreadableError, match='60x45 is more than 2,699'):
     files.make_reader(None, (8, 8, 3))(tmp_path / 'a.png')
 
 
