@@ -18,13 +18,13 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
   'config',
   '',
-  'config file, or config.json of a run; default: that of the run in --workdir',
+  'config file or config.json; default: config of the run in --workdir',
   flag_values=FLAGS,
 )
 flags.DEFINE_string(
   'workdir',
   '',
-  'folder of a run, new or to go on with; default: a fresh dated one in runs/',
+  'folder of a new or existing run; default: a new dated folder in runs/',
   flag_values=FLAGS,
 )
 flags.DEFINE_string('mode', 'train', 'what to do', flag_values=FLAGS)

@@ -1,16 +1,17 @@
-"""Past 0.937 on Fashion-MNIST, in the shortest time on two CPU cores.
+"""More than 0.937 on Fashion-MNIST in the shortest time on two CPU cores.
 
   python launch.py --config=configs/fmnist28_fast.py
 
 Test accuracy 0.9397 +- 0.0013, mean and deviation of seeds 0 to 2; seed 0
-(0.9384) took 8 min 05 s on two cores of an AMD EPYC (JAX 0.12), 55 s of it up
-to the end of the first step. The leaderboard's GoogleNet has 0.937.
+(0.9384) took 8 min 05 s on two cores of an AMD EPYC (JAX 0.12), including 55 s
+up to the end of the first step. The leaderboard's GoogleNet has 0.937.
 
-Images at their stored size (28x28), half of the widths of `fmnist28`; Muon with
+Images at their stored size (28x28), half the widths of `fmnist28`; Muon with
 batches of 256, alternating flips, label smoothing, averaged parameters with
-precise BN, predictions averaged over each image and its mirror image. Evaluated
-only at the end. Chosen on held-out training images (docs/accuracy.md), as
-changes to it should be: --config.data.train_split='train[:55000]'
+precise BN, predictions averaged over each image and its mirror image. It is
+evaluated only at the end. The settings were chosen on held-out training images
+(docs/accuracy.md). Compare changes the same way, with
+--config.data.train_split='train[:55000]'
 --config.data.eval_split='train[55000:]'
 """
 

@@ -1,13 +1,13 @@
-"""Plain GoogLeNet on Fashion-MNIST at 96x96: every field, with its unit.
+"""Plain GoogLeNet on Fashion-MNIST at 96x96: all fields, with comments.
 
   python launch.py --config=configs/fmnist96.py
 
-The network of 2014 without auxiliary heads, dropout and response normalization.
+GoogLeNet without auxiliary heads, dropout and local response normalization.
 Test accuracy with bfloat16 activations
 (--config.train.precision=params=float32,compute=bfloat16,output=float32):
-0.9317 +- 0.0002 after the ten epochs, 0.902 after three: mean and deviation of
+0.9317 +- 0.0002 after ten epochs, 0.902 after three: mean and deviation of
 seeds 0 and 1; 36 minutes on two cores of an AMD EPYC (JAX 0.12).
-Any field is overridden by a flag: --config.train.epochs=2.
+A flag overrides any field: --config.train.epochs=2.
 """
 
 import ml_collections
@@ -17,139 +17,139 @@ from ml_collections import config_dict
 def get_config() -> ml_collections.ConfigDict:
   """Returns the default configuration; other config files start from it."""
   config = ml_collections.ConfigDict()
-  # Fixes initial weights, order of the data, augmentation and dropout.
+  # Determines initial weights, data order, augmentation and dropout.
   config.seed = 0
 
   config.model = model = ml_collections.ConfigDict()
   model.variant = 'plain'  # a network of googlenet/model/variants
   model.num_classes = 10  # labels are 0 to num_classes - 1
-  model.width_multiplier = 1.0  # factor of all widths but the classifiers'
-  # 'auto', and None for dropout: as the variant is defined.
+  model.width_multiplier = 1.0  # factor for all widths except classifiers
+  # 'auto', and None for dropout: the default of the variant.
   model.normalization = 'auto'  # auto | none | lrn | batch
-  model.batch_norm_decay = 0.9  # of the running statistics, per (micro)batch
+  model.batch_norm_decay = 0.9  # decay of running statistics per (micro)batch
   model.activation = 'relu'  # a name in googlenet/model/context.py
   model.dropout = config_dict.placeholder(float)  # rate before the classifier
   model.stochastic_depth = 0.0  # drop rate of the last residual block; 0: off
   model.aux_heads = 'auto'  # auxiliary classifiers: auto | on | off
   model.initializer = 'auto'  # auto | he | xavier | caffe (bias 0.2)
-  model.kernels = 'auto'  # auto | xla (plain lax) | gpu, onednn, cpu (fast)
+  model.kernels = 'auto'  # auto | xla (plain jax.lax) | gpu | onednn | cpu
 
   config.data = data = ml_collections.ConfigDict()
   data.source = 'bundled'  # bundled (Fashion-MNIST) | tfds
   data.name = 'fashion_mnist'  # data set; for tfds any name, like cifar10
   data.data_dir = ''  # folder of the data set; '': the default of the source
-  data.train_split = 'train'  # images trained on; a slice: train[:50000]
-  data.eval_split = 'test'  # images scored; a slice: train[90%:]
+  data.train_split = 'train'  # training images; or a slice: train[:50000]
+  data.eval_split = 'test'  # evaluation images; or a slice: train[90%:]
   data.image_size = 96  # pixels; images are resized on the device
   # Channels that the network sees: 1 (grey) | 3 (colour) | 0: as stored.
   data.channels = 0
-  data.mean = (0.2860,)  # subtracted from pixels in 0..1; 1 number or 1/channel
-  data.std = (0.3530,)  # then pixels are divided by it; 1 number or 1/channel
-  data.resize = 0  # pixels of the short side before a centre crop; 0: no crop
-  data.on_device_mb = 2048  # MiB; a larger set is streamed from the host
-  data.workers = 0  # processes that read a streamed set; 0: one thread
+  data.mean = (0.2860,)  # subtracted from pixels in 0..1; 1 or 1 per channel
+  data.std = (0.3530,)  # pixels are divided by it; 1 number or 1 per channel
+  data.resize = 0  # short side in pixels before a centre crop; 0: no crop
+  data.on_device_mb = 2048  # MiB; larger data sets are streamed from the host
+  data.workers = 0  # processes that read streamed data; 0: one thread
 
   config.augment = augment = ml_collections.ConfigDict()
   # Mirrored images: none | random (half of them) | alternating (every image
   # in every other epoch).
   augment.flip = 'none'
-  # Stored pixels of border that are added before a random crop; 0: off.
+  # Border in stored pixels that is added before a random crop; 0: off.
   augment.crop_padding = 0
-  # Whether the host cuts a random area out of each image; streams the set.
+  # Whether the host crops a random area of each image (data is then streamed).
   augment.random_resized_crop = False
   augment.crop_area = (0.08, 1.0)  # that area / image area, min and max
   augment.crop_aspect = (0.75, 1.3333)  # its width / height, min and max
   augment.rand_augment_ops = 0  # RandAugment operations per image; 0: off
   augment.rand_augment_magnitude = 9.0  # strength of RandAugment, 0 to 10
-  augment.erase_probability = 0.0  # of erasing a random rectangle in an image
+  augment.erase_probability = 0.0  # probability to erase a random rectangle
   augment.erase_area = (0.02, 0.4)  # erased / image area, min and max
   augment.erase_aspect = (0.3, 3.3333)  # its height / width, min and max
-  augment.cutout_size = 0  # side of a square that is cut out, stored pixels
+  augment.cutout_size = 0  # side of a cut-out square in stored pixels; 0: off
   # What fills erased and cut-out areas: black | mean | random (per pixel).
   augment.fill = 'random'
-  # Parameter alpha of the Beta(alpha, alpha) that mixup draws shares from;
-  # 0: no mixup. Where mixup and CutMix are on, each batch gets one of them.
+  # alpha of the distribution Beta(alpha, alpha) of mixing shares in mixup;
+  # 0: off. If mixup and CutMix are both on, each batch gets one of them.
   augment.mixup_alpha = 0.0
   augment.cutmix_alpha = 0.0  # alpha of CutMix's Beta(alpha, alpha); 0: off
-  augment.mix_probability = 1.0  # that an image is mixed with another
+  augment.mix_probability = 1.0  # probability that an image is mixed
 
   config.optimizer = optimizer = ml_collections.ConfigDict()
   optimizer.name = 'sgd'  # a name in googlenet/optimizer
-  optimizer.learning_rate = 0.05  # highest of the schedule, for the whole batch
-  optimizer.momentum = 0.9  # read by sgd, rmsprop, lars, muon
-  optimizer.nesterov = True  # Nesterov momentum; read by sgd, lars, muon
-  optimizer.weight_decay = 0.0002  # of weights, not of biases: see decays
+  optimizer.learning_rate = 0.05  # peak rate of the schedule (global batch)
+  optimizer.momentum = 0.9  # used by sgd, rmsprop, lars, muon
+  optimizer.nesterov = True  # Nesterov momentum; used by sgd, lars, muon
+  optimizer.weight_decay = 0.0002  # for weights, not for biases: see decays
   optimizer.grad_clip_norm = 1.0  # largest global norm of gradients; 0: off
   optimizer.schedule = 'cosine'  # constant | cosine | step | poly
   optimizer.warmup_steps = 100  # steps of linear rise from 0 to learning_rate
-  optimizer.step_epochs = (3.0, 6.0, 8.0)  # epochs at which schedule step falls
-  optimizer.step_factor = 0.1  # factor of the rate at each of step_epochs
+  optimizer.step_epochs = (3.0, 6.0, 8.0)  # schedule step: when the rate drops
+  optimizer.step_factor = 0.1  # schedule step: factor of each drop
   # Schedule poly: the rate is learning_rate * (1 - progress) ** poly_power.
   optimizer.poly_power = 0.5
-  # Muon: the rule for all that is no convolution weight, sgd | adamw.
+  # Muon: rule for all other parameters than convolution weights, sgd | adamw.
   optimizer.muon_rest = 'sgd'
   optimizer.muon_steps = 5  # Muon: Newton-Schulz iterations; fewer are faster
-  # Factors of the learning rate by group of parameters. A group is a part of
-  # the network or a kind, */w */b */scale */offset: ('*/b=2', 'logits=0.1').
+  # Learning-rate factors by group of parameters. A group is a part of the
+  # network or a kind, */w */b */scale */offset: ('*/b=2', 'logits=0.1').
   optimizer.rates = ()
-  # Factors of weight_decay by group of parameters: ('*/scale=1', 'logits=0').
+  # Factors for weight_decay by group of parameters: ('*/scale=1', 'logits=0').
   optimizer.decays = ()
-  # Lookahead: steps between two moves of the slow weights; 0: off.
+  # Lookahead: steps between updates of the slow weights; 0: off.
   optimizer.lookahead_period = 0
-  # Lookahead: how far slow weights move to the parameters, 1: all the way.
+  # Lookahead: step of the slow weights towards the parameters, 0 to 1.
   optimizer.lookahead_rate = 0.5
 
   # Parts of the network are prefixes of parameter names: inception_3a/conv_1x1.
   config.finetune = finetune = ml_collections.ConfigDict()
-  finetune.from_workdir = ''  # run whose parameters training starts from
+  finetune.from_workdir = ''  # start from the parameters of this run; '': off
   finetune.frozen = ()  # parts that are not trained: ('conv_1', 'conv_2')
-  # Factors of the learning rate by group, on top of optimizer.rates.
+  # Learning-rate factors by group, multiplied with optimizer.rates.
   finetune.learning_rates = ()
 
   config.train = train = ml_collections.ConfigDict()
   train.epochs = 10  # length of the schedule and of the run
-  train.max_steps = 0  # steps after which a trial stops early; 0: no limit
+  train.max_steps = 0  # stop early after this many steps; 0: no limit
   train.batch_size = 128  # images per step, over all devices
   train.microbatches = 1  # parts of a batch computed in turn, to save memory
-  # Image sizes in pixels, each with the fraction of the schedule from which it
-  # holds: ('64@0', '96@0.6'); (): always data.image_size.
+  # Image sizes in pixels, each with the fraction of the schedule where it
+  # starts: ('64@0', '96@0.6'); (): always data.image_size.
   train.image_sizes = ()
   train.label_smoothing = 0.0  # share of a target spread over all classes
-  train.aux_loss_weight = 0.3  # factor of the loss of each auxiliary head
+  train.aux_loss_weight = 0.3  # factor for the loss of each auxiliary head
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
-  # Factor of the loss, so that float16 gradients do not vanish: a number, or
+  # Loss scale, so that float16 gradients do not underflow: a number, or
   # 'dynamic' (adapted to the gradients).
   train.loss_scale = config_dict.FieldReference(1.0, field_type=object)
   train.on_nonfinite = 'stop'  # at an infinite or NaN gradient: stop | skip
-  train.max_nonfinite = 10  # steps skipped in a row that end the run
-  train.ema_decay = 0.0  # of the average of parameters that is scored; 0: off
+  train.max_nonfinite = 10  # with skip: skipped steps in a row that end the run
+  train.ema_decay = 0.0  # decay of averaged parameters for evaluation; 0: off
   # How a step runs on all devices, with the same results: pmap (jax.pmap) |
   # shard_map (jax.jit of jax.shard_map, which JAX recommends for new code).
   train.parallel = 'pmap'
-  # Folder of compiled programs; '': every start compiles.
+  # Folder that caches compiled programs; '': no cache.
   train.compilation_cache = '~/.cache/googlenet-haiku'
 
   config.eval = evaluation = ml_collections.ConfigDict()
   evaluation.every_epochs = 1  # epochs between evaluations; always at the end
   evaluation.batch_size = 250  # images per step; rounded up to the devices
-  # Training batches, at most an epoch of them, to re-estimate batch norm
-  # statistics before evaluation (precise BN); 0: off.
+  # Training batches, at most one epoch, that re-estimate batch-norm statistics
+  # before evaluation (precise BN); 0: off.
   evaluation.batch_norm_batches = 0
   # Whether predictions are averaged over each image and its mirror image.
   evaluation.flip = False
-  # Predictions are averaged over shifts by this many stored pixels; 0: off.
+  # Average predictions over shifts by this many stored pixels; 0: off.
   evaluation.shift = 0
-  # Crops of the whole image that are averaged, not during training: 1|10|144.
+  # Number of crops to average over, not used during training: 1 | 10 | 144.
   evaluation.crops = 1
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   # A checkpoint is written at the end of a run, and in addition:
-  checkpoint.every_epochs = 1  # each time so many epochs have passed; 0: off
-  checkpoint.every_steps = 0  # each time so many steps have passed; 0: off
-  checkpoint.every_seconds = 0.0  # when so many seconds have passed; 0: off
-  checkpoint.keep = 2  # how many of the newest stay; older ones are spares
-  # The checkpoint that is best by this metric stays too: eval/accuracy |
-  # eval/top_5 | eval/loss; '': none.
+  checkpoint.every_epochs = 1  # after this many epochs; 0: off
+  checkpoint.every_steps = 0  # after this many steps; 0: off
+  checkpoint.every_seconds = 0.0  # after this many seconds; 0: off
+  checkpoint.keep = 2  # number of newest checkpoints to keep
+  # Also keep the best checkpoint by this metric: eval/accuracy | eval/top_5 |
+  # eval/loss; '': none.
   checkpoint.best_metric = ''
 
   config.logging = logging = ml_collections.ConfigDict()
@@ -159,22 +159,22 @@ def get_config() -> ml_collections.ConfigDict:
   logging.images = 16
   # TensorBoard: epochs between histograms of each layer; 0: none.
   logging.histograms = 0
-  logging.profile_steps = 0  # steps that are traced, from the third; 0: none
+  logging.profile_steps = 0  # steps to trace, from the third on; 0: none
 
   config.benchmark = benchmark = ml_collections.ConfigDict()
   # Images per step, over all devices. (): on a CPU 32, 128 and
   # train.batch_size, elsewhere 1024.
   benchmark.batch_sizes = ()
-  # What is measured, in this order, in place of train.precision.
+  # Precisions to measure, in this order, instead of train.precision.
   benchmark.precisions = (
     'params=float32,compute=bfloat16,output=float32',
     'float32',
   )
-  # Steps timed per round; up to 200 where they take less than 1 s.
+  # Steps timed per round; up to 200 if these take less than 1 s.
   benchmark.steps = 5
-  benchmark.rounds = 3  # starts of every process; the median of them counts
+  benchmark.rounds = 3  # starts of every process; the median is reported
   # Time limit of a process in a round, in seconds, with start and compilation.
-  # One that needs longer is killed; what it has measured by then counts.
+  # A slower process is killed; its measurements up to then are used.
   benchmark.seconds = 300.0
-  benchmark.torch_python = ''  # a Python with torch; '': this one | none
+  benchmark.torch_python = ''  # Python with torch; '': this Python | none
   return config.lock()

@@ -2,17 +2,17 @@
 
   python launch.py --config=configs/imagenet224.py
 
-docs/imagenet.md says how to prepare the data. The recipe is that of
-bvlc_googlenet's quick_solver (batch 32, rate 0.01 times the square root of the
+docs/imagenet.md explains how to prepare the data. The recipe follows the
+quick_solver of bvlc_googlenet (batch 32, rate 0.01 times the square root of the
 remaining fraction of 60 epochs, no clipping), which reached 68.7 % top-1 and
-88.9 % top-5 with one centre crop. It is not scaled to larger batches: nobody
-has shown that this network, without batch norm, survives that. Differences:
-crops of random area and shape as in the paper (Caffe cut 224 from 256); 1,000
-steps of warm-up, since without it auxiliary heads were seen to stay at a loss
-of 6.9; biases learn at the rate of the weights (Caffe: twice that); classifiers
+88.9 % top-5 with one centre crop. We do not scale it to larger batches: we know
+no evidence that this network trains with them without batch norm. Differences:
+crops of random area and shape as in the paper (Caffe crops 224 from 256); 1,000
+warm-up steps, because without them the loss of auxiliary heads stayed at 6.9 in
+tests; biases have the learning rate of weights (Caffe: twice that); classifiers
 start from normal weights with the variance of Caffe's uniform ones.
 Cost: 2,402,160 steps, 76.9 million images; 21 hours at 1,000 images/s
-(--mode=benchmark). We have not run it, for lack of the data.
+(--mode=benchmark). It has not been run, because we lack the data.
 """
 
 import ml_collections
@@ -31,8 +31,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.eval_split = 'validation'
   config.data.image_size = 224
   config.data.resize = 256
-  # Caffe subtracts a mean colour from 0..255 and does not divide; biases of 0.2
-  # and local response normalization are meant for numbers of that size.
+  # Caffe subtracts a mean colour from pixels in 0..255 and does not divide.
+  # Biases of 0.2 and local response normalization are tuned to that range.
   config.data.mean = (123 / 255, 117 / 255, 104 / 255)
   config.data.std = (1 / 255,)
   config.data.workers = 16

@@ -2,13 +2,13 @@
 
   python launch.py --config=configs/imagenet224_bn.py
 
-docs/imagenet.md says how to prepare the data. Batches of 1,024 at a rate of 0.1
-per 256 images, five epochs of warm-up, cosine schedule, label smoothing,
-parameters averaged over about eight epochs, bfloat16 activations.
+docs/imagenet.md explains how to prepare the data. Batches of 1,024 with a
+learning rate of 0.1 per 256 images, five epochs of warm-up, cosine schedule,
+label smoothing, parameters averaged over about eight epochs, bfloat16.
 Cost: 112,590 steps, 115.3 million images; 32 hours at 1,000 images/s
-(--mode=benchmark). We have not run it, for lack of the data. Published with
-batch normalization: 69.8 % top-1 (TF-slim), 74.8 % (Ioffe and Szegedy 2015, a
-larger network).
+(--mode=benchmark). It has not been run, because we lack the data. Published
+results with batch normalization: 69.8 % top-1 (TF-slim), 74.8 % (Ioffe and
+Szegedy 2015, a larger network).
 """
 
 import ml_collections

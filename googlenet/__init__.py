@@ -1,10 +1,10 @@
-"""GoogLeNet in Haiku: `googlenet.load(workdir)` is a trained network."""
+"""GoogLeNet in Haiku: `googlenet.load(workdir)` returns a trained network."""
 
 __version__ = '0.1.0'
 
 
 def __getattr__(name: str):
-  # Late: whatever imports a part of the package would import JAX as well.
+  # Imported late: otherwise importing any part of the package imports JAX.
   if name == 'load':
     from googlenet.tools.inference import load
 

@@ -1,7 +1,7 @@
-"""The whole config: checks of its fields, numbers derived from it, its file.
+"""The config: checks, run lengths derived from it, reading and writing JSON.
 
-What computes (network, data, augmentation, loss, optimizer, steps) is handed
-its section and never imports this file; `resolve` has checked it by then.
+Code that computes (network, data, augmentation, loss, optimizer, steps) gets
+only its section, already checked by `resolve`, and never imports this file.
 """
 
 import difflib
@@ -28,16 +28,17 @@ _DEFAULTS = pathlib.Path(__file__).parents[1] / 'configs/fmnist96.py'
 def resolve(
   config: ml_collections.ConfigDict,
 ) -> ml_collections.FrozenConfigDict:
-  """Checks every field and what one field asks of another.
+  """Checks all fields and their combinations; makes the config immutable.
 
   Args:
-    config: as loaded from a config file, overrides applied.
+    config: loaded from a config file, with overrides applied.
 
   Returns:
     The same values, immutable.
 
   Raises:
-    UserError: a field is unknown, missing, of the wrong type or out of range.
+    UserError: a field is unknown, missing or not allowed, or two fields
+      contradict each other.
   """
   check_fields(config)
   config = ml_collections.ConfigDict(config.to_dict())
@@ -53,7 +54,7 @@ def resolve(
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:
-  """Checks that a config has every field and no other.
+  """Checks that a config has all fields and no unknown ones.
 
   Raises:
     UserError: a field is unknown or missing.
@@ -94,7 +95,7 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
   if 0 < config.data.resize < size:
     raise UserError(
       f'config.data.resize={config.data.resize} is smaller than '
-      f'config.data.image_size={size}, the square that is cut from it: choose '
+      f'config.data.image_size={size}, the crop that is cut from it: choose '
       f'0 or at least {size}',
       'data.resize',
     )
@@ -115,7 +116,7 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
   epochs = config.optimizer.step_epochs
   if list(epochs) != sorted(epochs):
     raise UserError(
-      f'config.optimizer.step_epochs={tuple(epochs)} must rise',
+      f'config.optimizer.step_epochs={tuple(epochs)} must be in rising order',
       'optimizer.step_epochs',
     )
   if config.train.batch_size % config.train.microbatches:
@@ -128,7 +129,7 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns {'train.epochs': 10, ...}, sections joined by dots."""
+  """Flattens a config to {'train.epochs': 10, ...}."""
   flat = {}
   for key, value in config.items():
     if isinstance(value, (Mapping, ml_collections.ConfigDict)) and value:
@@ -139,7 +140,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unknown_field(name: str) -> UserError:
-  """Returns the error for a field that no config has."""
+  """Returns the error for a field that does not exist."""
   name = name if len(name) <= 60 else name[:60] + '...'
   return UserError(
     f'config.{name} is not a field{did_you_mean(name, FIELDS)} (all fields, '
@@ -159,7 +160,7 @@ def invalid(name: str, value: Any) -> UserError:
 
 
 class Durations(NamedTuple):
-  """Lengths of a run in steps, derived from config, data and devices."""
+  """Lengths of a run in steps."""
 
   steps_per_epoch: int
   total_steps: int  # of the whole schedule: epochs * steps_per_epoch
@@ -171,14 +172,14 @@ def durations(
   num_examples: int,
   num_devices: int,
 ) -> Durations:
-  """Derives the steps of a run and checks that the batch fits.
+  """Computes the steps of a run and checks the batch size.
 
-  A last batch that is not full is left out of its epoch. Each epoch has its own
-  order, so each leaves out other images.
+  Each epoch drops its last incomplete batch. The order differs in each epoch,
+  so different images are dropped.
 
   Raises:
-    UserError: the batch does not divide by the devices and microbatches, or
-      is larger than the data.
+    UserError: the batch size is not a multiple of devices x microbatches or
+      larger than the training set, or there are too many steps.
   """
   batch = train_config.batch_size
   parts = num_devices * train_config.microbatches
@@ -216,7 +217,7 @@ def check_pairs(config: ml_collections.ConfigDict, num_devices: int) -> None:
   """Checks that images can be mixed in pairs on each device.
 
   Raises:
-    UserError: the share of a device in a (micro)batch is odd.
+    UserError: a device's part of a (micro)batch has an odd number of images.
   """
   train = config.train
   parts = num_devices * train.microbatches
@@ -231,28 +232,28 @@ def check_pairs(config: ml_collections.ConfigDict, num_devices: int) -> None:
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:
-  """Returns the config as indented JSON, keys in a fixed order."""
+  """Returns the config as indented JSON with sorted keys."""
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
 
 
 def from_json(
   text: str, source: str = 'the config'
 ) -> ml_collections.ConfigDict:
-  """Reads what `to_json` wrote, lists as tuples.
+  """Reads a config from the JSON of `to_json`; lists become tuples.
 
-  A config that is older than a field gets the default of today, and a warning
-  says so. Types of fields are those of the defaults too, so that a text for a
-  field is read alike whether its config comes from a file or from a run.
+  Fields that an older config lacks get their current default, with a warning.
+  Field types come from the default config, so overrides are parsed the same way
+  for a config file and for the config of a run.
 
   Args:
     text: JSON.
-    source: what the config is called in the warning.
+    source: name of the config in the warning.
 
   Raises:
-    UserError: a field is unknown or has the wrong type, or there is no
-      model.variant, which every run has.
-    ValueError, TypeError, AttributeError, RecursionError: the text is not JSON
-      or holds no object.
+    UserError: a field is unknown or has the wrong type, or model.variant is
+      missing.
+    ValueError, TypeError, AttributeError, RecursionError: the text is not a
+      JSON object.
   """
   stored = flatten(json.loads(text))
   for name in stored:
@@ -285,10 +286,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 @functools.cache
 def _read_defaults() -> ModuleType:
-  """Runs the file that holds the defaults.
-
-  It lies beside the package, wherever the program was started.
-  """
+  """Imports configs/fmnist96.py, independent of the current folder."""
   spec = importlib.util.spec_from_file_location('defaults', _DEFAULTS)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -320,13 +318,13 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
       return from_json(file.read(), str(path))
   except UserError as error:
     raise UserError(f'{path}: {error}', error.field) from error
-  # What parsing and ConfigDict raise on keys and nesting of any kind.
+  # Errors of JSON parsing and of ConfigDict for bad keys or nesting.
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path} is damaged: {type(error).__name__}') from error
 
 
 def near_run(workdir: str | os.PathLike[str]) -> str:
-  """Returns ', did you mean ...?' for a folder beside it that holds a run."""
+  """Suggests a run with a similar name in the same folder, or returns ''."""
   path = pathlib.Path(workdir)
   try:
     runs = {

@@ -1,26 +1,26 @@
-"""Mistakes of the user, told in one line, and the exit codes of launch.py."""
+"""Errors with a one-line message for the user, and exit codes of launch.py."""
 
 import difflib
 from collections.abc import Iterable
 
 EXIT_DONE = 0
 EXIT_BAD_INPUT = 2
-EXIT_CONTINUE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+EXIT_CONTINUE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
 
 class UserError(ValueError):
   """Bad input: its message is one line that says what to change.
 
-  It names the field or file, its value, what is allowed and how to mend it.
-  `launch.py` prints it without a traceback and exits with code 2, as it does
-  for an OSError (disk full, no permission); every other exception is a bug and
-  keeps its traceback.
+  The message names the field or file, its value, what is allowed and how to fix
+  it. `launch.py` prints it without a traceback and exits with code 2, as it
+  does for an OSError (disk full, no permission). Any other exception is a bug
+  and keeps its traceback.
 
   Attributes:
-    field: the config field that is wrong, like 'train.batch_size'; '' where no
-      single field is.
-    exit_code: what `launch.py` exits with.
+    field: the wrong config field, like 'train.batch_size'; '' if the error is
+      not about a single field.
+    exit_code: exit code of `launch.py`.
   """
 
   exit_code = EXIT_BAD_INPUT
@@ -31,7 +31,7 @@ class UserError(ValueError):
 
 
 class Stopped(UserError):
-  """A run ended because a signal asked for it; it can be continued."""
+  """A run ended because of a signal; it can be continued."""
 
   exit_code = EXIT_CONTINUE
 
@@ -40,7 +40,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
   """Returns ', did you mean ...?' for the nearest known name, or ''."""
   known = list(known)
   near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-  if not near:  # 'optimiser.lr' is far from all; 'lr' alone may not be
+  if not near:  # 'optimiser.lr' matches no name, but 'lr' may match a leaf
     leaf = name.rsplit('.', 1)[-1]
     leaves = {field.rsplit('.', 1)[-1]: field for field in reversed(known)}
     near = [

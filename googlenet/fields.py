@@ -1,8 +1,7 @@
-"""What every field of a config may hold: one table of checks.
+"""The allowed values of every config field.
 
-Defaults and comments are in configs/fmnist96.py. Of training there is nothing
-here but the names of its choices, so that whoever only uses a trained network
-imports no optimizer.
+Defaults and comments are in configs/fmnist96.py. Optimizers are listed here by
+name only, so code that just uses a trained network need not import them.
 """
 
 import functools
@@ -22,13 +21,13 @@ from googlenet.runtime.parallel import FORMS
 
 
 class Field(NamedTuple):
-  """What a field may hold.
+  """The allowed values of a config field.
 
   Attributes:
     is_valid: value -> whether it is allowed.
-    allowed: the same in words.
-    choices: names, where the field takes one of some.
-    renamed: values of older configs, and what each is called today.
+    allowed: description of the allowed values, for error messages and help.
+    choices: the allowed names, if the field takes one of a few.
+    renamed: (old, new) pairs for values of older configs.
   """
 
   is_valid: Callable[[Any], bool]
@@ -37,14 +36,14 @@ class Field(NamedTuple):
   renamed: tuple[tuple[Any, str], ...] = ()
 
   def current(self, value: Any) -> Any:
-    """Returns the name of today for a value of an older config."""
+    """Returns the current name for a value of an older config."""
     for old, new in self.renamed:
       if type(value) is type(old) and value == old:
         return new
     return value
 
 
-# Larger numbers are infinite in float32, on the device.
+# Larger numbers would be infinite in float32.
 _FLOAT32_MAX = 3.4e38
 
 
@@ -150,7 +149,7 @@ def _parts() -> Field:
 
 
 def _parsed(parse: Callable[[Any], Any], allowed: str) -> Field:
-  """Returns the field for a tuple of texts that a function can parse."""
+  """Returns a field for a tuple of texts that `parse` accepts."""
 
   def is_valid(value: Any) -> bool:
     try:
@@ -174,7 +173,7 @@ def _factors(example: str, may_be_zero: bool = False) -> Field:
 def _is_policy(value: Any) -> bool:
   try:
     policy = jmp.get_policy(value)
-  except Exception:  # jmp raises whatever its parsing meets
+  except Exception:  # jmp raises errors of many types
     return False
   return (
     policy.param_dtype == policy.output_dtype == jnp.float32
@@ -182,7 +181,7 @@ def _is_policy(value: Any) -> bool:
   )
 
 
-# Before there were alternating flips, a flip was switched on or off.
+# Older configs have a boolean here.
 _FLIP = _choice(*augment.FLIPS)._replace(
   renamed=(
     (True, 'random'),
@@ -201,7 +200,7 @@ _POLICY = Field(
   'params=float32,compute=bfloat16,output=float32',
 )
 
-# The rules that googlenet/optimizer makes of these names, in the same order.
+# Update rules, in the order of `OPTIMIZERS` in googlenet/optimizer.
 _OPTIMIZERS = (
   *('sgd', 'rmsprop', 'lars', 'sign_sgd', 'adam', 'adabelief', 'adadelta'),
   *('nadam', 'adamax', 'adagrad', 'amsgrad', 'novograd', 'radam', 'yogi'),

@@ -164,7 +164,7 @@ BAD_INPUT = {
   ),
   'epochs that do not rise': (
     ['--config.optimizer.step_epochs=(6.0,3.0)'],
-    ['config.optimizer.step_epochs=(6.0, 3.0)', 'rise'],
+    ['config.optimizer.step_epochs=(6.0, 3.0)', 'in rising order'],
   ),
   'unknown loss scale': (
     ['--config.train.loss_scale=auto'],

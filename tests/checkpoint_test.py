@@ -163,7 +163,7 @@ def test_an_archive_without_a_seal_is_read_by_its_own_checksums(tmp_path):
     }
   np.savez(path, **arrays)
   check_equal(checkpoint.restore(path, tree(), {}).params, tree())
-  with pytest.raises(UserError, match='holds parameters alone'):
+  with pytest.raises(UserError, match='holds only parameters'):
     checkpoint.restore_state(path, LIKE)
   data = bytearray(path.read_bytes())
   data[data.index(tree()['conv_1/conv_7x7']['w'].tobytes()) + 99] ^= 1

@@ -57,7 +57,7 @@ def test_help_lists_every_mode_by_group(capsys, flag):
     group = out[out.index(f'\n{mode.group}\n') :]
     section = group[: group.index('\n\n')]
     assert re.search(f'^  --mode={name} +{mode.help[:20]}', section, re.M)
-  for text in ('--version', '--help --mode=MODE', '  75   ended on request'):
+  for text in ('--version', '--help --mode=MODE', '  75   ended by a signal'):
     assert text in out
   assert len(out.splitlines()) < 80
 

@@ -182,8 +182,8 @@ def test_an_evaluation_that_is_too_large_is_made_by_the_next_start(
       with pytest.raises(memory.OutOfMemoryError) as error:
         loop.train_and_evaluate(run, tmp_path / 'run')
   assert str(error.value).endswith(
-    '; lower config.eval.batch_size; with --allow_config_change the run in '
-    f'{tmp_path}/run goes on'
+    '; lower config.eval.batch_size; to continue the run in '
+    f'{tmp_path}/run, add --allow_config_change'
   )
   names = files_under(tmp_path / 'run')
   assert 'checkpoints/step_000000006.npz' in names
@@ -227,8 +227,8 @@ def test_advice_for_a_run_is_what_it_may_change(config, tmp_path, monkeypatch):
   with pytest.raises(memory.OutOfMemoryError) as error:
     loop.train_and_evaluate(config_lib.resolve(config), tmp_path / 'run')
   assert str(error.value).endswith(
-    '; raise config.train.microbatches; with --allow_config_change the run in '
-    f'{tmp_path}/run goes on'
+    '; raise config.train.microbatches; to continue the run in '
+    f'{tmp_path}/run, add --allow_config_change'
   )
 
 

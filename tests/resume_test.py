@@ -155,7 +155,7 @@ def test_a_signal_ends_it_and_the_workdir_alone_continues_it(
   out, err = process.communicate()
   assert process.returncode == 75, err
   assert f'{number.name}: this step is finished' in err
-  assert 'the same command with this --workdir goes on' in err
+  assert 'the same command with this --workdir continues the run' in err
   assert err.count('\n') == 2
   (path,) = checkpoint.paths(tmp_path / 'run')
   again = start(tmp_path, '--workdir=run')
@@ -317,7 +317,7 @@ def test_damaged_checkpoints_are_passed_over(run_launch, tmp_path):
   (workdir / 'checkpoints').rename(tmp_path / 'gone')
   code, _, err = run_launch(*flags)
   assert code == 2
-  assert 'without its folder checkpoints' in err
+  assert 'its folder checkpoints is missing' in err
 
 
 def test_a_checkpoint_of_another_run_is_passed_over(

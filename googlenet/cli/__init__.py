@@ -1,1 +1,1 @@
-"""The command line: flags to a config, help, the version."""
+"""The command line: modes, flags, config overrides, help, exit codes."""

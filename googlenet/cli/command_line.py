@@ -1,4 +1,4 @@
-"""From a command line to a mode, its flags and a checked config."""
+"""Parses a command line into a mode, its flags and a checked config."""
 
 import difflib
 import importlib.util
@@ -24,7 +24,7 @@ from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS
 from googlenet.runtime import distributed
 
-# What a mistyped flag may be meant to be.
+# Flags to suggest for a mistyped flag.
 _OURS = (
   *('config', 'workdir', 'mode', 'help', 'version', *FLAGS),
   *('coordinator_address', 'num_processes', 'process_id'),
@@ -32,21 +32,21 @@ _OURS = (
 
 
 class Arguments(NamedTuple):
-  """A command line, checked."""
+  """A parsed and checked command line."""
 
   mode: str
   workdir: str
   config: ml_collections.FrozenConfigDict  # resolved
-  options: dict[str, Any]  # what the mode's function takes beside them
+  options: dict[str, Any]  # other keyword arguments of the mode's function
   address: distributed.Address
   heartbeat_timeout_seconds: int
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
-  """Returns what a command line asks for.
+  """Parses and checks a command line.
 
   Args:
-    values: the flags, defined.
+    values: the defined flags.
     argv: the name of the program, then its arguments.
 
   Raises:
@@ -71,7 +71,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
     options['baseline'] = file, config_lib.resolve(load_config_file(file))
     file = ''
   if not file and (not workdir or mode.workdir == 'makes'):
-    if rest and not rest[0].startswith('-'):  # perhaps it is what is missing
+    if rest and not rest[0].startswith('-'):  # perhaps the missing config
       raise _stray(rest[0])
     raise UserError(
       '--config is missing: give a config file, like '
@@ -95,16 +95,16 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
 def read_config(
   file: str, workdir: str, arguments: Sequence[str]
 ) -> ml_collections.FrozenConfigDict:
-  """Returns a config with fields overridden.
+  """Reads a config and applies overrides from the command line.
 
   Args:
-    file: of the config; '': it is that of the run in the workdir.
-    workdir: of a run.
-    arguments: flags of fields.
+    file: config file; '': use the config of the run in the workdir.
+    workdir: folder of a run.
+    arguments: flags like --config.FIELD=VALUE.
 
   Raises:
     UserError: the config, a field or its value is wrong, or an argument is not
-      the flag of a field.
+      such a flag.
   """
   if file:
     config = load_config_file(file)
@@ -118,14 +118,18 @@ def read_config(
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:
-  """Returns the flags of the mode alone; refuses those of other modes."""
+  """Returns the values of the mode's own flags.
+
+  Raises:
+    UserError: a flag of another mode is given, or --shard without --workdir.
+  """
   for name in FLAGS:
     if values[name].present and values.mode not in modes_of(name):
       raise UserError(
         f'--{name} is a flag of --mode={" and ".join(modes_of(name))}, not of '
         f'--mode={values.mode}'
       )
-  if values.shard and not values.workdir:  # a fresh one differs each time
+  if values.shard and not values.workdir:  # all shards need the same workdir
     raise UserError('--shard is given without --workdir: give that as well')
   options = {name: values[name].value for name in MODES[values.mode].flags}
   return {
@@ -141,15 +145,15 @@ def _fresh_workdir(config_file: str) -> str:
 
 
 def load_config_file(path: str) -> ml_collections.ConfigDict:
-  """Returns the config of a file.
+  """Loads a config file.
 
   Args:
-    path: of a Python file with a function get_config(), which `path:text`
-      gives a text; or of the config.json of a run.
+    path: a Python file with a function get_config(), or the config.json of a
+      run. 'FILE.py:TEXT' passes TEXT to get_config.
 
   Raises:
-    UserError: the file is missing or broken (ml_collections would show a page
-      of traceback).
+    UserError: the file is missing or broken (ml_collections would show a long
+      traceback).
   """
   file, _, argument = path.partition(':')
   if os.path.isfile(path) and path.endswith('.json'):
@@ -186,7 +190,7 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
 
 
 def _near_config(path: str) -> str:
-  """Returns ', did you mean ...?' for a file beside it or in configs/."""
+  """Suggests a similar file in the same folder or in configs/, or ''."""
   files = {
     file.stem: str(file)
     for folder in ('configs', os.path.dirname(path) or '.')
@@ -198,7 +202,7 @@ def _near_config(path: str) -> str:
 
 
 def _stray(argument: str) -> UserError:
-  """Returns the error for an argument that is no flag of ours or of a field."""
+  """Returns the error for an argument that is not a known flag."""
   if argument.startswith('-'):
     name = argument.lstrip('-').partition('=')[0]
     near = did_you_mean(name, _OURS) or did_you_mean(

@@ -1,4 +1,4 @@
-"""What --help and --version print."""
+"""The texts of --help and --version."""
 
 import glob
 import os
@@ -32,25 +32,25 @@ _EXAMPLES = """\
   python launch.py --mode=evaluate --workdir=runs/trial
 """
 _SEVERAL_PROCESSES = {
-  '--coordinator_address=HOST:PORT': 'of process 0',
-  '--num_processes=N, --process_id=I': 'how many, and which one this is, from '
-  '0. Under SLURM, Open MPI, Kubernetes and on Cloud TPUs all three are found',
-  '--heartbeat_timeout_seconds=30': 'a process silent for so long ends the '
-  'others',
+  '--coordinator_address=HOST:PORT': 'address of process 0',
+  '--num_processes=N, --process_id=I': 'number of processes, and index of this '
+  'one. Not needed under SLURM, Open MPI, Kubernetes and on Cloud TPUs',
+  '--heartbeat_timeout_seconds=30': 'if a process is silent for this long, the '
+  'others end',
 }
 _MORE = {
   '--help --mode=MODE': 'its flags and an example',
-  '--help --config=FILE': 'every field, its value and what it takes',
-  '--version': 'of this program and of what it stands on; devices',
+  '--help --config=FILE': 'every field with its value and allowed values',
+  '--version': 'versions of this program and its libraries; devices',
 }
 _EXIT_CODES = {
   '0': 'done',
   '2': 'bad input, a loss that is not finite, or too little memory: one line '
   'on stderr',
   '65': 'some images cannot be read, the others are done',
-  '74': 'what the run makes cannot be written',
-  '75': 'ended on request, or because another process did: the same command '
-  'with that --workdir goes on',
+  '74': 'files of the run cannot be written',
+  '75': 'ended by a signal, or because another process ended: the same command '
+  'with that --workdir continues the run',
   '130': 'interrupted',
 }
 
@@ -58,14 +58,14 @@ _EXIT_CODES = {
 def answer(
   values: flags.FlagValues, argv: Sequence[str], stream: TextIO
 ) -> str:
-  """Returns the answer to --help or --version; '' where neither is asked for.
+  """Returns the text for --help or --version; '' if neither is given.
 
   JAX is imported only for --help with --config, which checks the config.
 
   Args:
-    values: the flags, defined.
+    values: the defined flags.
     argv: the name of the program, then its arguments.
-    stream: where the answer will be shown.
+    stream: where the text will be printed.
 
   Raises:
     UserError: the mode is unknown, or the config is wrong.
@@ -89,7 +89,7 @@ def general(values: flags.FlagValues, stream: TextIO) -> str:
   """Returns the help that lists the modes."""
   parts = [
     _USAGE,
-    'GoogLeNet on JAX: train, look at and use what a config file says.\n',
+    'GoogLeNet in JAX: train, inspect and use the network of a config file.\n',
     _heading('Examples', stream) + _EXAMPLES,
   ]
   for group in dict.fromkeys(mode.group for mode in MODES.values()):
@@ -136,7 +136,7 @@ def example(name: str) -> str:
 
 
 def _describe(flag: flags.Flag) -> tuple[str, str]:
-  """Returns how a flag is given, and what it does."""
+  """Returns the usage and the help text of a flag."""
   word = {'bool': '', 'int': '=N', 'string': '=TEXT'}[flag.flag_type()]
   has_default = word and flag.default != ''
   default = f' (default: {flag.default})' if has_default else ''
@@ -148,7 +148,7 @@ def _every_mode(values: flags.FlagValues) -> dict[str, str]:
     '--config=FILE': values['config'].help,
     '--config.FIELD=VALUE': 'any field of the config, like --config.seed=1',
     '--workdir=FOLDER': values['workdir'].help,
-    '--flagfile=FILE': 'more flags, one in each line',
+    '--flagfile=FILE': 'a file with more flags, one per line',
   }
 
 
@@ -161,7 +161,7 @@ def _section(title: str, rows: Mapping[str, str], stream: TextIO) -> str:
 
 
 def table(rows: Mapping[str, str]) -> str:
-  """Returns names on the left, what they are on the right, in 80 columns."""
+  """Formats names and descriptions as two columns, 80 characters wide."""
   column = 4 + min(max(map(len, rows)), 24)
   lines = []
   for name, text in rows.items():
@@ -175,12 +175,12 @@ def table(rows: Mapping[str, str]) -> str:
 
 
 def fields(file: str, arguments: Sequence[str], stream: TextIO) -> str:
-  """Returns every field of a config as a flag, with its value and check.
+  """Returns every field of a config as a flag, with its allowed values.
 
   Args:
-    file: of the config.
-    arguments: flags of fields that are overridden.
-    stream: where it will be shown.
+    file: config file.
+    arguments: flags that override fields.
+    stream: where the text will be printed.
 
   Raises:
     UserError: the config is wrong.
@@ -211,14 +211,14 @@ def fields(file: str, arguments: Sequence[str], stream: TextIO) -> str:
 
 
 def to_text(value: object) -> str:
-  """Returns a value as a flag takes it, quoted for a shell where needed."""
+  """Returns a value as text for a flag, quoted for the shell if needed."""
   from googlenet.cli.overrides import as_text
 
   return shlex.quote(as_text(value)) if value != '' else ''
 
 
 def version() -> str:
-  """Returns the versions of what runs here, and the devices of the machine."""
+  """Returns versions of program and libraries, devices and settings."""
   packages = (('JAX', 'jax'), ('Haiku', 'dm-haiku'), ('optax', 'optax'))
   versions = [f'Python {platform.python_version()}']
   versions += [f'{name} {_version_of(package)}' for name, package in packages]
@@ -261,7 +261,7 @@ def _commit() -> str:
 
 
 def _devices() -> list[str]:
-  """Returns what the system shows of its devices; asking JAX takes seconds."""
+  """Lists the devices without JAX, whose import takes seconds."""
   count = len(os.sched_getaffinity(0))
   found = [f'{count} CPU core{"s" if count != 1 else ""}']
   gpus = [

@@ -1,8 +1,8 @@
-"""What launch.py can do: a table of modes, and the flags of single modes.
+"""The modes of launch.py and the flags of each mode.
 
-Training is the core's loop; every other mode is a file of its name in
-`googlenet/tools/modes`, with a function `run(config, workdir, started,
-**flags)`. A flag is named in `Mode.flags` and defined in `define_flags`.
+Mode 'train' runs `googlenet/train/loop.py`. Every other mode is a file of the
+same name in `googlenet/tools/modes` with a function `run(config, workdir,
+started, **flags)`. `Mode.flags` names its flags; `define_flags` defines them.
 """
 
 import functools
@@ -16,21 +16,23 @@ from googlenet.errors import UserError, did_you_mean
 
 
 class Mode(NamedTuple):
-  """What a mode is for, and what it takes.
+  """A mode: its help and the inputs it takes.
 
   Attributes:
-    group: its heading in the help.
-    help: what it does, in a line.
-    workdir: 'continues' a run or begins one, 'reads' a run, 'makes' a fresh
-      folder, or 'optional': reads a run where no config is given.
-    flags: names of its own flags; they are arguments of `run`.
-    takes_several: `run` has an argument `others`, for --workdir=a,b,c.
-    example: the end of the command line that its help shows.
-    uses_devices: False where other processes, which it starts, do the work.
-    compares: --config is not the config that runs, but one to compare the
-      run's with: `run` has an argument `baseline`, (file, config).
-    preallocates: whether it, or a process that it starts, takes most of a GPU's
-      memory at the start.
+    group: heading in the help.
+    help: one line that says what the mode does.
+    workdir: 'continues': starts or continues a run; 'reads': reads a run;
+      'makes': needs a new folder; 'optional': reads a run if --config is
+      missing.
+    flags: names of its own flags, which are arguments of `run`.
+    takes_several: whether --workdir may list runs, a,b,c; `run` gets all but
+      the first as `others`.
+    example: flags of the example in the help.
+    uses_devices: False if the mode starts other processes that do the work.
+    compares: whether --config is only compared with the config of the run;
+      `run` gets it as `baseline`, (file, config).
+    preallocates: whether the mode, or a process that it starts, allocates most
+      of a GPU's memory at the start.
   """
 
   group: str
@@ -45,23 +47,23 @@ class Mode(NamedTuple):
 
   @property
   def memory(self) -> str:
-    """Which advice to give when memory runs out, a key of `memory.REMEDIES`."""
+    """The key of `memory.REMEDIES` with the advice when memory runs out."""
     return 'training' if self.preallocates else 'evaluation'
 
 
-_TRAIN, _LOOK, _ELSEWHERE = 'Train', 'Look at it', 'Take it elsewhere'
+_TRAIN, _LOOK, _ELSEWHERE = 'Train', 'Inspect and use', 'Import and export'
 
 MODES = {
   'train': Mode(
     _TRAIN,
-    'train a network, or go on with a run (the default)',
+    'train a network or continue a run (the default)',
     'continues',
     ('allow_config_change',),
     preallocates=True,
   ),
   'sweep': Mode(
     _TRAIN,
-    'train on a grid of fields, trial after trial; go on with a sweep',
+    'train on a grid of field values; continue a sweep',
     'continues',
     ('sweep', 'shard', 'dry_run'),
     example="--sweep='optimizer.learning_rate=0.05,0.1;seed=0,1,2'",
@@ -70,48 +72,48 @@ MODES = {
   ),
   'benchmark': Mode(
     _TRAIN,
-    'time this machine, PyTorch beside it',
+    'training speed of this machine, also with PyTorch',
     'makes',
     uses_devices=False,
     preallocates=True,
   ),
   'summary': Mode(
     _LOOK,
-    'the layers of a network, or all networks',
+    'list the layers of a network, or all networks',
     'optional',
     ('compare',),
     example='--compare',
   ),
   'evaluate': Mode(
     _LOOK,
-    'score a run; several as a,b,c are averaged',
+    'evaluate a run; several runs a,b,c are averaged',
     'reads',
     ('checkpoint', 'average', 'output'),
     takes_several=True,
   ),
   'demo': Mode(
     _LOOK,
-    'a page on which to try a run: pictures, maps',
+    'a web page to try a run on your own pictures',
     'reads',
     ('port', 'views'),
   ),
   'predict': Mode(
     _LOOK,
-    'the classes of image files',
+    'classify image files',
     'reads',
     ('images', 'top_k', 'format', 'output', 'views'),
     example="--images='photos/*.jpg'",
   ),
   'features': Mode(
     _ELSEWHERE,
-    'end points of image files, or of data.eval_split, one view each',
+    'write end points of image files or data.eval_split',
     'reads',
     ('images', 'end_points', 'format', 'output'),
     example='--end_points=stage_4,stage_5 --output=features.npz',
   ),
   'report': Mode(
     _LOOK,
-    'report.html in the workdir: curves, errors, maps; a,b,c are compared',
+    'write report.html: curves, errors, maps; compare runs a,b,c',
     'reads',
     ('block', 'image_index'),
     takes_several=True,
@@ -119,21 +121,21 @@ MODES = {
   ),
   'import_weights': Mode(
     _ELSEWHERE,
-    'a file of PyTorch or Caffe becomes a run',
+    'make a run from a weight file of PyTorch or Caffe',
     'makes',
     ('weights',),
     example='--config.model.variant=torchvision --weights=googlenet.pth',
   ),
   'export_weights': Mode(
     _ELSEWHERE,
-    'a run becomes such a file',
+    'write the weights of a run for PyTorch or Caffe',
     'reads',
     ('weights',),
     example='--weights=out.safetensors',
   ),
   'export': Mode(
     _ELSEWHERE,
-    'a run becomes .onnx, .stablehlo or .safetensors',
+    'export a run as .onnx, .stablehlo or .safetensors',
     'reads',
     ('format', 'output', 'views'),
     example='--output=model.onnx',
@@ -141,19 +143,19 @@ MODES = {
 }
 
 
-# Names of the flags of single modes.
+# Names of all flags in `Mode.flags`.
 FLAGS = tuple(dict.fromkeys(f for mode in MODES.values() for f in mode.flags))
 
 
 def define_flags(values: flags.FlagValues) -> None:
-  """Defines the flags of single modes, and those of several processes."""
+  """Defines the flags of all modes and of multi-process runs."""
   string = functools.partial(flags.DEFINE_string, flag_values=values)
   integer = functools.partial(flags.DEFINE_integer, flag_values=values)
   boolean = functools.partial(flags.DEFINE_bool, flag_values=values)
   boolean(
     'allow_config_change',
     False,
-    'go on with another config (but not another network, data or seed)',
+    'continue a run with another config (same network, data and seed)',
   )
   string(
     'sweep',
@@ -161,65 +163,63 @@ def define_flags(values: flags.FlagValues) -> None:
     "fields and their values, like 'optimizer.learning_rate=0.05,0.1;"
     "seed=0,1,2'",
   )
-  string('shard', '', 'a part of the trials: 0/8 to 7/8, one for each machine')
-  boolean('dry_run', False, 'list the trials and how far each is, train none')
+  string('shard', '', 'part of the trials to run: 0/8 to 7/8, one per machine')
+  boolean('dry_run', False, 'list the trials and their progress, train none')
   string(
     'checkpoint',
     'last',
-    'of each run: last, best, a step, or all that it keeps',
+    'which one of each run: last, best, a step number, or all',
   )
   string(
     'average',
     'predictions',
-    'what is averaged of several: predictions or weights',
+    'what to average over several checkpoints: predictions or weights',
   )
-  string('block', '', 'whose branches are shown; default the first')
-  integer(
-    'image_index', 0, 'of data.eval_split, the image whose maps are shown'
-  )
-  boolean('compare', False, 'a line for each network')
-  integer('port', 7860, 'of the page, at 127.0.0.1; 0: any that is free')
+  string('block', '', 'block whose branches are shown; default: the first')
+  integer('image_index', 0, 'image of data.eval_split whose maps are shown')
+  boolean('compare', False, 'print one line per network')
+  integer('port', 7860, 'port of the page at 127.0.0.1; 0: any free port')
   string(
     'images',
     '',
-    'files, folders, patterns like photos/*.jpg; - is a list on stdin',
+    'files, folders, patterns like photos/*.jpg; -: a list on stdin',
   )
   string(
     'end_points',
     '',
-    'layers and stages, separated by commas; else the last stage',
+    'layers and stages, separated by commas; default: the last stage',
   )
-  integer('top_k', 5, 'how many classes of each image')
-  string('format', '', 'of the output, where its name does not tell')
-  string('output', '', 'new file; predict writes to the screen without')
+  integer('top_k', 5, 'number of classes to show per image')
+  string('format', '', 'output format, if the file name does not show it')
+  string('output', '', 'new file; without it, predict prints to the console')
   boolean(
     'views',
     True,
-    'average over the views of an image that the run is evaluated with '
-    '(eval.flip, eval.shift, eval.crops); false: compute it once',
+    'average over the views of an image that evaluation uses (eval.flip, '
+    'eval.shift, eval.crops); false: one view',
   )
-  string('weights', '', 'file of another framework that is read or written')
-  string('coordinator_address', None, 'host:port of process 0')
-  integer('num_processes', None, 'how many')
-  integer('process_id', None, 'which one this is, from 0')
+  string('weights', '', 'weight file of another framework to read or write')
+  string('coordinator_address', None, 'address of process 0, host:port')
+  integer('num_processes', None, 'number of processes')
+  integer('process_id', None, 'index of this process, from 0')
   integer(
     'heartbeat_timeout_seconds',
     30,
-    'a process silent for so long ends the others',
+    'if a process is silent for this long, the others end',
     lower_bound=1,
     upper_bound=3600,
   )
 
 
 def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
-  """Parses the flags of `launch.py`, those in flag files too.
+  """Parses the flags of `launch.py`, including flag files.
 
   Args:
-    values: the flags, defined; earlier values are forgotten.
+    values: the defined flags; earlier values are dropped.
     argv: the name of the program, then its arguments.
 
   Returns:
-    The other arguments: fields of the config, --help, and what is a mistake.
+    The other arguments: config fields, --help, and unknown arguments.
 
   Raises:
     UserError: a value is not allowed, or a flag file cannot be read.

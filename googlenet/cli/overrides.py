@@ -1,4 +1,4 @@
-"""Fields of a config set from texts, as flags and sweeps give them."""
+"""Sets config fields from texts given by flags and sweeps."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,17 @@ _FIELD_FLAG = re.compile('--?(no)?config[.]([^=]*)(?:=(.*))?', re.DOTALL)
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-  """Separates the flags of fields from other arguments.
+  """Separates flags of config fields from other arguments.
 
   Args:
-    arguments: --config.FIELD=TEXT, --config.FIELD TEXT, or --config.FIELD and
-      --noconfig.FIELD for true and false; and others.
+    arguments: --config.FIELD=TEXT, --config.FIELD TEXT, --config.FIELD (true),
+      --noconfig.FIELD (false), and any other arguments.
 
   Returns:
     The last text for each field, and the other arguments.
 
   Raises:
-    UserError: there is no such field.
+    UserError: a field does not exist.
   """
   texts, others, rest = {}, [], list(arguments)
   while rest:
@@ -38,7 +38,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     if name not in FIELDS:
       raise config_lib.unknown_field(name)
     if is_denied:
-      text = 'false' if text is None else f'not {text}'  # which is refused
+      text = 'false' if text is None else f'not {text}'  # refused later
     elif text is None:
       is_switch = FIELDS[name].is_valid(True)
       text = 'true' if is_switch or not rest else rest.pop(0)
@@ -51,14 +51,14 @@ def set_fields(
 ) -> None:
   """Sets fields from texts like '2', 'true', '(0.1, 0.2)', 'None'.
 
-  A text is read as the type of the value that it replaces.
+  A text is converted to the type of the value that it replaces.
 
   Args:
-    config: is changed; it may be locked.
-    texts: by field, {'train.epochs': '2'}; every field exists.
+    config: modified in place; may be locked.
+    texts: texts by field, {'train.epochs': '2'}; all fields must exist.
 
   Raises:
-    UserError: a text cannot be read as the type of its field.
+    UserError: a text cannot be converted to the type of its field.
   """
   for name, text in texts.items():
     if text == 'None' and FIELDS[name].is_valid(None):  # absl has no such value
@@ -71,18 +71,18 @@ def set_fields(
         'config', config, flag_values=values, sys_argv=argv
       )
       values(argv)
-    # Beside its own errors absl lets some of Python's through.
+    # absl also lets some Python errors through.
     except (flags.Error, ValueError, TypeError, AttributeError) as error:
       raise config_lib.invalid(name, text) from error
 
 
 def as_text(value: Any) -> str:
-  """Returns the text that `set_fields` reads as a value."""
+  """Returns the text of a value, as `set_fields` reads it."""
   if isinstance(value, (tuple, list)):
     return str(tuple(value)).replace("'", '"')
   return str(value)
 
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:
-  """Returns values by field as a command line gives them."""
+  """Returns values by field as command-line flags."""
   return [f'--config.{name}={as_text(value)}' for name, value in values.items()]

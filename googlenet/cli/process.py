@@ -1,6 +1,6 @@
-"""The process around a run: signals, what JAX starts with, exit codes.
+"""Process setup: signals, JAX settings, exit codes.
 
-Imports nothing that imports JAX: what JAX starts with is set before.
+JAX reads its settings when it is imported, so this file must not import JAX.
 """
 
 import contextlib
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 
 def prepare(values: flags.FlagValues, argv: list[str]) -> None:
-  """Prepares a process of its own for a command line, before JAX is imported.
+  """Prepares the process of a command line before JAX is imported.
 
-  Of a run of several processes only the child that computes returns from here.
+  In a multi-process run this starts a child, and only the child returns.
 
   Args:
-    values: the flags, defined.
+    values: the defined flags.
     argv: the name of the program, then its arguments.
   """
-  # Imports take seconds. Ctrl-C within them ends the process without a page of
-  # traceback; on SIGTERM the same command can start again: nothing is begun.
+  # Imports take seconds. Ctrl-C meanwhile ends the process without a traceback;
+  # SIGTERM ends it with the exit code for "run the same command again".
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_CONTINUE))
   try:
     parse_flags(values, argv)
-  except UserError:  # `launch.main` meets it again, and tells
+  except UserError:  # `launch.main` parses again and reports it
     return
   is_alone = not supervisor.is_one_of_several(
     values.num_processes, values.coordinator_address, os.environ
@@ -54,17 +54,17 @@ def prepare(values: flags.FlagValues, argv: list[str]) -> None:
 
 
 class End:
-  """How a command ended."""
+  """Holds the exit code of a command."""
 
   code = EXIT_DONE
 
 
 @contextlib.contextmanager
 def ending() -> Iterator[End]:
-  """Turns mistakes of the user, the system's errors and Ctrl-C into a line.
+  """Reports user errors, OS errors and Ctrl-C in one line, without traceback.
 
   Yields:
-    Whose `code` is the exit code, afterwards.
+    An `End`; its `code` is the exit code after the block.
   """
   end = End()
   try:
@@ -80,7 +80,7 @@ def ending() -> Iterator[End]:
 
 
 def _tell(error: BaseException) -> int:
-  """Says in a line why the program ends; returns the exit code."""
+  """Prints one line that says why the program ends; returns the exit code."""
   if isinstance(error, KeyboardInterrupt):
     print('interrupted', file=sys.stderr)
     return EXIT_INTERRUPTED
@@ -92,7 +92,7 @@ def _tell(error: BaseException) -> int:
 
 
 def read_arguments(values: flags.FlagValues, argv: list[str]) -> 'Arguments':
-  """Imports JAX, and returns what `command_line.parse` makes of the flags."""
+  """Imports JAX and parses the command line, see `command_line.parse`."""
   from googlenet.cli import command_line
 
   return command_line.parse(values, argv)
@@ -100,14 +100,14 @@ def read_arguments(values: flags.FlagValues, argv: list[str]) -> 'Arguments':
 
 @contextlib.contextmanager
 def computing(arguments: 'Arguments') -> Iterator[None]:
-  """Starts JAX for a mode, and explains in a line how it fails.
+  """Starts JAX for a mode; turns its runtime errors into one-line errors.
 
   Args:
-    arguments: of the command line.
+    arguments: the parsed command line.
 
   Raises:
-    UserError: the mode does not run in several processes, they do not find each
-      other or lose each other, there is no device, or memory runs out.
+    UserError: the mode does not support several processes, they cannot connect
+      or one of them ends, there is no device, or memory runs out.
   """
   import jax
 
@@ -116,7 +116,7 @@ def computing(arguments: 'Arguments') -> Iterator[None]:
 
   mode = MODES[arguments.mode]
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  if mode.workdir != 'continues':  # there is nothing to continue
+  if mode.workdir != 'continues':  # no run to save on SIGTERM
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
   address = arguments.address
   if supervisor.is_one_of_several(
@@ -130,7 +130,7 @@ def computing(arguments: 'Arguments') -> Iterator[None]:
     distributed.initialize(address, arguments.heartbeat_timeout_seconds)
   if mode.uses_devices:
     tune_machine(arguments.config.train.compilation_cache)
-  try:  # stdout may be data: what is compiled is told on stderr
+  try:  # compilation is reported on stderr, because stdout may carry results
     with compilation.told_on(sys.stderr), memory.explained(mode.memory):
       yield
   except jax.errors.JaxRuntimeError as error:

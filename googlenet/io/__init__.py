@@ -1,1 +1,1 @@
-"""What a run reads and writes: checkpoints, its workdir, metrics."""
+"""Files of a run: workdir, checkpoints, metrics, event files, weights."""

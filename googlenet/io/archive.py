@@ -1,9 +1,9 @@
-"""Named arrays in one file, sealed: what was not written is never read.
+"""Files of named arrays with a checksum, so damaged files are never loaded.
 
-The file is an .npz as `numpy.load` reads it, without compression or pickle. Its
-last 64 bytes, within the comment of the zip archive, are the SHA-256 of all
-bytes before them. A file is written aside and renamed, so a name stands for a
-whole file or for none.
+A file is an .npz that `numpy.load` can read, without compression or pickle. Its
+last 64 bytes, in the comment of the zip archive, are the SHA-256 of all bytes
+before them. A file is written under a temporary name and then renamed, so an
+interrupted write leaves no partial file.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from googlenet.errors import UserError
 _MARK = b'sha256:'
 _DIGEST_CHARS = 64
 _CHUNK = 2**20
-# Names, headers and padding of arrays, beyond their bytes.
+# Upper bound for the name, header and padding of an array.
 _ENTRY_BYTES = 4096
 
 
 class DamagedError(UserError):
-  """A file that was not written like this, or not to its end."""
+  """A file is incomplete, was changed, or has another format."""
 
   def __init__(self, path: Any, reason: str):
     super().__init__(f'checkpoint {path} is damaged ({reason})')
@@ -34,7 +34,7 @@ class DamagedError(UserError):
 
 
 class MismatchError(UserError):
-  """A whole file, of another network or optimizer."""
+  """An undamaged file holds arrays of another network or optimizer."""
 
   def __init__(self, path: Any, name: str, holds: str, wanted: str):
     super().__init__(
@@ -58,7 +58,7 @@ def _digest(file: BinaryIO, size: int) -> bytes:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-  """Makes the names in a folder outlast a loss of power."""
+  """Flushes a folder's entries to disk, so a power loss keeps renamed files."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -67,11 +67,10 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-  """Writes a file aside, renames it, and waits until the disk has it.
+  """Writes a file atomically and waits until it is on disk.
 
   Raises:
-    OSError: the disk is full, the folder read-only or gone; what `path` named
-      before is as it was.
+    OSError: the file cannot be written; an existing `path` is unchanged.
   """
   aside = path.with_suffix('.tmp')
   try:
@@ -91,7 +90,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     os.replace(aside, path)
     sync_folder(path.parent)
   except OSError:
-    # On a full disk half of a file would keep the next one from fitting.
+    # On a full disk, a partial file would take space that the next one needs.
     aside.unlink(missing_ok=True)
     raise
 
@@ -101,19 +100,19 @@ def _check_seal(file: BinaryIO, size: int) -> None:
   file.seek(max(size - seal, 0))
   tail = file.read(seal)
   if not tail.startswith(_MARK):
-    # An .npz made by other hands, or by us before there were seals, ends
-    # without any comment; the CRC-32 of its entries has to do.
+    # An .npz of another program, or of an old version of this one, has no
+    # comment; it is protected only by the CRC-32 of its entries.
     if tail[-22:-18] == b'PK\5\6' and tail[-2:] == b'\0\0':
       return
-    raise ValueError('it does not end as it was written')
+    raise ValueError('its end is missing or was changed')
   if _digest(file, size - _DIGEST_CHARS) != tail[len(_MARK) :]:
     raise ValueError('its checksum differs')
 
 
 def _read_entry(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
   info = archive.getinfo(f'{name}.npy')
-  # Of stored entries the size in the directory is the size in the file, so no
-  # memory is allocated that the file does not fill.
+  # Without compression an entry cannot be larger than the file, so a damaged
+  # size cannot make us allocate too much memory.
   if info.compress_type != zipfile.ZIP_STORED:
     raise ValueError(f'{name} is compressed')
   if info.file_size != info.compress_size or info.file_size > limit:
@@ -127,14 +126,14 @@ def _read_entry(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
     if dtype.hasobject or entry.tell() + count * dtype.itemsize != (
       info.file_size
     ):
-      raise ValueError(f'{name} is not of the size in its header')
+      raise ValueError(f'{name} does not have the size in its header')
     data = entry.read()
   array = np.frombuffer(data, dtype, count)
   return array.reshape(shape, order='F' if is_fortran else 'C')
 
 
 def kind(array: Any) -> str:
-  """Returns dtype and shape in words."""
+  """Returns dtype and shape as text."""
   return f'{np.dtype(array.dtype)} {tuple(array.shape)}'
 
 
@@ -143,21 +142,21 @@ def read(
   expected: Mapping[str, Any],
   limits: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, np.ndarray], set[str]]:
-  """Reads arrays from a file that is whole.
+  """Reads arrays from a file after checking its checksum.
 
   Args:
     path: the file.
-    expected: by name, what dtype and shape an array must have (an array or a
-      ShapeDtypeStruct); the others are not read.
-    limits: by name, arrays of any dtype and shape to be read where they are
-      there, and their largest size in bytes.
+    expected: arrays or ShapeDtypeStructs by name; each array in the file must
+      have the same dtype and shape. Arrays with other names are not read.
+    limits: largest size in bytes, by name, of optional arrays that may have any
+      dtype and shape.
 
   Returns:
-    The arrays, read-only, and the names of all that are there.
+    The arrays, read-only, and the names of all arrays in the file.
 
   Raises:
-    DamagedError: the file was changed, cut off, or is no such file.
-    MismatchError: an expected array is not there or of another kind.
+    DamagedError: the file is missing, changed or incomplete.
+    MismatchError: an expected array is missing or has another dtype or shape.
   """
   limits = limits or {}
   try:
@@ -184,7 +183,7 @@ def read(
     raise
   except FileNotFoundError as error:
     raise DamagedError(path, 'there is no such file') from error
-  except Exception as error:  # zipfile and NumPy raise whatever they meet
+  except Exception as error:  # zipfile and NumPy raise errors of many types
     text = ' '.join(str(error).split())[:100] or type(error).__name__
     raise DamagedError(path, text) from error
   return arrays, names

@@ -1,9 +1,9 @@
-"""Files of weights from other programs: .safetensors, .npz, .pth.
+"""Weight files of other programs: .safetensors, .npz, .pth.
 
 `read` returns the name, shape and dtype of each array. The caller compares
-these with the network before it reads the numbers, one array at a time, so a
-file that claims huge arrays is refused at no cost in memory. No format may run
-code: pickled objects are refused.
+them with the network before it reads the numbers, one array at a time, so a
+file that claims huge arrays is refused before memory is allocated. Pickled
+objects, which could run code, are refused in every format.
 """
 
 import math
@@ -22,7 +22,7 @@ import safetensors.numpy
 
 from googlenet.errors import UserError
 
-# Dtypes in the header of a .safetensors file, by their names in NumPy.
+# Dtypes in the header of a .safetensors file -> NumPy dtypes.
 _DTYPES = {
   'BOOL': 'bool',
   'U8': 'uint8',
@@ -38,28 +38,28 @@ _DTYPES = {
   'F32': 'float32',
   'F64': 'float64',
 }
-# Older versions run code in spite of weights_only=True (CVE-2025-32434).
+# Older versions may run code despite weights_only=True (CVE-2025-32434).
 _OLDEST_TORCH = (2, 6)
 
 
 class Stored(NamedTuple):
-  """An array in a file, whose numbers have not been read."""
+  """An array in a file; `read` reads its numbers."""
 
   shape: tuple[int, ...]
-  dtype: str  # its name in NumPy where there is one
+  dtype: str  # NumPy name if NumPy has the dtype
   read: Callable[[], np.ndarray]
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Stored]:
-  """Returns what a .safetensors, .pth, .pt or .npz file holds, by name.
+  """Returns the arrays of a .safetensors, .pth, .pt or .npz file by name.
 
   Raises:
-    UserError: the file is missing, damaged, of another kind, or would run code.
+    UserError: the file is missing, damaged, of unknown type, or could run code.
   """
   path = pathlib.Path(path)
   if path.suffix not in _READERS:
     raise UserError(
-      f'--weights={path} is of no known kind: its name must end in '
+      f'--weights={path} has no known file type: its name must end in '
       + ', '.join(_READERS)
     )
   if not path.is_file():
@@ -75,7 +75,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Stored]:
     TypeError,
     EOFError,
     AttributeError,
-    RuntimeError,  # an encrypted archive; whatever torch meets
+    RuntimeError,  # an encrypted archive; errors of torch
     MemoryError,
     RecursionError,
     OverflowError,
@@ -93,7 +93,7 @@ def damaged(path: str | os.PathLike[str], error: Exception) -> UserError:
   """Returns the error for a file that could not be read."""
   text = printable(' '.join(str(error).split()), 200)
   return UserError(
-    f'--weights={path} is damaged or no {pathlib.Path(path).suffix} file '
+    f'--weights={path} is damaged or not a {pathlib.Path(path).suffix} file '
     f'({type(error).__name__}: {text}): get it again'
   )
 
@@ -108,7 +108,7 @@ def printable(text: str, length: int = 80) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-  """Returns the texts that a .safetensors file holds beside its arrays."""
+  """Returns the metadata of a .safetensors file."""
   with safetensors.safe_open(path, 'np') as file:
     return file.metadata() or {}
 
@@ -133,9 +133,9 @@ def _write_safetensors(
   arrays: Mapping[str, np.ndarray],
   metadata: Mapping[str, str],
 ) -> None:
-  # The library copies memory as it lies, whatever the strides.
+  # The library copies raw memory and ignores strides.
   rows = {name: np.asarray(array, order='C') for name, array in arrays.items()}
-  # Not save_file: its errors of a full disk are no OSError.
+  # Not save_file, which does not raise an OSError on a full disk.
   file.write(safetensors.numpy.save(rows, dict(metadata)))
 
 
@@ -165,7 +165,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, Stored]:
       if dtype.hasobject:
         raise ValueError(f'{printable(name)} holds objects (pickle)')
       if info.file_size != length + math.prod(shape) * dtype.itemsize:
-        raise ValueError(f'{printable(name)} is not as long as it says')
+        raise ValueError(f'{printable(name)} does not have its stated size')
       arrays[name] = stored(name, shape, dtype)
   return arrays
 
@@ -184,14 +184,14 @@ def _import_torch(path: str) -> Any:
     import torch
   except ImportError as error:
     raise UserError(
-      f'--weights={path}: a .pth or .pt file takes PyTorch ({error}): pip '
+      f'--weights={path}: a .pth or .pt file needs PyTorch ({error}): pip '
       'install torch, or use a .safetensors file'
     ) from error
   version = tuple(int(part) for part in torch.__version__.split('.')[:2])
   if version < _OLDEST_TORCH:
     raise UserError(
-      f'--weights={path}: PyTorch {torch.__version__} does not read such a '
-      'file safely; allowed is 2.6 or newer: pip install -U torch'
+      f'--weights={path}: PyTorch {torch.__version__} does not read this file '
+      'safely; 2.6 or newer is needed: pip install -U torch'
     )
   return torch
 
@@ -203,10 +203,10 @@ def _read_torch(path: pathlib.Path) -> dict[str, Stored]:
       warnings.simplefilter('ignore')
       state = torch.load(path, map_location='cpu', weights_only=True)
   except pickle.UnpicklingError as error:
-    # PyTorch's own message is a page long and tells how to run the code.
+    # PyTorch's own message is a page long and explains how to run the code.
     raise UserError(
-      f'--weights={path} is refused: it is damaged, or a pickle with more in '
-      'it than tensors, which could run code; save the state_dict alone: '
+      f'--weights={path} is refused: it is damaged, or a pickle with more than '
+      'tensors, which could run code; save only the state_dict: '
       'torch.save(model.state_dict(), path)'
     ) from error
   is_dict = isinstance(state, dict)
@@ -216,7 +216,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, Stored]:
     keys = ', '.join(printable(str(key)) for key in list(state)[:5])
     held = f'a dict of {keys}' if is_dict else f'a {type(state).__name__}'
     raise UserError(
-      f'--weights={path} is no state_dict but {held}: save it by '
+      f'--weights={path} holds no state_dict but {held}: save it with '
       'torch.save(model.state_dict(), path)'
     )
 
@@ -227,7 +227,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, Stored]:
       dtype = f'{tensor.layout} {dtype} on {tensor.device}'
 
     def read_numbers() -> np.ndarray:
-      # NumPy has no bfloat16; float32 holds every number of it.
+      # NumPy has no bfloat16; float32 represents all its values.
       wide = tensor.detach().float() if tensor.is_floating_point() else tensor
       return wide.numpy()
 
@@ -259,13 +259,13 @@ def write(
   arrays: Mapping[str, np.ndarray],
   metadata: Mapping[str, str] | None = None,
 ) -> None:
-  """Writes a file aside and renames it; the ending of `path` tells its kind.
+  """Writes a file atomically, in the format of the suffix of `path`.
 
   Args:
-    path: of the file, ending in .safetensors, .pth, .pt or .npz.
+    path: ends in .safetensors, .pth, .pt or .npz.
     arrays: by name.
-    metadata: texts to store beside the arrays; then the file is of the kind
-      .safetensors, whatever its ending.
+    metadata: texts to store beside the arrays. If given, the format is
+      .safetensors, whatever the suffix.
 
   Raises:
     UserError: PyTorch is needed and is not installed.

@@ -1,15 +1,14 @@
-"""The whole state of a run on disk: one sealed file a checkpoint.
+"""Checkpoints: the whole state of a run, one file with a checksum each.
 
-In `<workdir>/checkpoints/step_000000042.npz` each array has its path in the
-state as a name: `params/conv_1/conv_7x7/w`, `opt_state/1/0/trace/...`. Beside
-them stand `step` and `about`, JSON in bytes: the config, what identifies the
-data, and the progress of the run.
+In `<workdir>/checkpoints/step_000000042.npz`, each array is named after its
+path in the state: `params/conv_1/conv_7x7/w`, `opt_state/1/0/trace/...`. There
+are also `step` and `about`, JSON as bytes: the config, a description of the
+training data, and the progress of the run.
 
-By hand, not with orbax: that restores a file with a flipped byte without a
-word.
+We do not use orbax: it restores a file with a flipped byte without an error.
 
-archive.py is the file, saver.py the thread that writes it, workdir.py the
-folder of a run and its lock.
+archive.py defines the file format, saver.py the thread that writes checkpoints,
+workdir.py the folder of a run and its lock.
 """
 
 import json
@@ -28,16 +27,16 @@ from googlenet.io import archive
 from googlenet.io.archive import DamagedError, MismatchError
 
 _SUFFIX = '.npz'
-# Parts of a state whose name in the file is an older one.
+# Parts of a state that keep an older name in the file.
 _STORED_NAMES = {'finite_check': 'guard'}
 _ABOUT, _MAX_ABOUT_BYTES = 'about', 2**20
-# Of version 0.1.0, and of no use any more: metrics of single steps.
+# An array of version 0.1.0 that is ignored: metrics of single steps.
 _PROGRESS = 'progress'
 Warn = Callable[[str], None]
 
 
 class Checkpoint(NamedTuple):
-  """What `restore` returns: NumPy arrays."""
+  """Parameters and network state from a checkpoint, as NumPy arrays."""
 
   step: int
   params: dict[str, Any]
@@ -45,18 +44,18 @@ class Checkpoint(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-  """Everything that a checkpoint holds, in memory of the host."""
+  """The contents of a checkpoint, in host memory."""
 
   step: int
-  state: Any  # a TrainState, or a dict of trees: arrays of NumPy
-  about: Mapping[str, Any]  # what JSON can hold
+  state: Any  # a TrainState, or a dict of trees, of NumPy arrays
+  about: Mapping[str, Any]  # JSON values
 
 
 def to_host(tree: Any) -> Any:
   """Copies arrays from the device.
 
-  On a CPU `jax.device_get` gives views of memory that the next step, to which
-  the state is donated, may write to.
+  On a CPU `jax.device_get` returns views of device memory, which the next step
+  may overwrite because the state is donated to it.
   """
   return jax.tree.map(lambda x: np.array(x, copy=True), jax.device_get(tree))
 
@@ -72,7 +71,7 @@ def path_of(workdir: str | os.PathLike[str], step: int) -> pathlib.Path:
 
 
 def paths(workdir: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """Returns the paths of all checkpoints, the newest first."""
+  """Returns the paths of all checkpoints, newest first."""
   found = folder_of(workdir).glob('step_*' + _SUFFIX)
   return sorted(
     (p for p in found if re.fullmatch(r'step_\d{9,10}', p.stem)), reverse=True
@@ -88,16 +87,16 @@ def save(
   """Writes a checkpoint, then removes those that are no longer kept.
 
   Args:
-    workdir: of the run.
+    workdir: folder of the run.
     snapshot: what to write.
-    keep: how many of the last checkpoints stay.
-    best_step: of one that stays however old it is.
+    keep: number of newest checkpoints to keep.
+    best_step: step of a checkpoint that is always kept.
 
   Returns:
     The path of the new file.
 
   Raises:
-    OSError: it cannot be written; the older ones are as they were.
+    OSError: the file cannot be written; older checkpoints are unchanged.
   """
   path = path_of(workdir, snapshot.step)
   about = json.dumps(snapshot.about, allow_nan=False).encode()
@@ -120,21 +119,22 @@ def restore_state(
 
   Args:
     path: the file.
-    like: a state of the structure, shapes and dtypes that are expected.
+    like: a state with the expected structure, shapes and dtypes.
 
   Returns:
-    The state as arrays of NumPy, and `about`.
+    The state as NumPy arrays, and `about`.
 
   Raises:
-    DamagedError: the file is not whole.
-    MismatchError: it is of another network or optimizer.
+    DamagedError: the file is missing or damaged.
+    MismatchError: the file has another network or optimizer.
+    UserError: the file holds parameters only, without training state.
   """
   expected = _flatten(_trees(like))
   _, names = archive.read(path, _with_step({}))
   if _ABOUT not in names:
     raise UserError(
-      f'checkpoint {path} holds parameters alone, of which no run can be '
-      f'continued: give a fresh --workdir and --config.finetune.from_workdir='
+      f'checkpoint {path} holds only parameters, so its run cannot be '
+      f'continued: give a new --workdir and --config.finetune.from_workdir='
       f'{pathlib.Path(path).parent.parent}'
     )
   arrays, names = archive.read(
@@ -145,7 +145,7 @@ def restore_state(
   try:
     about = json.loads(arrays[_ABOUT].tobytes())
     if not isinstance(about, dict):
-      raise ValueError('it tells nothing of its run')
+      raise ValueError('its description of the run is bad')
   except (ValueError, TypeError, RecursionError) as error:
     raise DamagedError(path, str(error)[:100]) from error
   state = _unflatten(_trees(like), arrays)
@@ -160,17 +160,17 @@ def restore(
   network_state: Any,
   use_ema: bool = False,
 ) -> Checkpoint:
-  """Reads what the network needs, whatever else the file holds.
+  """Reads only the parameters and network state from a checkpoint.
 
   Args:
     path: the file.
     params: tree of arrays or shapes that the network expects.
-    network_state: likewise.
-    use_ema: return the averages over the steps.
+    network_state: tree of arrays or shapes that the network expects.
+    use_ema: whether to read the averages over the steps instead.
 
   Raises:
-    DamagedError: the file is not whole.
-    MismatchError: it is of another network.
+    DamagedError: the file is missing or damaged.
+    MismatchError: the file has another network.
   """
   prefix = 'ema_' if use_ema else ''
   trees = {
@@ -196,18 +196,18 @@ def newest_whole(
   read: Callable[[pathlib.Path], Any],
   warn: Warn,
 ) -> tuple[pathlib.Path, Any]:
-  """Reads the newest checkpoint that can be read.
+  """Reads the newest checkpoint that is not damaged.
 
   Args:
-    workdir: of the run.
+    workdir: folder of the run.
     read: returns the contents of a file or raises a UserError.
-    warn: is told, in a line each, which ones were passed over.
+    warn: called with a message for each skipped checkpoint.
 
   Returns:
     The path, and what `read` returned.
 
   Raises:
-    UserError: there is none, or none that can be read; all are still there.
+    UserError: there is no checkpoint, or none can be read; no file is changed.
   """
   found, problems = paths(workdir), []
   if not found:
@@ -233,7 +233,7 @@ def newest_whole(
 
 
 def _trees(state: Any) -> dict[str, Any]:
-  """Returns the parts of a state by name, but for the step number."""
+  """Returns the parts of a state by name, without the step number."""
   parts = state._asdict() if hasattr(state, '_asdict') else state
   return {name: tree for name, tree in parts.items() if name != 'step'}
 

@@ -11,19 +11,19 @@ _REFRESH_SECONDS = 0.5  # of a progress bar
 
 
 class Console:
-  """Shows the lines and the progress of a run; only process 0 does."""
+  """Shows the lines and the progress of a run, in process 0 only."""
 
   def __init__(self, stream: TextIO, total_steps: int):
     self._stream = stream
     self._is_shown = jax.process_index() == 0
     self._total = total_steps
     self._bar: tqdm.tqdm | None = None
-    self._shown = 0.0  # when
+    self._shown = 0.0  # time of the last update
     self._rate_from: tuple[int, float] | None = None
 
   @property
   def wants_progress(self) -> bool:
-    """Whether it is a terminal whose progress bar is due to move."""
+    """Whether there is a progress bar that is due for an update."""
     return (
       self._is_shown
       and self._stream.isatty()
@@ -31,7 +31,7 @@ class Console:
     )
 
   def line(self, text: str) -> None:
-    """Prints a line that stays."""
+    """Prints a line above the progress bar."""
     if not self._is_shown:
       return
     if self._bar is not None:
@@ -40,7 +40,7 @@ class Console:
       print(text, file=self._stream, flush=True)
 
   def start_clock(self, step: int) -> None:
-    """Estimates the time left from here on: before, steps were compiled."""
+    """Starts the estimate of the time left, after steps were compiled."""
     self._rate_from = (step, time.perf_counter())
 
   def progress(
@@ -50,7 +50,7 @@ class Console:
     metrics: dict[str, float],
     images_per_second: float | None,
   ) -> None:
-    """Shows how far the run is."""
+    """Updates the progress bar, or prints a line if not on a terminal."""
     self._shown = time.perf_counter()
     if not self._is_shown:
       return
@@ -85,7 +85,7 @@ class Console:
     return tqdm.tqdm.format_interval(round(seconds * (self._total - step)))
 
   def close(self) -> None:
-    """Removes the bar."""
+    """Removes the progress bar."""
     if self._bar is not None:
       self._bar.close()
       self._bar = None

@@ -1,9 +1,9 @@
-"""TensorBoard event files, written at once and by this thread.
+"""TensorBoard event files, written immediately and without a thread.
 
-By hand: tensorboardX writes from a thread of its own, which loses what it has
-not written when a run is killed, and hangs the run when its disk is full. Its
-protocol buffers and checksum are used. An event in the file is its length, a
-CRC of that, the event, a CRC of that.
+The writer of tensorboardX uses a thread, which loses unwritten events when a
+run is killed and hangs the run when the disk is full. We use only its protocol
+buffers and checksum. An event is stored as: its length, a CRC of the length,
+the event, a CRC of the event.
 """
 
 import os
@@ -22,15 +22,15 @@ class EventFile:
   """A new event file in a folder."""
 
   def __init__(self, folder: pathlib.Path, first_step: int | None = None):
-    """Makes the file.
+    """Creates the file.
 
     Args:
-      folder: made if need be.
-      first_step: of a continued run: TensorBoard drops what earlier files of
-        the folder hold of this step and later ones.
+      folder: created if missing.
+      first_step: first step after a resume. TensorBoard ignores events of this
+        and later steps in older files of the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Readers take the files of a folder in the order of their names.
+    # TensorBoard reads the files of a folder in the order of their names.
     name = f'events.out.tfevents.{time.time():.6f}.{socket.gethostname()}'
     self._file = open(folder / name, 'wb', buffering=0)  # noqa: SIM115
     self._append(event_pb2.Event(file_version='brain.Event:2'))
@@ -57,7 +57,7 @@ class EventFile:
     append(self._file, header + _crc(header) + data + _crc(data))
 
   def sync(self) -> None:
-    """Returns when all of it is on the disk."""
+    """Waits until all events are on disk."""
     os.fsync(self._file.fileno())
 
   def close(self) -> None:

@@ -1,8 +1,7 @@
-"""Metrics of a run: fetched from the device late, checked, averaged, kept.
+"""Metrics of a run: fetched from the device, checked, averaged, recorded.
 
-A step is asked for its numbers only when it is finished, so that a GPU or TPU
-never waits for Python. `hooks.Log` calls all this; writer.py writes the lines
-of metrics.jsonl.
+`hooks.Log` uses this file; writer.py writes metrics.jsonl. Metrics are fetched
+only after their step is finished, so a GPU or TPU never waits for Python.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ import jax
 
 from googlenet.errors import UserError
 
-# Not averaged: the curve shows what the last step used, or has counted.
+# Metrics that are not averaged: the value of the last step is recorded.
 _LAST = ('learning_rate', 'skipped_steps', 'loss_scale')
 
 
@@ -25,7 +24,7 @@ class NonFiniteError(UserError):
   """A loss, a gradient or a parameter is infinite or not a number.
 
   Attributes:
-    what: what is not finite, and since which step, in words.
+    what: text that names the non-finite value and its step.
   """
 
   def __init__(self, step: int, name: str, value: float, where: str = ''):
@@ -46,16 +45,15 @@ def check_finite(step: int, name: str, value: float) -> None:
 
 @dataclasses.dataclass
 class Mean:
-  """The mean over steps of each metric, as JSON can hold it.
+  """The mean of each metric over steps; can be stored as JSON.
 
-  Steps that were skipped for not being finite count for nothing but the
-  metrics of which the last value is shown.
+  Steps with a non-finite metric are left out of the means.
 
   Attributes:
-    steps: that were added.
-    count: those of them that are finite.
-    sums: over them, by name.
-    last: the values of the last step that are not averaged.
+    steps: number of steps added.
+    count: number of those that are finite.
+    sums: sums over the finite steps, by name.
+    last: metrics of the last step that are not averaged.
   """
 
   steps: int = 0
@@ -79,22 +77,22 @@ class Mean:
 
 
 class StepMetrics:
-  """Metrics of training steps on their way from the device."""
+  """Metrics of training steps that have not been fetched from the device."""
 
   def __init__(self, in_flight: int, max_in_row: int = 1):
-    """Holds nothing yet.
+    """Starts empty.
 
     Args:
-      in_flight: steps that may be unfinished.
+      in_flight: number of steps that may be unfinished.
       max_in_row: consecutive non-finite steps that end a run.
     """
     self._in_flight, self._max_in_row = in_flight, max_in_row
     self._pending: list[tuple[int, dict[str, jax.Array]]] = []
 
   def push(self, step: int, metrics: dict[str, jax.Array]) -> int:
-    """Takes the metrics of a step that was just started (1 is the first).
+    """Adds the metrics of a step that was just started (1 is the first).
 
-    Waits, without a transfer, until only `in_flight` steps are unfinished.
+    Waits until at most `in_flight` steps are unfinished; transfers nothing.
 
     Returns:
       The number of the last finished step.
@@ -107,11 +105,11 @@ class StepMetrics:
     return step - len(self._pending)
 
   def fetch(self, last: int) -> list[dict[str, float]]:
-    """Waits for all steps up to `last`; returns those not fetched before.
+    """Waits for all steps up to `last`; returns metrics not yet fetched.
 
     Raises:
-      NonFiniteError: the loss, the gradient or a running statistic of a step is
-        not finite, and it is one such step in a row too many.
+      NonFiniteError: the loss, the gradient or a running statistic was not
+        finite for `max_in_row` consecutive steps.
     """
     ready = [item for item in self._pending if item[0] <= last]
     self._pending = self._pending[len(ready) :]
@@ -131,18 +129,18 @@ class StepMetrics:
 
 @dataclasses.dataclass
 class Progress:
-  """The course of a run beside its state; JSON can hold all of it.
+  """Metrics, scores and times of a run so far; can be stored as JSON.
 
   Attributes:
-    epoch: metrics of the steps of the current epoch.
-    train: their means over the last epoch that ended.
-    evaluated: the scores of the last evaluation; empty before the first.
+    epoch: metrics of the current epoch.
+    train: mean metrics of the last complete epoch.
+    evaluated: scores of the last evaluation; empty before the first.
     best: {'step', 'value'} of the best evaluation by `checkpoint.best_metric`.
     is_epoch_pending: whether the epoch is trained but not evaluated yet.
     first_step_seconds: from the start of the program to the end of step 1.
-    seconds: that processes before this one worked on the run.
-    timed_steps: steps behind `timed_seconds`.
-    timed_seconds: of training alone: first steps, evaluation, saving left out.
+    seconds: time that earlier processes spent on the run.
+    timed_steps: number of steps in `timed_seconds`.
+    timed_seconds: training time without first steps, evaluation and saving.
   """
 
   epoch: Mean = dataclasses.field(default_factory=Mean)
@@ -158,11 +156,11 @@ class Progress:
   def record_scores(
     self, step: int, scores: dict[str, float], best_metric: str
   ) -> None:
-    """Takes an evaluation.
+    """Records the scores of an evaluation.
 
     Args:
-      step: that was evaluated.
-      scores: as `evaluate` returns them.
+      step: the evaluated step.
+      scores: returned by `evaluate`.
       best_metric: `checkpoint.best_metric`.
     """
     self.evaluated = scores
@@ -174,7 +172,7 @@ class Progress:
       self.best = {'step': step, 'value': value}
 
   def to_json(self, started: float) -> dict[str, Any]:
-    """Returns what a checkpoint keeps.
+    """Returns the values to store in a checkpoint.
 
     Args:
       started: `time.time()` at the start of this process.
@@ -187,7 +185,7 @@ class Progress:
     """Reads what `to_json` returned.
 
     Raises:
-      TypeError, KeyError: it is something else.
+      TypeError, KeyError: `values` has another format.
     """
     return cls(**{**values, 'epoch': Mean(**values['epoch'])})
 
@@ -199,7 +197,7 @@ class Progress:
     best_metric: str,
     started: float,
   ) -> dict[str, Any]:
-    """Returns what result.json tells of the course of a finished run.
+    """Returns the part of result.json about the finished run.
 
     Args:
       step: steps made.
@@ -233,14 +231,14 @@ class Progress:
 
 
 class Stopwatch:
-  """Times training: a stretch of steps without what is done between them."""
+  """Measures the time of training steps, without evaluation and saving."""
 
   def __init__(self, step: int):
-    """Starts a stretch with the step after this one."""
+    """Starts to measure after this step."""
     self.start(step)
 
   def start(self, step: int) -> None:
-    """Starts a stretch with the step after this one."""
+    """Restarts the measurement after this step."""
     self._first, self._started = step, time.perf_counter()
 
   def read(self, step: int) -> tuple[int, float]:
@@ -249,7 +247,7 @@ class Stopwatch:
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """Leaves out the time that a block takes."""
+    """Excludes the time of a `with` block."""
     before = time.perf_counter()
     try:
       yield

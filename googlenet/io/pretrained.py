@@ -1,7 +1,7 @@
-"""Parameters of a run: which checkpoint, which of its parameters; new runs.
+"""Reads the parameters of a trained run, and writes runs without training.
 
-Evaluation, prediction, export, publishing and fine-tuning read a run here, so
-that all of them use the same parameters.
+Evaluation, prediction, export, publishing and fine-tuning all read runs here,
+so they use the same parameters.
 """
 
 import json
@@ -26,14 +26,14 @@ _WORDS = ('last', 'best', 'all')
 
 
 def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
-  """Returns the trees of parameters and state in a checkpoint.
+  """Returns the shapes and dtypes of parameters and state in a checkpoint.
 
   Returns:
-    'params', 'network_state' and both with 'ema_' before, empty where there are
-    none, with shapes and dtypes in place of arrays.
+    Trees 'params', 'network_state', 'ema_params' and 'ema_network_state';
+    empty if not stored.
 
   Raises:
-    DamagedError: the file is not whole.
+    DamagedError: the file is missing or damaged.
   """
   trees: dict[str, Tree] = {
     'params': {},
@@ -55,9 +55,9 @@ def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
 
 
 def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
-  """Returns (H, W, C) of the training set's images, as a checkpoint says.
+  """Returns (H, W, C) of the training images stored in a checkpoint.
 
-  None where the parameters come from elsewhere.
+  None if the parameters were imported.
   """
   about = array_files.read(path).get('about')
   if about is None:
@@ -71,9 +71,9 @@ def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
 
 
 def prefix_of(config: ml_collections.ConfigDict) -> str:
-  """Returns what the names of the evaluated trees begin with: 'ema_' or ''.
+  """Returns the name prefix of the evaluated trees: 'ema_' or ''.
 
-  Where a run averages its parameters over the steps, the average is evaluated.
+  If a run averages its parameters over the steps, the average is evaluated.
   """
   return 'ema_' if config.train.ema_decay else ''
 
@@ -84,20 +84,20 @@ def read_run(
   path: pathlib.Path | None = None,
   expected: Callable[[pathlib.Path, Tree], tuple[Tree, Tree]] | None = None,
 ) -> tuple[pathlib.Path, checkpoint.Checkpoint]:
-  """Reads the parameters and state that a run is evaluated with.
+  """Reads the parameters and state that are used to evaluate a run.
 
   Args:
     folder: workdir of the run.
-    config: of the run; None: the average is taken where the file has one.
-    path: of one of its checkpoints, see `select`; None: the newest whole one.
-    expected: takes a path and the stored parameters' shapes; returns the shapes
-      of parameters and state that the file must have. None: anything goes.
+    config: config of the run; None: averages are used if the file has them.
+    path: path of a checkpoint, see `select`; None: the newest undamaged one.
+    expected: takes a path and the stored parameter shapes; returns the shapes
+      of parameters and state that the file must have. None: no check.
 
   Returns:
-    The path of the checkpoint and what it holds.
+    The path of the checkpoint and its contents.
 
   Raises:
-    UserError: there is no checkpoint, or none that is whole and as expected.
+    UserError: there is no undamaged checkpoint with the expected shapes.
   """
 
   def read(path: pathlib.Path) -> checkpoint.Checkpoint:
@@ -118,15 +118,15 @@ def read_run(
 def select(
   workdir: str | os.PathLike[str], which: str
 ) -> list[pathlib.Path | None]:
-  """Returns the paths of the checkpoints that a word or a step number means.
+  """Returns the checkpoint paths for the value of --checkpoint.
 
   Args:
-    workdir: of a run.
-    which: 'last'; 'best' by `checkpoint.best_metric`; 'all' that are kept, the
-      oldest first; or a number of steps.
+    workdir: folder of a run.
+    which: 'last'; 'best' by `checkpoint.best_metric`; 'all' that are kept,
+      oldest first; or a step number.
 
   Returns:
-    [None] for 'last': the newest that is whole.
+    Paths; [None] for 'last', meaning the newest undamaged checkpoint.
 
   Raises:
     UserError: the run has no such checkpoint.
@@ -140,15 +140,15 @@ def select(
       f'--workdir={workdir} holds no checkpoint: give the folder of a run '
       'that has been trained'
     )
-  kept = f'it keeps those of step {", ".join(map(str, steps))}'
+  kept = f'its checkpoints are of step {", ".join(map(str, steps))}'
   if which == 'all':
     return list(found)
   if which == 'best':
     step = _best_step(found[-1])
     if step is None:
       raise UserError(
-        f'--checkpoint=best: the run in {workdir} has not told which is best, '
-        f'as training with --config.checkpoint.best_metric does; {kept}'
+        f'--checkpoint=best: the run in {workdir} has no best checkpoint: it '
+        f'was trained without --config.checkpoint.best_metric; {kept}'
       )
   elif which.isdecimal() and len(which) < 12:
     step = int(which)
@@ -166,18 +166,18 @@ def select(
 
 
 def _best_step(path: pathlib.Path) -> int | None:
-  """Returns the step of the best checkpoint, as a later one knows it."""
+  """Returns the step of the best checkpoint, stored in the newest one."""
   arrays, _ = archive.read(path, {}, {'about': 2**20})
   try:
     about = json.loads(arrays['about'].tobytes())
-    # Older checkpoints hold it beside what is now `progress`.
+    # Older checkpoints have no `progress` around it.
     return int(about.get('progress', about)['best']['step'])
   except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
     return None
 
 
 def describe_images(folder: str | os.PathLike[str]) -> str:
-  """Returns what the network of a run takes, to compare; '' if unknown."""
+  """Returns image size, mean and std of a run as text; '' if unknown."""
   try:
     data = config_lib.load(pathlib.Path(folder) / 'config.json').data
   except UserError:
@@ -199,15 +199,15 @@ def write_run(
 ) -> pathlib.Path:
   """Writes a run that can be used but not continued.
 
-  It consists of config.json and a checkpoint of parameters and state alone.
+  It has only config.json and a checkpoint with parameters and network state.
 
   Args:
     folder: a workdir that holds no run.
-    config: of the network.
+    config: config of the network.
     params: tree of arrays.
     network_state: tree of arrays.
-    step: steps of training behind them.
-    about: what the checkpoint says of its run, for JSON.
+    step: number of training steps that made the parameters.
+    about: JSON values to store in the checkpoint.
 
   Returns:
     The path of the checkpoint.

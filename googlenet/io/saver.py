@@ -1,4 +1,4 @@
-"""Checkpoints written beside training, by a thread of their own."""
+"""Writes checkpoints in a background thread."""
 
 import os
 import threading
@@ -8,16 +8,16 @@ from googlenet.io import checkpoint
 
 
 class WriteError(UserError):
-  """What a run makes cannot be written; it can be continued later."""
+  """A file of the run cannot be written; the run can be continued later."""
 
   exit_code = 74  # EX_IOERR of sysexits.h
 
 
 class Saver:
-  """Writes snapshots one after another, never two at a time.
+  """Writes snapshots in the background, one at a time.
 
-  A snapshot that cannot be written costs a warning and training goes on; the
-  last one of a run has to be written.
+  If a snapshot cannot be written, there is a warning and training continues;
+  only for the last one of a run it is an error.
   """
 
   def __init__(
@@ -31,7 +31,7 @@ class Saver:
   def save(
     self, snapshot: checkpoint.Snapshot, best_step: int | None = None
   ) -> None:
-    """Starts to write a snapshot, when the one before it is written."""
+    """Starts to write a snapshot after the previous one is written."""
     self.poll(wait=True)
     self._step = snapshot.step
 
@@ -44,26 +44,21 @@ class Saver:
     self._thread = threading.Thread(target=write, name='saver')
     self._thread.start()
 
-  def poll(self, wait: bool = False) -> bool:
-    """Tells of a snapshot that could not be written.
+  def poll(self, wait: bool = False) -> None:
+    """Warns if a snapshot could not be written.
 
     Args:
-      wait: until the last one is written, or is not.
-
-    Returns:
-      Whether nothing went wrong since the last call.
+      wait: whether to wait until writing has ended.
     """
     if self._thread is not None and (wait or not self._thread.is_alive()):
       self._thread.join()
       self._thread = None
-    if self._thread is not None or self._error is None:
-      return True
-    self._warn(
-      f'{self._failure()}: training goes on, and the checkpoints before it are '
-      'as they were'
-    )
-    self._error = None
-    return False
+    if self._thread is None and self._error is not None:
+      self._warn(
+        f'{self._failure()}: training continues, and older checkpoints are '
+        'unchanged'
+      )
+      self._error = None
 
   def _failure(self) -> str:
     return (
@@ -75,14 +70,14 @@ class Saver:
     """Waits until the last snapshot is written.
 
     Raises:
-      WriteError: it cannot be written.
+      WriteError: the last snapshot cannot be written.
     """
     if self._thread is not None:
       self._thread.join()
       self._thread = None
     if self._error is not None:
       raise WriteError(
-        f'{self._failure()}: the checkpoints before it are as they were; make '
-        'room or mend the folder, then the same command with this --workdir '
-        'goes on from there'
+        f'{self._failure()}: older checkpoints are unchanged; free disk space '
+        'or repair the folder, then the same command with this --workdir '
+        'continues from the last one'
       ) from self._error

@@ -1,4 +1,4 @@
-"""The folder of a run: what it holds, and which process owns it."""
+"""The workdir, the folder of a run: its files and its lock."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ import filelock
 from googlenet.errors import UserError
 from googlenet.io.archive import sync_folder
 
-# A workdir with one of these holds a run.
+# A workdir holds a run if it has one of these files.
 RUN_FILES = (
   'config.json',
   'metrics.jsonl',
@@ -24,13 +24,13 @@ RUN_FILES = (
   'benchmark.json',
   'sweep.json',
 )
-# On a file system that has no locks, a run goes on without one.
+# On a file system without locks, a run works without one.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _LOCK_FILE = 'lock'
 
 
 def holds_a_run(workdir: pathlib.Path, name: str) -> str:
-  """Returns the refusal of a workdir in which a file of a run was found."""
+  """Returns the error message for a workdir that already holds a run."""
   return (
     f'--workdir={workdir} already holds a run ({name}), which is never '
     'overwritten: give another folder, or none for a fresh one'
@@ -38,10 +38,10 @@ def holds_a_run(workdir: pathlib.Path, name: str) -> str:
 
 
 def check_workdir(workdir: str | os.PathLike[str]) -> None:
-  """Checks that a run can be written to a folder; leaves nothing behind.
+  """Checks that a new run can be written to a folder; creates nothing.
 
   Raises:
-    UserError: the workdir holds a run already, or cannot be made.
+    UserError: the workdir already holds a run, or cannot be created.
   """
   path = pathlib.Path(workdir)
   try:
@@ -61,7 +61,7 @@ def check_workdir(workdir: str | os.PathLike[str]) -> None:
 
 
 def check_writable(folder: pathlib.Path) -> None:
-  """Raises PermissionError where no file can be made."""
+  """Raises PermissionError if no file can be created in a folder."""
   if not os.access(folder, os.W_OK | os.X_OK):
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
@@ -71,7 +71,7 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
 
   Args:
     path: of the file.
-    what: 'run' or 'trial', for the message.
+    what: 'run' or 'trial', for the error message.
 
   Raises:
     UserError: the file is damaged.
@@ -84,13 +84,13 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
   except (OSError, ValueError, RecursionError) as error:
     raise UserError(
       f'{path} is damaged ({type(error).__name__}): delete it, and the {what} '
-      'goes on from its last checkpoint'
+      'continues from its last checkpoint'
     ) from error
   return result if isinstance(result, dict) else {}
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file; if that fails, the file stays as it was before."""
+  """Writes a text file atomically; on failure an old file is unchanged."""
   aside = path.with_name(path.name + '.tmp')
   with open(aside, 'w', encoding='utf-8') as file:
     file.write(text)
@@ -103,7 +103,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_classes(
   workdir: str | os.PathLike[str], names: Iterable[str]
 ) -> None:
-  """Writes classes.txt: the name of a class in each line, the first is 0."""
+  """Writes classes.txt: one class name per line, starting with class 0."""
   lines = [' '.join(name.split()) + '\n' for name in names]
   write_text(pathlib.Path(workdir) / 'classes.txt', ''.join(lines))
 
@@ -111,11 +111,10 @@ def write_classes(
 def read_classes(
   workdir: str | os.PathLike[str], num_classes: int
 ) -> tuple[str, ...]:
-  """Returns a name for each class: from classes.txt, or else its number.
+  """Returns a name for each class: from classes.txt, or its number.
 
   Raises:
-    UserError: classes.txt is not UTF-8, or has more names than there are
-      classes.
+    UserError: classes.txt is not UTF-8, or has more than `num_classes` lines.
   """
   path, names = pathlib.Path(workdir) / 'classes.txt', []
   try:
@@ -123,12 +122,12 @@ def read_classes(
       names = path.read_text(encoding='utf-8').splitlines()
   except UnicodeDecodeError as error:
     raise UserError(
-      f'{path} is no UTF-8 text: it holds the name of a class in each line'
+      f'{path} is not UTF-8 text: give one class name per line'
     ) from error
   if len(names) > num_classes:
     raise UserError(
-      f'{path} has {len(names)} lines, the network {num_classes} classes: give '
-      'the name of a class in each line'
+      f'{path} has {len(names)} lines, but the network has {num_classes} '
+      'classes: give one class name per line'
     )
   numbers = range(len(names), num_classes)
   return (*names, *(str(number) for number in numbers))
@@ -137,21 +136,21 @@ def read_classes(
 def append(file: BinaryIO, data: bytes) -> None:
   """Writes all of `data` to an unbuffered file.
 
-  A buffered file would raise the same error a second time when it is closed.
+  A buffered file would raise a write error again when it is closed.
   """
   while data:
     data = data[file.write(data) :]
 
 
 class Lock:
-  """The ownership of a workdir, by one process at a time.
+  """A lock on a workdir, so only one process writes to it.
 
-  The operating system releases the lock when the process ends, however it
-  ends. The file `lock` stays behind: its presence alone means nothing.
+  The operating system releases the lock when the process ends for any reason.
+  The file `lock` stays; its existence does not mean that the workdir is locked.
   """
 
   def __init__(self, workdir: str | os.PathLike[str], wait: bool = False):
-    """Takes the lock.
+    """Acquires the lock.
 
     Args:
       workdir: the folder.
@@ -159,13 +158,13 @@ class Lock:
 
     Raises:
       UserError: another process has the lock, and `wait` is false.
-      OSError: the file cannot be made.
+      OSError: the lock file cannot be created.
     """
     path = pathlib.Path(workdir) / _LOCK_FILE
     self._lock = filelock.FileLock(
       path,
       blocking=wait,
-      thread_local=False,  # one thread takes it, another may release it
+      thread_local=False,  # another thread may release it
       preserve_lock_file=True,
       on_acquired=_write_owner,
     )
@@ -182,7 +181,7 @@ class Lock:
         raise
 
   def release(self) -> None:
-    """Lets another process own the workdir."""
+    """Releases the lock."""
     self._lock.release()
 
   def __enter__(self) -> 'Lock':
@@ -193,9 +192,9 @@ class Lock:
 
 
 def _write_owner(descriptor: int) -> None:
-  """Names this process in the lock file.
+  """Writes the name of this process to the lock file.
 
-  The first byte stays blank: Windows keeps other processes from reading it
+  The first byte is a space, because on Windows other processes cannot read it
   while the file is locked.
   """
   os.ftruncate(descriptor, 0)
@@ -211,10 +210,10 @@ def _read_owner(path: pathlib.Path) -> str:
 
 
 def is_locked(workdir: str | os.PathLike[str]) -> bool:
-  """Returns whether a process owns the workdir; writes nothing."""
+  """Returns whether a process has locked the workdir; writes nothing."""
   try:
-    # NFS lends an exclusive lock only on a file that is open for writing.
+    # NFS grants an exclusive lock only on a file that is open for writing.
     with open(pathlib.Path(workdir) / _LOCK_FILE, 'r+b') as file:
       return not filelock.lock_descriptor(file.fileno(), blocking=False)
-  except OSError:  # no process has been there, or there are no locks
+  except OSError:  # no lock file, or a file system without locks
     return False

@@ -1,7 +1,7 @@
-"""The files of a run beside its checkpoints.
+"""Writes the files of a run other than checkpoints.
 
-A workdir is made by the first record, not before: a run that fails on its
-input, or whose loss is never finite, leaves nothing behind.
+The workdir is created with the first record. A run that fails before, because
+of its input or a loss that is never finite, leaves no files.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from googlenet.io.workdir import (
   write_text,
 )
 
-# Left by a run that ended with a loss or gradient that is not finite.
+# Written when a run ends because a loss or gradient is not finite.
 DIVERGED = 'diverged.json'
 
 
@@ -50,15 +50,15 @@ class Writer:
     self._lock: Lock | None = None
     self._jsonl: BinaryIO | None = None
     self._events: events.EventFile | None = None
-    # Images from before the workdir was made.
+    # Summaries that wait until the workdir exists.
     self._waiting: list[tuple[int, summary_pb2.Summary]] = []
 
   def open(self) -> None:
-    """Makes the workdir, if that has not happened yet.
+    """Creates and locks the workdir and opens its files, at the first call.
 
     Raises:
-      UserError: another process was faster.
-      OSError: it cannot be made.
+      UserError: another process has started a run in the workdir.
+      OSError: the workdir cannot be created.
     """
     if not self._is_writer or self._jsonl is not None:
       return
@@ -70,13 +70,13 @@ class Writer:
     self._open_files(None)
 
   def resume(self, lock: Lock, num_bytes: int, first_step: int) -> None:
-    """Continues the files of a run that was cut off.
+    """Opens the files of an interrupted run to continue them.
 
     Args:
-      lock: of the workdir.
-      num_bytes: how much of metrics.jsonl is older than the checkpoint; what
-        follows belongs to steps that are made again.
-      first_step: the first of these.
+      lock: lock of the workdir.
+      num_bytes: length of metrics.jsonl when the checkpoint was written; later
+        lines belong to steps that are repeated and are removed.
+      first_step: first step after the checkpoint.
     """
     self._lock = lock
     path = self._workdir / 'metrics.jsonl'
@@ -86,7 +86,7 @@ class Writer:
     self._open_files(first_step)
 
   def _open_files(self, first_step: int | None) -> None:
-    # config.json first: a folder with it holds a run, which can be continued.
+    # config.json first: it marks the folder as a run that can be continued.
     write_text(self._workdir / 'config.json', self._config_json)
     write_classes(self._workdir, self._class_names)
     (self._workdir / 'checkpoints').mkdir(exist_ok=True)
@@ -102,7 +102,7 @@ class Writer:
   def write_summary(self, step: int, summary: summary_pb2.Summary) -> None:
     """Adds images or histograms to TensorBoard.
 
-    They do not make the workdir: before the first record they wait for it.
+    Before the workdir exists, they are kept in memory.
     """
     if not self.has_tensorboard:
       return
@@ -129,7 +129,7 @@ class Writer:
       self._events.write(step, scalars)
 
   def synced_bytes(self) -> int:
-    """Waits until all files are on the disk; returns those of metrics.jsonl."""
+    """Waits until all files are on disk; returns the size of metrics.jsonl."""
     if self._jsonl is None:
       return 0
     if self._events is not None:
@@ -138,13 +138,13 @@ class Writer:
     return self._jsonl.tell()
 
   def write_result(self, result: dict[str, Any]) -> None:
-    """Writes result.json: a run that has one is finished."""
+    """Writes result.json, which marks the run as finished."""
     if self._is_writer:
       text = json.dumps(result, indent=2) + '\n'
       write_text(self._workdir / 'result.json', text)
 
   def close(self) -> None:
-    """Closes the files and gives the workdir back."""
+    """Closes the files and releases the lock."""
     for owned in (self._jsonl, self._events):
       if owned is not None:
         owned.close()
@@ -153,7 +153,7 @@ class Writer:
 
 
 def read_records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """Yields the records of a metrics.jsonl; lines that are none are left out."""
+  """Yields the records of a metrics.jsonl; invalid lines are skipped."""
   if not path.exists():
     return
   with open(path, encoding='utf-8', errors='replace') as file:
@@ -168,10 +168,9 @@ def read_records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def divergence_recorded(workdir: str | os.PathLike[str]) -> Iterator[None]:
-  """Leaves diverged.json in a workdir if training ends with NonFiniteError.
+  """Writes diverged.json if training ends with a NonFiniteError.
 
-  An older one is removed. Without a folder, as when nothing was written so far,
-  none is left.
+  An older file is removed. Nothing is written if the workdir does not exist.
   """
   path = pathlib.Path(workdir) / DIVERGED
   if jax.process_index():

@@ -1,15 +1,15 @@
-"""Primitive operations of the network: one meaning, four implementations.
+"""Primitive operations of the network, in four implementations (kernel sets).
 
-A network is written once, against `Kernels`, and runs on any kernel set:
+Network code calls `Kernels` only, so it runs on any kernel set:
 
-* 'xla': plain `jax.lax` (xla.py). Best on TPUs, and the definition of what
-  each operation means.
+* 'xla': plain `jax.lax` (xla.py). Best on TPUs, and the reference for the other
+  sets.
 * 'gpu': for GPUs (gpu.py, gpu_pooling.py).
 * 'onednn': for CPUs where XLA can call oneDNN (onednn.py, cpu_pooling.py).
 * 'cpu': for other CPUs (cpu.py, cpu_pooling.py).
 
-All agree in values and gradients up to rounding, for every float dtype.
-Batch norm (batch_norm.py) is the same for all sets, and not in `Kernels`.
+Values and gradients agree up to rounding, for every float dtype. Batch norm
+(batch_norm.py) is not in `Kernels`: it is the same for all sets.
 """
 
 from collections.abc import Callable
@@ -28,11 +28,11 @@ Array = jax.Array
 class Kernels(NamedTuple):
   """One implementation of every primitive operation.
 
-  Operations work on maps in the internal layout of the set: rank 4, channels
-  last, the other axes in any order. So `jnp.concatenate(..., axis=-1)` joins
-  channels in every set. They return the dtype of their first argument, and sums
-  of products accumulate in float32 where that dtype is narrower. `padding` is
-  explained by `padding.placement`, and 'SAME' if it is not given.
+  Operations work on feature maps in the internal layout of the set: rank 4,
+  channels last, other axes in any order. So `jnp.concatenate(..., axis=-1)`
+  joins channels in every set. They return the dtype of their first argument and
+  accumulate in float32 if it is narrower. `padding.placement` explains
+  `padding`; the default is 'SAME'.
 
   Attributes:
     name: a key of `KERNELS`.
@@ -43,13 +43,13 @@ class Kernels(NamedTuple):
     conv: `conv(x, w, b=None, *, stride=1, padding, relu=False, pool=None)`:
       convolution with weights `w` [kh, kw, C_in, C_out], then bias `b` [C_out],
       ReLU, and max pooling with `pool` = (window, stride, padding).
-    conv_1x1s: `conv_1x1s(x, ws, bs=None, *, relu=False)`: the list of the 1x1
-      convolutions of one input with weights `ws` [1, 1, C_in, C_i] and biases
+    conv_1x1s: `conv_1x1s(x, ws, bs=None, *, relu=False)`: list of several 1x1
+      convolutions of one input, with weights `ws` [1, 1, C_in, C_i] and biases
       `bs` [C_i].
-    max_pool: `max_pool(x, window, stride, padding)`. The gradient goes to the
-      first of tied maxima, row by row.
-    avg_pool: `avg_pool(x, window, stride, padding, count_padding=False)`: the
-      mean over the pixels of a window, with the padding's zeros on request.
+    max_pool: `max_pool(x, window, stride, padding)`. Among equal maxima, the
+      first in row-major order gets the gradient.
+    avg_pool: `avg_pool(x, window, stride, padding, count_padding=False)`: mean
+      over the pixels of a window; `count_padding` includes zeros of padding.
     lrn: `lrn(x, size=5, alpha=1e-4, beta=0.75, k=1)`: local response
       normalization, Krizhevsky et al. 2012.
     global_mean: `global_mean(x)`: mean over height and width, [B, C].
@@ -113,9 +113,9 @@ def select_kernels(kernels: str, backend: str, dtype: Any) -> Kernels:
   """Returns the kernel set for the config field `model.kernels`.
 
   Args:
-    kernels: 'auto', or a name in `KERNELS`.
-    backend: the platform to choose for with 'auto', `jax.default_backend()`.
-    dtype: what the network computes in.
+    kernels: 'auto', or a key of `KERNELS`.
+    backend: `jax.default_backend()`.
+    dtype: compute dtype of the network.
 
   Raises:
     UserError: `kernels` is an unknown name, or 'onednn' where XLA cannot call

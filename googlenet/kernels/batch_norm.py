@@ -1,8 +1,8 @@
-"""Batch norm over a batch spread over devices, with a hand-written gradient.
+"""Batch norm over a batch on several devices, with a hand-written gradient.
 
-Ioffe and Szegedy, 2015, algorithm 1. The gradient that JAX derives keeps
-float32 copies of the maps and reads them more often; on a CPU, where each pass
-over a map is bound by memory, batch norm took a quarter longer with it.
+Ioffe and Szegedy, 2015, algorithm 1. JAX's own gradient keeps float32 copies of
+the feature maps and reads them more often. With it, batch norm took a quarter
+longer on a CPU, where memory bandwidth limits its speed.
 """
 
 import functools
@@ -47,8 +47,8 @@ def batch_norm(
     axis_name: the mapped axis over which statistics are averaged, or None.
 
   Returns:
-    y, of the dtype of x; mean and biased variance [C], float32 or wider, to
-    which no gradient flows.
+    y, in the dtype of x; mean and biased variance [C], float32 or wider,
+    without gradient.
   """
   return _forward(x, scale, offset, axis_name)[0]
 
@@ -68,7 +68,7 @@ def _over_devices(tree: Any, axis_name: str | None) -> Any:
 
 def _forward(x, scale, offset, axis_name):
   # One pass over x gives mean and variance. The mean of the middle pixels is
-  # near that of all, so E[(x - near)^2] - (E[x] - near)^2 loses few digits.
+  # close to the mean, so E[(x - near)^2] - (E[x] - near)^2 loses few digits.
   near = jnp.mean(_wide(x[:, x.shape[1] // 2, x.shape[2] // 2]), 0)
   centered = _wide(x) - near
   shift, square = _means([centered, jnp.square(centered)])

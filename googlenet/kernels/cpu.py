@@ -1,17 +1,17 @@
-"""Kernels for CPUs without oneDNN: everything is a matrix product.
+"""Kernels for CPUs without oneDNN: convolutions are matrix products.
 
-XLA for CPUs computes the gradients of convolutions far below the speed of a
-matrix product, and that of max pooling on one thread. What follows brought
+XLA for CPUs computes gradients of convolutions much slower than a matrix
+product, and the gradient of max pooling on one thread. These kernels raised
 training from 52 to 123 images/s (float32; docs/performance.md):
 
-* Maps are [H, W, B, C]. A shift, a pad or a stride in space then copies whole
+* Feature maps are [H, W, B, C]. A shift, pad or stride in space copies whole
   [B, C] slabs, and every convolution is a matrix product over rows of channels
   (im2col: Chellapilla et al. 2006).
-* Gradients are written by hand, as further matrix products.
-* Max pooling is that of cpu_pooling.py.
+* Gradients are hand-written, also as matrix products.
+* cpu_pooling.py computes max pooling.
 
-`optimization_barrier` keeps XLA from fusing the building of columns into its
-consumers, which would repeat that work for each of them.
+`optimization_barrier` stops XLA from fusing im2col into each operation that
+uses the columns, which would repeat the work.
 """
 
 import functools
@@ -31,8 +31,8 @@ Array = jax.Array
 COMPILER_OPTIONS = ()
 # Height and width of [H, W, B, C].
 _AXES = (0, 1)
-# Up to this many input channels, rows of channels are too short to copy fast;
-# columns are then built with the batch as the fastest axis.
+# Up to this many input channels, rows of channels are too short to copy fast,
+# so columns are built with the batch as the innermost axis.
 _FEW_CHANNELS = 8
 
 
@@ -55,7 +55,7 @@ global_mean = functools.partial(xla.global_mean, axes=_AXES)
 
 
 def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
-  """Sums products over one axis of each, in float32 or wider."""
+  """Contracts one axis of each array, accumulating in float32 or wider."""
   return lax.dot_general(
     a,
     b,
@@ -65,24 +65,24 @@ def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
 
 
 def _transposed(a: Array) -> Array:
-  """The transpose of a matrix, as a copy in memory.
+  """Returns the transpose of a matrix as a copy in memory.
 
-  To XLA a plain `a.T` is only a change of layout, and for such an operand its
-  matrix product on CPUs falls back from bfloat16 to float32, at half the speed.
-  `jax.export` refuses the constraint, so float32 inference does without.
+  For XLA, a plain `a.T` only changes the layout, and with such an operand its
+  CPU matrix product falls back from bfloat16 to float32, at half the speed.
+  `jax.export` refuses the layout constraint, so float32 code avoids it.
   """
   return with_layout_constraint(a.T, Layout((0, 1)))
 
 
 def _left_transposed_dot(x: Array, y: Array) -> Array:
-  """x^T y: [K, M], [K, N] -> [M, N] float32; let x be the smaller."""
+  """x^T y: [K, M], [K, N] -> [M, N] float32; x should be the smaller one."""
   if x.dtype == jnp.float32:
     return _dot(x, y, 0, 0)
   return _dot(_transposed(x), y, 1, 0)
 
 
 def _rows_dot(x: Array, y: Array) -> Array:
-  """x^T y over rows: [..., M], [..., N] -> [M, N] float32; let x be smaller."""
+  """x^T y over rows: [..., M], [..., N] -> [M, N] float32, x the smaller."""
   return _left_transposed_dot(to_rows(x), to_rows(y))
 
 
@@ -92,19 +92,19 @@ def _rows_dot(x: Array, y: Array) -> Array:
 def _shifts(
   x: Array, kernel: tuple[int, int], stride: int, padded: Pads
 ) -> list[Array]:
-  """What lies under each tap of a kernel: kh * kw arrays [H', W', ...].
+  """Returns the pixels under each kernel tap: kh * kw arrays [H', W', ...].
 
-  Two-byte floats come as uint16, to be turned back once they are in place.
+  Two-byte floats are returned as uint16; the caller converts them back.
   """
   if x.dtype.itemsize == 2:
-    # XLA may widen bfloat16 to copy it; integers stay as they are (JAX 0.10: a
-    # training step of 128 images took 1.92 instead of 2.15 s of CPU time).
+    # XLA may widen bfloat16 to copy it, but not integers (JAX 0.10: a training
+    # step of 128 images took 1.92 instead of 2.15 s of CPU time).
     x = lax.bitcast_convert_type(x, jnp.uint16)
   rest = [(0, 0, 0)] * (x.ndim - 2)
   zero = jnp.zeros((), x.dtype)
   config = [(low, high, 0) for low, high in padded] + rest
   x = lax.optimization_barrier(lax.pad(x, zero, config))
-  # Where the first tap of the last window lies, and one more.
+  # One more than the position of the first tap of the last window.
   span_h, span_w = (
     (size - taps) // stride * stride + 1
     for size, taps in zip(x.shape[:2], kernel, strict=True)
@@ -169,7 +169,8 @@ def _conv_backward(
   kernel, c_in, c_out = w.shape[:2], *w.shape[2:]
   padded = pads(x.shape[:2], kernel, stride, padding)
   if stride > 1 or c_in <= _FEW_CHANNELS:
-    # XLA's own gradient: rare, and training never asks for that of the stem.
+    # XLA's own gradient: such layers are rare, and the stem needs no gradient
+    # for its input.
     plain = functools.partial(_xla_conv, w=w, stride=stride, pads=padded)
     (dx,) = jax.linear_transpose(plain, x)(dy)
     if c_in <= _FEW_CHANNELS:
@@ -234,7 +235,7 @@ def _bias_relu_backward(
 ) -> tuple[Array, Array]:
   y, b = residuals
   dx = lax.optimization_barrier(jnp.where(y > 0, dy, jnp.zeros((), dy.dtype)))
-  # The sum over rows as a product with ones, which accumulates in float32.
+  # Sums over rows by a product with ones, which accumulates in float32.
   rows = to_rows(dx)
   db = _dot(jnp.ones((1, rows.shape[0]), rows.dtype), rows, 1, 0)[0]
   return dx, db.astype(b.dtype)
@@ -269,8 +270,8 @@ def conv(
   else:
     y = _conv(x, w, stride, padding)
   if pool is not None:
-    # Bias and ReLU keep the order of numbers: pooling first gives the same
-    # maxima and leaves them less to do.
+    # Bias and ReLU are monotonic, so pooling first gives the same result with
+    # less work.
     y = max_pool(y, *pool)
   return _finish(y, b, relu)
 
@@ -282,7 +283,7 @@ def conv_1x1s(
   *,
   relu: bool = False,
 ) -> list[Array]:
-  """1x1 convolutions of one input as one product: [H, W, B, C_i] each."""
+  """Several 1x1 convolutions of one input, in one product: [H, W, B, C_i]s."""
   joined = jnp.concatenate([w[0, 0] for w in ws], axis=-1)
   ys = shared.split(_linear(x, joined), ws)
   bs = bs or [None] * len(ws)

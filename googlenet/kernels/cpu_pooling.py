@@ -1,11 +1,11 @@
-"""Max pooling for CPUs: one axis at a time, with a gradient of its own.
+"""Max pooling for CPUs: one axis at a time, with a hand-written gradient.
 
 XLA for CPUs runs the gradient of max pooling (select-and-scatter) on one
-thread. Here the forward pass remembers, in one byte for each axis, which
-element won; the gradient is then a handful of selects on all threads.
+thread. Here the forward pass stores, in one byte per axis, the position of the
+maximum; the gradient is then a few selects that run on all threads.
 
-Two-byte floats are compared as integers: four times as fast, as XLA would widen
-each of them to float32 and round it back.
+Two-byte floats are compared as integers, which is four times as fast: XLA would
+convert each of them to float32 and back.
 """
 
 import functools
@@ -18,7 +18,7 @@ from googlenet.kernels.padding import Padding, placement
 from googlenet.kernels.shared import Pool
 
 Array = jax.Array
-# The winning tap along the width, then along the height; uint8.
+# Tap (uint8) of the maximum along the width, then along the height.
 Winners = tuple[Array, Array]
 
 
@@ -28,13 +28,13 @@ def tap(
   stride: int = 1,
   fill: float = 0,
 ) -> Array:
-  """Takes x[first + stride * i] for i < out, and `fill` outside of x.
+  """Returns x[first + stride * i] for i < out along some axes.
 
   Args:
     x: any array.
-    places: (first, out) of each axis to take along; first may be negative.
-    stride: of these axes.
-    fill: what lies around x.
+    places: {axis: (first, out)}; `first` may be negative.
+    stride: stride along these axes.
+    fill: value at positions outside of x.
   """
   starts, limits, steps = [0] * x.ndim, list(x.shape), [1] * x.ndim
   padding = [(0, 0, 0)] * x.ndim
@@ -50,9 +50,9 @@ def tap(
 
 
 def _ordered(x: Array) -> Array:
-  """Integers in the order of two-byte floats; wider floats as they are.
+  """Maps two-byte floats to integers of the same order; keeps wider floats.
 
-  -0 and 0 are one number, NaN is above all.
+  -0 and 0 become the same number; NaN becomes the largest.
   """
   if x.dtype.itemsize != 2:
     return x
@@ -75,7 +75,7 @@ def _unordered(order: Array, dtype: jnp.dtype) -> Array:
 def _pool_axis(
   x: Array, axis: int, window: int, stride: int, padding: Padding
 ) -> tuple[Array, Array]:
-  """Maximum along one axis, and the tap (uint8) that won; first wins a tie."""
+  """Returns maxima along one axis and the tap (uint8) of the first maximum."""
   out, low, _ = placement(x.shape[axis], window, stride, padding)
   is_float = jnp.issubdtype(x.dtype, jnp.floating)
   lowest = -jnp.inf if is_float else jnp.iinfo(x.dtype).min
@@ -96,7 +96,7 @@ def _unpool_axis(
   stride: int,
   padding: Padding,
 ) -> Array:
-  """Gradient of `_pool_axis` for an input of `size` along the axis."""
+  """Returns the gradient of `_pool_axis` for an input axis of `size`."""
   _, low, _ = placement(size, window, stride, padding)
   wide = jnp.promote_types(dy.dtype, jnp.float32)
   # Row `stride * q + r` of the padded input is tap r of output q, tap
@@ -125,10 +125,10 @@ def pool(
   stride: int,
   padding: Padding,
 ) -> tuple[Array, Winners]:
-  """Maximum of square windows over the axes (height, width), and who won."""
+  """Returns maxima of square windows over (height, width) and their taps."""
   height, width = axes
-  # Along the width, then along the height: the first best row, and in it the
-  # first best column, is the first best element in row-major order.
+  # First along the width, then along the height: this finds the first maximum
+  # in row-major order.
   y, column = lax.optimization_barrier(
     _pool_axis(_ordered(x), width, window, stride, padding)
   )
@@ -147,7 +147,7 @@ def unpool(
   stride: int,
   padding: Padding,
 ) -> Array:
-  """Gradient of `pool` for an input of this width."""
+  """Returns the gradient of `pool` for an input of this width."""
   column, row = winners
   height = column.shape[axes[0]]
   dy = _unpool_axis(dy, row, axes[0], height, window, stride, padding)
@@ -162,7 +162,7 @@ def _max_pool(
   width: int,
   windows: Pool,
 ) -> Array:
-  """`max_pool`; the gradient needs the width of x, but nothing else of x."""
+  """Computes `max_pool`; of x, the gradient needs only the width."""
   del width
   return pool(x, axes, *windows)[0]
 

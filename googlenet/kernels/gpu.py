@@ -1,17 +1,17 @@
-"""Kernels for GPUs, on maps [B, H, W, C]: cuDNN's convolutions, less memory.
+"""Kernels for GPUs, on feature maps [B, H, W, C], with less memory traffic.
 
-What a training step reads and writes bounds its speed: 33.7 GB with the plain
+Memory traffic limits the speed of a training step: 33.7 GB with the plain
 kernels, 15.8 GB with these (batch 1,024, bfloat16). cuDNN computes the
-convolutions, as in xla.py; around its calls:
+convolutions, as in xla.py. The differences:
 
-* Bias and ReLU run inside a convolution. XLA puts them there only where nothing
-  else uses the sum before ReLU, so the gradient of ReLU looks at its output.
-* The 1x1 convolutions of one input are one: it is read once, in each direction.
+* Bias and ReLU are fused into the convolution. XLA does so only if nothing else
+  uses the sum before ReLU, so the gradient of ReLU is computed from its output.
+* The 1x1 convolutions of one input are computed as one, which reads it once.
 * The first convolution has too few input channels for tensor cores. It is
   computed as a denser one on blocks of pixels (space to depth), and the max
-  pooling after it takes these blocks as they are.
-* Max pooling is that of gpu_pooling.py.
-* Bias gradients are summed in float32, whatever the dtype of the maps.
+  pooling after it works directly on these blocks.
+* gpu_pooling.py computes max pooling.
+* Bias gradients are summed in float32 for every dtype.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ COMPILER_OPTIONS = REPRODUCIBLE_OPTIONS + GPU_OPTIONS
 
 # Up to this many input channels a strided convolution is packed.
 _FEW_CHANNELS = 4
-# Pixels along the side of a block of input, and of output.
+# Side of an input block and of an output block, in pixels.
 _BLOCK_IN, _BLOCK_OUT = 4, 2
 
 
@@ -46,14 +46,14 @@ def _fits_packing(
   stride: int,
   padding: Padding,
 ) -> bool:
-  """Whether blocks of output depend on their own and adjacent blocks alone.
+  """Whether each output block depends only on 3x3 input blocks around it.
 
   Args:
     sizes: (H, W) of the input.
-    channels: of the input.
+    channels: input channels.
     kernel: height and width of the weights.
-    stride: of the convolution.
-    padding: of the convolution, as in `padding.placement`.
+    stride: stride of the convolution.
+    padding: as in `padding.placement`.
   """
   if channels > _FEW_CHANNELS or stride != 2 or max(kernel) < 5:
     return False
@@ -61,7 +61,7 @@ def _fits_packing(
     return False
   for size, taps in zip(sizes, kernel, strict=True):
     out, low, _ = placement(size, taps, stride, padding)
-    # The second pixel of a block begins two pixels behind the first.
+    # The window of a block's second pixel starts `stride` pixels later.
     reach = stride * (_BLOCK_OUT - 1) + taps - 1 - low
     if 2 * out != size or low > _BLOCK_IN or reach >= 2 * _BLOCK_IN:
       return False
@@ -88,15 +88,15 @@ def _unpack(y: Array) -> Array:
 
 
 def _tap_places(taps: int, low: int) -> np.ndarray:
-  """Returns which tap lies where along one axis: 0 or 1, [2, 3, 4, taps].
+  """Returns the positions of kernel taps along one axis, [2, 3, 4, taps].
 
   Args:
-    taps: of the kernel.
+    taps: kernel size.
     low: padding before the first pixel.
 
   Returns:
-    For each output pixel of a block, each of three blocks of input from the
-    one before it on, and each pixel of that block, whether it is under a tap.
+    float32 [output pixel, block, input pixel, tap]: 1 where the input pixel is
+    under the tap, else 0. Block 1 is at the output block, 0 before, 2 after it.
   """
   places = np.zeros((_BLOCK_OUT, 3, _BLOCK_IN, taps), np.float32)
   for out, block, pixel in np.ndindex(places.shape[:3]):
@@ -109,12 +109,12 @@ def _tap_places(taps: int, low: int) -> np.ndarray:
 def _pack_weights(
   w: Array, sizes: tuple[int, int], stride: int, padding: Padding
 ) -> Array:
-  """[kh, kw, C, K] -> [3, 3, 16 C, 4 K]: the same sums, on blocks."""
+  """[kh, kw, C, K] -> [3, 3, 16 C, 4 K]: the same convolution on blocks."""
   rows, columns = (
     _tap_places(taps, placement(size, taps, stride, padding).low)
     for size, taps in zip(sizes, w.shape[:2], strict=True)
   )
-  # Each sum has one term that is not zero: nothing is rounded.
+  # Each sum has only one nonzero term, so nothing is rounded.
   packed = jnp.einsum(
     'adir,bejs,rsck->deijcabk',
     rows.astype(w.dtype),
@@ -128,7 +128,7 @@ def _pack_weights(
 
 
 def _packed_conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
-  """The convolution with its output packed: [B, h, w, 4 K]."""
+  """Applies the convolution and returns packed output: [B, h, w, 4 K]."""
   packed = _pack_weights(w, x.shape[1:3], stride, padding)
   return xla.conv(_pack_images(x), packed)
 
@@ -190,8 +190,8 @@ def conv(
     if relu and b is not None:
       return _bias_relu(y, b)
     return shared.add_bias_and_relu(y, b, relu)
-  # Bias and ReLU keep the order of numbers: pooling first gives the same maxima
-  # and leaves them less to do.
+  # Bias and ReLU are monotonic, so pooling first gives the same result with
+  # less work.
   windows = gpu_pooling.make_windows(sizes, *pool, is_packed=is_packed)
   if relu and b is not None:
     return gpu_pooling.max_pool_bias_relu(y, b, windows)
@@ -205,7 +205,7 @@ def conv_1x1s(
   *,
   relu: bool = False,
 ) -> list[Array]:
-  """1x1 convolutions of one input as one: [B, H, W, C_i] each."""
+  """Several 1x1 convolutions of one input, in one call: [B, H, W, C_i]s."""
   return shared.joined_1x1s(conv, x, ws, bs, relu)
 
 

@@ -1,14 +1,14 @@
-"""Max pooling for GPUs: one kernel each way, with a gradient of its own.
+"""Max pooling for GPUs: one GPU kernel per pass, with a hand-written gradient.
 
-XLA for GPUs has no kernel for the gradient of max pooling: it computes each
-maximum again, with four indices beside it, and adds the gradients by atomic
-operations. Here the forward pass keeps one byte for each window, the place of
-its first maximum, and the backward pass adds up, for each pixel, the gradients
-of the windows that see it: 0.3 instead of 2.5 ms for a map of 12x12x256.
+XLA for GPUs computes the gradient of max pooling slowly: it recomputes each
+maximum with four indices, and adds gradients by atomic operations. Here the
+forward pass stores one byte per window, the position of its first maximum, and
+the backward pass sums, for each pixel, the gradients of the windows that cover
+it: 0.3 instead of 2.5 ms for a map of 12x12x256.
 
-Nothing reads beyond the border of a map. A window that reaches over it reads
-the nearest pixel inside once more, which changes no maximum and needs no
-branch; without branches XLA loads several channels at once.
+No read is outside of the map. A window that crosses the border reads the
+nearest inside pixel again, which changes no maximum and needs no branch;
+without branches, XLA loads several channels at once.
 """
 
 import functools
@@ -23,24 +23,24 @@ from googlenet.kernels.padding import Padding, placement
 
 Array = jax.Array
 
-# The byte of a window whose maximum ReLU has set to zero: no gradient passes.
+# Stored for a window whose maximum ReLU sets to zero: it passes no gradient.
 _STOPPED = 255
-# For a pixel outside of a window: a value that no window stores.
+# Marks pixels outside of a window; no window stores this value.
 _UNSEEN = 254
 
 
 class Windows(NamedTuple):
   """Square windows on maps [B, H, W, C], or on packed maps.
 
-  A packed map [B, H / 2, W / 2, 4 C] holds each 2x2 block of pixels as
-  channels: those of its first row, then those of its second.
+  A packed map [B, H / 2, W / 2, 4 C] stores each 2x2 block of pixels in its
+  channels, row by row.
 
   Attributes:
-    sizes: (H, W).
-    window: the side of a window, in pixels.
-    stride: between windows.
+    sizes: (H, W) of the unpacked map.
+    window: side of a window, in pixels.
+    stride: distance between windows, in pixels.
     lows: padding before the first pixel of each axis.
-    outs: windows along each axis.
+    outs: number of windows along each axis.
     is_packed: whether the maps are packed.
   """
 
@@ -59,18 +59,18 @@ def make_windows(
   padding: Padding,
   is_packed: bool = False,
 ) -> Windows:
-  """Returns the windows of a pooling.
+  """Returns the windows of a pooling operation.
 
   Args:
-    sizes: (H, W) of the map, before it is packed.
-    window: the side of a window, in pixels.
-    stride: between windows.
+    sizes: (H, W) of the unpacked map.
+    window: side of a window, in pixels.
+    stride: distance between windows, in pixels.
     padding: as in `padding.placement`.
     is_packed: whether the maps are packed; see `fits_packed`.
 
   Raises:
-    ValueError: a window does not fit, has more pixels than a byte can number,
-      or may lie in the padding as a whole.
+    ValueError: a window does not fit into the map, has more pixels than a byte
+      can number, or may contain only padding.
   """
   if isinstance(padding, int) and padding >= window:
     raise ValueError(
@@ -92,10 +92,10 @@ def make_windows(
 def fits_packed(
   sizes: tuple[int, int], window: int, stride: int, padding: Padding
 ) -> bool:
-  """Whether packed maps of H, W = sizes can be pooled as they are.
+  """Whether maps of H, W = sizes can be pooled in packed form.
 
-  Windows have to begin with a block, so that the nearest block inside holds
-  pixels that the window has seen already.
+  Each window must start at a block. Then, at the border, the nearest inside
+  block holds only pixels that the window already contains.
   """
   places = [placement(size, window, stride, padding) for size in sizes]
   return (
@@ -109,9 +109,9 @@ def fits_packed(
 
 
 def _take(x: Array, rows: Array, columns: Array) -> Array:
-  """Returns x[:, rows][:, :, columns] of [B, H, W, C], all of them inside.
+  """Returns x[:, rows][:, :, columns] of [B, H, W, C]; indices must be valid.
 
-  As one gather along one axis: XLA then loads several channels at once.
+  It is one gather along one axis, so XLA loads several channels at once.
   """
   batch, height, width, channels = x.shape
   places = (rows[:, None] * width + columns)[..., None]
@@ -126,13 +126,14 @@ def _take(x: Array, rows: Array, columns: Array) -> Array:
   )
 
 
-# For each place in a window, row by row: the pixels under it, [B, H', W', C],
-# and the place that each of them really has in its window, uint8 [H', W', 1].
+# For each position in a window, row by row: the pixels read there, [B, H', W',
+# C], and the position where they really are in the window, uint8 [H', W', 1]
+# (different at the border).
 Taps = list[tuple[Array, np.ndarray]]
 
 
 def _plain_taps(x: Array, windows: Windows) -> Taps:
-  """Returns what lies under the places of windows on a map."""
+  """Returns the taps of windows on a map that is not packed."""
   found = []
   for place in np.ndindex(windows.window, windows.window):
     really, inside = [], []
@@ -141,7 +142,7 @@ def _plain_taps(x: Array, windows: Windows) -> Taps:
       out, last = windows.outs[axis], windows.sizes[axis] - 1
       starts = np.arange(out) * windows.stride
       really.append(np.clip(starts + tap, 0, last) - starts)
-      # By JAX: worked out in the kernel, which takes less than loading it.
+      # With jnp: computing indices in the GPU kernel is faster than loading.
       starts = jnp.arange(out) * windows.stride
       inside.append(jnp.clip(starts + tap, 0, last))
     rows, columns = (
@@ -153,7 +154,7 @@ def _plain_taps(x: Array, windows: Windows) -> Taps:
 
 
 def _packed_taps(x: Array, windows: Windows) -> Taps:
-  """Returns what lies under the places of windows on a packed map."""
+  """Returns the taps of windows on a packed map."""
   channels, found = x.shape[-1] // 4, []
   for i, j in np.ndindex(windows.window, windows.window):
     rows, columns = (
@@ -162,7 +163,8 @@ def _packed_taps(x: Array, windows: Windows) -> Taps:
     )
     first = (i % 2 * 2 + j % 2) * channels
     part = lax.slice_in_dim(x, first, first + channels, axis=-1)
-    # Beyond the border it is a pixel that came before, and never the first.
+    # Beyond the border the tap repeats an earlier pixel of the window, so it is
+    # never the first maximum.
     codes = np.full((*windows.outs, 1), i * windows.window + j, np.uint8)
     found.append((_take(part, rows, columns), codes))
   return found
@@ -170,16 +172,16 @@ def _packed_taps(x: Array, windows: Windows) -> Taps:
 
 def _taps(x: Array, windows: Windows) -> Taps:
   form = _packed_taps if windows.is_packed else _plain_taps
-  # Else XLA joins the branches of a block anew for each tap.
+  # Without the barrier XLA concatenates the block's branches for each tap.
   return form(lax.optimization_barrier(x), windows)
 
 
-# Traced once for all maps of one shape, as the gradient below.
+# Jitted, so it is traced once per shape. The same holds for the gradient below.
 @functools.partial(jax.jit, static_argnums=1)
 def _first_maxima(x: Array, windows: Windows) -> tuple[Array, Array]:
-  """Returns the maxima [B, H', W', C] and the places of the first ones.
+  """Returns the maxima [B, H', W', C] and the position of each first maximum.
 
-  A window with a NaN has its last place: nothing equals a NaN.
+  For a window with a NaN it is the last position, because NaN equals nothing.
   """
   taps, codes = zip(*_taps(x, windows), strict=True)
   y = functools.reduce(jnp.maximum, taps)
@@ -197,21 +199,21 @@ def _pixel_gradient(
   first: tuple[int, int] = (0, 0),
   step: int = 1,
 ) -> Array:
-  """Returns what all windows send to the pixels map[:, i::step, j::step].
+  """Returns the gradient of the pixels map[:, i::step, j::step].
 
   Args:
     dy: gradient of the maxima, [B, H', W', C].
-    place: of the maxima, uint8 [B, H', W', C].
-    windows: of the pooling.
+    place: positions of the maxima, uint8 [B, H', W', C].
+    windows: windows of the pooling.
     first: i and j.
-    step: from one pixel to the next, along both axes.
+    step: distance between pixels, along both axes.
   """
   wide = jnp.promote_types(dy.dtype, jnp.float32)
   side, stride = windows.window, windows.stride
   axes = list(
     zip(windows.sizes, windows.lows, windows.outs, first, strict=True)
   )
-  # Pixel r of the padded map is seen by window r // stride and by those before.
+  # Window r // stride and some before it cover pixel r of the padded map.
   count = -(-side // stride)
   total = jnp.zeros((), wide)
   for before in np.ndindex(count, count):
@@ -243,7 +245,7 @@ def _gradient(dy: Array, place: Array, windows: Windows) -> Array:
 
 
 def _maxima(x: Array, windows: Windows) -> Array:
-  """Returns the maxima alone, for inference."""
+  """Returns only the maxima, for inference."""
   return functools.reduce(jnp.maximum, [tap for tap, _ in _taps(x, windows)])
 
 
@@ -254,7 +256,7 @@ def max_pool(x: Array, windows: Windows) -> Array:
 
 
 def _max_pool_forward(x, windows):
-  # The barrier has XLA compute both in one kernel, not again at each use.
+  # The barrier makes XLA compute both once, in one kernel.
   return lax.optimization_barrier(_first_maxima(x, windows))
 
 
@@ -267,7 +269,7 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def max_pool_bias_relu(x: Array, b: Array, windows: Windows) -> Array:
-  """relu(max_pool(x) + b) for `b` [C]; as `max_pool` otherwise."""
+  """relu(max_pool(x) + b) for `b` [C]; see `max_pool`."""
   y = _maxima(x, windows)
   return jnp.maximum(y + b.astype(y.dtype), 0)
 
@@ -275,7 +277,7 @@ def max_pool_bias_relu(x: Array, b: Array, windows: Windows) -> Array:
 def _max_pool_bias_relu_forward(x, b, windows):
   y, place = _first_maxima(x, windows)
   y = jnp.maximum(y + b.astype(y.dtype), 0)
-  # So that the backward pass needs nothing but the places.
+  # With this mark, the backward pass needs only the positions.
   place = jnp.where(y > 0, place, jnp.uint8(_STOPPED))
   y, place = lax.optimization_barrier((y, place))
   return y, (place, b)

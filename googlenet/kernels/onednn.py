@@ -1,20 +1,20 @@
-"""Kernels for CPUs where XLA can call oneDNN, on maps [B, H, W, C].
+"""Kernels for CPUs where XLA can call oneDNN, on feature maps [B, H, W, C].
 
-oneDNN is the library that PyTorch computes with on CPUs. XLA calls it for
-convolutions and matrix products if a program is compiled with
-`COMPILER_OPTIONS` (a 3x3 convolution in bfloat16 at 870 to 930 GFLOP/s instead
-of 240 to 370); compiled without them, everything here is correct but slow. XLA
-recognizes few patterns, so the operations are written as those that it knows:
+oneDNN is the library that PyTorch uses on CPUs. XLA calls it for convolutions
+and matrix products if a program is compiled with `COMPILER_OPTIONS` (a 3x3
+convolution in bfloat16 runs at 870 to 930 GFLOP/s instead of 240 to 370);
+without them, these kernels are correct but slow. XLA recognizes only a few
+patterns, so the operations use exactly these:
 
-* Bias and ReLU directly follow their convolution, and so run inside it.
-* Of the two gradients of a convolution, XLA hands only that of the input to
-  oneDNN, as a convolution with flipped weights. The gradient of the weights is
-  a matrix product over im2col columns (Chellapilla et al. 2006).
-* Max pooling is that of cpu_pooling.py.
+* Bias and ReLU directly follow their convolution, so they are fused into it.
+* For the input gradient of a convolution, XLA calls oneDNN if it is written as
+  a convolution with flipped weights. The weight gradient is a matrix product
+  over im2col columns (Chellapilla et al. 2006).
+* cpu_pooling.py computes max pooling.
 
-`optimization_barrier` keeps XLA from fusing the building of columns into its
-consumers, which would repeat that work for each of them, and from folding
-flipped weights into a convolution that oneDNN does not know.
+`optimization_barrier` stops XLA from fusing im2col into each operation that
+uses the columns, which would repeat the work, and from folding flipped weights
+into a kind of convolution that oneDNN does not support.
 """
 
 import functools
@@ -35,16 +35,16 @@ Array = jax.Array
 
 COMPILER_OPTIONS = (
   ('xla_cpu_experimental_onednn_custom_call', True),
-  # XLA's other library of kernels (YNNPACK) goes first unless it is left out.
+  # Disables YNNPACK, which XLA would prefer to oneDNN.
   ('xla_cpu_experimental_ynn_fusion_type', ''),
-  # The default order of operations is for many cores: it builds the columns of
-  # all layers early and keeps them until their gradients come.
+  # The default scheduler, made for many cores, computes the columns of all
+  # layers early and keeps them in memory until their gradients are computed.
   ('xla_cpu_scheduler_type', 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'),
 )
 # Height and width of [B, H, W, C].
 _AXES = (1, 2)
-# Up to this many input channels, rows of channels are too short to copy fast;
-# columns are then built with the image's width as the fastest axis.
+# Up to this many input channels, rows of channels are too short to copy fast,
+# so columns are built with the width as the innermost axis.
 _FEW_CHANNELS = 8
 
 max_pool = functools.partial(cpu_pooling.max_pool, axes=_AXES)
@@ -52,10 +52,10 @@ max_pool = functools.partial(cpu_pooling.max_pool, axes=_AXES)
 
 @functools.cache
 def is_available(dtype: jnp.dtype) -> bool:
-  """Whether XLA compiles a convolution of this dtype to a call of oneDNN.
+  """Whether XLA uses oneDNN for convolutions of this dtype.
 
-  It does on x86 from JAX 0.12 on; in bfloat16 only where the processor has
-  instructions for it. Found out by compiling a small convolution.
+  It does on x86 since JAX 0.12, and in bfloat16 only on CPUs with instructions
+  for it. This function compiles a small convolution to find out.
   """
   image = jax.ShapeDtypeStruct((8, 8, 8, 16), dtype)
   weight = jax.ShapeDtypeStruct((3, 3, 16, 16), dtype)
@@ -79,7 +79,7 @@ def _plain_conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
 
 def _padded_conv(x: Array, w: Array, stride: int, padded: Pads) -> Array:
   if any(k > n for k, n in zip(w.shape[:2], x.shape[1:3], strict=True)):
-    # XLA hands only kernels that fit into the image to oneDNN.
+    # XLA uses oneDNN only if the kernel fits into the image.
     x, padded = _pad(x, padded), [(0, 0), (0, 0)]
   return shared.convolve(x, w, stride, padded)
 
@@ -95,8 +95,8 @@ def _pad(x: Array, padded: Pads) -> Array:
 def _columns(x: Array, kernel: tuple[int, int], padding: Padding) -> Array:
   """im2col at stride 1: [B, H, W, C] -> [B, H', W', kh * kw * C].
 
-  One gather: shifts and their concatenation are ten programs for LLVM to
-  compile for each layer, and hardly faster.
+  It is one gather. Shifts and a concatenation are hardly faster, and give LLVM
+  ten programs to compile per layer.
   """
   batch, _, _, channels = x.shape
   heights, widths = (
@@ -104,7 +104,7 @@ def _columns(x: Array, kernel: tuple[int, int], padding: Padding) -> Array:
     for axis, taps in zip(_AXES, kernel, strict=True)
   )
   pixels = _pad(x, [(place.low, place.high) for place in (heights, widths)])
-  # Where each tap of each window lies among the pixels of a padded image.
+  # Index of each tap of each window among the pixels of a padded image.
   rows = np.arange(heights.out)[:, None, None, None]
   rows = rows + np.arange(kernel[0])[:, None]
   columns = np.arange(widths.out)[:, None, None] + np.arange(kernel[1])
@@ -135,10 +135,10 @@ def _few_columns(
 
 
 def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
-  """Sums products over one axis of each.
+  """Contracts one axis of each array.
 
-  oneDNN sums in float32 and rounds once, to the dtype of the operands. XLA
-  hands it no product of bfloat16 that is to stay float32.
+  oneDNN accumulates in float32 and rounds the result to the operand dtype. XLA
+  does not use it for bfloat16 products with a float32 result.
   """
   return lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())))
 
@@ -157,8 +157,8 @@ def _weight_gradient(
   elif max(kernel) == 3 and stride == 1:
     dw = _dot(to_rows(dy), to_rows(_columns(x, kernel, padding)), 0, 0).T
   else:
-    # Few channels and a large kernel: transposing x and dy for a convolution
-    # of theirs costs less than k * k copies of x.
+    # For a large kernel, transposing x and dy and convolving them costs less
+    # than k * k copies of x.
     shape = jax.ShapeDtypeStruct(w.shape, x.dtype)
     plain = functools.partial(_plain_conv, x, stride=stride, padding=padding)
     (dw,) = jax.linear_transpose(plain, shape)(dy)
@@ -169,7 +169,8 @@ def _input_gradient(
   x: Array, dy: Array, w: Array, stride: int, padding: Padding
 ) -> Array:
   if stride > 1:
-    # XLA's own gradient: rare, and training never asks for that of the stem.
+    # XLA's own gradient: such layers are rare, and the stem needs no gradient
+    # for its input.
     plain = functools.partial(_plain_conv, w=w, stride=stride, padding=padding)
     return jax.linear_transpose(plain, x)(dy)[0]
   padded = pads(x.shape[1:3], w.shape[:2], 1, padding)
@@ -207,9 +208,9 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _masked(y: Array, dy: Array) -> Array:
-  """dy where y, the output of a ReLU, is positive, and 0 elsewhere."""
+  """Returns dy where y, the output of a ReLU, is positive, and 0 elsewhere."""
   if y.dtype.itemsize == 2:
-    # As integers, for the reason that cpu_pooling.py gives.
+    # Compared as integers, see cpu_pooling.py.
     is_positive = lax.bitcast_convert_type(y, jnp.int16) > 0
   else:
     is_positive = y > 0
@@ -218,7 +219,7 @@ def _masked(y: Array, dy: Array) -> Array:
 
 
 def _bias_gradient(dy: Array, b: Array) -> Array:
-  """The sum over rows, as a product with ones."""
+  """Sums dy over rows, by a product with ones."""
   rows = to_rows(dy)
   ones = jnp.ones((1, rows.shape[0]), rows.dtype)
   return _dot(ones, rows, 1, 0)[0].astype(b.dtype)
@@ -246,8 +247,8 @@ def _conv_bias_relu_forward(x, w, b, stride, padding, pool):
 
 def _conv_bias_relu_backward(stride, padding, pool, saved, dy):
   x, w, b, y, winners = saved
-  # With pooling, too: ReLU has set the winner of a window to zero only if the
-  # maximum is zero.
+  # This is also correct after pooling: a maximum is positive exactly if ReLU
+  # did not set its pixel to zero.
   dy = _masked(y, dy)
   db = _bias_gradient(dy, b)
   if pool is not None:
@@ -289,5 +290,5 @@ def conv_1x1s(
   *,
   relu: bool = False,
 ) -> list[Array]:
-  """1x1 convolutions of one input as one: [B, H, W, C_i] each."""
+  """Several 1x1 convolutions of one input, in one call: [B, H, W, C_i]s."""
   return shared.joined_1x1s(conv, x, ws, bs, relu)

@@ -1,4 +1,4 @@
-"""Where the windows of a convolution or a pooling lie along an axis."""
+"""Number of windows and padding of a convolution or pooling along an axis."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,30 +8,30 @@ Padding = str | int
 
 
 class Placement(NamedTuple):
-  """Windows along one axis, in pixels."""
+  """Number of windows along one axis, and its padding in pixels."""
 
   out: int  # number of windows
   low: int  # padding before the first pixel
-  high: int  # padding after the last one, as far as a window reaches
+  high: int  # padding after the last pixel, up to the end of the last window
 
 
 def placement(
   size: int, window: int, stride: int, padding: Padding
 ) -> Placement:
-  """Returns how many windows an axis has, and the padding around it.
+  """Returns the number of windows along an axis, and its padding.
 
   Args:
-    size: of the axis.
-    window: of the kernel along it.
-    stride: between windows.
-    padding: 'SAME': ceil(size / stride) windows, padding as equal as it goes
-      and the odd pixel behind (TensorFlow). 'VALID': none. 'CEIL': none
-      before; behind, as much as the last window needs that begins within the
-      image (Caffe's pooling; `ceil_mode` of PyTorch). A number: that many on
-      each side (Caffe's and PyTorch's convolutions).
+    size: length of the axis, in pixels.
+    window: window size, in pixels.
+    stride: distance between windows, in pixels.
+    padding: 'SAME': ceil(size / stride) windows, equal padding on both sides
+      with an odd pixel at the end (TensorFlow). 'VALID': no padding. 'CEIL':
+      padding only at the end, enough for the last window that starts inside
+      the image (Caffe's pooling; `ceil_mode` of PyTorch). A number: so many
+      pixels on each side (Caffe's and PyTorch's convolutions).
 
   Raises:
-    ValueError: a window does not fit, or the padding has no meaning.
+    ValueError: a window does not fit, or the padding is invalid.
   """
   if padding == 'SAME':
     out = -(-size // stride)
@@ -51,7 +51,7 @@ def placement(
     )
   out = (size + low + high - window) // stride + 1
   if padding == 'CEIL' and (out - 1) * stride >= size:
-    out -= 1  # stride > window: the last one would see padding only
+    out -= 1  # stride > window: the last window would contain only padding
   return Placement(out, low, max((out - 1) * stride + window - size - low, 0))
 
 

@@ -1,4 +1,4 @@
-"""Pieces that several kernel sets share. Channels are always the last axis."""
+"""Functions shared by several kernel sets. Channels are the last axis."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,7 +20,7 @@ def convolve(
 
   Args:
     x: [B, H, W, C_in], or its axes in the order of `layout`.
-    w: of any float dtype; cast to that of x.
+    w: of any float dtype; cast to the dtype of x.
     stride: along both axes.
     pads: pixels of padding.
     layout: 'N', 'H', 'W' in any order, then 'C'.
@@ -35,15 +35,12 @@ def convolve(
 
 
 def flip(w: Array) -> Array:
-  """Weights of the input gradient: taps reversed, channels exchanged."""
+  """Returns weights for the input gradient: taps reversed, channels swapped."""
   return w[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
 def flipped_pads(kernel: Sequence[int], pads: Pads) -> Pads:
-  """Padding of the input gradient's convolution, at stride 1.
-
-  As far from the edge as the forward pass leaves of the kernel.
-  """
+  """Returns the padding of the convolution for the input gradient, stride 1."""
   return [
     (k - 1 - low, k - 1 - high)
     for k, (low, high) in zip(kernel, pads, strict=True)
@@ -56,14 +53,14 @@ def to_rows(x: Array) -> Array:
 
 
 def add_bias_and_relu(y: Array, b: Array | None, relu: bool) -> Array:
-  """Adds the bias `b` [C] and applies ReLU, each if asked for."""
+  """Adds the bias `b` [C] if not None, and applies ReLU if `relu`."""
   if b is not None:
     y = y + b.astype(y.dtype)
   return jax.nn.relu(y) if relu else y
 
 
 def split(y: Array, ws: Sequence[Array]) -> list[Array]:
-  """Splits the channels of joined convolutions with weights `ws`."""
+  """Splits the output channels of convolutions with joined weights `ws`."""
   ends = [sum(w.shape[-1] for w in ws[:i]) for i in range(1, len(ws))]
   return jnp.split(y, ends, axis=-1)
 
@@ -75,10 +72,10 @@ def joined_1x1s(
   bs: Sequence[Array] | None,
   relu: bool,
 ) -> list[Array]:
-  """Computes 1x1 convolutions of one input as one call of `conv`.
+  """Computes several 1x1 convolutions of one input as one call of `conv`.
 
-  The input is then read once in each direction, and one large matrix product
-  runs faster than several small ones.
+  The input is read once per pass, and one large matrix product is faster than
+  several small ones.
   """
   w = jnp.concatenate(ws, axis=-1)
   if relu and bs is not None:

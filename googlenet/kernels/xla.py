@@ -1,7 +1,7 @@
-"""The plain implementation: `jax.lax` alone, on maps [B, H, W, C].
+"""The plain kernel set: only `jax.lax`, on feature maps [B, H, W, C].
 
-It defines what each operation means: the other kernel sets are tested against
-it, and take from it what they have no faster form of. Best on TPUs.
+It is the reference: the other kernel sets are tested against it, and use its
+functions where they have no faster ones. Best on TPUs.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ COMPILER_OPTIONS = ()
 
 
 def keep_layout(x: Array) -> Array:
-  """The internal layout is [B, H, W, C] itself."""
+  """Returns x: the internal layout is [B, H, W, C]."""
   return x
 
 
@@ -38,8 +38,8 @@ def conv(
   padded = pads(x.shape[1:3], w.shape[:2], stride, padding)
   y = shared.convolve(x, w, stride, padded)
   if pool is not None:
-    # Bias and ReLU keep the order of numbers: pooling first gives the same
-    # maxima and leaves them less to do.
+    # Bias and ReLU are monotonic, so pooling first gives the same result with
+    # less work.
     y = max_pool(y, *pool)
   return shared.add_bias_and_relu(y, b, relu)
 
@@ -51,7 +51,7 @@ def conv_1x1s(
   *,
   relu: bool = False,
 ) -> list[Array]:
-  """1x1 convolutions of one input, [B, H, W, C] -> [B, H, W, C_i] each."""
+  """Several 1x1 convolutions: [B, H, W, C] -> [B, H, W, C_i] each."""
   bs = bs or [None] * len(ws)
   return [conv(x, w, b, relu=relu) for w, b in zip(ws, bs, strict=True)]
 
@@ -112,7 +112,7 @@ def lrn(
   """Local response normalization over `size` neighbouring channels [..., C].
 
   x / (k + alpha / size * sum of squares) ** beta, in float32 or wider:
-  Krizhevsky et al. 2012, section 3.3, with alpha over the window as in Caffe.
+  Krizhevsky et al. 2012, section 3.3, with alpha / size as in Caffe.
   """
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   before = size // 2
@@ -120,12 +120,12 @@ def lrn(
   squares = jnp.pad(jnp.square(wide), pad)
   channels = x.shape[-1]
   total = sum(squares[..., i : i + channels] for i in range(size))
-  # As exp(log): on CPUs a power is one library call per number.
+  # exp(log), because on CPUs a power is one library call per number.
   scale = jnp.exp(-beta * jnp.log(k + alpha / size * total))
   return (wide * scale).astype(x.dtype)
 
 
 def global_mean(x: Array, axes: tuple[int, int] = (1, 2)) -> Array:
-  """[B, H, W, C] -> [B, C], summed over two axes in float32 or wider."""
+  """[B, H, W, C] -> [B, C], mean over two axes in float32 or wider."""
   wide = jnp.promote_types(x.dtype, jnp.float32)
   return jnp.mean(x, axis=axes, dtype=wide).astype(x.dtype)

@@ -1,14 +1,14 @@
-"""The network: rows of data, and the Haiku modules that compute them.
+"""The networks: layer specs as plain data, and Haiku modules that apply them.
 
-To read in this order:
+Read in this order:
 
-rows          the vocabulary: convolution, pooling, block, stage, head
-blocks        kinds of Inception block, from the widths of a row of Table 1
+rows          layer specs: convolution, pooling, block, stage, head
+blocks        Inception blocks, made from the widths of a row of Table 1
 googlenet     Table 1 of the paper and its variants (others: inception_v3, zoo)
-variants      the model section of a config -> a network as rows
-modules       rows -> Haiku modules (parts: convolution, regularization)
+variants      the model section of a config -> a network as layer specs
+modules       layer specs -> Haiku modules (with convolution, regularization)
 network       a network as two pure functions, init and apply
 
-`graph` lists the operations of a network with their sizes; `initialization`
-draws parameters; `context` is what all layers need to know.
+`graph` lists the operations of a network with their sizes, `initialization`
+draws parameters, `context` holds settings shared by all layers.
 """

@@ -1,8 +1,8 @@
-"""Kinds of Inception blocks: functions from six widths to branches.
+"""Kinds of Inception blocks, each made from six widths.
 
-All take the columns of Table 1 (Szegedy et al., 2014) and put out the same
-number of channels, one + out_1 + out_2 + pool, so any kind can stand in any row
-of the table. Only `grid_reduction` does not: it stands between stages.
+All take the columns of Table 1 (Szegedy et al., 2014) and output the same
+number of channels, one + out_1 + out_2 + pool, so each kind can replace any
+block of the table. The exception is `grid_reduction`, used between stages.
 """
 
 from collections.abc import Callable
@@ -22,19 +22,19 @@ from googlenet.model.rows import (
 class Widths(NamedTuple):
   """A row of Table 1: output channels of the convolutions of a block."""
 
-  one: int  # the 1x1 branch
-  reduce_1: int  # second branch: its 1x1
-  out_1: int  # second branch: the convolution in space after it (3x3)
-  reduce_2: int  # third branch: its 1x1
-  out_2: int  # third branch: the last convolution in space (5x5)
-  pool: int  # the 1x1 after pooling
+  one: int  # first branch: 1x1
+  reduce_1: int  # second branch: 1x1 before the 3x3
+  out_1: int  # second branch: 3x3, or what replaces it
+  reduce_2: int  # third branch: 1x1 before the 5x5
+  out_2: int  # third branch: 5x5, or what replaces it
+  pool: int  # fourth branch: 1x1 after pooling
 
 
 MakeBlock = Callable[[str, Widths], Block]
 
 
 def _ends(widths: Widths, pooling: MaxPool | AvgPool) -> tuple[Branch, ...]:
-  """The first and the last branch, the same in all kinds."""
+  """Returns the first and the last branch."""
   return (
     (Conv('conv_1x1', widths.one, 1),),
     (pooling, Conv('pool_proj', widths.pool, 1)),
@@ -59,7 +59,7 @@ def inception(name: str, widths: Widths) -> Block:
 
 
 def inception_3x3(name: str, widths: Widths) -> Block:
-  """The block of TF-slim and torchvision: 3x3 in place of the 5x5."""
+  """The block of TF-slim and torchvision: a 3x3 replaces the 5x5."""
   first, last = _ends(widths, MaxPool(3, 1))
   return Block(
     name,
@@ -76,7 +76,7 @@ def inception_3x3(name: str, widths: Widths) -> Block:
 
 
 def _double_3x3(reduce: int, out: int, stride: int = 1) -> Branch:
-  """Two 3x3 see as far as one 5x5, for 18/25 of the work if reduce == out."""
+  """Two 3x3 see as much as one 5x5, at 18/25 of its cost if equally wide."""
   return (
     Conv('conv_double_3x3_reduce', reduce, 1),
     Conv('conv_double_3x3_1', out, 3),
@@ -85,7 +85,7 @@ def _double_3x3(reduce: int, out: int, stride: int = 1) -> Branch:
 
 
 def inception_v2(name: str, widths: Widths) -> Block:
-  """Two 3x3 in place of the 5x5: Ioffe and Szegedy, 2015, figure 5."""
+  """Two 3x3 replace the 5x5: Ioffe and Szegedy, 2015, figure 5."""
   first, last = _ends(widths, MaxPool(3, 1))
   return Block(
     name,
@@ -108,8 +108,8 @@ def inception_a(name: str, widths: Widths) -> Block:
 def inception_b(name: str, widths: Widths) -> Block:
   """Figure 6 of Szegedy et al., 2015: n x n as 1 x n and n x 1, here n = 5.
 
-  The paper has n = 7 on maps of 17x17; the fourth stage here has 14x14 at 224
-  pixels and 6x6 at 96.
+  The paper uses n = 7 on 17x17 maps. Here stage 4 has 14x14 maps for images of
+  224 pixels and 6x6 maps for 96 pixels.
   """
   first, last = _ends(widths, AvgPool())
   return Block(
@@ -134,7 +134,7 @@ def inception_b(name: str, widths: Widths) -> Block:
 
 
 def inception_c(name: str, widths: Widths) -> Block:
-  """Figure 7 of Szegedy et al., 2015: 1x3 and 3x1 side by side."""
+  """Figure 7 of Szegedy et al., 2015: 1x3 and 3x1 in parallel."""
   first, last = _ends(widths, AvgPool())
 
   def fork(prefix: str, width: int) -> Fork:
@@ -165,7 +165,7 @@ def grid_reduction(
 ) -> Block:
   """Figure 10 of Szegedy et al., 2015: halves height and width of the map.
 
-  The output has out_1 + out_2 channels more than the input.
+  The number of channels grows by out_1 + out_2.
   """
   return Block(
     name,
@@ -183,7 +183,7 @@ def grid_reduction(
 def inception_residual(name: str, widths: Widths) -> Block:
   """Figure 10 of arXiv 1602.07261: three branches, added to the input.
 
-  They are scaled by 0.2; section 3.3 has 0.1 to 0.3.
+  Their output is scaled by 0.2; section 3.3 uses 0.1 to 0.3.
   """
   width = widths.one + widths.out_1 + widths.out_2 + widths.pool
   return Block(

@@ -1,4 +1,4 @@
-"""What every layer of a network needs to know."""
+"""Settings shared by all layers of a network."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -25,18 +25,18 @@ def is_within(module: str, parts: Sequence[str]) -> bool:
 
 
 class Context(NamedTuple):
-  """What every layer of a network needs to know.
+  """Settings shared by all layers of a network.
 
   Attributes:
-    kernels: the implementation of the primitive operations.
+    kernels: kernel set of the primitive operations.
     normalization: 'batch': convolutions have batch norm; otherwise a bias.
     activation: a key of `ACTIVATIONS`.
     initializer: a key of `INITIALIZERS`.
-    batch_norm_decay: of the running statistics, per training step.
-    is_training: whether dropout is on and batch norm uses the batch.
-    keys: [B] random keys, one per image; None where nothing is random.
+    batch_norm_decay: decay of the running statistics per training step.
+    is_training: whether dropout is on and batch norm uses batch statistics.
+    keys: [B] random keys, one per image; None if nothing is random.
     axis_name: mapped axis over which batch norm averages, or None.
-    frozen: modules whose batch norm is in evaluation mode in training, too.
+    frozen: modules whose batch norm always uses running statistics.
   """
 
   kernels: Kernels
@@ -51,12 +51,12 @@ class Context(NamedTuple):
 
   @property
   def has_batch_norm(self) -> bool:
-    """Whether convolutions have batch norm in place of a bias."""
+    """Whether convolutions have batch norm instead of a bias."""
     return self.normalization == 'batch'
 
   @property
   def fuses_relu(self) -> bool:
-    """Whether bias and ReLU directly follow a convolution: one operation."""
+    """Whether bias and ReLU are fused into convolutions."""
     return not self.has_batch_norm and self.activation == 'relu'
 
   def activate(self, x: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
-"""Convolutions with what follows them: bias or batch norm, and activation.
+"""Convolutions with bias or batch norm, and activation.
 
 Parameters are `<layer>/<convolution>/w` [kh, kw, C_in, C_out] and `b` [C_out],
-or with batch norm `scale` and `offset` [C_out] in place of `b`. The running
-statistics of batch norm are the state `mean` and `variance` [C_out] of the same
+or with batch norm `scale` and `offset` [C_out] instead of `b`. The running
+statistics of batch norm are the state `mean` and `variance` [C_out] at the same
 path.
 """
 
@@ -19,10 +19,10 @@ from googlenet.model.initialization import INITIALIZERS, as_haiku
 
 
 class Conv(hk.Module):
-  """The parameters of one convolution, and what follows it.
+  """Parameters, batch norm and activation of one convolution.
 
-  The convolution itself is a call of `Kernels` between the two, so that
-  parallel ones can be computed as one.
+  The caller computes the convolution itself with `Kernels`, so that several
+  convolutions can be computed in one call.
   """
 
   def __init__(self, row: rows.Conv, context: Context):
@@ -37,7 +37,7 @@ class Conv(hk.Module):
     return hk.get_parameter('w', shape, init=as_haiku(scheme))
 
   def bias(self) -> jax.Array | None:
-    """Returns b [width], or None where batch norm takes its place."""
+    """Returns b [width], or None with batch norm."""
     if self._has_batch_norm:
       return None
     value = INITIALIZERS[self._context.initializer].bias
@@ -45,7 +45,7 @@ class Conv(hk.Module):
     return hk.get_parameter('b', (self._row.width,), init=init)
 
   def finish(self, y: jax.Array) -> jax.Array:
-    """Applies batch norm and the activation, where the kernels have not."""
+    """Applies batch norm and the activation if not fused in the kernels."""
     if self._has_batch_norm:
       y = self._batch_norm(y)
     if self._row.is_linear or self._context.fuses_relu:
@@ -55,7 +55,7 @@ class Conv(hk.Module):
   def _batch_norm(self, x: jax.Array) -> jax.Array:
     """Batch norm (Ioffe and Szegedy, 2015), statistics in float32 or wider.
 
-    The running variance is the unbiased one, as in the paper's algorithm 2.
+    The running variance is unbiased, as in the paper's algorithm 2.
     """
     context, width = self._context, (x.shape[-1],)
     scale = hk.get_parameter('scale', width, init=jnp.ones)
@@ -87,18 +87,16 @@ def convolve(
   context: Context,
   pool: rows.MaxPool | None = None,
 ) -> jax.Array:
-  """Applies a convolution with all that follows it.
+  """Applies a convolution, bias or batch norm, and the activation.
 
   Args:
-    row: the convolution.
-    x: a map in the layout of the kernels.
-    context: of the network.
-    pool: max pooling at the end, in one operation with the convolution; only
-      where bias and ReLU directly follow it.
+    row: layer spec of the convolution.
+    x: feature map in the kernels' layout.
+    context: settings of the network.
+    pool: max pooling to fuse with the convolution; needs `fuses_relu`.
 
   Raises:
-    ValueError: `pool` is given, but batch norm or another activation comes
-      before it.
+    ValueError: `pool` is given, but bias and ReLU are not fused.
   """
   relu = context.fuses_relu and not row.is_linear
   if pool and not relu:
@@ -119,7 +117,7 @@ def convolve(
 def convolve_1x1s(
   parallel: Sequence[rows.Conv], x: jax.Array, context: Context
 ) -> list[jax.Array]:
-  """Applies 1x1 convolutions of one input, none of them linear, as one."""
+  """Applies several 1x1 convolutions to one input; none may be linear."""
   convs = [Conv(row, context) for row in parallel]
   ws = [conv.weight(x.shape[-1]) for conv in convs]
   bs = None

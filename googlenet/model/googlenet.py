@@ -1,4 +1,4 @@
-"""GoogLeNet: Table 1 of Szegedy et al., 2014 (arXiv 1409.4842), and its kin."""
+"""GoogLeNet and variants: Szegedy et al., 2014 (arXiv 1409.4842), Table 1."""
 
 from googlenet.kernels.padding import Padding
 from googlenet.model import blocks
@@ -47,7 +47,7 @@ TABLE_1 = {
 def stem(
   padding: Padding = 'SAME', pool: MaxPool | None = None
 ) -> tuple[Stage, Stage]:
-  """Stages 1 and 2: from the image to 1/8 of its side."""
+  """Returns stages 1 and 2, which reduce the image side to 1/8."""
   pool = pool or MaxPool()
   return (
     Stage(
@@ -76,11 +76,11 @@ def inception_stages(
   make: tuple[MakeBlock, MakeBlock, MakeBlock],
   after: tuple[tuple[MaxPool | Block, ...], ...],
 ) -> tuple[Stage, ...]:
-  """Stages 3 to 5: the rows of Table 1.
+  """Returns stages 3 to 5 with the widths of Table 1.
 
   Args:
-    make: the kind of block of each stage.
-    after: the rows after the blocks of each stage.
+    make: kind of block in each stage.
+    after: layer specs after the blocks of each stage.
   """
   return tuple(
     Stage(stage, (*(block(row[0], Widths(*row[1:])) for row in rows), *rest))
@@ -96,7 +96,7 @@ def googlenet(
   pool: MaxPool | None = None,
   last_pool: MaxPool | None = None,
 ) -> tuple[Stage, ...]:
-  """The five stages with one kind of block."""
+  """Returns the five stages with one kind of block."""
   pool = pool or MaxPool()
   return (
     *stem(stem_padding, pool),
@@ -107,7 +107,7 @@ def googlenet(
 def aux_heads(
   pool: AvgPool | AdaptiveAvgPool,
 ) -> tuple[AuxHead, AuxHead]:
-  """The two auxiliary classifiers of section 5, with a choice of pooling."""
+  """Returns the two auxiliary classifiers of section 5 with the given pool."""
   ops = (
     pool,
     Conv('conv_1x1', 128, 1),
@@ -122,11 +122,11 @@ def aux_heads(
   )
 
 
-# As in the paper and in Caffe's model, but the pooling has no padding, where
-# Caffe rounds up: 14x14 maps (224 pixels) become 4x4, 6x6 (96 pixels) 1x1.
+# As in the paper and in Caffe's model, but without padding, where Caffe rounds
+# up: a 14x14 map (224 pixels) becomes 4x4, a 6x6 map (96 pixels) 1x1.
 PAPER_HEADS = aux_heads(AvgPool(5, 3, 'VALID'))
 
-# The network of the textbooks: no auxiliary heads, no LRN, no dropout.
+# GoogLeNet without auxiliary heads, LRN and dropout, as in textbooks.
 PLAIN = Architecture(googlenet(), aux_heads=PAPER_HEADS)
 
 # Table 1 and Caffe's bvlc_googlenet.
@@ -139,8 +139,8 @@ PAPER = Architecture(
   initializer='caffe',
 )
 
-# torchvision.models.googlenet with its deviations: batch norm, 3x3 in place of
-# 5x5, a last pooling of 2x2, heads on a 4x4 map whatever the image.
+# torchvision.models.googlenet, which differs from the paper: batch norm, 3x3
+# instead of 5x5, a last pooling of 2x2, heads that always pool to 4x4.
 TORCHVISION = Architecture(
   googlenet(
     blocks.inception_3x3,
@@ -157,15 +157,15 @@ TORCHVISION = Architecture(
 # Ioffe and Szegedy, 2015 (arXiv 1502.03167): batch norm, no LRN, no dropout.
 BN = Architecture(googlenet(), aux_heads=PAPER_HEADS, normalization='batch')
 
-# The same with the 3x3 pairs of their network (figure 5) in place of 5x5.
+# BN with two 3x3 instead of the 5x5, as in figure 5 of the same paper.
 INCEPTION_V2 = Architecture(
   googlenet(blocks.inception_v2),
   aux_heads=PAPER_HEADS,
   normalization='batch',
 )
 
-# The blocks A, B, C and the grid reductions of Inception v3 (Szegedy et al.,
-# 2015, arXiv 1512.00567) at the widths of Table 1.
+# The blocks A, B, C and grid reductions of Inception v3 (Szegedy et al., 2015,
+# arXiv 1512.00567) with the widths of Table 1.
 FACTORIZED = Architecture(
   (
     *stem(),
@@ -182,7 +182,7 @@ FACTORIZED = Architecture(
   normalization='batch',
 )
 
-# Residual Inception blocks (arXiv 1602.07261) at the widths of Table 1.
+# Residual Inception blocks (arXiv 1602.07261) with the widths of Table 1.
 RESIDUAL = Architecture(
   googlenet(blocks.inception_residual),
   aux_heads=PAPER_HEADS,
@@ -191,7 +191,7 @@ RESIDUAL = Architecture(
 
 
 def se_inception(name: str, widths: Widths) -> Block:
-  """The block of 2014, its output scaled by squeeze-and-excite."""
+  """The block of the paper with squeeze-and-excite on its output."""
   return blocks.inception(name, widths)._replace(after=(SqueezeExcite(),))
 
 
@@ -200,8 +200,8 @@ SE = Architecture(
   googlenet(se_inception), aux_heads=PAPER_HEADS, normalization='batch'
 )
 
-# For the native 28x28 of MNIST and its kin: a stem that halves once, not three
-# times, and no pooling after stage 4, so that the last map is 4x4.
+# For the native 28x28 of MNIST-like data: the stem halves the side twice, not
+# three times, and no pooling follows stage 4. The last map is 4x4.
 FMNIST28 = Architecture(
   (
     Stage(
@@ -214,7 +214,7 @@ FMNIST28 = Architecture(
   normalization='batch',
 )
 
-# The same rows, few and thin: for tests, tutorials and debugging.
+# A tiny network with the same kinds of layers, for tests and tutorials.
 TINY = Architecture(
   (
     Stage(

@@ -1,9 +1,9 @@
-"""A network as a list of operations with their sizes; nothing is computed.
+"""A network as a flat list of operations with their shapes.
 
-Everything that asks what a network consists of loops over this list: the
-layer table, the smallest image, layer times, ONNX, the roofline, weight names.
-Blocks and branches are flattened: each `Layer` is one operation on one image,
-in an order in which its inputs come first.
+Code that needs the structure of a network uses this list: the layer table, the
+smallest image, layer times, ONNX, the roofline, weight names. Blocks and
+branches are flattened: each `Layer` is one operation on one image. A layer's
+inputs come before it in the list.
 """
 
 import functools
@@ -20,9 +20,9 @@ Shape = tuple[int, ...]  # of one image: (H, W, C) or (C,)
 IMAGES = 'images'  # the input of the first layer
 
 
-# What rows consist of, beside the operations of `rows`.
+# Operations of blocks that have no layer spec in `rows`.
 class Concat(NamedTuple):
-  """Joins maps on channels."""
+  """Concatenates maps along channels."""
 
 
 class Add(NamedTuple):
@@ -30,18 +30,18 @@ class Add(NamedTuple):
 
 
 class Multiply(NamedTuple):
-  """A map [H, W, C] times a number, or times a second input [C]."""
+  """Multiplies a map [H, W, C] by a number or by a second input [C]."""
 
   factor: float | None = None  # None: the second input
 
 
 class Activation(NamedTuple):
-  """A function of each number."""
+  """An elementwise activation function."""
 
-  function: str = ''  # a key of `ACTIVATIONS`; '': that of the network
+  function: str = ''  # a key of `ACTIVATIONS`; '': `model.activation`
 
 
-# They change or move single numbers; as work on a device they do not count.
+# Cheap operations on single numbers, not counted as device work.
 _ELEMENTWISE = (
   Activation,
   Add,
@@ -57,19 +57,19 @@ class Layer(NamedTuple):
   """One operation of a network, on one image.
 
   Attributes:
-    name: unique; the path of its parameters (`inception_3a/conv_3x3`), or
-      without any that of its row or stage and its kind (`stage_1/max_pool`).
-    op: the operation: a row without parts, or one of this file.
+    name: unique name: the path of its parameters (`inception_3a/conv_3x3`) or,
+      without parameters, row or stage and kind (`stage_1/max_pool`).
+    op: the operation, from `rows` or this file; never a block or branch.
     inputs: names of layers, or `IMAGES`.
-    input_shape: of the first input.
-    shape: of the output.
-    weights: elements of `w`.
-    parameters: all of them: weights, and biases or scales and offsets.
-    row: name of the row, the auxiliary head or the fully connected layer of
-      the head that it is a part of; '' where that has no name.
-    stage: name; '' in the head. A global mean right after the last stage is a
-      part of that stage, as in Table 1 of the paper.
-    is_side: whether it is a part of an auxiliary head.
+    input_shape: shape of the first input.
+    shape: shape of the output.
+    weights: number of elements of `w`.
+    parameters: number of all parameters, with biases or scales and offsets.
+    row: name of its row, auxiliary head or fully connected head layer; '' if
+      that has no name.
+    stage: name of its stage; '' in the head. A global mean right after the last
+      stage belongs to that stage, as in Table 1 of the paper.
+    is_side: whether it belongs to an auxiliary head.
   """
 
   name: str
@@ -85,17 +85,17 @@ class Layer(NamedTuple):
 
   @property
   def kind(self) -> str:
-    """The operation as a word: 'conv', 'max_pool', 'dense', 'concat'."""
+    """The type of operation, like 'conv', 'max_pool' or 'concat'."""
     return kind_of(self.op)
 
   @property
   def multiply_adds(self) -> int:
-    """Of convolutions and fully connected layers, as in Table 1."""
+    """Multiply-adds of convolutions and dense layers, as in Table 1."""
     return self.weights * math.prod(self.shape[:-1])
 
   @property
   def is_elementwise(self) -> bool:
-    """Whether it only changes or moves single numbers."""
+    """Whether it is a cheap operation on single numbers."""
     return isinstance(self.op, _ELEMENTWISE)
 
 
@@ -105,7 +105,7 @@ def kind_of(op: Any) -> str:
 
 
 def _windows(op: Any, shape: Shape) -> tuple[int, int]:
-  """Returns height and width of what windows of an operation make of a map."""
+  """Returns output height and width of a convolution or pooling."""
   kernel = op.shape if type(op) is rows.Conv else (op.window, op.window)
   height, width = (
     placement(size, window, op.stride, op.padding).out
@@ -114,7 +114,7 @@ def _windows(op: Any, shape: Shape) -> tuple[int, int]:
   return height, width
 
 
-# (operation, shape of its input) -> shape of its output.
+# (operation, input shape) -> output shape.
 _SHAPES: dict[type, Callable[[Any, Shape], Shape]] = {
   rows.Conv: lambda op, shape: (*_windows(op, shape), op.width),
   rows.MaxPool: lambda op, shape: (*_windows(op, shape), shape[-1]),
@@ -132,17 +132,17 @@ _SHAPES: dict[type, Callable[[Any, Shape], Shape]] = {
 
 
 class _Graph:
-  """Collects layers; the other attributes are those of the layers to come."""
+  """Collects layers; other attributes apply to the layers added next."""
 
   def __init__(self, architecture: rows.Architecture):
     self.layers: dict[str, Layer] = {}
     self.has_batch_norm = architecture.normalization == 'batch'
-    self.path = ''  # of their parameters
+    self.path = ''  # parameter path
     self.row = self.stage = ''
     self.is_side = False
 
   def add(self, op: Any, *inputs: Layer, shape: Shape | None = None) -> Layer:
-    """Appends a layer and returns it; its shape follows from `_SHAPES`."""
+    """Appends and returns a layer; `_SHAPES` gives its default shape."""
     if name := getattr(op, 'name', ''):
       wanted = f'{self.path}/{name}' if self.path else name
     else:
@@ -181,7 +181,7 @@ class _Graph:
     """Appends operations in sequence and returns the last layer.
 
     Raises:
-      TypeError: no such operation is known.
+      TypeError: an operation is unknown.
     """
     for op in ops:
       if type(op) in _PARTS:
@@ -220,7 +220,7 @@ def _squeeze_excite(graph: _Graph, op: rows.SqueezeExcite, x: Layer) -> Layer:
   return graph.add(Multiply(), x, gates)
 
 
-# Operations with parts: (graph, operation, its input) -> its last layer.
+# Composite operations: (graph, operation, input layer) -> last layer.
 _PARTS: dict[type, Callable[[_Graph, Any, Layer], Layer]] = {
   rows.ConvLayer: lambda graph, op, x: graph.run(op.convs, x),
   rows.Block: _block,
@@ -232,12 +232,12 @@ _PARTS: dict[type, Callable[[_Graph, Any, Layer], Layer]] = {
 def graph(
   architecture: rows.Architecture, image_shape: Shape | None = None
 ) -> tuple[Layer, ...]:
-  """Returns the layers of a network, auxiliary heads after what they follow.
+  """Returns the layers of a network; auxiliary heads follow their input row.
 
   Args:
-    architecture: as `variants.resolve` returns it.
-    image_shape: (H, W, C); left out where only names and order matter: the
-      smallest square that fits.
+    architecture: returned by `variants.resolve`.
+    image_shape: (H, W, C); None: the smallest square that fits, for callers
+      that need only names and order.
 
   Raises:
     TypeError: an operation is unknown.
@@ -269,10 +269,10 @@ def graph(
 
 
 def end_points(layers: Sequence[Layer]) -> dict[str, Shape]:
-  """Returns the shapes of the end points of `Network.apply`, in order.
+  """Returns the shapes of the end points of `Network.apply`, for one image.
 
-  Those of an image: of each row, stage and fully connected layer with a name,
-  and of the logits. Auxiliary heads are none.
+  End points are the outputs of named rows, stages and fully connected layers,
+  and the logits, in this order of computation. Auxiliary heads have none.
   """
   shapes = {}
   main = [layer for layer in layers if not layer.is_side]
@@ -299,8 +299,8 @@ def depth(layers: Sequence[Layer]) -> int:
 def smallest_image(architecture: rows.Architecture) -> int:
   """Returns the smallest image side, in pixels, that the network can use.
 
-  With 'SAME' padding nothing ever fails, but a smaller image reaches some
-  downsampling step as a single pixel, which then sees padding only.
+  With 'SAME' padding no window fails, but smaller images would shrink to a
+  single pixel before some downsampling layer.
   """
   for side in range(1, 4097):
     try:
@@ -313,7 +313,7 @@ def smallest_image(architecture: rows.Architecture) -> int:
 
 
 def shortest_side(layers: Sequence[Layer]) -> float:
-  """Returns the shortest side that windows of stride 2 or more slide over."""
+  """Returns the shortest input side of all layers with stride 2 or more."""
   return min(
     (
       side
@@ -326,6 +326,6 @@ def shortest_side(layers: Sequence[Layer]) -> float:
 
 
 def first_convolution(architecture: rows.Architecture) -> str:
-  """Returns the module that sees the images."""
+  """Returns the name of the first layer with weights."""
   layers = graph(architecture)
   return next(layer.name for layer in layers if layer.weights)

@@ -1,8 +1,8 @@
-"""Groups of parameters: their names and the factors that belong to them.
+"""Groups of parameters, to which the config assigns factors.
 
-A group is a part of the network, named by the beginning of the path of its
-parameters (`inception_3a`, `inception_3a/conv_1x1`, `logits/w`), or all
-parameters of a kind: `*/w`, `*/b`, `*/scale`, `*/offset`.
+A group is a part of the network, named by a prefix of parameter paths
+(`inception_3a`, `inception_3a/conv_1x1`, `logits/w`), or all parameters of a
+kind: `*/w`, `*/b`, `*/scale`, `*/offset`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ def parse_factors(
 
   Raises:
     ValueError: a text is malformed, a group occurs twice, or a factor is
-      negative, above 1e6, or 0 where it may not be.
+      negative, above 1e6, or 0 without `may_be_zero`.
   """
   factors = {}
   for text in texts:
@@ -40,12 +40,11 @@ def parse_factors(
 def factor_of(path: str, factors: Mapping[str, float]) -> float:
   """Returns the factor of a parameter, given its path.
 
-  It is the product of two: the factor of the longest part that the parameter
-  lies within, and that of its kind.
+  This is the factor of the longest matching part times the factor of its kind.
 
   Args:
     path: like 'inception_3a/conv_1x1/w'.
-    factors: by group; a group that is missing has the factor 1.
+    factors: by group; missing groups have factor 1.
   """
   parts = [group for group in factors if is_within(path, (group,))]
   of_part = factors[max(parts, key=len)] if parts else 1.0
@@ -58,10 +57,10 @@ def check_groups(
   """Checks that the network has every group.
 
   Args:
-    field: of the config, for the message.
-    groups: names.
-    params: {module: {leaf: array}}. A module without leaves stands for a part
-      of which groups can name no single parameter.
+    field: config field, for the error message.
+    groups: names of groups.
+    params: {module: {leaf: array}}. With an empty {leaf: array}, a group can
+      name only the whole module.
 
   Raises:
     UserError: a group matches no parameter.
@@ -80,6 +79,6 @@ def check_groups(
         f'config.{field}: the network has no {group!r}'
         f'{did_you_mean(group, [*sorted(parts), *kinds])}; it has '
         + (f'{", ".join(kinds)}, and ' if kinds else '')
-        + f'{tops} and what is within them',
+        + f'{tops} and their parts',
         field,
       )

@@ -1,7 +1,7 @@
-"""Inception v3, layer by layer as torchvision.models.inception_v3 has it.
+"""Inception v3, with the layers of torchvision.models.inception_v3.
 
-Szegedy et al., 2015 (arXiv 1512.00567), Table 1, in the form of TF-slim from
-which the published weights come: 299x299, 23.8 M parameters.
+Szegedy et al., 2015 (arXiv 1512.00567), Table 1, in the version of TF-slim,
+where the published weights come from: 299x299, 23.8 M parameters.
 """
 
 from googlenet.model.rows import (
@@ -31,7 +31,7 @@ def _pool_proj(width: int) -> Branch:
 
 
 def _a(name: str, pool_proj: int) -> Block:
-  """35x35, figure 5 with its first 5x5 kept."""
+  """35x35 maps; figure 5, but one branch keeps its 5x5."""
   return Block(
     name,
     (
@@ -48,7 +48,7 @@ def _a(name: str, pool_proj: int) -> Block:
 
 
 def _b(name: str, width: int) -> Block:
-  """17x17, figure 6: 7x7 as 1x7 and 7x1."""
+  """17x17 maps, figure 6: 7x7 as 1x7 and 7x1."""
   return Block(
     name,
     (
@@ -71,7 +71,7 @@ def _b(name: str, width: int) -> Block:
 
 
 def _c(name: str) -> Block:
-  """8x8, figure 7: 1x3 and 3x1 side by side."""
+  """8x8 maps, figure 7: 1x3 and 3x1 in parallel."""
 
   def fork(prefix: str) -> Fork:
     return Fork(

@@ -1,7 +1,7 @@
-"""Initial parameters: their distributions, drawn by Haiku or by NumPy.
+"""Initial parameters, drawn by Haiku or by NumPy.
 
-Runs draw with NumPy: XLA compiles a random draw anew for each of 60 shapes,
-which takes a minute. The shapes come from an abstract run of the network.
+Training runs use NumPy, because XLA would compile a random draw for each of 60
+shapes, which takes a minute. An abstract run of the network gives the shapes.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # it imports this file
 
 
 class Scheme(NamedTuple):
-  """How weights of convolutions and hidden layers are drawn.
+  """An initialization scheme for weights and biases.
 
   Attributes:
-    scale: of the variance, which is scale / fan.
+    scale: the weights have variance scale / fan.
     fan: 'fan_in' or 'fan_avg'.
-    distribution: 'normal', cut at two deviations, or 'uniform'.
-    bias: of the same layers.
+    distribution: 'normal', truncated at two deviations, or 'uniform'.
+    bias: initial value of biases.
   """
 
   scale: float
@@ -36,23 +36,23 @@ INITIALIZERS: dict[str, Scheme] = {
   'he': Scheme(2.0, 'fan_in', 'normal', 0.0),
   # Glorot and Bengio, 2010.
   'xavier': Scheme(1.0, 'fan_avg', 'uniform', 0.0),
-  # Caffe's 'xavier' filler and biases, as its bvlc_googlenet has them.
+  # Caffe's 'xavier' filler and biases, as in bvlc_googlenet.
   'caffe': Scheme(1.0, 'fan_in', 'uniform', 0.2),
 }
-# No activation follows the classifiers, so their inputs keep their variance.
+# For classifiers: no activation follows, so scale 1 preserves the variance.
 LOGITS = Scheme(1.0, 'fan_in', 'normal', 0.0)
-# All other parameters and state, by the last part of their names.
+# Initial values of batch-norm parameters and state.
 _CONSTANTS = {'scale': 1.0, 'offset': 0.0, 'mean': 0.0, 'variance': 1.0}
 
 
 def scheme_of(module: str, initializer: str) -> Scheme:
-  """Returns how the weights of a module path are drawn."""
+  """Returns the initialization scheme of a module path."""
   is_classifier = module.split('/')[-1] == 'logits'
   return LOGITS if is_classifier else INITIALIZERS[initializer]
 
 
 def as_haiku(scheme: Scheme) -> hk.initializers.Initializer:
-  """Returns the Haiku initializer that draws from a scheme."""
+  """Returns the Haiku initializer for the weights of a scheme."""
   distributions = {'normal': 'truncated_normal', 'uniform': 'uniform'}
   return hk.initializers.VarianceScaling(
     scheme.scale, scheme.fan, distributions[scheme.distribution]
@@ -62,7 +62,7 @@ def as_haiku(scheme: Scheme) -> hk.initializers.Initializer:
 def variance_scaling(
   rng: np.random.Generator, shape: tuple[int, ...], scheme: Scheme
 ) -> np.ndarray:
-  """Draws float32 weights [..., C_in, C_out] as Haiku's VarianceScaling."""
+  """Draws float32 weights [..., C_in, C_out] like Haiku's VarianceScaling."""
   receptive_field = int(np.prod(shape[:-2]))
   fan_in, fan_out = receptive_field * shape[-2], receptive_field * shape[-1]
   fan = {'fan_in': fan_in, 'fan_avg': (fan_in + fan_out) / 2}[scheme.fan]
@@ -70,7 +70,7 @@ def variance_scaling(
   if scheme.distribution == 'uniform':
     limit = np.sqrt(3 * variance)
     return rng.uniform(-limit, limit, shape).astype(np.float32)
-  # A normal cut at two standard deviations has 0.8796 of its deviation.
+  # Truncation at two standard deviations reduces the deviation to 0.8796.
   draws = rng.standard_normal(shape, np.float32)
   while (outside := np.abs(draws) > 2).any():
     draws[outside] = rng.standard_normal(int(outside.sum()), np.float32)
@@ -80,11 +80,11 @@ def variance_scaling(
 def abstract_init(
   network: 'Network', image_shape: tuple[int, int, int]
 ) -> tuple[hk.Params, hk.State]:
-  """Returns shapes and dtypes of what `network.init` makes; computes nothing.
+  """Returns shapes and dtypes of `network.init` without computing anything.
 
   Args:
-    network: as made by `make_network`.
-    image_shape: (H, W, C) of the images that the network will see.
+    network: made by `make_network`.
+    image_shape: (H, W, C) of the network's input.
   """
   image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -94,12 +94,12 @@ def abstract_init(
 def init_from_numpy(
   network: 'Network', image_shape: tuple[int, int, int], seed: int
 ) -> tuple[hk.Params, hk.State]:
-  """Draws initial parameters.
+  """Draws initial parameters with NumPy.
 
   Args:
-    network: as made by `make_network`; its architecture names the scheme.
-    image_shape: (H, W, C) of the images that the network will see.
-    seed: fixes every number, on every backend.
+    network: made by `make_network`.
+    image_shape: (H, W, C) of the network's input.
+    seed: determines all values, the same on every backend.
 
   Returns:
     params and network_state, float32 NumPy arrays.

@@ -1,8 +1,8 @@
-"""Rows as Haiku modules: the Inception block, layers of convolutions, heads.
+"""Haiku modules for layer specs: Inception block, convolution layers, heads.
 
-Maps are in the layout of the kernels, channels last. Fully connected layers
-have `w` [C_in, C_out] and `b` [C_out]; convolution.py says what convolutions
-have.
+Feature maps are in the kernels' layout, channels last. Fully connected layers
+have `w` [C_in, C_out] and `b` [C_out]; convolution.py lists the parameters of
+convolutions.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ from googlenet.model.regularization import Dropout, StochasticDepth
 
 
 class Inception(hk.Module):
-  """An Inception block: parallel branches of one input, joined on channels.
+  """An Inception block: parallel branches, concatenated along channels.
 
-  The branches of the block of 2014 (`blocks.inception`) are
+  The branches of the original block (`blocks.inception`) are
 
     1x1
     1x1 -> 3x3
@@ -38,7 +38,7 @@ class Inception(hk.Module):
     self._row, self._context = row, context
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps to maps; the number of channels becomes that of all branches."""
+    """Applies the branches to a map and concatenates their channels."""
     row, context = self._row, self._context
     y = join(row.branches, x, context)
     y = apply_all(row.after, y, context)
@@ -48,9 +48,9 @@ class Inception(hk.Module):
 def join(
   branches: Sequence[rows.Branch], x: jax.Array, context: Context
 ) -> jax.Array:
-  """Applies branches to one input and joins their outputs on channels.
+  """Applies branches to one input and concatenates their channels.
 
-  The 1x1 convolutions that branches begin with are computed together.
+  The 1x1 convolutions at the start of branches are computed together.
   """
   leads = [branch[0] for branch in branches if _starts_1x1(branch)]
   reduced = iter(convolve_1x1s(leads, x, context) if leads else ())
@@ -99,7 +99,7 @@ class ConvLayer(hk.Module):
     self._row, self._context = row, context
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Applies the convolutions, and the pooling that was fused with them."""
+    """Applies the convolutions, and max pooling if fused with the last."""
     *first, last = self._row.convs
     for conv in first:
       x = convolve(conv, x, self._context)
@@ -107,7 +107,7 @@ class ConvLayer(hk.Module):
 
 
 class AuxHead(hk.Module):
-  """A classifier on an earlier row: its logits [B, num_classes]."""
+  """An auxiliary classifier; returns logits [B, num_classes]."""
 
   def __init__(self, row: rows.AuxHead, context: Context):
     super().__init__(row.name)
@@ -134,14 +134,14 @@ def dense(row: rows.Dense, x: jax.Array, context: Context) -> jax.Array:
 def squeeze_excite(
   row: rows.SqueezeExcite, x: jax.Array, context: Context
 ) -> jax.Array:
-  """A map with each channel times its gate, a number from 0 to 1."""
+  """Multiplies each channel of a map by its gate, a number from 0 to 1."""
   ops = (rows.GlobalMean(), *row.layers(x.shape[-1]))
   gates = jax.nn.sigmoid(apply_all(ops, x, context))  # [B, C]
   return x * context.kernels.to_layout(gates[:, None, None, :])
 
 
 def dropout(row: rows.Dropout, x: jax.Array, context: Context) -> jax.Array:
-  """Dropout of a map or of features [B, C]."""
+  """Applies dropout to a map or to features [B, C]."""
   drop, kernels = Dropout(row.rate, context), context.kernels
   return (
     drop(x) if x.ndim == 2 else kernels.to_layout(drop(kernels.from_layout(x)))
@@ -149,7 +149,7 @@ def dropout(row: rows.Dropout, x: jax.Array, context: Context) -> jax.Array:
 
 
 def flatten(row: rows.Flatten, x: jax.Array, context: Context) -> jax.Array:
-  """A map becomes features: [B, H * W * C]."""
+  """Flattens a map to features [B, H * W * C]."""
   del row
   x = context.kernels.from_layout(x)
   return x.reshape(x.shape[0], -1)
@@ -158,8 +158,8 @@ def flatten(row: rows.Flatten, x: jax.Array, context: Context) -> jax.Array:
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
   """Mean over size x size windows: [B, H, W, C] -> [B, size, size, C].
 
-  Window i lies from i H / size to (i + 1) H / size, both rounded outwards, so
-  that windows may share a pixel, as in PyTorch's AdaptiveAvgPool2d.
+  Window i spans i H / size to (i + 1) H / size, rounded outwards, so windows
+  may overlap by a pixel, as in PyTorch's AdaptiveAvgPool2d.
   """
   for axis in (1, 2):
     length = x.shape[axis]
@@ -183,7 +183,7 @@ def _adaptive_avg_pool(
   return kernels.to_layout(adaptive_avg_pool(kernels.from_layout(x), row.size))
 
 
-# How each row is computed: (row, x, context) -> y.
+# The function that applies each layer spec: (row, x, context) -> y.
 _APPLY: dict[type, Callable[[Any, jax.Array, Context], jax.Array]] = {
   rows.Conv: convolve,
   rows.ConvLayer: lambda row, x, context: ConvLayer(row, context)(x),
@@ -206,7 +206,7 @@ def apply(row: Any, x: jax.Array, context: Context) -> jax.Array:
   """Applies a row, an operation or an auxiliary head.
 
   Raises:
-    TypeError: no such operation is known.
+    TypeError: the operation is unknown.
   """
   if type(row) not in _APPLY:
     raise TypeError(f'{row} is no known operation of a network')
@@ -221,10 +221,10 @@ def apply_all(ops: Sequence[Any], x: jax.Array, context: Context) -> jax.Array:
 
 
 def fuse_pools(stage_rows: Sequence[rows.Row]) -> list[rows.Row]:
-  """Joins max pooling with a layer of convolutions right before it.
+  """Fuses max pooling into the convolution layer right before it.
 
-  Pooling first, then bias and ReLU, gives the same numbers for less work. Only
-  right where `context.fuses_relu`.
+  Pooling first, then bias and ReLU, gives the same numbers with less work. Only
+  valid if `context.fuses_relu`.
   """
   fused = []
   for row in stage_rows:

@@ -1,4 +1,4 @@
-"""A network as a pair of pure functions, made from its rows.
+"""A network as a pair of pure functions, made from layer specs.
 
 Images and end points are [B, H, W, C]. Parameters are named after the paper:
 
@@ -9,7 +9,7 @@ Images and end points are [B, H, W, C]. Parameters are named after the paper:
   inception_3a/conv_5x5_reduce, conv_5x5
   inception_3a/pool_proj           last branch
   ... inception_3b, 4a to 4e, 5a, 5b
-  aux_1/conv_1x1, fc, logits       heads, where there are some
+  aux_1/conv_1x1, fc, logits       auxiliary heads, if any
   logits                           w [1024, num_classes], b [num_classes]
 
 The names are stable: checkpoints and weight import rely on them.
@@ -33,28 +33,28 @@ Edit = Callable[[str, jax.Array], jax.Array]
 
 
 class Outputs(NamedTuple):
-  """What every network returns, in training and evaluation alike."""
+  """The outputs of a network, the same type in training and evaluation."""
 
   logits: jax.Array  # [B, num_classes]
   aux_logits: dict[str, jax.Array]  # by head name; empty without heads
-  end_points: dict[str, jax.Array]  # by layer and stage name, on request
+  end_points: dict[str, jax.Array]  # by layer and stage name, if requested
 
 
 class Network(NamedTuple):
-  """A pair of pure functions, and what they were made from.
+  """A network: two pure functions, and what they were made from.
 
   Attributes:
-    init: (rng, images [B, H, W, C]) -> (params, network_state), of the graph of
-      training.
+    init: (rng, images [B, H, W, C]) -> (params, network_state), including
+      auxiliary heads.
     apply: (params, network_state, keys, images, is_training,
       with_end_points=False, axis_name=None, edit=None) -> (Outputs,
-      network_state). keys [B], one per image, are needed where something is
-      random: in training with dropout. axis_name is the mapped axis over which
-      batch norm averages in training. edit(name, map [B, H, W, C]) returns a
-      map that takes the place of the output of the row of that name.
-    architecture: rows of data, as `variants.resolve` returns it.
-    num_classes: outputs of each head.
-    context: what its layers have in common.
+      network_state). `keys` [B], one per image, are needed for training with
+      dropout or stochastic depth. `axis_name` is the mapped axis over which
+      batch norm averages in training. `edit(name, map [B, H, W, C])` returns a
+      map that replaces the output of the row of that name.
+    architecture: the layer specs, returned by `variants.resolve`.
+    num_classes: number of logits of each head.
+    context: settings shared by its layers.
   """
 
   init: Callable[..., tuple[hk.Params, hk.State]]
@@ -65,7 +65,7 @@ class Network(NamedTuple):
 
   @property
   def kernels(self) -> Kernels:
-    """The implementation of the primitive operations."""
+    """The kernel set of the primitive operations."""
     return self.context.kernels
 
 
@@ -78,9 +78,9 @@ def make_network(
 
   Args:
     model_config: the section.
-    dtype: what the network will compute in, to choose its kernels.
-    frozen: modules whose parameters get no gradient and whose batch norm is in
-      evaluation mode in training, too.
+    dtype: compute dtype, to choose the kernels.
+    frozen: modules whose parameters get no gradient and whose batch norm always
+      uses running statistics.
 
   Raises:
     UserError: the model section is inconsistent, or `model.kernels` is unknown
@@ -127,14 +127,14 @@ def make_network(
     return transformed.init(rng, None, images, is_training=True)
 
   def apply(params, network_state, keys, images, *args, **kwargs):
-    # So XLA leaves out the way back through a frozen first part.
+    # With this, XLA skips the backward pass through frozen first layers.
     params = {
       module: jax.lax.stop_gradient(leaves)
       if is_within(module, common.frozen)
       else leaves
       for module, leaves in params.items()
     }
-    # None is Haiku's own key: what is random draws from `keys`, by image.
+    # Haiku's rng is None: random layers use `keys`, one per image.
     return transformed.apply(
       params, network_state, None, keys, images, *args, **kwargs
     )
@@ -151,7 +151,7 @@ def _forward(
 ) -> Outputs:
   """Applies stages, auxiliary heads and head to images [B, H, W, C].
 
-  End points are in the layout of the kernels.
+  Returns end points in the kernels' layout.
   """
   kernels = context.kernels
   end_points, aux_logits = {}, {}
@@ -181,7 +181,7 @@ def _forward(
 
 
 def from_config(config: ml_collections.FrozenConfigDict) -> Network:
-  """Returns the network of a config, on the kernels that suit its precision."""
+  """Makes the network of a config, with kernels for its compute dtype."""
   policy = jmp.get_policy(config.train.precision)
   return make_network(
     config.model, policy.compute_dtype, config.finetune.frozen

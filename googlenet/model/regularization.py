@@ -1,7 +1,7 @@
-"""Dropout and stochastic depth, drawn for each image from its own key.
+"""Dropout and stochastic depth, with a separate random key for each image.
 
-So what happens to an image does not depend on the number of devices or
-microbatches. Each module folds its path into the keys: no two draw alike.
+So the result does not depend on the number of devices or microbatches. Each
+module folds its path into the keys, so different modules draw differently.
 """
 
 import zlib
@@ -23,22 +23,22 @@ class Dropout(hk.Module):
     self._rate, self._context = rate, context
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns x [B, ...], in training with zeros and the rest scaled up.
+    """Applies dropout to x [B, ...] in training, else returns x.
 
     Raises:
-      ValueError: something is random, but the context has no keys.
+      ValueError: dropout is on, but the context has no keys.
     """
     return self._drop(x, x.shape[1:])
 
   def _drop(self, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Keeps or zeroes; `shape` of the decisions broadcasts to an image's."""
+    """Zeroes entries by a random mask of `shape` per image (broadcast)."""
     rate, context = self._rate, self._context
     if not rate or not context.is_training or hk.running_init():
       return x
     if context.keys is None:
       raise ValueError('dropping in training needs keys: one for each image')
     chex.assert_equal_shape_prefix([x, context.keys], 1)
-    # Not `hash`, which differs from process to process.
+    # Not `hash`, which differs between processes.
     path = np.uint32(zlib.crc32(self.module_name.encode()))
 
     def drop_in_image(x: jax.Array, key: jax.Array) -> jax.Array:
@@ -50,15 +50,15 @@ class Dropout(hk.Module):
 
 
 class StochasticDepth(Dropout):
-  """Zeroes all of an image in training with probability `rate`.
+  """Zeroes whole images in training with probability `rate`.
 
-  Huang et al., 2016, arXiv 1603.09382. What stays is scaled up, so that
-  evaluation has nothing to do.
+  Huang et al., 2016, arXiv 1603.09382. Kept images are scaled up, so evaluation
+  needs no scaling.
   """
 
   def __init__(self, rate: float, context: Context):
     super().__init__(rate, context, 'stochastic_depth')
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns x [B, ...], all zero for some images in training."""
+    """Zeroes x [B, ...] for random images in training, else returns x."""
     return self._drop(x, ())

@@ -1,19 +1,18 @@
-"""The vocabulary of networks: layers, blocks, stages and heads as plain data.
+"""Layer specs: layers, blocks, stages and heads of networks as plain data.
 
-A network is a tuple of stages, each a tuple of rows. `modules` computes rows,
-`graph` works out their sizes; an operation that one of them does not know is a
-TypeError.
+A network is a tuple of stages, each a tuple of rows. `modules` applies rows,
+and `graph` computes their shapes; both raise TypeError on unknown operations.
 
-Names of rows and convolutions are the names of parameters,
-`inception_3a/conv_3x3_reduce/w`. They never change: checkpoints, weight import
-and decay masks rely on them.
+Names of rows and convolutions are part of parameter names,
+`inception_3a/conv_3x3_reduce/w`. They must not change: checkpoints, weight
+import and decay masks rely on them.
 """
 
 from typing import NamedTuple
 
 from googlenet.kernels.padding import Padding
 
-# A width that stands for the number of classes.
+# Placeholder width for the number of classes.
 CLASSES = 0
 
 
@@ -35,7 +34,7 @@ class Conv(NamedTuple):
 
 
 class MaxPool(NamedTuple):
-  """The maximum of square windows."""
+  """Max pooling with square windows."""
 
   window: int = 3
   stride: int = 2
@@ -43,25 +42,25 @@ class MaxPool(NamedTuple):
 
 
 class AvgPool(NamedTuple):
-  """The mean of square windows."""
+  """Average pooling with square windows."""
 
   window: int = 3
   stride: int = 1
   padding: Padding = 'SAME'
-  count_padding: bool = False  # whether zeros of the padding enter the mean
+  count_padding: bool = False  # whether the mean includes zeros of the padding
 
 
 class AdaptiveAvgPool(NamedTuple):
-  """The mean of size x size windows of about equal size, as in PyTorch."""
+  """Average pooling to size x size, as in PyTorch."""
 
   size: int
 
 
 class LocalResponseNorm(NamedTuple):
-  """Krizhevsky et al. 2012, section 3.3; used where normalization='lrn'.
+  """Krizhevsky et al. 2012, section 3.3; used if normalization='lrn'.
 
-  The constants are those of Caffe's GoogLeNet; as there, `alpha` is divided by
-  the size of the window.
+  The constants are from Caffe's GoogLeNet; as in Caffe, `alpha` is divided by
+  `size`.
   """
 
   size: int = 5
@@ -71,9 +70,9 @@ class LocalResponseNorm(NamedTuple):
 
 
 class Dropout(NamedTuple):
-  """Sets activations to zero in training, and scales the others up."""
+  """Dropout in training."""
 
-  rate: float | None = None  # None: `model.dropout`, or else the network's
+  rate: float | None = None  # None: `model.dropout`, or the network's default
 
 
 class Dense(NamedTuple):
@@ -91,10 +90,10 @@ class SqueezeExcite(NamedTuple):
   connected layers.
   """
 
-  reduction: int = 16  # the first has so many times fewer units than channels
+  reduction: int = 16  # channels / units of the first layer
 
   def layers(self, channels: int) -> tuple[Dense, Dense]:
-    """Returns the two layers for a map of so many channels."""
+    """Returns the two fully connected layers."""
     width = max(channels // self.reduction, 1)
     return (
       Dense('se_reduce', width),
@@ -103,7 +102,7 @@ class SqueezeExcite(NamedTuple):
 
 
 class Fork(NamedTuple):
-  """Branches of one input, joined on channels."""
+  """Branches of one input, concatenated along channels."""
 
   branches: tuple['Branch', ...]
 
@@ -123,29 +122,29 @@ class ConvLayer(NamedTuple):
 class Residual(NamedTuple):
   """x + scale * (a linear 1x1 convolution of the joined branches).
 
-  Szegedy et al., 2016, arXiv 1602.07261, sections 3.2 and 3.3. Where x has
-  another number of channels, a linear 1x1 convolution of x takes its place.
+  Szegedy et al., 2016, arXiv 1602.07261, sections 3.2 and 3.3. If x has another
+  number of channels than `width`, a linear 1x1 convolution adapts it.
   """
 
   width: int
   scale: float
-  drop_rate: float = 0.0  # of the branches in training (stochastic depth)
+  drop_rate: float = 0.0  # stochastic depth: drops the branches in training
 
 
 class Block(NamedTuple):
-  """Parallel branches joined on channels, under one name."""
+  """Parallel branches concatenated along channels, under one name."""
 
   name: str
   branches: tuple[Branch, ...]
   residual: Residual | None = None
-  after: tuple[Op, ...] = ()  # operations on the joined map
+  after: tuple[Op, ...] = ()  # operations on the concatenated map
 
 
 Row = ConvLayer | Block | MaxPool | LocalResponseNorm | Dropout
 
 
 class Stage(NamedTuple):
-  """Rows in sequence; the output of a stage is an end point of that name."""
+  """Rows in sequence; the stage's output is an end point of the same name."""
 
   name: str
   rows: tuple[Row, ...]
@@ -172,7 +171,7 @@ class AuxHead(NamedTuple):
 
 
 class Architecture(NamedTuple):
-  """A network, and the values of fields that its config leaves at 'auto'."""
+  """A network, and its defaults for config fields that are 'auto' or None."""
 
   stages: tuple[Stage, ...]
   head: tuple[HeadOp, ...] = (GlobalMean(), Dropout(), LOGITS)

@@ -1,4 +1,4 @@
-"""The table of networks, and what the model section of a config makes of it."""
+"""The table of networks, and how the `model` config section selects one."""
 
 import itertools
 from typing import Any
@@ -50,13 +50,14 @@ NORMALIZATIONS = ('none', 'lrn', 'batch')
 
 
 def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
-  """Returns the network that the `model` section asks for.
+  """Returns the network of the `model` section.
 
-  Fills in widths, the number of classes and the rates of dropout, and leaves
-  out rows and heads that are not in use.
+  Fills in widths, number of classes and dropout rates, and removes LRN and
+  auxiliary heads if they are off.
 
   Raises:
-    UserError: a field asks for something that the network does not have.
+    UserError: a field turns on LRN, auxiliary heads or stochastic depth in a
+      network without them.
   """
   variant = model_config.variant
   architecture = ARCHITECTURES[variant]
@@ -66,16 +67,16 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
   all_rows = [row for stage in architecture.stages for row in stage.rows]
   if normalization == 'lrn' and LocalResponseNorm not in map(type, all_rows):
     raise UserError(
-      f"config.model.normalization='lrn': the network {variant!r} has no place "
-      'for it; allowed is one of auto, none, batch'
+      f"config.model.normalization='lrn': the network {variant!r} has no LRN "
+      'layers; allowed is one of auto, none, batch'
     )
   uses_aux_heads = architecture.uses_aux_heads
   if model_config.aux_heads != 'auto':
     uses_aux_heads = model_config.aux_heads == 'on'
   if uses_aux_heads and not architecture.aux_heads:
     raise UserError(
-      f"config.model.aux_heads='on': the network {variant!r} has none; allowed "
-      'is one of auto, off'
+      f"config.model.aux_heads='on': the network {variant!r} has no auxiliary "
+      'heads; allowed is one of auto, off'
     )
   dropout = model_config.dropout
   dropout = architecture.dropout if dropout is None else dropout
@@ -109,7 +110,7 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
   fillers = {Conv: width, Dense: width, Residual: residual, Dropout: rate}
 
   def fill(node: Any) -> Any:
-    """Fills in all rows of a tree of tuples; leaves out LRN not in use."""
+    """Fills in all rows of a tree of tuples; removes LRN if it is off."""
     if type(node) in fillers:
       return fillers[type(node)](node)
     if not isinstance(node, tuple):

@@ -1,9 +1,9 @@
-"""Networks from before and beside GoogLeNet, to compare with.
+"""Other networks of the time, to compare with GoogLeNet.
 
-AlexNet: Krizhevsky et al., 2012, its maps 55, 27, 13, 6. VGG-16: Simonyan and
-Zisserman, 2014 (arXiv 1409.1556), Table 1, column D. Network in Network: Lin et
-al., 2013 (arXiv 1312.4400), as d2l.ai has it; its last block ends in one
-channel for each class, whose mean is the logit.
+AlexNet: Krizhevsky et al., 2012, with maps of 55, 27, 13, 6 pixels. VGG-16:
+Simonyan and Zisserman, 2014 (arXiv 1409.1556), Table 1, column D. Network in
+Network: Lin et al., 2013 (arXiv 1312.4400), in the version of d2l.ai; its last
+block has one channel per class, whose mean is the logit.
 """
 
 from googlenet.kernels.padding import Padding
@@ -63,7 +63,7 @@ ALEXNET = Architecture(
   dropout=0.5,
 )
 
-# VGG-16: width and number of the 3x3 convolutions, by stage.
+# VGG-16: width and number of the 3x3 convolutions of each stage.
 _VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 VGG_16 = Architecture(
@@ -95,7 +95,7 @@ VGG_16 = Architecture(
 def _nin_layer(
   name: str, width: int, kernel: int, stride: int, padding: Padding
 ) -> ConvLayer:
-  """NiN: a convolution in space and two of 1x1 after it."""
+  """Returns a NiN block: a convolution followed by two 1x1 convolutions."""
   return ConvLayer(
     name,
     (

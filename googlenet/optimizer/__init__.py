@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule from the `optimizer` section."""
+"""Makes optimizer and learning-rate schedule from the `optimizer` section."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Config = ml_collections.ConfigDict
 
 
 def _sgd(rate: optax.Schedule, config: Config) -> optax.GradientTransformation:
-  # optax treats momentum 0 as a trace that doubles the memory for nothing.
+  # With momentum 0 optax would still store a momentum array per parameter.
   momentum = config.momentum or None
   return optax.sgd(rate, momentum, nesterov=config.nesterov)
 
@@ -40,7 +40,7 @@ def _lars(rate: optax.Schedule, config: Config) -> optax.GradientTransformation:
 def _muon(
   rate: optax.Schedule, config: Config, mask: Any
 ) -> optax.GradientTransformation:
-  """Muon for weights of convolutions; `muon_rest` for all other parameters."""
+  """Muon for convolution weights, `muon_rest` for all other parameters."""
   weights = muon.muon(
     rate,
     beta=config.momentum,
@@ -78,10 +78,10 @@ def _decoupled(
   )
 
 
-# A rule is made with the schedule, step -> rate, as its learning rate. Names
-# stand in fields.py too, in the order of `OPTIMIZERS`; so do the `SCHEDULES`.
+# Each rule gets the schedule, step -> rate, as its learning rate. fields.py
+# lists the names too, in the order of `OPTIMIZERS` and `SCHEDULES`.
 
-# Optimizers whose weight decay is a part of the update (decoupled).
+# Optimizers with decoupled weight decay, which is part of their update.
 _DECOUPLED = {
   'adamw': _decoupled(optax.adamw),
   'adan': _decoupled(optax.adan),
@@ -92,7 +92,7 @@ _DECOUPLED = {
   'lion': _decoupled(optax.lion),
   'muon': _muon,
 }
-# Optimizers to which weight decay is added as a gradient (L2), before them.
+# Optimizers with L2 weight decay, added to the gradient before their update.
 _COUPLED = {
   'sgd': _sgd,
   'rmsprop': _rmsprop,
@@ -166,7 +166,7 @@ def make_schedule(
   Args:
     optimizer_config: the `optimizer` section.
     steps_per_epoch: update steps in an epoch.
-    total_steps: update steps of the whole schedule, warm-up included.
+    total_steps: update steps of the whole schedule, including warm-up.
   """
   warmup = min(optimizer_config.warmup_steps, total_steps)
   schedule = SCHEDULES[optimizer_config.schedule](
@@ -175,14 +175,14 @@ def make_schedule(
   if not warmup:
     return schedule
   rise = optax.linear_schedule(0.0, optimizer_config.learning_rate, warmup)
-  # At rate 0 the first step would be wasted: it gets 1/warmup of the rate.
+  # The first step gets 1/warmup of the rate: with rate 0 it would be wasted.
   return optax.join_schedules([lambda step: rise(step + 1), schedule], [warmup])
 
 
 def make_optimizer(
   optimizer_config: Config, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Returns the chain: clip by global norm, weight decay, update rule, rates.
+  """Makes an optax chain: gradient clipping, weight decay, rule, group rates.
 
   Args:
     optimizer_config: the `optimizer` section, checked by `config.resolve`.
@@ -212,14 +212,14 @@ def _rules(
 ) -> list[optax.GradientTransformation]:
   """Returns the transformations for weight decay and the update rule.
 
-  They are a flat list because checkpoints name the state by the places in the
-  chain.
+  The list is flat because checkpoints name optimizer state by its position in
+  the chain.
 
   Args:
     optimizer_config: the `optimizer` section.
     schedule: step -> learning rate.
-    weight_decay: takes the place of `optimizer_config.weight_decay`.
-    mask: which parameters decay, as optax takes it; None: all.
+    weight_decay: replaces `optimizer_config.weight_decay`.
+    mask: optax mask of the parameters that decay; None: all.
   """
   name = optimizer_config.name
   if name in _DECOUPLED:

@@ -1,6 +1,6 @@
-"""Optimizers that treat groups of parameters differently.
+"""Learning rates, weight decays and freezing for groups of parameters.
 
-Groups are those of `googlenet/model/groups.py`.
+`googlenet/model/groups.py` defines the groups.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ import optax
 from googlenet.model.context import is_within
 from googlenet.model.groups import KINDS, factor_of
 
-# The factor of `weight_decay` by kind of parameter: only weights decay.
+# Default factors of `weight_decay` by kind of parameter: only weights decay.
 DECAYS = {'*/w': 1.0, '*/b': 0.0, '*/scale': 0.0, '*/offset': 0.0}
 
 
 def _with_paths(function: Callable[[str, Any], Any], tree: Any) -> Any:
-  """Maps a function of path and leaf over a tree like that of parameters."""
+  """Maps a function of path and leaf over a tree shaped like the parameters."""
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: function(f'{path[0].key}/{path[-1].key}', leaf), tree
   )
@@ -27,14 +27,14 @@ def _with_paths(function: Callable[[str, Any], Any], tree: Any) -> Any:
 def with_rates(
   optimizer: optax.GradientTransformation, rates: Mapping[str, float]
 ) -> optax.GradientTransformation:
-  """Multiplies the learning rates of groups.
+  """Multiplies the learning rates of groups by factors.
 
-  Every rule of optax ends in a product with the learning rate, so a factor can
-  be applied to its result.
+  Every optax rule ends with a multiplication by the learning rate, so the
+  factor can be applied to the update.
 
   Args:
-    optimizer: complete: its updates are added to the parameters.
-    rates: factors by group; empty: the optimizer is returned as it is.
+    optimizer: complete, so that its updates can be added to the parameters.
+    rates: factors by group; empty: the optimizer is returned unchanged.
   """
   if not rates:
     return optimizer
@@ -56,8 +56,8 @@ def with_decays(
   Args:
     make: weight decay -> an optimizer that applies it to every parameter. Its
       rule must treat each array independently of the others.
-    weight_decay: what the factors multiply.
-    decays: factors by group; those of kinds replace `DECAYS`.
+    weight_decay: multiplied by the factors.
+    decays: factors by group; factors of kinds override `DECAYS`.
   """
   factors = {**DECAYS, **decays}
 
@@ -79,12 +79,12 @@ def with_frozen(
   frozen: tuple[str, ...],
   params: hk.Params,
 ) -> optax.GradientTransformation:
-  """Leaves frozen parts out of the updates, weight decay and optimizer state.
+  """Excludes frozen parts from updates, weight decay and optimizer state.
 
   Args:
-    optimizer: complete.
-    frozen: parts; empty: the optimizer is returned as it is.
-    params: of the network.
+    optimizer: complete, so that its updates can be added to the parameters.
+    frozen: parts; empty: the optimizer is returned unchanged.
+    params: parameters of the network.
   """
   if not frozen:
     return optimizer

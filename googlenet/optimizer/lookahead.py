@@ -1,9 +1,9 @@
 """Lookahead: Zhang et al., 2019, arXiv 1907.08610.
 
-It wraps any optimizer: every few steps slow weights move a part of the way to
-the parameters, and the parameters are set to them. By hand, because optax keeps
-slow weights beside the parameters; here they are a part of the optimizer's
-state, so that a checkpoint holds them and a skipped step leaves them alone.
+Lookahead wraps any optimizer: every few steps, slow weights move part of the
+way to the parameters, and the parameters are set to them. In optax, slow
+weights are part of the parameters; here they are part of the optimizer state,
+so checkpoints store them and skipped steps do not change them.
 """
 
 from typing import Any, NamedTuple
@@ -29,10 +29,10 @@ def with_lookahead(
   Evaluation always uses the parameters, never the slow weights.
 
   Args:
-    optimizer: complete: its updates are added to the parameters.
-    period: steps between two moves of the slow weights; 0: the optimizer is
-      returned as it is.
-    rate: how far the slow weights move to the parameters, from 0 to 1.
+    optimizer: complete, so that its updates can be added to the parameters.
+    period: steps between updates of the slow weights; 0: the optimizer is
+      returned unchanged.
+    rate: fraction of the way to the parameters that slow weights move.
   """
   if not period:
     return optimizer

@@ -1,8 +1,8 @@
 """Muon: Jordan et al., 2024, kellerjordan.github.io/posts/muon.
 
-Rule and state are those of `optax.contrib.muon`, which iterates on the matrices
-one by one. On a GPU or TPU, where each product costs time to tune and to start,
-matrices of similar sizes are stacked here.
+Update rule and state are the same as in `optax.contrib.muon`, which processes
+matrices one by one. On a GPU or TPU, where each matrix product adds autotuning
+and launch time, matrices of similar sizes are stacked here.
 """
 
 import collections
@@ -17,13 +17,13 @@ import optax
 Array = jax.Array
 Orthogonalize = Callable[[Sequence[Array], Array, int], list[Array]]
 
-# Of the quintic polynomial that is iterated, as in the post.
+# Coefficients of the iterated quintic polynomial, from the post.
 _COEFFICIENTS = (3.4445, -4.775, 2.0315)
 _EPSILON = 1e-8
 
 
 def _iterate(x: Array, coefficients: Array, steps: int) -> Array:
-  """Newton-Schulz steps on wide matrices [..., rows, columns] of norm <= 1."""
+  """Runs Newton-Schulz steps on wide matrices [..., M, N] of norm <= 1."""
   for _ in range(steps):
     a = x @ x.mT
     b = coefficients[1] * a + coefficients[2] * a @ a
@@ -32,7 +32,7 @@ def _iterate(x: Array, coefficients: Array, steps: int) -> Array:
 
 
 def _wide(matrix: Array) -> Array:
-  """Returns a matrix or its transpose, with no more rows than columns."""
+  """Transposes a matrix if it has more rows than columns."""
   return matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
 
 
@@ -41,7 +41,7 @@ def _normalized(matrix: Array) -> Array:
 
 
 def _padded(matrix: Array, rows: int, columns: int) -> Array:
-  """Fills a matrix up with zeros to [rows, columns]."""
+  """Pads a matrix with zeros to [rows, columns]."""
   height, width = matrix.shape
   return jnp.pad(matrix, ((0, rows - height), (0, columns - width)))
 
@@ -49,12 +49,12 @@ def _padded(matrix: Array, rows: int, columns: int) -> Array:
 def orthogonalize_each(
   matrices: Sequence[Array], coefficients: Array, steps: int
 ) -> list[Array]:
-  """Moves the singular values of matrices towards 1, one after another.
+  """Moves singular values of matrices towards 1, one matrix after another.
 
   Args:
     matrices: float32 [rows, columns] each.
-    coefficients: float32 [3], of x, x^3 and x^5.
-    steps: of the iteration.
+    coefficients: float32 [3], coefficients of x, x^3 and x^5.
+    steps: number of iterations.
 
   Returns:
     Matrices of the same shapes.
@@ -69,10 +69,10 @@ def orthogonalize_each(
 def orthogonalize_stacked(
   matrices: Sequence[Array], coefficients: Array, steps: int
 ) -> list[Array]:
-  """Returns what `orthogonalize_each` does, from stacks padded with zeros.
+  """Computes `orthogonalize_each` on stacks of zero-padded matrices.
 
-  Rows and columns of zeros stay zero and change no product. A stack holds the
-  matrices whose smaller sides lie between the same powers of 2.
+  Rows and columns of zeros stay zero and change no product. Matrices are
+  stacked together if their smaller sides lie between the same powers of 2.
   """
   wide = [_normalized(_wide(matrix)) for matrix in matrices]
   stacks = collections.defaultdict(list)
@@ -93,10 +93,10 @@ def orthogonalize_stacked(
 def scale_by_muon(
   beta: float, steps: int, nesterov: bool, orthogonalize: Orthogonalize
 ) -> optax.GradientTransformation:
-  """Returns `optax.contrib.scale_by_muon` for weights of convolutions.
+  """Returns `optax.contrib.scale_by_muon` for convolution weights.
 
   Args:
-    beta: decay of the mean of gradients.
+    beta: decay of the running mean of gradients.
     steps: Newton-Schulz iterations.
     nesterov: whether to use Nesterov momentum.
     orthogonalize: (matrices, coefficients, steps) -> matrices.
@@ -122,7 +122,7 @@ def scale_by_muon(
     else:
       ahead = optax.tree.bias_correction(mean, beta, count)
     leaves, structure = jax.tree.flatten(ahead)
-    # [kh, kw, C_in, C_out] as the matrix [kh * kw * C_in, C_out].
+    # [kh, kw, C_in, C_out] -> [kh * kw * C_in, C_out].
     matrices = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves]
     matrices = orthogonalize(matrices, state.ns_coeffs, steps)
     scaled = [
@@ -145,17 +145,17 @@ def muon(
   mask: Any,
   is_stacked: bool | None = None,
 ) -> optax.GradientTransformation:
-  """Returns `optax.contrib.muon` for weights of convolutions alone.
+  """Returns `optax.contrib.muon` for convolution weights only.
 
   Args:
     learning_rate: step -> rate.
-    beta: decay of the mean of gradients.
+    beta: decay of the running mean of gradients.
     steps: Newton-Schulz iterations.
     nesterov: whether to use Nesterov momentum.
     weight_decay: decoupled: multiplied by the learning rate.
-    mask: which weights decay, as optax takes it; None: all.
-    is_stacked: whether to stack matrices of similar sizes; None: everywhere but
-      on a CPU, where the zeros cost more than they save.
+    mask: optax mask of the weights that decay; None: all.
+    is_stacked: whether to stack matrices of similar sizes; None: yes, except on
+      a CPU, where the padding costs more time than stacking saves.
   """
   if is_stacked is None:
     is_stacked = jax.default_backend() != 'cpu'
@@ -166,12 +166,12 @@ def muon(
       nesterov,
       orthogonalize_stacked if is_stacked else orthogonalize_each,
     ),
-    optax.identity(),  # in optax the scale by shape has a state of its own
+    optax.identity(),  # keeps the state structure of optax.contrib.muon
     optax.add_decayed_weights(weight_decay, mask),
     optax.scale_by_learning_rate(learning_rate),
   )
-  # Optax uses Adam for all but matrices. There is nothing else here, but Adam's
-  # counters are a part of the state, and so of every checkpoint.
+  # optax.contrib.muon uses Adam for all but matrices. Here all are matrices,
+  # but Adam stays so that the optimizer state in checkpoints is the same.
   return optax.multi_transform(
     {'muon': rule, 'adam': optax.adamw(learning_rate, nesterov=nesterov)},
     lambda params: jax.tree.map(lambda _: 'muon', params),

@@ -1,4 +1,4 @@
-"""The course of a run: epochs, evaluations, what it shows, how it goes on.
+"""Training runs: the train step, the loop with its hooks, evaluation, resume.
 
-Beside it batch norm estimated anew, where it became NaN, traces, layer times.
+Also precise BN, fine-tuning, NaN diagnosis, profiles and layer times.
 """

@@ -1,4 +1,4 @@
-"""Where in a network something is not finite: after the fact, on one batch."""
+"""Finds the layer where NaN or infinity came from, on the batch that failed."""
 
 from typing import Any
 
@@ -18,19 +18,19 @@ from googlenet.train.state import TrainState
 
 
 def layer_names(architecture: Architecture) -> list[str]:
-  """Returns the names of rows and heads in order, the classifier last."""
+  """Returns the names of rows and heads in forward order, 'logits' last."""
   rows = (layer.row for layer in graph.graph(architecture))
   return list(dict.fromkeys([*filter(None, rows), 'logits']))
 
 
 def first_bad(order: list[str], bad: set[str]) -> str:
-  """Returns the first layer of an order, then others by name; '' if none."""
+  """Returns the first bad layer in `order`, else the first by name, or ''."""
   rest = sorted(bad - set(order))
   return next((name for name in [*order, *rest] if name in bad), '')
 
 
 def _bad_layers(tree: Any) -> set[str]:
-  """Returns the layers of a tree of arrays with one that is not finite."""
+  """Returns the layers with an array that is not finite."""
   return {
     module.split('/')[0]
     for module, leaves in jax.device_get(tree).items()
@@ -42,7 +42,7 @@ def _bad_layers(tree: Any) -> set[str]:
 def located(
   error: NonFiniteError, run: Run, state: TrainState
 ) -> NonFiniteError:
-  """Returns an error of training that names the first bad layer, if any is."""
+  """Returns the error with the first non-finite layer added, if found."""
   try:
     where = find(
       run,
@@ -51,7 +51,7 @@ def located(
       run.indices(error.step - 1, error.step),
       run.image_size(error.step),
     )
-  except jax.errors.JaxRuntimeError:  # it takes more memory than a step
+  except jax.errors.JaxRuntimeError:  # the search needs more memory than a step
     where = ''
   if not where:
     return error
@@ -65,17 +65,17 @@ def find(
   indices: TrainIndices,
   image_size: int | None = None,
 ) -> str:
-  """Says, in words, which layer was the first that was not finite.
+  """Returns a phrase that names the first layer with a non-finite value.
 
   Args:
     run: a `setup.Run`.
-    state: that the step began with.
-    step: the step, 1 is the first.
-    indices: of its batch.
-    image_size: what took the place of `data.image_size` in it.
+    state: the state before the step.
+    step: number of the failed step; the first step is 1.
+    indices: the images of its batch.
+    image_size: image size of this step; None: `data.image_size`.
 
   Returns:
-    '' if all is finite in the share of the batch that this process has.
+    The phrase; '' if all is finite in this process's part of the batch.
   """
   order = layer_names(run.network.architecture)
   for what, tree in (
@@ -85,27 +85,27 @@ def find(
     if name := first_bad(order, _bad_layers(tree)):
       return f'first {what} of {name}'
   if int(state.step) != step - 1:
-    return ''  # the state is that of another step: nothing to be learned
+    return ''  # the state belongs to another step and explains nothing
   (batch,) = run.train.batches(indices)
   outputs, grads = _outputs_and_gradients(run, state, batch, image_size)
   bad = {name for name in outputs if not _is_finite(outputs[name])}
   if name := first_bad(order, bad & set(order)):
     return f'first the output of {name}'
-  # A gradient goes from the last layer to the first.
+  # Backpropagation runs from the last layer to the first.
   if name := first_bad(order[::-1], _bad_layers(grads)):
     return f'every output is finite, first the gradient of {name} is not'
   return ''
 
 
 def _is_finite(array: Any) -> bool:
-  # NumPy's own functions know nothing of bfloat16.
+  # np.isfinite does not support bfloat16.
   return bool(np.isfinite(np.asarray(array, np.float32)).all())
 
 
 def _outputs_and_gradients(
   run: Any, state: TrainState, batch: step_lib.Batch, image_size: int | None
 ) -> tuple[dict[str, jax.Array], Any]:
-  """Returns end points and scaled gradients [D, ...] of the local devices."""
+  """Returns end points and scaled gradients [D, ...] for the local devices."""
   config = run.config
   policy = jmp.get_policy(config.train.precision)
   loss_fn = loss_lib.make_loss_fn(run.network, config, image_size)
@@ -138,8 +138,8 @@ def _outputs_and_gradients(
       'logits': outputs.logits,
     }, grads
 
-  # Other processes may be gone: only the devices of this one take part, which
-  # take arrays of all processes from the host.
+  # Other processes may have ended: use only the devices of this process, and
+  # copy arrays that span all processes to the host first.
   step = parallelize(
     compute,
     in_axes=(None, None, None, None, 0),

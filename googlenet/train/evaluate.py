@@ -1,4 +1,4 @@
-"""Evaluation: the step on every device, and the scores of a whole split."""
+"""Evaluation: the step on all devices, and the scores of a data split."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,12 +27,12 @@ def score(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
     labels: int32 [B].
     mask: float32 [B], 0 for padding.
   """
-  # How many classes the network puts above the true one; as for argmax, the
-  # lower of two classes with equal logits comes first.
+  # Number of classes ranked above the true one. Like in argmax, the lower of
+  # two classes with equal logits ranks first.
   true_logit = jnp.take_along_axis(logits, labels[:, None], -1)
   is_lower = jnp.arange(logits.shape[-1]) < labels[:, None]
   above = (logits > true_logit) | ((logits == true_logit) & is_lower)
-  # Nothing compares with NaN: it would rank first.
+  # Comparisons with NaN are false, so a NaN logit would rank first.
   rank = jnp.where(jnp.isfinite(true_logit[:, 0]), above.sum(-1), jnp.inf)
   sums = {
     'loss': cross_entropy(logits, labels),
@@ -46,17 +46,17 @@ def score(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
 def make_eval_step(
   network: Network, config: ml_collections.ConfigDict
 ) -> Callable[[hk.Params, hk.State, Batch], Metrics]:
-  """Makes the evaluation step of all devices, over the views of `eval`.
+  """Makes the evaluation step, which averages over the views of `eval`.
 
   Args:
     network: the network of `config.model`.
     config: the `train`, `data` and `eval` sections are read.
 
   Returns:
-    (params, network_state, batch) -> sums over the batch of all devices:
-    batch holds `image` and `label` as in training and `mask` float32 [D, B],
-    0 for padding; the sums `loss`, `top_1`, `top_5` and `count` are float32
-    scalars over unmasked examples. top_5 is top_K with fewer than 5 classes.
+    (params, network_state, batch) -> sums over the batch on all devices.
+    `batch` has `image` and `label` as in training, and `mask` float32 [D, B],
+    0 for padding. The sums `loss`, `top_1`, `top_5` and `count` are float32
+    scalars over unmasked examples. With fewer than 5 classes, top_5 counts all.
   """
   policy = jmp.get_policy(config.train.precision)
 
@@ -97,19 +97,19 @@ def evaluate(
   batch_size: int,
   should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-  """Scores parameters on every example of a feed, each counted once.
+  """Scores parameters on a data set; each example counts once.
 
   Args:
     eval_step: made by `make_eval_step`.
-    params: on every local device, as `runtime.parallel.replicated` puts them.
-    network_state: likewise.
-    feed: the examples.
-    batch_size: images a step, over all devices.
-    should_stop: is asked after each step.
+    params: on every local device (see `runtime.parallel.replicated`).
+    network_state: on every local device.
+    feed: input pipeline of the examples.
+    batch_size: images per step, over all devices.
+    should_stop: called after each step; True stops the evaluation.
 
   Returns:
-    `loss` (mean cross-entropy), `accuracy`, `top_5` and `count`; None if it
-    was stopped.
+    `loss` (mean cross-entropy), `accuracy`, `top_5` and `count`; None if
+    stopped.
   """
   sums, in_flight = [], steps_in_flight()
   for batch in batches.eval_batches(feed, batch_size):
@@ -122,9 +122,9 @@ def evaluate(
 
 
 def mean_scores(sums: list[dict[str, Any]]) -> dict[str, float]:
-  """Returns what `evaluate` does of the sums of each batch."""
+  """Returns the scores of `evaluate` from the sums of each batch."""
   totals = {
-    # float64: a float32 sum of counts is exact up to 2**24 examples only.
+    # float64, because float32 counts are exact only up to 2**24.
     key: float(np.sum([np.float64(part[key]) for part in jax.device_get(sums)]))
     for key in sums[0]
   }

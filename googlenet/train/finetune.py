@@ -1,7 +1,7 @@
-"""Fine-tuning: parameters of another run, frozen parts, rates of groups.
+"""Fine-tuning: start from another run, freeze parts, scale learning rates.
 
-Parts are named by a prefix of the path of their parameters: `inception_3a`, or
-`inception_3a/conv_1x1`.
+A part of the network is named by a prefix of its parameter paths, like
+`inception_3a` or `inception_3a/conv_1x1`.
 """
 
 import math
@@ -21,17 +21,17 @@ from googlenet.model.groups import check_groups, parse_factors
 from googlenet.model.network import Network
 from googlenet.optimizer.groups import with_frozen, with_rates
 
-_MAX_PROBLEMS = 20  # that an error names
+_MAX_PROBLEMS = 20  # mismatches listed in an error
 
 
 class Start(NamedTuple):
-  """Where training starts from, and with which optimizer.
+  """Initial parameters and the optimizer after the `finetune` section.
 
   Attributes:
     params: float32 arrays.
-    network_state: float32 arrays, running statistics.
-    optimizer: the given one with rates of groups, frozen parts left out.
-    lines: what to tell the user.
+    network_state: float32 running statistics.
+    optimizer: the given optimizer with group rates and frozen parts applied.
+    lines: console lines that describe the changes.
   """
 
   params: hk.Params
@@ -47,28 +47,28 @@ def apply(
   network_state: hk.State,
   optimizer: optax.GradientTransformation,
 ) -> Start:
-  """Changes the start of a training run as the `finetune` section says.
+  """Applies the `finetune` section to new parameters and the optimizer.
 
   Args:
     finetune_config: the section.
-    network: of the run.
-    params: newly drawn.
-    network_state: newly drawn.
-    optimizer: of the `optimizer` section.
+    network: the network of this run.
+    params: newly initialized.
+    network_state: newly initialized.
+    optimizer: made from the `optimizer` section.
 
   Raises:
     UserError: a part is not in the network, nothing is left to train, or the
-      other run is of another network or cannot be read.
+      other run cannot be read or has another network.
   """
   frozen = tuple(finetune_config.frozen)
   rates = parse_factors(finetune_config.learning_rates)
-  # A layer is frozen as a whole, so single parameters have no names here.
+  # Only whole layers can be frozen, not single parameters.
   check_groups('finetune.frozen', frozen, dict.fromkeys(params, ()))
   check_groups('finetune.learning_rates', rates, params)
   if all(is_within(module, frozen) for module in params):
     raise UserError(
-      f'config.finetune.frozen={frozen} leaves nothing to train: leave out one '
-      'of them',
+      f'config.finetune.frozen={frozen} leaves nothing to train: freeze fewer '
+      'parts',
       'finetune.frozen',
     )
   for part in rates:
@@ -111,23 +111,23 @@ def load(
   params: hk.Params,
   network_state: hk.State,
 ) -> tuple[hk.Params, hk.State, tuple[str, ...]]:
-  """Takes over the parameters and running statistics of another run.
+  """Loads the parameters and running statistics of another run.
 
   Classifiers and auxiliary heads keep their new parameters where the other run
-  lacks them or has other shapes. A first convolution for another number of
-  channels is adapted by `convert_channels`.
+  lacks them or has other shapes. If the number of image channels differs,
+  `convert_channels` adapts the first convolution.
 
   Args:
-    workdir: of the other run.
-    network: of this run.
-    params: newly drawn.
-    network_state: newly drawn.
+    workdir: folder of the other run.
+    network: the network of this run.
+    params: newly initialized.
+    network_state: newly initialized.
 
   Returns:
-    params, network_state, and lines that tell what was not taken over.
+    params, network_state, and console lines that list what was not loaded.
 
   Raises:
-    UserError: the other run does not exist or is of another network.
+    UserError: the other run does not exist or has another network.
   """
   if not checkpoint.paths(workdir):
     raise UserError(
@@ -157,7 +157,7 @@ def load(
   if problems:
     more = len(problems) - _MAX_PROBLEMS
     raise UserError(
-      f'config.finetune.from_workdir={workdir!r} is of another network than '
+      f'config.finetune.from_workdir={workdir!r} has another network than '
       f'config.model: {"; ".join(problems[:_MAX_PROBLEMS])}'
       + (f' and {more} more' if more > 0 else ''),
       'finetune.from_workdir',
@@ -175,22 +175,22 @@ def load(
 def _fit_channels(
   first: str, params: hk.Params, other: hk.Params
 ) -> tuple[hk.Params, list[str]]:
-  """Adapts the first convolution of the other run to other images.
+  """Adapts the first convolution to this run's number of image channels.
 
   Args:
     first: name of that convolution.
-    params: of this run.
+    params: parameters of this run.
     other: parameters of the other run.
 
   Returns:
-    The parameters of the other run, and a line if any of them changed.
+    The parameters of the other run, and a console line if they changed.
   """
   old, want = other.get(first, {}).get('w'), params[first]['w'].shape
   if not _differ_in_channels(old, want):
     return other, []
   line = (
-    f'channels {first}: {old.shape[2]} -> {want[2]}, the sum over the old ones '
-    'in equal parts'
+    f'channels {first}: {old.shape[2]} -> {want[2]}, each an equal share of '
+    'the old sum'
   )
   fitted = other[first] | {'w': convert_channels(old, want[2])}
   return {**other, first: fitted}, [line]
@@ -201,18 +201,18 @@ def _take_over(
   theirs: dict[str, hk.Params],
   replaceable: set[str],
 ) -> tuple[dict[str, hk.Params], tuple[str, ...], list[str]]:
-  """Returns the trees of this run with the arrays of the other.
+  """Replaces the arrays of this run by those of the other run.
 
   Args:
-    ours: newly drawn, 'params' and 'network_state'.
-    theirs: the same two trees, of the other run.
-    replaceable: modules that stay as they are where the other run lacks them
-      or has other shapes.
+    ours: 'params' and 'network_state' of this run.
+    theirs: the same two trees of the other run.
+    replaceable: modules that keep our arrays where the other run lacks them or
+      has other shapes.
 
   Returns:
-    The trees; the modules that stayed; and, in words, what does not fit.
+    The trees, the modules that kept our arrays, and a list of mismatches.
   """
-  new: dict[str, None] = {}  # in order
+  new: dict[str, None] = {}  # an ordered set
   problems = []
   for tree, modules in ours.items():
     for module, leaves in modules.items():
@@ -223,7 +223,7 @@ def _take_over(
         new[module] = None
       else:
         problems += _differences(module, found, leaves)
-  # Weights and bias of a classifier belong together: both are new, or neither.
+  # Per module, not per array: a new weight must not get an old bias.
   taken = {
     tree: {
       module: leaves if module in new else theirs[tree].get(module, leaves)
@@ -245,18 +245,18 @@ def _nonfinite(trees: dict[str, hk.Params]) -> list[str]:
 
 
 def convert_channels(w: np.ndarray, channels: int) -> np.ndarray:
-  """Adapts a first convolution [kh, kw, C, width] to other images.
+  """Adapts weights [kh, kw, C, width] of a first convolution to new channels.
 
-  Each new channel gets the sum over the old ones divided by the number of new
-  ones, so the response to a grey image stays the same, whether it is given in
-  one channel or repeated in three.
+  Each new channel gets the sum over the old channels divided by the number of
+  new ones. The response to a grey image stays the same, whether the image has
+  one channel or repeats it in three.
   """
   total = w.sum(axis=2, keepdims=True, dtype=np.float64) / channels
   return np.repeat(total, channels, axis=2).astype(w.dtype)
 
 
 def _differ_in_channels(w: Any, shape: tuple[int, ...]) -> bool:
-  """Whether weights have another number of input channels and no more."""
+  """Whether the weights differ from `shape` only in input channels."""
   if w is None or w.ndim != 4 or w.shape == shape:
     return False
   return (*w.shape[:2], w.shape[3]) == (*shape[:2], shape[3])
@@ -283,8 +283,8 @@ def _heads(network: Network) -> set[str]:
   layers = [
     layer for layer in graph.graph(network.architecture) if layer.weights
   ]
-  # Where no fully connected layer ends the network, the convolutions of the
-  # last row are as wide as there are classes.
+  # Without a fully connected layer at the end (NiN), the convolutions of the
+  # last row act as the classifier.
   last = layers[-1].row
   return {
     layer.name

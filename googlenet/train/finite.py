@@ -13,7 +13,7 @@ import jmp
 import ml_collections
 import numpy as np
 
-# Of a dynamic loss scale: its first value, and the number of finite steps after
+# Dynamic loss scale: its first value, and the number of finite steps after
 # which it doubles (Micikevicius et al., 2018, arXiv 1710.03740).
 FIRST_LOSS_SCALE = 2.0**15
 GROWTH_STEPS = 2000
@@ -21,18 +21,18 @@ MAX_LOSS_SCALE = 2.0**24
 
 
 class FiniteCheck(NamedTuple):
-  """The part of the training state that tells of steps that were not finite."""
+  """State of the finite check and the loss scale."""
 
   loss_scale: jax.Array  # float32 [], what the loss is multiplied by
   good_steps: jax.Array  # int32 [], finite steps since the scale changed
-  nonfinite_in_row: jax.Array  # int32 [], up to now, one after another
+  nonfinite_in_row: jax.Array  # int32 [], consecutive non-finite steps so far
   skipped: jax.Array  # int32 [], updates skipped so far
 
 
 class Policy(NamedTuple):
-  """What the `train` section asks for."""
+  """What to do at non-finite steps, from the `train` section."""
 
-  max_in_row: int  # so many non-finite steps one after another end the run
+  max_in_row: int  # consecutive non-finite steps that end the run
   is_dynamic: bool  # whether the loss scale adapts
   is_default: bool  # whether only the update that ends the run is skipped
 
@@ -41,12 +41,12 @@ class CheckedStep(NamedTuple):
   """The result of the finite check of one step."""
 
   finite_check: FiniteCheck
-  is_applied: jax.Array  # bool [], whether the update is made
+  is_applied: jax.Array  # bool [], whether the update is applied
   is_stopped: jax.Array  # bool [], whether the run has ended with this step
 
 
 def make_policy(train_config: ml_collections.ConfigDict) -> Policy:
-  """Returns the policy of the `train` section."""
+  """Reads the policy from the `train` section."""
   skips = train_config.on_nonfinite == 'skip'
   limit = train_config.max_nonfinite
   is_dynamic = train_config.loss_scale == 'dynamic'
@@ -72,17 +72,17 @@ def check_step(
 ) -> CheckedStep:
   """Decides whether a step's update is applied, and whether the run ends.
 
-  A dynamic loss scale follows `jmp.DynamicLossScale`, but for two cases: it
-  stays when the loss itself is not finite, which no smaller scale would change,
-  and it does not grow beyond `MAX_LOSS_SCALE`. A gradient that overflows only
-  because of the scale does not count towards the end of the run.
+  A dynamic loss scale follows `jmp.DynamicLossScale`, with two exceptions: it
+  stays the same when the loss itself is not finite, because a smaller scale
+  would not help, and it does not exceed `MAX_LOSS_SCALE`. A gradient that
+  overflows only because of the scale does not count as a non-finite step.
 
   Once the run has ended, no further update is applied. The host notices the end
-  some steps later and then finds the state that met the first bad step.
+  some steps later and still finds the state before the first bad step.
 
   Args:
-    before: of the steps before this one.
-    policy: of the run.
+    before: the check's state before this step.
+    policy: made by `make_policy`.
     is_loss_finite: bool [], the same on all devices.
     is_gradient_finite: bool [], the same on all devices.
   """

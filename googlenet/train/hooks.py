@@ -1,6 +1,6 @@
-"""What happens between the steps of a run: log, evaluate, save, stop.
+"""Hooks, called between the steps of a run: log, evaluate, save, stop.
 
-What hooks know of each other is `Progress`, and functions that they are given.
+Hooks communicate through `Progress` and through functions passed to them.
 """
 
 import time
@@ -35,27 +35,27 @@ from googlenet.train.resume import describe_data
 from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
-# A hook is called after each step with (step, state, metrics), and returns the
-# state to go on with. Steps count from 1. Metrics are scalars on the device, by
-# the names in `make_update_step` and `make_loss_fn`; to read one is to wait for
-# the step, so `Log` fetches them late. They are None where a continued run
-# begins at the end of an epoch that is still to be evaluated.
+# A hook is called after each step with (step, state, metrics) and returns the
+# state to continue with. Steps count from 1. Metrics are device scalars; see
+# `make_update_step` and `make_loss_fn`. Reading one waits for its step, so
+# `Log` fetches them late. They are None when a resumed run starts with the
+# evaluation of an epoch that was already trained.
 Metrics = dict[str, jax.Array] | None
 Hook = Callable[[int, TrainState, Metrics], TrainState]
 
 
 class Session(NamedTuple):
-  """What the hooks of this process share.
+  """Objects that the hooks of this process share.
 
   Attributes:
     run: data, network and steps.
     progress: how far the run is; hooks change it.
-    writer: of the files of the run.
-    saver: of its checkpoints.
-    console: of its lines.
-    preemption: tells when a signal asks for the end.
-    stopwatch: of training time.
-    first_step: that this process makes.
+    writer: writes metrics and other files of the run.
+    saver: writes checkpoints.
+    console: prints lines and progress.
+    preemption: reports when a signal asks the run to stop.
+    stopwatch: measures training time.
+    first_step: first step that this process computes.
     started: `time.time()` at the start of the program.
   """
 
@@ -87,7 +87,7 @@ class Log:
   def __call__(
     self, step: int, state: TrainState, metrics: Metrics
   ) -> TrainState:
-    """Takes the metrics of a step; fetches those of earlier, finished ones."""
+    """Stores the metrics of a step; fetches those of finished steps."""
     if metrics is None:
       return state
     session, run = self._session, self._session.run
@@ -97,10 +97,10 @@ class Log:
     finished = self._steps.push(step, metrics)
     is_compiled = is_first or run.image_size(step) != run.image_size(step - 1)
     if is_compiled:
-      # What compiling leaves in pieces would make the next step take as much
-      # memory again.
+      # Compiling leaves free device memory in small pieces, so the next step
+      # would allocate as much memory again.
       release_free_memory()
-    if is_compiled or step in run.traced_steps:  # no measure of the speed
+    if is_compiled or step in run.traced_steps:  # not a typical step time
       session.stopwatch.start(step)
       session.console.start_clock(step)
     if step % run.config.logging.every_steps == 0:
@@ -127,7 +127,7 @@ class Log:
     """Fetches the metrics of the steps up to `last`.
 
     Raises:
-      NonFiniteError: a step is not finite.
+      NonFiniteError: a loss, gradient or running statistic is not finite.
     """
     for metrics in self._steps.fetch(last):
       self._mean.add(metrics)
@@ -137,7 +137,7 @@ class Log:
     """Writes the mean over the steps since the last record, up to this one.
 
     Raises:
-      NonFiniteError: a step is not finite.
+      NonFiniteError: a loss, gradient or running statistic is not finite.
     """
     self.settle(step)
     if not self._mean.steps:
@@ -154,7 +154,7 @@ class Log:
     session.write(step, 'train', metrics)
 
   def _show(self, step: int, metrics: dict[str, float]) -> float | None:
-    """Shows the progress; returns images/s, None where no step was timed."""
+    """Shows the progress; returns images/s, or None if no step was timed."""
     session = self._session
     steps, seconds = session.stopwatch.read(step)
     rate = None
@@ -168,14 +168,14 @@ class Evaluate:
   """Scores the state on `data.eval_split` at the end of epochs."""
 
   def __init__(self, session: Session, flush: Callable[[int], None]):
-    """Evaluates nothing yet; `flush` writes the record up to a step."""
+    """Stores `flush(step)`, which writes the metrics up to a step."""
     self._session, self._flush = session, flush
     self._epoch_started = time.perf_counter()
 
   def __call__(
     self, step: int, state: TrainState, metrics: Metrics
   ) -> TrainState:
-    """Ends an epoch; asked to stop meanwhile, it leaves the epoch pending."""
+    """Evaluates at the end of an epoch; if stopped, the epoch stays pending."""
     del metrics
     session, run, progress = (
       self._session,
@@ -188,12 +188,12 @@ class Evaluate:
     with session.stopwatch.paused():
       is_due = run.ends_epochs(step, run.config.eval.every_epochs)
       if is_due:
-        progress.is_epoch_pending = True  # should it fail for lack of memory
+        progress.is_epoch_pending = True  # in case memory runs out
         state, scores = self._evaluate(state)
         if scores is None:
           return state
         progress.is_epoch_pending = False
-        # The loss of the last step was that before its update.
+        # The last training loss was computed before the last update.
         check_finite(step, 'eval/loss', scores['loss'])
         progress.record_scores(step, scores, run.config.checkpoint.best_metric)
         session.write(step, 'eval', scores)
@@ -208,10 +208,10 @@ class Evaluate:
   def _evaluate(
     self, state: TrainState
   ) -> tuple[TrainState, dict[str, float] | None]:
-    """Returns the state and its scores; None if asked to stop meanwhile.
+    """Returns the state and its scores (None if asked to stop meanwhile).
 
-    The state takes the statistics of precise BN, so that checkpoints hold what
-    was evaluated; training itself reads no running statistics.
+    Statistics of precise BN are stored in the state, so checkpoints hold what
+    was evaluated. Training is not affected: it reads no running statistics.
     """
     run = self._session.run
     if run.statistics_step is not None:
@@ -236,10 +236,10 @@ class Evaluate:
 
 
 class Save:
-  """Writes checkpoints when they are due, and ends the run on request."""
+  """Writes checkpoints when they are due, and stops the run on a signal."""
 
   def __init__(self, session: Session, flush: Callable[[int], None]):
-    """Saves nothing yet; `flush` writes the record up to a step."""
+    """Stores `flush(step)`, which writes the metrics up to a step."""
     self._session, self._flush = session, flush
     self._saved_time = time.monotonic()
 
@@ -249,8 +249,8 @@ class Save:
     """Saves the state if it is due.
 
     Raises:
-      Stopped: a signal asked for the end; the state is saved.
-      WriteError: that state cannot be written.
+      Stopped: a signal asked the run to stop; the state is saved.
+      WriteError: the checkpoint cannot be written.
     """
     del metrics
     session = self._session
@@ -264,7 +264,7 @@ class Save:
       session.saver.finish()
       raise Stopped(
         f'ended on {session.preemption.reason} after step {step:,}, which is '
-        'saved: the same command with this --workdir goes on'
+        'saved: the same command with this --workdir continues the run'
       )
     return state
 
@@ -277,7 +277,7 @@ class Save:
       return True
     if best and best['step'] == step:
       return True
-    # Clocks differ between processes; saving is the business of one of them.
+    # Clocks differ between processes, and only process 0 writes.
     return (
       every.every_seconds > 0
       and jax.process_index() == 0
@@ -285,11 +285,11 @@ class Save:
     )
 
   def save(self, step: int, state: TrainState) -> None:
-    """Writes the record up to a step and, in process 0, a checkpoint of it.
+    """Writes the metrics up to a step and, in process 0, a checkpoint.
 
     Raises:
-      NonFiniteError: a step or a parameter is not finite; what was saved before
-        is kept.
+      NonFiniteError: a metric or parameter is not finite; older checkpoints
+        stay.
     """
     session, best = self._session, self._session.progress.best
     self._flush(step)

@@ -1,7 +1,7 @@
-"""The time of each layer of a network, each run alone, as a table.
+"""A table of layer times, measured by running each layer alone.
 
-A trace does not show it: on CPUs calls into oneDNN leave no events there, and
-everywhere the compiler fuses operations of several layers.
+A profiler trace does not show them: on CPUs it has no events for oneDNN calls,
+and on every device the compiler fuses operations of several layers.
 """
 
 import statistics
@@ -38,11 +38,11 @@ class Layer(NamedTuple):
   """A part of a network that can be applied alone.
 
   Attributes:
-    name: of its row, or of both where pooling is computed with it.
+    name: name of its row, with ' + max_pool' where pooling is fused.
     apply: (params, x) -> y, as in training, in the layout of the network's
       kernels.
-    params: its own.
-    is_side: an auxiliary head, whose output no other layer takes.
+    params: parameters of this layer.
+    is_side: whether it is an auxiliary head, which no other layer follows.
   """
 
   name: str
@@ -57,7 +57,7 @@ class LayerTime(NamedTuple):
   name: str
   shape: tuple[int, ...]  # of the output, for one image
   mflop: float  # of the forward pass, for one image
-  passes: int  # of that size in a training step
+  passes: int  # in a training step, each with `mflop`
   forward_ms: float
   training_ms: float  # forward and backward
 
@@ -67,13 +67,12 @@ def split(
 ) -> list[Layer]:
   """Returns the layers of a network, in order; the classifier is the last.
 
-  They are split as `network.apply` computes them: pooling after a convolution
-  is a part of that convolution.
+  As in `network.apply`, pooling after a convolution is part of it.
 
   Args:
-    network: as made by `make_network`.
-    params: of it.
-    network_state: of it.
+    network: made by `make_network`.
+    params: its parameters.
+    network_state: its state.
     keys: [B] random keys, one per image.
   """
   context = network.context._replace(is_training=True, keys=keys)
@@ -115,13 +114,13 @@ def measure(
   network_state: hk.State,
   images: jax.Array,
 ) -> list[LayerTime]:
-  """Times every layer, each on the output of the one before.
+  """Times every layer, each on the output of the layer before it.
 
   Args:
-    network: as made by `make_network`.
-    params: of it, in the dtype of computation.
-    network_state: of it.
-    images: [B, H, W, C] in the same dtype.
+    network: made by `make_network`.
+    params: its parameters, in the compute dtype.
+    network_state: its state.
+    images: [B, H, W, C] in the compute dtype.
   """
   kernels = network.kernels
   operations = graph.graph(network.architecture, images.shape[1:])
@@ -134,7 +133,7 @@ def measure(
   x = jax.jit(kernels.to_layout)(images)
   times = []
   for layer in split(network, params, network_state, keys):
-    # Images have no gradient: the first layer is spared that of its input.
+    # The first layer needs no gradient with respect to its input, the images.
     is_first = not times
     forward = compiled(layer.apply, layer.params, x)
     y = forward(layer.params, x)
@@ -168,17 +167,17 @@ def measure(
 
 
 def _image_shape(kernels: Any, y: Any) -> tuple[int, ...]:
-  """The shape of an activation or of logits, for one image."""
+  """Returns the shape of an activation or of logits, for one image."""
   if y.ndim == 4:
     y = jax.eval_shape(kernels.from_layout, y)
   return y.shape[1:]
 
 
 def _milliseconds(function: Callable[..., Any], *arguments: Any) -> float:
-  """The median time of a call."""
+  """Returns the median time of a call."""
   jax.block_until_ready(function(*arguments))
-  # The launch of a small layer takes a GPU longer than the layer, so several
-  # are given to it at once. A CPU might compute them side by side.
+  # On a GPU, launching a small layer takes longer than computing it, so several
+  # calls are queued at once. A CPU might run such calls in parallel.
   at_once = 1 if jax.default_backend() == 'cpu' else 10
   times = []
   for _ in range(NUM_CALLS):
@@ -191,11 +190,11 @@ def _milliseconds(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 def render(times: list[LayerTime], batch_size: int) -> str:
-  """Returns the table as text, the sum of all layers last.
+  """Returns the table as text; the last line sums all layers.
 
   Args:
-    times: as measured.
-    batch_size: images that they were measured on.
+    times: returned by `measure`.
+    batch_size: number of images used in the measurement.
   """
   total = sum(row.training_ms for row in times)
 
@@ -205,7 +204,7 @@ def render(times: list[LayerTime], batch_size: int) -> str:
       'x'.join(str(side) for side in row.shape),
       f'{row.mflop:.2f}',
       f'{row.forward_ms:.3f}',
-      # A difference of two measurements: noise may turn a small one around.
+      # A small difference of two noisy measurements may be negative.
       f'{max(row.training_ms - row.forward_ms, 0):.3f}',
       f'{gflop / (row.training_ms * 1e-3):.1f}' if gflop else '-',
       f'{row.training_ms / total:.1%}',
@@ -243,15 +242,15 @@ def report(
   channels: int,
   step_seconds: float,
 ) -> str:
-  """Measures a network on one device and returns table and notes.
+  """Measures a network on one device; returns the table and notes as text.
 
   Args:
     config: the `model`, `data` and `train` sections are read.
-    network: of `config.model`.
-    params: of it, NumPy arrays.
-    network_state: of it, likewise.
-    channels: of the images.
-    step_seconds: of the whole training step, for comparison.
+    network: the network of `config.model`.
+    params: its parameters, NumPy arrays.
+    network_state: its state, NumPy arrays.
+    channels: image channels.
+    step_seconds: time of a whole training step, for comparison.
   """
   policy = jmp.get_policy(config.train.precision)
   devices, parts = jax.device_count(), config.train.microbatches
@@ -264,7 +263,7 @@ def report(
   )
   times = measure(network, params, network_state, images)
   total = sum(row.training_ms for row in times)
-  runs = f', which runs every layer {parts} times' if parts > 1 else ''
+  runs = f'; a step runs every layer {parts} times' if parts > 1 else ''
   return '\n'.join(
     [
       f'{config.model.variant}, {size}x{size}x{channels}, {batch_size} images '
@@ -272,8 +271,8 @@ def report(
       f'kernels {network.kernels.name}, {config.train.precision}',
       render(times, batch_size),
       f'sum of the layers {total:.1f} ms, whole step {step_seconds * 1e3:.1f} '
-      f'ms (mean of the traced ones{runs})',
-      'Layers timed alone do not add up to the step exactly: it also prepares '
+      f'ms (mean of the traced steps{runs})',
+      'Layer times do not add up to the step time: a step also preprocesses '
       'images and updates parameters, and is compiled as one program.',
     ]
   )

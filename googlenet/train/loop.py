@@ -1,4 +1,4 @@
-"""Training and evaluation: the outline of a run."""
+"""The training loop with its hooks, from start or resume to the result."""
 
 import contextlib
 import os
@@ -36,24 +36,24 @@ def train_and_evaluate(
   started: float | None = None,
   allow_config_change: bool = False,
 ) -> dict[str, Any]:
-  """Trains the network of a config and scores it.
+  """Trains and evaluates the network of a config; continues an existing run.
 
   Args:
     config: resolved.
-    workdir: a folder without a run, made by the first record; or with one,
-      which is continued.
-    started: `time.time()` at the start of the program, to tell how long the
-      first step took from there.
+    workdir: folder of the run. If it holds a run, that run is continued;
+      otherwise it is created when the first metrics are written.
+    started: `time.time()` at the start of the program, to report the time up
+      to the end of the first step.
     allow_config_change: whether a run may be continued with another config.
 
   Returns:
-    What result.json holds.
+    The contents of result.json.
 
   Raises:
     UserError: bad input (nothing was written), or a loss that is not finite.
-    Stopped: a signal asked for the end; the run can be continued.
+    Stopped: a signal asked the run to stop; it can be continued.
     WriteError: an output cannot be written; the run can be continued.
-    OutOfMemoryError: a device has not the memory for it.
+    OutOfMemoryError: a device runs out of memory.
   """
   started = time.time() if started is None else started
   with contextlib.ExitStack() as stack:
@@ -74,7 +74,7 @@ def train_and_evaluate(
     profile = Profile(session, workdir, log.settle)
     evaluate = Evaluate(session, log.flush)
     show, save = Show(session), Save(session, log.flush)
-    # Called in this order: a checkpoint holds what the hooks before it did.
+    # Order matters: a checkpoint includes the changes of the hooks before it.
     hooks: list[Hook] = [log, profile, evaluate, show, save]
     stack.callback(profile.close)
 
@@ -84,7 +84,7 @@ def train_and_evaluate(
     if step == 0:
       show.inputs(0)
     try:
-      # The run ended before an epoch that it had trained was evaluated.
+      # The run ended after an epoch was trained but before it was evaluated.
       if session.progress.is_epoch_pending:
         for hook in hooks:
           state = hook(step, state, None)
@@ -100,7 +100,7 @@ def train_and_evaluate(
     except NonFiniteError as error:
       raise diagnosis.located(error, run, state) from error
     except memory.OutOfMemoryError:
-      if session.progress.is_epoch_pending:  # the next start evaluates it
+      if session.progress.is_epoch_pending:  # evaluated when the run resumes
         save.save(step, state)
         session.saver.finish()
       raise
@@ -116,7 +116,7 @@ def _open(
   started: float,
   stack: contextlib.ExitStack,
 ) -> tuple[Session, resume.Start]:
-  """Returns what hooks share, and where training begins; `stack` closes it."""
+  """Returns the session and the start of training; `stack` closes files."""
   config = run.config
   writer = Writer(
     workdir,
@@ -178,7 +178,7 @@ def _finish(
 
 @contextlib.contextmanager
 def _memory_errors_explained(workdir: str | os.PathLike[str]) -> Iterator[None]:
-  """Tells what to change where memory runs out, and how the run goes on."""
+  """Adds to out-of-memory errors how the run can be continued."""
   try:
     with memory.explained('training'):
       yield
@@ -189,17 +189,17 @@ def _memory_errors_explained(workdir: str | os.PathLike[str]) -> Iterator[None]:
     raise memory.OutOfMemoryError(
       error.facts,
       what,
-      f'; with --allow_config_change the run in {workdir} goes on',
+      f'; to continue the run in {workdir}, add --allow_config_change',
     ) from error
 
 
 @contextlib.contextmanager
 def _write_errors_explained(workdir: str | os.PathLike[str]) -> Iterator[None]:
-  """Tells how a run goes on whose files cannot be written."""
+  """Turns an OSError into a WriteError that says how to continue the run."""
   try:
     yield
   except OSError as error:
     raise WriteError(
       f'{" ".join(str(error).split())}: training stopped; the same command '
-      f'with --workdir={workdir} goes on from the last checkpoint'
+      f'with --workdir={workdir} continues from the last checkpoint'
     ) from error

@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradient: pure functions, for one device."""
+"""The loss of a batch and its gradient: pure functions on one device."""
 
 from collections.abc import Callable
 
@@ -36,19 +36,19 @@ def make_inputs(
   config: ml_collections.ConfigDict,
   image_size: int | None = None,
 ) -> tuple[jax.Array, mixing.Mixed | None]:
-  """Returns what training shows the network: augmented, prepared, mixed.
+  """Augments, preprocesses and mixes the images of a training batch.
 
-  `augment` changes stored pixels, uint8 at their native size; what comes after
-  `preprocess` changes normalised images of the size that the network sees.
+  `augment` works on stored pixels, uint8 at native size; `mix`, which comes
+  after `preprocess`, on normalized images of the network's input size.
 
   Args:
     batch: as for `make_loss_fn`.
-    keys: [B] keys of augmentation.
+    keys: [B] keys for augmentation.
     config: the `augment` and `data` sections are read.
-    image_size: takes the place of `data.image_size`.
+    image_size: replaces `data.image_size` if given, in pixels.
 
   Returns:
-    float32 [B, S, S, C], and what they are a mixture of; None of nothing else.
+    Images float32 [B, S, S, C], and how they were mixed; None if not mixed.
   """
   images = augment(
     batch['image'], keys, config.augment, config.data.mean, batch.get('flip')
@@ -65,18 +65,18 @@ def make_loss_fn(
   config: ml_collections.ConfigDict,
   image_size: int | None = None,
 ) -> Callable[..., tuple[jax.Array, tuple[hk.State, Metrics]]]:
-  """Returns the loss of one part of a batch, and what comes with it.
+  """Returns the loss function for a (micro)batch.
 
   Args:
-    network: of `config.model`.
+    network: the network of `config.model`.
     config: the `train`, `augment` and `data` sections are read.
-    image_size: takes the place of `data.image_size`.
+    image_size: replaces `data.image_size` if given, in pixels.
 
   Returns:
-    (params, network_state, batch, keys) -> (loss, (network_state, metrics)):
-    batch holds `image`, `label` and, where flips alternate, `flip` bool [B];
-    keys are a pair of [B] keys, of augmentation and of dropout. Of a mixture
-    of images loss and accuracy are those of both labels, in its parts.
+    (params, network_state, batch, keys) -> (loss, (network_state, metrics)).
+    `batch` has `image`, `label` and, for alternating flips, `flip` bool [B].
+    `keys` is a pair of [B] keys: for augmentation and for dropout. For mixed
+    images, loss and accuracy are averaged over both labels, weighted by share.
   """
   policy = jmp.get_policy(config.train.precision)
 
@@ -95,7 +95,7 @@ def make_loss_fn(
     )
 
     def of_labels(function):
-      """Returns what a function makes of the labels, or of a mixture."""
+      """Applies a function to the labels, averaged over both if mixed."""
       if mixed is None:
         return function(labels)
       return mixed.average(function(labels), function(mixed.partners))
@@ -109,7 +109,7 @@ def make_loss_fn(
     predicted = jnp.argmax(outputs.logits, -1)
     hits = of_labels(lambda y: predicted == y)
     metrics = {'loss': loss, 'accuracy': hits.mean()}
-    # Szegedy et al., 2014, section 5: each head adds 0.3 of its loss.
+    # Szegedy et al., 2014, section 5: each head adds 0.3 times its loss.
     for name, logits in outputs.aux_logits.items():
       metrics[f'{name}_loss'] = aux_loss = mean_loss(logits)
       loss += config.train.aux_loss_weight * aux_loss
@@ -122,10 +122,10 @@ def make_gradient_fn(
   loss_fn: Callable[..., tuple[jax.Array, tuple[hk.State, Metrics]]],
   num_parts: int,
 ) -> Callable[..., tuple[hk.State, tuple[hk.Params, Metrics]]]:
-  """Returns the gradient of a loss, averaged over parts of a batch.
+  """Returns the gradient function, averaged over microbatches.
 
-  By hand: `optax.MultiSteps` would make each part a training step of its own,
-  and does not pass the network's state from part to part.
+  `optax.MultiSteps` would make each microbatch a training step of its own, and
+  does not pass the network's state from one to the next.
 
   Args:
     loss_fn: made by `make_loss_fn`.

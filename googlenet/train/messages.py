@@ -1,4 +1,4 @@
-"""The lines of a run on the console: what it works on, what came of it."""
+"""Texts of the console lines that a run prints."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from googlenet.train.setup import Run
 
 
 def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
-  """Returns the lines that say what a run works on."""
+  """Returns the lines that describe network, devices, data and training."""
   config, durations = run.config, run.durations
   train, evaluation = run.train.dataset, run.evaluation.dataset
   shape = 'x'.join(str(side) for side in train.image_shape)
@@ -52,7 +52,7 @@ def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
 def epoch_ended(
   run: Run, step: int, progress: Progress, is_evaluated: bool, seconds: float
 ) -> str:
-  """Returns the line of an epoch that took some seconds."""
+  """Returns the line that is printed at the end of an epoch."""
   train = progress.train
   text = (
     f'epoch {run.epoch(step):.3g}/{run.config.train.epochs}  '
@@ -68,16 +68,14 @@ def epoch_ended(
 
 
 def resumed(start: Start) -> str:
-  """Returns the line that says where a run goes on."""
+  """Returns the line that says from which step a run continues."""
   if not start.path:
-    return (
-      'resumed  from the beginning: the run was cut off before it was saved'
-    )
+    return 'resumed  from step 0: the run ended before its first checkpoint'
   return f'resumed  after step {start.step:,}, from {start.path}'
 
 
 def finished(result: dict[str, Any], workdir: str | os.PathLike[str]) -> str:
-  """Returns the line for a run that has come to its end before."""
+  """Returns the line for a run that was already finished."""
   return (
     f'--workdir={workdir} holds a finished run of {result.get("step", "?")} '
     f'steps, eval accuracy {result.get("eval/accuracy", "?")}: nothing is left '
@@ -89,7 +87,7 @@ def finished(result: dict[str, Any], workdir: str | os.PathLike[str]) -> str:
 def describe_result(
   result: dict[str, Any], workdir: str | os.PathLike[str]
 ) -> list[str]:
-  """Returns the lines that say what came out of a run."""
+  """Returns the lines that show the result of a run."""
   minutes, seconds = divmod(round(result['seconds']), 60)
   return [
     f'result   eval accuracy {result["eval/accuracy"]:.4f}, loss '

@@ -1,8 +1,8 @@
-"""Precise BN: batch-norm statistics measured for the parameters as they are.
+"""Precise BN: re-estimates batch-norm statistics for the current parameters.
 
-Running statistics belong to the parameters of many past steps, and an average
-of parameters has never been run at all: Izmailov et al., 2018, arXiv
-1803.05407, section 3.2; Wu and Johnson, 2021, arXiv 2105.07576, section 3.
+Running statistics mix those of many past steps, and no step ever ran with the
+averaged (EMA) parameters: Izmailov et al., 2018, arXiv 1803.05407, section 3.2;
+Wu and Johnson, 2021, arXiv 2105.07576, section 3.
 """
 
 from collections.abc import Callable
@@ -25,21 +25,21 @@ from googlenet.train.step import Batch
 def make_statistics_step(
   config: ml_collections.ConfigDict,
 ) -> Callable[[hk.Params, hk.State, Batch, jax.Array], hk.State]:
-  """Makes the step that adds the statistics of one batch to a mean.
+  """Makes the step that adds the statistics of one batch to a running mean.
 
-  Images are those of evaluation, without augmentation; dropout is off.
+  Images are not augmented, and dropout is off, as in evaluation.
 
   Args:
     config: the `model`, `finetune`, `train` and `data` sections are read.
 
   Returns:
-    (params, mean, batch, count) -> the mean over `count` + 1 batches, with the
-    unbiased variance of each: batch holds `image` uint8 [D, B, H, W, C] for D
-    local devices, count is float32 []. Frozen layers keep their statistics.
+    (params, mean, batch, count) -> the mean over `count` + 1 batches.
+    Variances are unbiased. `batch` has `image` uint8 [D, B, H, W, C] for D
+    local devices; `count` is float32 []. Frozen layers keep their statistics.
   """
   policy = jmp.get_policy(config.train.precision)
   model = ml_collections.ConfigDict(config.model.to_dict())
-  # The step returns the statistics of its batch alone.
+  # With decay 0 the new statistics are those of this batch alone.
   model.batch_norm_decay, model.dropout = 0.0, 0.0
   model.stochastic_depth = 0.0
   network = make_network(model, policy.compute_dtype, config.finetune.frozen)
@@ -47,8 +47,8 @@ def make_statistics_step(
   def statistics_step(params, mean, batch, count):
     images = preprocess(batch['image'], config.data)
     params, images = policy.cast_to_compute((params, images))
-    # Dropout in auxiliary heads still asks for keys; no layer is normalized
-    # after it.
+    # Dropout in auxiliary heads still needs keys. It affects no statistics: no
+    # batch norm follows it.
     keys = jax.random.split(jax.random.key(0), len(images))
     _, new = network.apply(
       params, mean, keys, images, is_training=True, axis_name=PMAP_AXIS
@@ -56,7 +56,7 @@ def make_statistics_step(
     new = jax.lax.pmean(new, PMAP_AXIS)
 
     def mean_of(old: jax.Array, new: jax.Array) -> jax.Array:
-      # The first batch replaces the mean, without a rounding error.
+      # The first batch replaces the mean exactly, without rounding.
       return jnp.where(count == 0, new, old + (new - old) / (count + 1))
 
     return jax.tree.map(mean_of, mean, new)
@@ -80,14 +80,14 @@ def estimate(
 ) -> hk.State:
   """Returns batch-norm statistics over `eval.batch_norm_batches` batches.
 
-  They are always the first batches of epoch 0, at most all of them, so the
-  result does not depend on when it is computed, or how often before.
+  These are always the first batches of epoch 0 (at most all of them), so the
+  result does not depend on when and how often it is computed.
 
   Args:
     statistics_step: made by `make_statistics_step`.
     params: on every local device.
     network_state: on every local device; the statistics of frozen layers stay.
-    feed: the training data, with images as evaluation sees them.
+    feed: input pipeline of the training data without augmentation.
     config: `eval.batch_norm_batches`, `train.batch_size` and `seed` are read.
   """
   num_examples, size = feed.dataset.num_examples, config.train.batch_size
@@ -105,20 +105,20 @@ def estimate(
 def make_statistics(
   config: ml_collections.FrozenConfigDict, train: Feed | None = None
 ) -> tuple[Any, Feed | None]:
-  """Makes the step of precise BN and its images, where the config asks for it.
+  """Makes the step of precise BN and its input pipeline.
 
   Args:
     config: resolved.
-    train: the training data, if it has been loaded already.
+    train: input pipeline of the training data, if already loaded.
 
   Returns:
-    The step and the training data with images as evaluation sees them; or
-    (None, None) where `eval.batch_norm_batches` is 0.
+    The step, and a pipeline of training images without random crops; or
+    (None, None) if `eval.batch_norm_batches` is 0.
   """
   if not config.eval.batch_norm_batches:
     return None, None
-  # With random crops the training data is of no use here: the images are read
-  # again without them, and not put on the devices for a few batches.
+  # With random crops, the images are read again without them, and streamed:
+  # storing the whole set on the devices does not pay for a few batches.
   is_cropped = config.augment.random_resized_crop
   if train is None or is_cropped:
     split = pipeline.load_split(config, 'train_split', is_augmented=False)

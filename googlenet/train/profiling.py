@@ -1,4 +1,4 @@
-"""A trace of a few training steps, and beside it a table of layer times."""
+"""Profiling: traces a few training steps and measures each layer."""
 
 import os
 import pathlib
@@ -15,9 +15,9 @@ from googlenet.train.state import TrainState
 
 
 class Profile:
-  """A hook that traces steps of a run; only process 0 does.
+  """A hook that traces some steps, in process 0 only.
 
-  In <workdir>/profile it leaves what `jax.profiler` writes and layers.txt.
+  It writes the trace and layers.txt to <workdir>/profile.
   """
 
   def __init__(
@@ -26,7 +26,7 @@ class Profile:
     workdir: str | os.PathLike[str],
     settle: Callable[[int], None],
   ):
-    """Traces nothing yet; `settle` checks the metrics up to a step."""
+    """Stores `settle(step)`, which checks the metrics up to a step."""
     self._session, self._settle = session, settle
     self._folder = pathlib.Path(workdir) / 'profile'
     self._steps = session.run.traced_steps
@@ -37,7 +37,7 @@ class Profile:
   def __call__(
     self, step: int, state: TrainState, metrics: Metrics
   ) -> TrainState:
-    """Starts the trace before its first step, ends it after its last."""
+    """Starts the trace before its first step and ends it after its last."""
     if metrics is not None and self._steps:
       if step + 1 == self._steps[0]:
         self._settle(step)
@@ -50,16 +50,16 @@ class Profile:
     return state
 
   def _start(self) -> None:
-    self._session.writer.open()  # from here on the workdir is that of this run
+    self._session.writer.open()  # creates and locks the workdir
     self._folder.mkdir(parents=True, exist_ok=True)
     jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
     self._is_tracing, self._started = True, time.perf_counter()
 
   def close(self) -> None:
-    """Ends the trace if there is one, and writes it.
+    """Ends the trace, if one is running, and writes it.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the trace cannot be written.
     """
     if not self._is_tracing:
       return

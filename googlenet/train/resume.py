@@ -1,6 +1,6 @@
-"""Going on with a run: what its workdir holds, and whether it fits.
+"""Resuming a run: reads its workdir and checks that it fits the config.
 
-Process 0 alone looks at the workdir; the others are told what it found.
+Only process 0 reads the workdir; it broadcasts the result to the others.
 """
 
 import dataclasses
@@ -28,7 +28,8 @@ from googlenet.runtime.distributed import broadcast, on_process_0
 from googlenet.runtime.parallel import replicated
 from googlenet.train.state import TrainState
 
-# What a run has begun with, in parameters or in the order of its data.
+# Fields that no resumed run may change: its parameters or the order of its data
+# depend on them.
 NEVER_CHANGES = (
   'seed',
   'model.variant',
@@ -46,7 +47,7 @@ NEVER_CHANGES = (
   'optimizer.name',
   'optimizer.muon_rest',
 )
-# Where things are on a machine, not what is computed: free to change.
+# Fields that any resumed run may change: they do not affect its results.
 MAY_CHANGE = (
   'data.data_dir',
   'data.on_device_mb',
@@ -62,9 +63,9 @@ class Found(NamedTuple):
   """What a workdir holds.
 
   Attributes:
-    is_run: whether it holds a run, which is continued.
-    result: what result.json holds, where that run is finished.
-    lock: of the workdir, in process 0 and where there is a run.
+    is_run: whether it holds a run, which is then continued.
+    result: contents of result.json; None if the run is not finished.
+    lock: lock of the workdir; None without a run or outside process 0.
   """
 
   is_run: bool
@@ -76,11 +77,11 @@ class Start(NamedTuple):
   """Where training begins.
 
   Attributes:
-    step: steps made.
-    state: of training, on every local device.
-    progress: the course of the run so far.
-    metrics_bytes: how much of metrics.jsonl is older than this.
-    path: of the checkpoint, as it is shown; '' without one.
+    step: steps made so far.
+    state: training state, on every local device.
+    progress: progress of the run so far.
+    metrics_bytes: length of metrics.jsonl at this step.
+    path: path of the checkpoint; '' without one.
   """
 
   step: int
@@ -95,24 +96,24 @@ def look(
   config: ml_collections.FrozenConfigDict,
   allow_config_change: bool,
 ) -> Found:
-  """Says what a workdir holds; owns it from here on if that is a run.
+  """Returns what a workdir holds; if it holds a run, locks it.
 
   Args:
-    workdir: there or not.
+    workdir: may be missing.
     config: resolved.
-    allow_config_change: whether the config of the run may be another one.
+    allow_config_change: whether the stored config may differ.
 
   Raises:
-    UserError: another process owns it, its run has another config, or a run
-      cannot be written there.
+    UserError: another process uses the workdir, its run has another config, or
+      it is not writable.
   """
   path, locks = pathlib.Path(workdir), []
 
   def at_process_0() -> tuple[bool, dict[str, Any] | None]:
     if os.path.exists(path / 'sweep.json'):
       raise UserError(
-        f'--workdir={workdir} holds a sweep: give --mode=sweep to go on with '
-        'it, or the folder of one of its trials'
+        f'--workdir={workdir} holds a sweep: give --mode=sweep to continue it, '
+        'or the folder of one of its trials'
       )
     if not os.path.exists(path / 'config.json'):
       check_workdir(path)
@@ -123,15 +124,15 @@ def look(
     except OSError as error:
       raise UserError(
         f'--workdir={workdir} holds a run but cannot be written to '
-        f'({error.strerror}): it stays as it is'
+        f'({error.strerror}): nothing was changed'
       ) from error
     try:
       stored = config_lib.resolve(config_lib.load(path / 'config.json'))
       is_changed = check_config(workdir, stored, config, allow_config_change)
       if not (path / 'checkpoints').is_dir():
         raise UserError(
-          f'--workdir={workdir} holds a run without its folder checkpoints: '
-          'bring that back, or give another folder'
+          f'--workdir={workdir} holds a run, but its folder checkpoints is '
+          'missing: restore it, or give another folder'
         )
       result = None if is_changed else _read_result(path / 'result.json')
     except UserError:
@@ -172,10 +173,10 @@ def check_config(
   config: Any,
   allow_config_change: bool,
 ) -> bool:
-  """Checks that a run may go on with a config; returns whether it differs.
+  """Checks that a run may continue with a config; returns whether it differs.
 
   Raises:
-    UserError: it may not; every field that differs is named.
+    UserError: the config differs in fields that may not change.
   """
   changes = {
     name: values
@@ -190,20 +191,21 @@ def check_config(
   if never:
     raise UserError(
       f'--workdir={workdir} holds a run with another config: {words}. A run '
-      f'keeps {", ".join(never)}: leave out what differs to go on with it, or '
+      f'keeps {", ".join(never)}: leave out what differs to continue it, or '
       'give another folder'
     )
   if changes and not allow_config_change:
     raise UserError(
       f'--workdir={workdir} holds a run with another config: {words}. Leave '
-      'out what differs (or --config) to go on with it, give '
-      '--allow_config_change to go on with the new values, or another folder'
+      'out what differs (or --config) to continue it, give '
+      '--allow_config_change to continue with the new values, or give another '
+      'folder'
     )
   return bool(changes)
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
-  """Returns what tells a training set from another one, for JSON."""
+  """Returns what identifies a training set, for JSON."""
   return {
     'name': dataset.name,
     'split': dataset.split,
@@ -220,20 +222,20 @@ def restore(
   state: TrainState,
   warn: checkpoint.Warn,
 ) -> Start:
-  """Returns where a run goes on: at its newest whole checkpoint.
+  """Reads the newest undamaged checkpoint of a run.
 
-  A run that was cut off before its first one starts again.
+  Without any checkpoint, the run starts again at step 0.
 
   Args:
-    workdir: that holds a run.
+    workdir: a folder that holds a run.
     config: resolved.
-    data: of the training set, as `describe_data` returns it.
-    state: before the first step, on every local device.
-    warn: is told which checkpoints were passed over.
+    data: returned by `describe_data` for the training set.
+    state: the state before the first step, on every local device.
+    warn: called with a message for each skipped checkpoint.
 
   Raises:
-    UserError: there are checkpoints, but none is whole and of this network;
-      nothing was changed.
+    UserError: all checkpoints are damaged or have another network; nothing was
+      changed.
   """
   restored = []
 
@@ -260,7 +262,7 @@ def restore(
 
 
 def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:
-  """Renames the checkpoints that were passed over, so that none counts."""
+  """Renames the checkpoints newer than `used`, so no one reads them again."""
   for path in checkpoint.paths(workdir):
     if path > used:
       os.replace(path, path.with_name(path.name + '.unusable'))
@@ -274,11 +276,11 @@ def check_about(
   config: Any,
   data: dict[str, Any],
 ) -> Progress:
-  """Checks that a checkpoint is of this run; returns the run's progress.
+  """Checks that a checkpoint belongs to this run; returns the progress.
 
   Raises:
-    DamagedError: the file does not say which run it is of.
-    UserError: it is of another run.
+    DamagedError: data, config or progress are missing in the file.
+    UserError: the checkpoint belongs to another run.
   """
   try:
     progress = _progress_of(about)
@@ -286,9 +288,9 @@ def check_about(
     changes = differences(about['config'], config)
     theirs = about['data']
   except (KeyError, TypeError, AttributeError, IndexError) as error:
-    raise DamagedError(path, 'it tells too little of its run') from error
+    raise DamagedError(path, 'its description of the run is bad') from error
   if not is_whole:
-    raise DamagedError(path, 'it tells too little of its run')
+    raise DamagedError(path, 'its description of the run is bad')
   for name in NEVER_CHANGES:
     if name in changes:
       there, here = changes[name]
@@ -306,13 +308,13 @@ def check_about(
 
 
 def _progress_of(about: dict[str, Any]) -> Progress:
-  """Reads the progress that a checkpoint tells of.
+  """Reads the progress from a checkpoint.
 
-  Version 0.1.0 called it `course`, and kept the metrics of single steps: those
-  since the last record are left out of the log.
+  Version 0.1.0 called it `course` and kept metrics of single steps; metrics
+  since the last record are lost.
 
   Raises:
-    KeyError, TypeError, AttributeError: it tells something else.
+    KeyError, TypeError, AttributeError: `about` has another format.
   """
   if 'course' not in about:
     return Progress.from_json(about['progress'])

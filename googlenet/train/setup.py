@@ -1,7 +1,6 @@
-"""A run, made from the config: data, network, state, steps.
+"""Makes a run from the config: data, network, state, steps.
 
-Everything that can be wrong with the input is found here, before anything is
-compiled or written.
+Errors in the input are found here, before anything is compiled or written.
 """
 
 from collections.abc import Iterator
@@ -26,28 +25,28 @@ from googlenet.train.state import TrainState, make_train_state
 Config = ml_collections.FrozenConfigDict
 
 
-# Of a trace: the first step waits for the compiler, the second touches fresh
-# memory.
+# Steps before a trace: the first waits for the compiler, the second uses
+# memory for the first time.
 _WARM_UP_STEPS = 2
 
 
 class Run(NamedTuple):
   """A training run, made from its config.
 
-  Steps are counted from 1, so that `step` is also how many were made.
+  Steps are counted from 1, so `step` is also the number of steps made.
 
   Attributes:
     config: resolved.
-    durations: its numbers of steps.
-    train: batches of `data.train_split`.
-    evaluation: batches of `data.eval_split`.
-    network: of `config.model`.
-    state: before the first step, on every local device.
+    durations: length of the run in steps.
+    train: input pipeline of `data.train_split`.
+    evaluation: input pipeline of `data.eval_split`.
+    network: the network of `config.model`.
+    state: the state before the first step, on every local device.
     train_step: (state, batch, seed, image_size=None) -> (state, metrics).
     eval_step: (params, network_state, batch) -> sums of scores.
-    statistics_step: of precise BN; None: running statistics are used.
-    statistics: what it takes them from.
-    lines: for the console, of where the parameters come from.
+    statistics_step: step of precise BN; None: running statistics are used.
+    statistics: input pipeline of precise BN.
+    lines: console lines about fine-tuning.
   """
 
   config: Config
@@ -63,7 +62,7 @@ class Run(NamedTuple):
   lines: tuple[str, ...] = ()
 
   def indices(self, start: int, stop: int) -> batches.TrainIndices:
-    """Returns which images the steps `start` + 1 to `stop` are given."""
+    """Returns the image indices of the steps `start` + 1 to `stop`."""
     return batches.TrainIndices(
       self.config.seed,
       self.train.dataset.num_examples,
@@ -78,31 +77,31 @@ class Run(NamedTuple):
     return enumerate(self.train.batches(indices), start=start + 1)
 
   def image_size(self, step: int) -> int | None:
-    """Returns what takes the place of `data.image_size` in a step, or None."""
+    """Returns the image size of a step if not `data.image_size`, else None."""
     sizes = image_sizes.parse_sizes(self.config.train.image_sizes)
     return image_sizes.size_at(sizes, step, self.durations.total_steps)
 
   @property
   def traced_steps(self) -> range:
-    """The steps of which `logging.profile_steps` makes a trace."""
+    """The steps that `logging.profile_steps` traces."""
     first = _WARM_UP_STEPS + 1
     return range(first, first + self.config.logging.profile_steps)
 
   def epoch(self, step: int) -> float:
-    """Returns the epochs made after a step, with a fraction."""
+    """Returns the number of epochs up to a step, as a fraction."""
     return step / self.durations.steps_per_epoch
 
   def is_epoch_end(self, step: int) -> bool:
-    """Returns whether an epoch, or the run, ends with a step."""
+    """Returns whether this step ends an epoch or the run."""
     is_last = step == self.durations.num_steps
     return is_last or step % self.durations.steps_per_epoch == 0
 
   def ends_epochs(self, step: int, every: int) -> bool:
-    """Returns whether the end of an epoch is the last of `every` epochs.
+    """Returns whether something that happens every few epochs is due.
 
     Args:
-      step: the last of an epoch, or of the run, which is the end of any number.
-      every: epochs; 0: never.
+      step: last step of an epoch; at the end of the run it is always due.
+      every: period in epochs; 0: never due.
     """
     if not every:
       return False
@@ -113,9 +112,9 @@ class Run(NamedTuple):
 def check_profile_steps(
   profile_steps: int, durations: config_lib.Durations
 ) -> None:
-  """Checks that the first epoch of a run has the steps to trace.
+  """Checks that the first epoch of a run has enough steps to trace.
 
-  Later epochs are out of reach: evaluation and saving would be in the trace.
+  A longer trace would include evaluation and saving.
 
   Raises:
     UserError: the first epoch is too short.
@@ -124,8 +123,8 @@ def check_profile_steps(
   if profile_steps and profile_steps + _WARM_UP_STEPS > steps:
     most = max(steps - _WARM_UP_STEPS, 0)
     raise UserError(
-      f'config.logging.profile_steps={profile_steps} follow on '
-      f'{_WARM_UP_STEPS} steps of warm-up, but the first epoch of this run '
+      f'config.logging.profile_steps={profile_steps}, with {_WARM_UP_STEPS} '
+      f'warm-up steps before, must fit into the first epoch of this run, which '
       f'has {steps} steps: choose '
       + (f'at most {most}' if most else '0, or a longer run')
     )
@@ -134,10 +133,10 @@ def check_profile_steps(
 def check_image_sizes(
   config: Config, network: network_lib.Network, channels: int
 ) -> None:
-  """Checks that `train.image_sizes` change no parameter.
+  """Checks that parameter shapes are the same for all `train.image_sizes`.
 
   Raises:
-    UserError: a fully connected layer of the network takes whole maps.
+    UserError: a layer's parameters depend on the image size.
   """
   size = config.data.image_size
   for other, _ in image_sizes.parse_sizes(config.train.image_sizes):
@@ -150,16 +149,16 @@ def check_image_sizes(
         raise UserError(
           f'config.train.image_sizes: {module} of the network '
           f'{config.model.variant!r} has other parameters for images of '
-          f'{other} pixels than of {size} (config.data.image_size): leave the '
-          'sizes out, or take a network without it'
+          f'{other} pixels than of {size} (config.data.image_size): give no '
+          'image_sizes, or choose a network without this layer'
         )
 
 
 def build(config: Config) -> Run:
-  """Makes all parts of a run; compiles nothing of the network yet.
+  """Makes all parts of a run; does not compile the network yet.
 
   Raises:
-    UserError: the data, or data and config together, are not usable.
+    UserError: the data cannot be read or does not fit the config.
   """
   train = pipeline.load_split(config, 'train_split')
   evaluation = pipeline.load_split(config, 'eval_split')

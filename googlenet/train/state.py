@@ -1,7 +1,4 @@
-"""The state of training: all that a step changes.
-
-It has no device axis: it is the same on every device.
-"""
+"""The training state. It has no device axis: it is the same on every device."""
 
 from typing import Any, NamedTuple
 
@@ -17,25 +14,24 @@ from googlenet.train.finite import FiniteCheck, make_finite_check
 
 
 class TrainState(NamedTuple):
-  """All that a step changes.
+  """Everything that a training step changes.
 
-  It holds no random keys: they follow from seed and step, so a run is
-  continued from its step number alone.
+  It holds no random keys: they follow from the seed and the step number.
   """
 
-  step: jax.Array  # int32 [], steps made so far: 0 while the loop makes step 1
+  step: jax.Array  # int32 [], steps made so far; 0 during step 1 of the loop
   params: hk.Params  # float32
   network_state: hk.State
   opt_state: optax.OptState
   finite_check: FiniteCheck
   # Averages over the steps; empty unless `train.ema_decay` is set. Running
-  # statistics too: those of the last steps do not fit averaged parameters.
+  # statistics are averaged too, to fit the averaged parameters.
   ema_params: hk.Params
   ema_network_state: hk.State
 
   @property
   def eval_params(self) -> hk.Params:
-    """What evaluation uses: the average where there is one."""
+    """The parameters to evaluate: the average if there is one."""
     return self.ema_params or self.params
 
   @property
@@ -44,7 +40,7 @@ class TrainState(NamedTuple):
     return self.ema_network_state if self.ema_params else self.network_state
 
   def with_eval_network_state(self, network_state: hk.State) -> 'TrainState':
-    """Puts other running statistics in place of those of evaluation."""
+    """Replaces `eval_network_state`."""
     name = 'ema_network_state' if self.ema_params else 'network_state'
     return self._replace(**{name: network_state})
 
@@ -56,9 +52,9 @@ def make_train_state(
   train_config: ml_collections.ConfigDict,
 ) -> TrainState:
   """Returns the state before the first step, on every local device."""
-  # One compilation for all of it; eagerly it would be one for each shape.
+  # Jitted to compile once; eagerly, each shape would be compiled separately.
   opt_state = jax.jit(optimizer.init)(params)
-  # Copies: buffers that are donated must differ.
+  # Copies, because donated buffers must not be shared.
   averages = jax.tree.map(np.array, (params, network_state))
   state = TrainState(
     np.zeros((), np.int32),
@@ -74,15 +70,15 @@ def make_train_state(
 def update_ema(
   average: hk.Params, new: hk.Params, num_updates: Any, decay: float
 ) -> hk.Params:
-  """Moves an average towards new values; what never changes keeps its bits.
+  """Moves an exponential average towards new values.
 
   Args:
-    average: of parameters or running statistics, or {} where none is kept.
-    new: after the update.
-    num_updates: int32 [], made before this one. The first ones count more, so
-      that the average soon forgets the initial parameters (as TensorFlow's
-      ExponentialMovingAverage does).
-    decay: of a long run.
+    average: averaged parameters or running statistics; {} if averaging is off.
+    new: values after the update. Values that never change are kept exactly.
+    num_updates: int32 [], updates made before this one. Early updates count
+      more, so the average soon forgets the initial values (as in TensorFlow's
+      ExponentialMovingAverage).
+    decay: limit of the decay after many updates.
   """
   decay = jnp.minimum(decay, (1.0 + num_updates) / (10.0 + num_updates))
   return (

@@ -1,10 +1,10 @@
-"""One training step, on every device.
+"""One training step on all devices.
 
-A training step is `train_step`, and on each device `gradient_step`, then
-`update_step`, which calls `optimizer.update`; `make_train_step` returns the
-function `train_step`, and so on. The state has no device axis: it is the same
-on every device. A batch has one, [D, B, ...] for the D devices of this process;
-what runs on a device sees its own part of it, [B, ...].
+`make_train_step` returns `train_step`, which on each device runs
+`gradient_step` and then `update_step`; the latter calls `optimizer.update`. The
+state is the same on every device and has no device axis. A batch has one,
+[D, B, ...] for the D devices of this process; the code on a device sees only
+its own part, [B, ...].
 """
 
 import functools
@@ -33,7 +33,7 @@ Batch = dict[str, jax.Array]
 
 
 def places(batch: Batch) -> jax.Array:
-  """Returns the places int32 [B] in the global batch of this device's part."""
+  """Returns the positions int32 [B] of this device's images in the batch."""
   batch_size = batch['label'].shape[0]
   return jax.lax.axis_index(PMAP_AXIS) * batch_size + jnp.arange(batch_size)
 
@@ -47,19 +47,19 @@ def drawn(
 ) -> tuple[Batch, tuple[jax.Array, jax.Array]]:
   """Draws the random numbers of a step.
 
-  They follow from seed, step and an image's place in the global batch, so they
-  do not depend on the number of devices.
+  They follow from the seed, the step and an image's position in the global
+  batch, so they do not depend on the number of devices.
 
   Args:
     batch: this device's part, [B, ...].
-    places: int32 [B], of its images in the global batch.
-    seed: uint32 [], of the run.
+    places: int32 [B], positions of its images in the global batch.
+    seed: uint32 [], seed of the run.
     step: int32 [], steps made before this one.
     flip: `augment.flip`.
 
   Returns:
-    The batch, with `flip` bool [B] where flips alternate; and two arrays of
-    random keys [B], for augmentation and for dropout.
+    The batch, with `flip` bool [B] added for alternating flips, and two arrays
+    of random keys [B]: for augmentation and for dropout.
   """
   if flip == 'alternating':
     flips = alternating_flips(seed, batch['index'], batch['epoch'])
@@ -82,11 +82,11 @@ def make_gradient_step(
   Args:
     network: the network of `config.model`.
     config: the `train`, `augment` and `data` sections are read.
-    image_size: takes the place of `data.image_size`, in pixels.
+    image_size: replaces `data.image_size` if given, in pixels.
 
   Returns:
     (state, batch, seed) -> (gradients times the loss scale, network_state,
-    metrics): the metrics of this device, the rest averaged over all devices.
+    metrics). All but the metrics are averaged over all devices.
   """
   loss_fn = make_loss_fn(network, config, image_size)
 
@@ -117,19 +117,19 @@ def make_update_step(
   """Makes the second half of a training step, for one device.
 
   Args:
-    optimizer: takes gradients that are averaged over devices and not scaled.
-    schedule: its learning rate after a number of updates, to report it.
+    optimizer: takes gradients averaged over devices, without the loss scale.
+    schedule: its learning rate after a number of updates, for the metrics.
     train_config: the `train` section.
 
   Returns:
-    (state, *what the gradient step returns) -> (state, metrics), the same on
-    every device.
+    (state, gradients, network_state, metrics) -> (state, metrics), the same on
+    every device; the arguments after `state` come from the gradient step.
   """
   finite_policy = finite.make_policy(train_config)
 
   def update_step(state: TrainState, grads, network_state, metrics):
     metrics = jax.lax.pmean(metrics, PMAP_AXIS)
-    # Divided, as the inverse by which jmp would multiply is rounded.
+    # Divided exactly; jmp would multiply by a rounded inverse.
     grads = jax.tree.map(lambda g: g / state.finite_check.loss_scale, grads)
     grad_norm = optax.global_norm(grads)
     losses = [value for key, value in metrics.items() if key.endswith('loss')]
@@ -142,7 +142,7 @@ def make_update_step(
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # An update that is left out is none for the schedule either.
+    # Skipped updates do not advance the schedule.
     num_updates = state.step - state.finite_check.skipped
     new = params, network_state, opt_state
     old = state.params, state.network_state, state.opt_state
@@ -180,29 +180,28 @@ def make_train_step(
   config: ml_collections.ConfigDict,
   is_one_program: bool | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-  """Makes the training step of all devices.
+  """Makes the training step for all devices.
 
-  On a CPU it is two programs: XLA keeps none in the compilation cache that
-  calls oneDNN, and the update, which does not, takes half of the time to
-  compile. Elsewhere it is one.
+  On a CPU it is two programs: XLA does not cache compiled programs that call
+  oneDNN, so the update, half of the compile time, is kept apart to be cached.
+  On other devices it is one program.
 
   Args:
     network: the network of `config.model`.
     optimizer: the optimizer of `config.optimizer`.
-    schedule: its learning rate, to report it.
+    schedule: its learning rate, for the metrics.
     config: the `train`, `augment` and `data` sections are read.
     is_one_program: whether gradient and update are compiled together; None:
       yes, except on a CPU.
 
   Returns:
-    (state, batch, seed, image_size=None) -> (state, metrics): batch holds
-    `image` uint8 [D, B, H, W, C] and `label` int32 [D, B] with D local devices,
-    and for flips that alternate `index` and `epoch` int32 [D, B]; seed is
-    uint32 []; metrics are float32 scalars, averaged over all devices of all
-    processes. The state that goes in may be used up (donated). With
-    `train.on_nonfinite` 'skip' or a dynamic `train.loss_scale` the metrics hold
-    `skipped_steps` too. An image_size takes the place of `data.image_size`;
-    each is compiled when it first comes.
+    (state, batch, seed, image_size=None) -> (state, metrics). `batch` has
+    `image` uint8 [D, B, H, W, C] and `label` int32 [D, B] for D local devices,
+    and for alternating flips `index` and `epoch` int32 [D, B]. `seed` is
+    uint32 []. Metrics are float32 scalars, averaged over all devices of all
+    processes; with `train.on_nonfinite` 'skip' or a dynamic `train.loss_scale`
+    they include `skipped_steps`. The input state may be donated. `image_size`
+    replaces `data.image_size`; each size is compiled at its first use.
   """
   if is_one_program is None:
     is_one_program = jax.default_backend() != 'cpu'
@@ -219,7 +218,7 @@ def make_train_step(
 
   @functools.cache
   def program_for(image_size: int | None):
-    """Returns the gradient step, or the whole step where it is one program."""
+    """Returns the gradient step, or the whole step if it is one program."""
     gradient_step = make_gradient_step(network, config, image_size)
     pixels = f' for {image_size} pixels' if image_size else ''
     common = {
@@ -234,9 +233,9 @@ def make_train_step(
     def whole_step(state: TrainState, batch: Batch, seed: jax.Array):
       return update_step(state, *gradient_step(state, batch, seed))
 
-    # On a GPU the state that goes in is kept: XLA would copy each parameter
-    # before the update takes its place, which are a hundred kernels more. It
-    # costs the memory of another state for each step in flight.
+    # On a GPU the input state is not donated: XLA would copy each parameter
+    # before overwriting it, a hundred more kernels. The cost is the memory of
+    # another state for each step in flight.
     donated = () if jax.default_backend() == 'gpu' else 0
     return parallelize(
       whole_step, out_axes=None, donate_argnums=donated, **common
@@ -256,8 +255,8 @@ def make_train_step(
     out = program_for(image_size)(state, batch, seed)
     if is_one_program:
       return out
-    # Started before the gradients are there, the update makes XLA keep all
-    # activations until it ends, and the next step finds no place but another.
+    # If the update starts before the gradients are ready, XLA keeps all
+    # activations until it ends, and the next step allocates memory for its own.
     jax.block_until_ready(out)
     return update(state, *out)
 

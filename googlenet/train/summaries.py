@@ -1,6 +1,6 @@
-"""What TensorBoard shows beside scalars: images of inputs, histograms.
+"""Input images and parameter histograms for TensorBoard.
 
-Both follow from the state and the step number alone.
+Both depend only on the training state and the step number.
 """
 
 import functools
@@ -21,29 +21,28 @@ from googlenet.train.loss import make_inputs
 from googlenet.train.state import TrainState
 from googlenet.train.step import drawn
 
-# TensorBoard shows 30.
-_NUM_BINS = 60
+_NUM_BINS = 60  # TensorBoard shows 30
 _BORDER = 2  # pixels between images
-# Running means of gradients, as optax's rules name them.
+# Names of the running means of gradients in optax states.
 _MOMENTA = ('trace', 'mu', 'm', 'm1')
 
 
 def make_show_inputs(
   config: ml_collections.FrozenConfigDict, dataset: sources.Dataset
 ) -> Callable[[batches.IndexBatch, int], summary_pb2.Summary]:
-  """Makes the function that shows the images which a step is given.
+  """Makes the function that renders the input images of a step.
 
-  They are read, augmented and prepared as in training, and their normalisation
-  is undone.
+  They are augmented and preprocessed as in training; then the normalization is
+  undone.
 
   Args:
-    config: resolved; `logging.images` says how many.
-    dataset: of training.
+    config: resolved; `logging.images` is the number of images.
+    dataset: the training set.
 
   Returns:
-    (examples of a step's global batch, steps made before it, what takes the
-    place of `data.image_size` in that step or None) -> a grid of the first of
-    its images, named 'inputs'.
+    (indices of the step's global batch, steps made before it, its image size
+    or None for `data.image_size`) -> a summary 'inputs': a grid of the first
+    images of the batch.
   """
 
   @functools.partial(jax.jit, static_argnames='image_size')
@@ -79,8 +78,8 @@ def grid(images: np.ndarray) -> np.ndarray:
     images: float [N, H, W, C], black 0 and white 1.
 
   Returns:
-    uint8 [rows (H + 2) + 2, columns (W + 2) + 2, C], columns the square root
-    of N, rounded up; places without an image are white.
+    uint8 [rows * (H + 2) + 2, columns * (W + 2) + 2, C], where `columns` is
+    the square root of N, rounded up. Empty places are white.
   """
   count, height, width, channels = images.shape
   columns = math.isqrt(count - 1) + 1
@@ -100,20 +99,19 @@ def grid(images: np.ndarray) -> np.ndarray:
 
 
 def image(tag: str, pixels: np.ndarray) -> summary_pb2.Summary:
-  """Returns uint8 [H, W, C] as a PNG for TensorBoard."""
+  """Returns pixels uint8 [H, W, C] as a PNG for TensorBoard."""
   return summary.image(tag, pixels, dataformats='HWC')
 
 
 def histograms(state: TrainState) -> summary_pb2.Summary:
   """Returns histograms of each parameter and of its momentum.
 
-  They are named `parameters/` and `momentum/`, then the path of the parameter:
-  `parameters/inception_3a/conv_3x3/w`. Momentum is the optimizer's running mean
-  or sum of gradients, where it keeps one. Numbers that are not finite are left
-  out.
+  Names are like `parameters/inception_3a/conv_3x3/w` and
+  `momentum/inception_3a/conv_3x3/w`. Momentum is the optimizer's running mean
+  or sum of gradients, if it has one. Non-finite numbers are left out.
 
   Args:
-    state: on the host.
+    state: NumPy arrays.
   """
   trees = [('parameters', state.params)]
   for name in _MOMENTA:
@@ -142,7 +140,7 @@ class Show:
   def __call__(
     self, step: int, state: TrainState, metrics: Metrics
   ) -> TrainState:
-    """Writes what is due at the end of an epoch."""
+    """Writes the images and histograms that are due at the end of an epoch."""
     del metrics
     session, run = self._session, self._session.run
     if not run.is_epoch_end(step) or session.progress.is_epoch_pending:
@@ -156,7 +154,7 @@ class Show:
     return state
 
   def inputs(self, step: int) -> None:
-    """Shows the images that the step after this one is given."""
+    """Writes the input images of the next step."""
     run = self._session.run
     if self._show_inputs and step < run.durations.num_steps:
       (batch,) = run.indices(step, step + 1)

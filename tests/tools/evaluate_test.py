@@ -159,7 +159,9 @@ def test_the_best_is_not_guessed(run, tmp_path):
   (tmp_path / 'checkpoints').mkdir()
   arrays = {'step': np.asarray(3)}
   checkpoint.archive.write(checkpoint.path_of(tmp_path, 3), arrays)
-  with pytest.raises(UserError, match='has not told .*best_metric.*step 3'):
+  with pytest.raises(
+    UserError, match='no best checkpoint.*best_metric.*step 3'
+  ):
     pretrained.select(tmp_path, 'best')
 
 
