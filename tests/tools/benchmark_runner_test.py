@@ -181,7 +181,7 @@ def test_given_batch_sizes_are_taken_as_they_are(config, backend):
 @pytest.fixture
 def measured_parts(monkeypatch):
   """Puts numbers in place of all that compiles and runs in `ours.measure`."""
-  monkeypatch.setattr(ours.assembly, 'build', lambda config: config)
+  monkeypatch.setattr(ours.setup, 'build', lambda config: config)
   monkeypatch.setattr(ours, 'Stepper', lambda config: config.train.batch_size)
   monkeypatch.setattr(ours, 'describe_network', lambda _: {'parameters': 7})
   monkeypatch.setattr(

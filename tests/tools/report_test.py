@@ -230,7 +230,7 @@ def test_a_run_that_was_cut_off(run, tmp_path, capfd):
   (workdir / 'metrics.jsonl').write_text('\n'.join(lines[:3]) + '\n{"step": ')
   made, err = report(workdir, capfd=capfd)
   assert err == ''
-  assert 'not finished: going on or cut off' in made.sections['summary']
+  assert 'not finished: running or stopped' in made.sections['summary']
   assert 'No checkpoint so far' in made.sections['classes']
   assert '--config=configs/fmnist96.py' in made.sections['config']
   assert list(made.sections) == ['summary', 'curves', 'classes', 'config']
