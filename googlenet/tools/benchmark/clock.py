@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
-# A measurement lasts at least this many seconds, as five steps take a GPU only
-# 50 ms, but takes at most this many steps unless benchmark.steps is larger.
-# torch_peer.py has the same numbers.
+# Steps are timed for about one second, since five steps take a GPU only 50 ms.
+# Their number is at most 200, unless benchmark.steps is larger. torch_peer.py
+# has the same numbers.
 ENOUGH_SECONDS = 1.0
 ENOUGH_STEPS = 200
 
@@ -21,7 +21,7 @@ def intervals(results: Iterable[Any], in_flight: int) -> list[float]:
   """Returns the seconds between the ends of consecutive steps.
 
   Args:
-    results: an iterator; each item starts a step and is the step's arrays.
+    results: an iterator that starts a step and yields its arrays each time.
     in_flight: number of steps started before the oldest one is waited for. The
       first step and the last `in_flight` steps are not timed.
   """

@@ -24,7 +24,7 @@ _TORCH_ALLOCATOR = {
   'MALLOC_TRIM_THRESHOLD_': '16000000000',
   'MALLOC_ARENA_MAX': '1',
 }
-# Name: (dtype, channels last, compiled). The fast ones to start come first.
+# Name: (dtype, channels last, compiled), in order of increasing start-up time.
 TORCH_FORMS = {
   'torch bf16 channels_last': ('bfloat16', True, False),
   'torch fp32 channels_last': ('float32', True, False),
@@ -49,7 +49,7 @@ class Contender(NamedTuple):
 
 
 def find_torch(torch_python: str) -> tuple[str, str]:
-  """Returns the Python that runs torch, or '' and the reason.
+  """Returns (path of a Python with torch, ''), or ('', why there is none).
 
   Args:
     torch_python: `benchmark.torch_python`.

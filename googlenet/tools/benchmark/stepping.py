@@ -72,7 +72,7 @@ def measure_training(stepper: Stepper) -> dict[str, Any]:
   config = stepper.run.config
   first_s = seconds(lambda: next(stepper.train(1)))
   first_done = time.time()
-  release_free_memory()  # as `training.epochs` does
+  release_free_memory()  # as after the first training step
   train_s = step_seconds(
     stepper.train, config.benchmark.steps, steps_in_flight()
   )

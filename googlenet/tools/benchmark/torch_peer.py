@@ -29,8 +29,8 @@ from torch.nn import functional as F
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 # Steps queued on the device behind the running one.
 _IN_FLIGHT = {'cpu': 0, 'cuda': 2}
-# As in clock.py: a measurement lasts at least this many seconds, but takes at
-# most this many steps unless the job asks for more.
+# As in clock.py: steps are timed for about one second, but at most 200 of them
+# unless the job asks for more.
 _ENOUGH_SECONDS = 1.0
 _ENOUGH_STEPS = 200
 
