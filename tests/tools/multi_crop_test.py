@@ -211,7 +211,7 @@ def test_networks_that_see_other_images_are_not_averaged(photos_config):
     first, 'a', 'b', config_lib.resolve(photos_config)
   )
   photos_config.data.image_size = 32
-  text = r'config\.data\.image_size is 28 in a and 32 in b; .*leave one out'
+  text = r'config\.data\.image_size is 28 in a and 32 in b, .*leave out one'
   with pytest.raises(config_lib.UserError, match=text):
     evaluate._check_same_images(
       first, 'a', 'b', config_lib.resolve(photos_config)

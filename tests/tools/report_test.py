@@ -188,7 +188,7 @@ def test_scores_and_errors_are_those_of_the_network(page, run):
   dataset = pipeline.load_split(one.config, 'eval_split')
   pixels, labels = dataset.read(np.array(expected[:1]))
   (first, *_) = [
-    a for tag, a in page.elements if tag == 'img' and 'taken for' in a['alt']
+    a for tag, a in page.elements if tag == 'img' and 'predicted as' in a['alt']
   ]
   np.testing.assert_array_equal(image_of(first['src']), pixels[0, ..., 0])
   assert one.class_names[labels[0]] in first['alt']

@@ -1,4 +1,4 @@
-"""--mode=summary: the layer table of a network, or a table of all networks."""
+"""--mode=summary: prints a table of a network's layers, or of all networks."""
 
 import itertools
 import math
