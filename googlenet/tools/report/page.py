@@ -1,7 +1,7 @@
-"""HTML of the report: templates that are filled with what Python computed.
+"""HTML of the report, rendered from the Jinja templates in `templates/`.
 
-All markup is in `templates/`. Jinja escapes every value it inserts, unless
-that is `Markup`: a section that was filled already, or a chart.
+Jinja escapes every value that it inserts, except for `Markup`: sections that
+are already rendered, and charts.
 """
 
 import functools
@@ -15,7 +15,7 @@ _TEMPLATES = pathlib.Path(__file__).parent / 'templates'
 
 
 class Section(NamedTuple):
-  """A heading of the page and what stands under it."""
+  """One section of the page: its id, title and content."""
 
   anchor: str
   title: str
@@ -34,21 +34,21 @@ def _environment() -> jinja2.Environment:
 
 
 def fill(template: str, **values: Any) -> Markup:
-  """Returns a file of `templates/` with values in its places."""
+  """Returns a rendered template, a file of `templates/`."""
   return Markup(_environment().get_template(template).render(values))
 
 
 def note(text: str) -> Markup:
-  """Returns a paragraph that says why something is missing."""
+  """Returns a paragraph that explains why something is missing."""
   return Markup('<p class="note">{}</p>').format(text)
 
 
 def render(title: str, sections: list[Section], footer: str) -> str:
-  """Returns the whole page: one file that needs no other.
+  """Returns the whole page as one file without external resources.
 
   Args:
     title: of the page.
-    sections: in order; each also stands in the list of contents.
+    sections: in order; the list of contents links to each of them.
     footer: the last line of the page.
   """
   return fill('page.html', title=title, sections=sections, footer=footer)
