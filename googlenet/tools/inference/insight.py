@@ -227,15 +227,17 @@ def inside(trained: Trained, image: np.ndarray) -> Inside:
   """
   network, last = trained.network, _last_map(trained.network)
   by_stage = stages(network)
+  channels = {
+    block: branch_channels(network, block) for block in block_names(network)
+  }
   branches = [
     (block, name, part)
-    for block in block_names(network)
-    for name, part in branch_channels(network, block).items()
+    for block, parts in channels.items()
+    for name, part in parts.items()
   ]
   masks = {}
-  for block in block_names(network):
-    parts = branch_channels(network, block).values()
-    width = max(part.stop for part in parts)
+  for block, parts in channels.items():
+    width = max(part.stop for part in parts.values())
     masks[block] = np.ones((1 + len(branches), 1, 1, width), np.float32)
   for row, (block, _, part) in enumerate(branches, start=1):
     masks[block][row, ..., part] = 0

@@ -67,8 +67,11 @@ def run(
   made.append(sections.config(first, baseline))
   name = os.path.basename(os.path.abspath(workdir))
   stamp = time.strftime('%Y-%m-%d %H:%M', time.localtime())
-  text = page.render(
-    f'Report on {name}', made, f'Written {stamp} from {workdir}.'
+  text = page.fill(
+    'page.html',
+    title=f'Report on {name}',
+    sections=made,
+    footer=f'Written {stamp} from {workdir}.',
   )
   path = pathlib.Path(workdir) / 'report.html'
   write_text(path, text)

@@ -29,10 +29,7 @@ class Predictions(NamedTuple):
   labels: np.ndarray
 
 
-def predict_split(
-  config: Config,
-  members: list[Trained],
-) -> Predictions:
+def predict_split(config: Config, members: list[Trained]) -> Predictions:
   """Predicts `data.eval_split`, averaged over views and networks.
 
   The data is read once for each size of crops (`eval.crops`). The

@@ -84,7 +84,11 @@ def compute(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
     loss=float(losses(probabilities, labels).mean()),
     accuracy=float((ranks < 1).mean()),
     top_5=float((ranks < 5).mean()),
-    calibration_error=_expected_error(bins, len(labels)),
+    calibration_error=sum(
+      part.count / len(labels) * abs(part.accuracy - part.confidence)
+      for part in bins
+      if part.count
+    ),
     bins=bins,
     counts=by_true,
     precision=_ratio(right, by_predicted),
@@ -199,14 +203,6 @@ def to_dict(scores: Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
     if scores.confusion is None
     else scores.confusion.tolist(),
   }
-
-
-def _expected_error(bins: tuple[Bin, ...], count: int) -> float:
-  return sum(
-    part.count / count * abs(part.accuracy - part.confidence)
-    for part in bins
-    if part.count
-  )
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
