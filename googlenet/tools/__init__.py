@@ -1,1 +1,1 @@
-"""What people do with a run. Nothing in the rest of the package needs it."""
+"""Tools for finished runs. The rest of the package does not import them."""

@@ -1,14 +1,14 @@
-"""A finished run, small enough to be kept with the code or sent to somebody.
+"""Copies a finished run without the files that only training needs.
 
   python -m googlenet.tools.publish runs/fast pretrained/fmnist28_fast
 
-The new folder is a workdir like that of the run (evaluate, predict, report,
-demo, features, export and fine-tuning take it), without what only training
-needs: the last checkpoint alone, of it the parameters and statistics that were
-evaluated. config.json is that of the run, but for what is a machine's own
-(data.data_dir, train.compilation_cache, benchmark.torch_python) and for
-eval.batch_norm_batches (0: the statistics are in the file).
-`sha256sum -c SHA256SUMS` in that folder checks all of it.
+The new folder is a small workdir that can be kept with the code or sent to
+others. Evaluate, predict, report, demo, features, export and fine-tuning accept
+it. Of the checkpoints it holds only the last one, with the parameters and
+statistics used in evaluation. In config.json the paths of this machine are
+reset (data.data_dir, train.compilation_cache, benchmark.torch_python), and
+eval.batch_norm_batches is 0, since the file holds the statistics.
+`sha256sum -c SHA256SUMS` in the folder checks all files.
 """
 
 import argparse
@@ -28,50 +28,50 @@ from googlenet.runtime.machine import DEFAULT_CACHE
 from googlenet.tools import runs
 
 SUMS = 'SHA256SUMS'
-# Paths of the machine, and what others begin with.
+# Paths of this machine, with their default values.
 _OF_A_MACHINE = {
   'data.data_dir': '',
   'train.compilation_cache': DEFAULT_CACHE,
   'benchmark.torch_python': '',
 }
-# What stays as it is, where the run has it.
+# Files that are copied if the run has them.
 _COPIED = ('classes.txt', 'metrics.jsonl', 'result.json')
 
 
 def publish(
   run: str | os.PathLike[str], folder: str | os.PathLike[str]
 ) -> pathlib.Path:
-  """Writes the folder, whole or not at all.
+  """Writes the folder, completely or not at all.
 
   Args:
     run: workdir of a finished run.
-    folder: a new one, or one that is empty.
+    folder: path of a new or empty folder.
 
   Returns:
-    The path of the checkpoint in it.
+    The path of the checkpoint in the folder.
 
   Raises:
-    UserError: `run` is no finished run or its last checkpoint is damaged, or
-      `folder` holds something or cannot be made.
+    UserError: `run` is no finished run, its last checkpoint is damaged, or
+      `folder` is not empty or cannot be made.
   """
   run, folder = pathlib.Path(run), pathlib.Path(folder)
   config = config_lib.load(run / 'config.json')
   result = runs.read(str(run)).result
   if not result:
     raise UserError(
-      f'{run} is not finished, it has no whole result.json: go on with it by '
+      f'{run} is not finished, it has no complete result.json: continue it by '
       f'python launch.py --workdir={run}'
     )
   if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
     raise UserError(
-      f'{folder} is there already and is not overwritten: give a new folder'
+      f'{folder} exists already and is not overwritten: give a new folder'
     )
   source, restored = pretrained.read_run(run)
   if int(restored.step) != result.get('step'):
     raise UserError(
-      f'{run}/result.json is of step {result.get("step", "?")}, the newest '
-      f'checkpoint that is whole of step {int(restored.step)}, which is not '
-      'what was scored: delete result.json, and go on with the run by python '
+      f'{run}/result.json belongs to step {result.get("step", "?")}, but the '
+      f'newest undamaged checkpoint to step {int(restored.step)}, which was '
+      'not evaluated: delete result.json and continue the run by python '
       f'launch.py --workdir={run}'
     )
   shape = pretrained.stored_image_shape(source)
@@ -103,7 +103,7 @@ def publish(
 
 
 def sums(folder: pathlib.Path) -> str:
-  """Returns the SHA-256 of all files of a folder, as `sha256sum` prints it."""
+  """Returns the SHA-256 of each file in a folder, as `sha256sum` prints it."""
   paths = (p for p in folder.rglob('*') if p.is_file() and p.name != SUMS)
   return ''.join(
     f'{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n'
@@ -112,14 +112,14 @@ def sums(folder: pathlib.Path) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-  """Writes the folder and says what it holds; returns the exit code."""
+  """Runs the command line and returns the exit code."""
   parser = argparse.ArgumentParser(
     prog='python -m googlenet.tools.publish',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('run', help='workdir of a finished run')
-  parser.add_argument('folder', help='a new one')
+  parser.add_argument('folder', help='the new folder')
   options = parser.parse_args(argv)
   try:
     path = publish(options.run, options.folder)

@@ -1,7 +1,7 @@
-"""Runs as a table: what workdirs hold, means over seeds, text and CSV.
+"""Reads the files of runs, compares configs, and formats tables.
 
 The table of trials (`python -m googlenet.tools.trials`), the summary of a sweep
-and the comparison in a report are made of these.
+and the comparison in a report use these functions.
 """
 
 import csv
@@ -21,8 +21,8 @@ from googlenet.train.resume import MAY_CHANGE, differences
 
 Config = ml_collections.FrozenConfigDict
 
-# These are not part of a recipe: where and how a run is made, kept and shown,
-# and when it is scored.
+# Fields that do not belong to a recipe: the seed, and where a run is stored,
+# how it is logged and when it is evaluated.
 _NO_RECIPE = (
   'seed',
   'data.eval_split',
@@ -35,15 +35,16 @@ _SECTIONS_OF_NO_RECIPE = ('checkpoint', 'logging')
 
 
 class RunFiles(NamedTuple):
-  """A run as it was written, finished or not.
+  """The files of a run, finished or not.
 
   Attributes:
-    workdir: as it was given.
+    workdir: as given by the user.
     config: of the run, resolved.
-    records: of metrics.jsonl, in the order of steps; none for imported weights.
-    result: of result.json; empty for a run that is not finished.
-    steps: of its checkpoints, rising.
-    divergence: what was not finite, and since which step; '' if all was.
+    records: of metrics.jsonl, ordered by step; empty for imported weights.
+    result: of result.json; empty if the run is not finished.
+    steps: of the checkpoints, in ascending order.
+    divergence: which value was not finite since which step; '' if the run did
+      not diverge.
   """
 
   workdir: str
@@ -62,11 +63,11 @@ class RunFiles(NamedTuple):
       return f'diverged: {self.divergence}'
     if self.records:
       last = self.records[-1]['step']
-      return f'not finished: going on or cut off, last record of step {last:,}'
-    return 'without records of training'
+      return f'not finished: running or stopped, last record at step {last:,}'
+    return 'no training records'
 
   def curve(self, name: str) -> tuple[list[int], list[float]]:
-    """Returns steps and values of a metric; both empty without any."""
+    """Returns steps and values of a metric; empty lists if it has no values."""
     points = [
       (record['step'], record[name])
       for record in self.records
@@ -75,7 +76,7 @@ class RunFiles(NamedTuple):
     return [x for x, _ in points], [y for _, y in points]
 
   def last(self, name: str) -> float | None:
-    """Returns the last value of a metric, or that of the result."""
+    """Returns a value of result.json, else the metric's last recorded value."""
     if isinstance(self.result.get(name), int | float):
       return self.result[name]
     _, values = self.curve(name)
@@ -83,11 +84,11 @@ class RunFiles(NamedTuple):
 
 
 def read(workdir: str, config: Config | None = None) -> RunFiles:
-  """Reads a workdir; damaged lines and files count as missing.
+  """Reads a workdir; damaged lines and files are treated as missing.
 
   Args:
     workdir: of a run.
-    config: in place of its config.json.
+    config: resolved, used instead of config.json.
 
   Raises:
     UserError: the folder holds no run.
@@ -112,7 +113,7 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
-  """Returns what a file of JSON holds; {} if it is missing or damaged."""
+  """Returns the object in a JSON file; {} if it is missing or damaged."""
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
   except (OSError, ValueError, RecursionError):
@@ -121,7 +122,7 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
 
 
 def recipe_changes(base: Config, config: Config) -> str:
-  """Returns 'train.epochs=2, ...', '' where the recipe is that of the base."""
+  """Returns 'train.epochs=2, ...': how a recipe differs from the base."""
   return ', '.join(
     f'{name}={value!r}'
     for name, (_, value) in differences(base, config).items()
@@ -133,7 +134,7 @@ def recipe_changes(base: Config, config: Config) -> str:
 def config_rows(
   base: Config, others: list[Config]
 ) -> list[tuple[str, list[str]]]:
-  """Returns (field, values as text) where configs differ from the first."""
+  """Returns (field, values as text) for each field that differs from `base`."""
   fields = sorted(
     {name for other in others for name in differences(base, other)}
   )
@@ -142,14 +143,14 @@ def config_rows(
 
 
 class Score(NamedTuple):
-  """Mean and deviation over some runs; None where there are too few."""
+  """Mean and standard deviation over runs; None if there are too few."""
 
   mean: float | None
-  deviation: float | None  # of the sample: n - 1
+  deviation: float | None  # n - 1 in the denominator
 
 
 def score(values: Sequence[float]) -> Score:
-  """Returns mean and deviation of some numbers."""
+  """Returns the mean and standard deviation of numbers."""
   return Score(
     statistics.fmean(values) if values else None,
     statistics.stdev(values) if len(values) > 1 else None,
@@ -157,7 +158,7 @@ def score(values: Sequence[float]) -> Score:
 
 
 def text_of(value: Any) -> str:
-  """Returns the value of a field or result as it is shown."""
+  """Returns the value of a field or result as text."""
   if isinstance(value, float):
     return f'{value:.6g}'
   if isinstance(value, int) and not isinstance(value, bool):
@@ -165,19 +166,25 @@ def text_of(value: Any) -> str:
   return '-' if value is None else str(value) or "''"
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-  """Returns lines of cells as text, with columns of equal width."""
+def aligned(lines: Sequence[Sequence[str]], has_numbers: bool = False) -> str:
+  """Returns lines of cells as text with aligned columns.
+
+  Args:
+    lines: cells of each line.
+    has_numbers: aligns all columns but the first to the right.
+  """
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return '\n'.join(
     '  '.join(
-      cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+      cell.rjust(width) if has_numbers and i else cell.ljust(width)
+      for i, (cell, width) in enumerate(zip(line, widths, strict=True))
     ).rstrip()
     for line in lines
   )
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Returns rows, at least one, as CSV with the names of the first as head."""
+  """Returns one or more rows as CSV; the keys of the first are the header."""
   text = io.StringIO()
   table = csv.DictWriter(text, rows[0], lineterminator='\n')
   table.writeheader()

@@ -1,10 +1,10 @@
-"""How many images a second the input path delivers, without a network.
+"""Measures the images per second of the input pipeline, without a network.
 
   python -m googlenet.tools.throughput
   python -m googlenet.tools.throughput --name=imagenet2012 --workers=0,8,16
 
-Without --name on JPEGs like those of ImageNet (500x375 pixels, about 110 kB,
-spectrum of photographs), which it writes as a TFDS set to a temporary folder.
+Without --name it makes a TFDS data set in a temporary folder, of JPEGs like
+those of ImageNet (500x375 pixels, about 110 kB, spectrum of photographs).
 """
 
 import argparse
@@ -57,7 +57,7 @@ def natural_jpeg(seed: int) -> bytes:
 
 
 def write_natural(folder: pathlib.Path) -> None:
-  """Writes the set `natural` below a folder."""
+  """Writes the TFDS data set `natural` to a folder."""
   import tensorflow_datasets as tfds
 
   class Natural(tfds.core.GeneratorBasedBuilder):
@@ -91,19 +91,20 @@ def write_natural(folder: pathlib.Path) -> None:
 def measure(
   dataset: sources.Dataset, num_workers: int, num_images: int
 ) -> tuple[float, float]:
-  """Times a stream, from its second batch on.
+  """Times the batches of a stream, without the first.
 
   Returns:
-    Images/s, and the seconds of a core that this process spent on an image. A
-    thread does all the work; beside processes it is to take over their results.
+    Images/s, and the CPU seconds of this process per image. With
+    `num_workers=0` a thread of it does all the work; otherwise this process
+    only receives the results of the workers.
   """
   num_batches = 1 + max(num_images // _BATCH_SIZE, 1)
-  # As many epochs as that takes, in a set of any size.
+  # Repeats the data set if it is smaller.
   index_batches = batches.TrainIndices(
     0, dataset.num_examples, _BATCH_SIZE, 0, num_batches
   )
   given = stream(dataset, index_batches, (0, 1), num_workers)
-  next(given)  # processes start, files are opened
+  next(given)  # starts the processes and opens the files
   started, started_core = time.perf_counter(), time.process_time()
   count = sum(len(labels) for _, labels in given)
   core = time.process_time() - started_core
@@ -111,7 +112,7 @@ def measure(
 
 
 def run(arguments: argparse.Namespace, data_dir: str) -> None:
-  """Prints the table."""
+  """Measures all combinations and prints the table."""
   size = arguments.image_size
   config = ml_collections.ConfigDict(
     {
@@ -140,7 +141,7 @@ def run(arguments: argparse.Namespace, data_dir: str) -> None:
       rate, core = measure(dataset, num_workers, arguments.images)
       who = f'{num_workers} process(es)' if num_workers else 'a thread'
       print(f'{name:20}  {who:13} {rate:8.0f} {1e3 * core:10.2f}', flush=True)
-  print('* of this process, an image: a thread does all of the work')
+  print('* CPU milliseconds of this process per image')
 
 
 def _whole_number(low: int) -> Callable[[str], int]:
@@ -158,21 +159,23 @@ def main(argv: list[str]) -> int:
   """Runs the command line and returns the exit code."""
   parser = argparse.ArgumentParser(
     prog='python -m googlenet.tools.throughput',
-    description='Images a second of the input path.',
+    description='Measures the images per second of the input pipeline.',
     allow_abbrev=False,
   )
-  parser.add_argument('--name', default='', help='a prepared TFDS set')
-  parser.add_argument('--data_dir', default='', help="its folder; '': TFDS's")
+  parser.add_argument('--name', default='', help='a prepared TFDS data set')
+  parser.add_argument(
+    '--data_dir', default='', help="folder of the set; '': default of TFDS"
+  )
   parser.add_argument('--split', default='train')
   parser.add_argument('--image_size', type=_whole_number(1), default=224)
   parser.add_argument(
-    '--images', type=_whole_number(1), default=2048, help='to time'
+    '--images', type=_whole_number(1), default=2048, help='how many to time'
   )
   parser.add_argument(
     '--workers',
     type=lambda text: [_whole_number(0)(part) for part in text.split(',')],
     default=[0, 1, 2],
-    help='numbers of processes, like 0,1,2; 0: a thread',
+    help='numbers of worker processes to try, like 0,1,2; 0: a thread',
   )
   arguments = parser.parse_args(argv)
   try:

@@ -1,13 +1,14 @@
-"""A table of trials out of their workdirs.
+"""Prints a table of runs, and of means over seeds.
 
   python -m googlenet.tools.trials runs/*
   python -m googlenet.tools.trials runs/* --format=csv \
     --base=configs/fmnist28_fast.py
 
-One row a run: how its config differs from the base, its seed, the split it was
-scored on, accuracy (the last, which counts, and the best), images/s, minutes,
-and whether it is finished. Finished runs that differ in their seed alone make a
-row of their mean; of two with the same seed the first counts.
+Each run has one row: how its config differs from the base, its seed, the
+evaluation split, the last and the best accuracy, images/s, minutes, and whether
+it is finished. Finished runs that differ only in their seed form a group, with
+the mean of their last accuracies; of two runs with the same seed, only the
+first counts.
 """
 
 import argparse
@@ -28,14 +29,14 @@ from googlenet.tools import runs
 
 
 class Trial(NamedTuple):
-  """One run; None stands for what its files do not say."""
+  """One run; a value is None if its files do not contain it."""
 
   workdir: str
-  changes: str  # of the config: field=value, ...
+  changes: str  # to the config: field=value, ...
   seed: int
-  split: str  # that it was scored on
+  split: str  # of evaluation
   epoch: float | None  # of the last evaluation
-  epochs: int  # of the schedule
+  epochs: int  # of the whole schedule
   accuracy: float | None  # of the last evaluation
   best_accuracy: float | None
   images_per_second: float | None
@@ -44,13 +45,13 @@ class Trial(NamedTuple):
 
 
 class Group(NamedTuple):
-  """Runs that differ in their seed alone."""
+  """Runs that differ only in their seed."""
 
   changes: str
   split: str
   seeds: int
   mean: float  # of the last accuracies
-  deviation: float | None  # of the sample; None for one seed
+  deviation: float | None  # n - 1 in the denominator; None for one seed
   minutes: float | None  # mean
 
 
@@ -60,7 +61,7 @@ def read_trial(
   """Reads a run.
 
   Raises:
-    UserError: the folder holds no run, or cannot be read.
+    UserError: the folder holds no run or cannot be read.
   """
   try:
     run = runs.read(str(workdir))
@@ -88,7 +89,7 @@ def read_trial(
 
 
 def make_groups(trials: Sequence[Trial]) -> list[Group]:
-  """Returns means over the seeds of finished runs, the best first."""
+  """Returns the groups of finished runs, the highest mean first."""
   groups: dict[tuple[str, str], dict[int, Trial]] = {}
   for trial in trials:
     if trial.is_finished and trial.accuracy is not None:
@@ -105,10 +106,10 @@ def make_groups(trials: Sequence[Trial]) -> list[Group]:
 
 
 def load_config(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
-  """Returns the config of a config file or of a workdir, resolved.
+  """Returns the resolved config of a config file or of a workdir.
 
   Raises:
-    UserError: the path holds no config, or it cannot be loaded.
+    UserError: the path holds no config, or the config cannot be loaded.
   """
   if not str(path).endswith('.py'):
     try:
@@ -123,7 +124,7 @@ def load_config(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     return config_lib.resolve(module.get_config())
   except UserError:
     raise
-  except Exception as error:  # it is code: it may raise anything
+  except Exception as error:  # a config file is code and may raise anything
     raise UserError(
       f'--base={path} cannot be loaded: {type(error).__name__}: {error}'
     ) from error
@@ -138,7 +139,7 @@ def _cell(value: Any) -> str:
 
 
 def to_text(rows: Sequence[NamedTuple]) -> str:
-  """Returns rows as a table, the changes last since they are long."""
+  """Returns rows as a table; the long column of changes is the last."""
   if not rows:
     return ''
   names = [name for name in rows[0]._fields if name != 'changes']
@@ -152,7 +153,7 @@ def to_text(rows: Sequence[NamedTuple]) -> str:
 
 
 def render(trials: Sequence[Trial], form: str) -> str:
-  """Returns the trials, and but for CSV their groups, as `--format` says."""
+  """Returns the trials as text in a `--format`; except in CSV, groups too."""
   if form == 'csv':
     return runs.as_csv([row._asdict() for row in trials]).rstrip('\n')
   parts = {'trials': trials, 'groups': make_groups(trials)}

@@ -169,7 +169,7 @@ BAD_INPUT = {
   'unknown average': (['--average=wieghts'], ["'weights'", 'predictions']),
   'unknown checkpoint': (['--checkpoint=newest'], ['last, best, all', '2, 4']),
   'no such step': (['--checkpoint=3'], ['--checkpoint=3', 'step 2, 4, 6']),
-  'a file that is there': (['--output=old.json'], ['is there already']),
+  'a file that is there': (['--output=old.json'], ['exists already']),
   'no such folder': (['--output=no/a.json'], ['--output=no/a.json', 'folder']),
   'a shift out of the image': (
     ['--config.eval.shift=28'],

@@ -313,10 +313,10 @@ def test_safetensors_is_read_by_its_own_library(run):
 
 
 DAMAGE = {
-  'of another kind': 'does not tell of its network',
+  'of another kind': 'does not describe its network',
   'an array is missing': 'params/logits/b is missing',
   'an array of another shape': r'params/logits/b is float32 \(9,\)',
-  'an array too many': 'knows no params/other',
+  'an array too many': 'holds params/other',
   'cut off': 'damaged',
   'gone': 'no such file',
 }
@@ -351,7 +351,7 @@ def test_safetensors_that_cannot_be_loaded(run, damage):
 
 
 BAD_INPUT = {
-  'no output': ([], ['--output= tells no format', '.onnx']),
+  'no output': ([], ['--output= has no known ending', '.onnx']),
   'a format alone': (['--format=onnx'], ['--output is missing']),
   'unknown format': (
     ['--output=a.onnx', '--format=onx'],
@@ -368,7 +368,7 @@ BAD_INPUT = {
   ),
   'an output in no folder': (
     ['--output=out/a.onnx'],
-    ['--output=out/a.onnx', 'no folder out'],
+    ['--output=out/a.onnx', 'no writable folder out'],
   ),
   'no run': (['--output=a.onnx', '--workdir=none'], ['none holds no run']),
   'no workdir': (['--output=a.onnx', '--workdir='], ['--workdir is missing']),

@@ -70,8 +70,8 @@ def test_files(run, capfd):
   shown = capfd.readouterr()
   assert problems(shown.err).splitlines() == [
     'warning: photos/b.png cannot be read: not an image that Pillow can read',
-    'error: 1 of 7 images could not be read, as told above; the others are '
-    'done',
+    'error: 1 of 7 images could not be read, see the warnings above; the '
+    'others are done',
   ]
   net = googlenet.load('runs/trial')
   paths = sorted(str(p) for p in (run / 'photos').glob('*[0-9].png'))
@@ -107,16 +107,16 @@ BAD_INPUT = {
     ['--output=a.npz', '--end_points=stage_2,incepton_2a'],
     ['--end_points=incepton_2a', "did you mean 'inception_2a'", 'stage_1'],
   ),
-  'no output': ([], ['--output= tells no format', '.npz, .array_record']),
+  'no output': ([], ['--output= has no known ending', '.npz, .array_record']),
   'unknown format': (
     ['--output=a.npz', '--format=h5'],
     ['--format=h5', 'npz, array_record'],
   ),
   'an output that is there': (
     ['--output=photos', '--format=npz'],
-    ['--output=photos is there already'],
+    ['--output=photos exists already'],
   ),
-  'an output in no folder': (['--output=b/a.npz'], ['no folder b']),
+  'an output in no folder': (['--output=b/a.npz'], ['no writable folder b']),
   'no images': (
     ['--output=a.npz', '--images=photos/*.jpg'],
     ['--images=photos/*.jpg', 'no image found'],

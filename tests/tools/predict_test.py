@@ -211,8 +211,8 @@ def test_bad_files_are_named_and_left_out(run, expected, capfd, is_file):
     'warning: photos/bomb.png cannot be read: more than 134,217,728 pixels',
     'warning: photos/half.png cannot be read: not an image that Pillow '
     'can read',
-    'error: 2 of 4 images could not be read, as told above; the others are '
-    'done',
+    'error: 2 of 4 images could not be read, see the warnings above; the '
+    'others are done',
   ]
 
 
@@ -254,7 +254,7 @@ BAD_INPUT = {
   ),
   'an output in no folder': (
     ['--images=photos', '--output=out/a.csv'],
-    ['--output=out/a.csv', 'no folder out'],
+    ['--output=out/a.csv', 'no writable folder out'],
   ),
   'no run': (['--images=photos', '--workdir=photos'], ['holds no run']),
   'no workdir': (['--images=photos', '--workdir='], ['--workdir is missing']),

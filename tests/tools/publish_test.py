@@ -74,11 +74,11 @@ def set_step(run, step):
 
 CASES = {
   'is not finished': lambda run: (run / 'result.json').unlink(),
-  'no whole result.json': lambda run: (run / 'result.json').write_text('[]'),
-  'not what was scored': lambda run: set_step(run, 1),
+  'no complete result.json': lambda run: (run / 'result.json').write_text('[]'),
+  'which was not evaluated': lambda run: set_step(run, 1),
   'holds no run': lambda run: (run / 'config.json').unlink(),
   'holds no checkpoint': lambda run: shutil.rmtree(run / 'checkpoints'),
-  'is there already': lambda run: (run.parent / 'made').write_text('mine'),
+  'exists already': lambda run: (run.parent / 'made').write_text('mine'),
   'cannot be written': lambda run: (run.parent / 'file').write_text('mine'),
 }
 

@@ -188,7 +188,7 @@ def test_scores_and_errors_are_those_of_the_network(page, run):
   dataset = pipeline.load_split(one.config, 'eval_split')
   pixels, labels = dataset.read(np.array(expected[:1]))
   (first, *_) = [
-    a for tag, a in page.elements if tag == 'img' and 'taken for' in a['alt']
+    a for tag, a in page.elements if tag == 'img' and 'predicted as' in a['alt']
   ]
   np.testing.assert_array_equal(image_of(first['src']), pixels[0, ..., 0])
   assert one.class_names[labels[0]] in first['alt']
@@ -230,7 +230,7 @@ def test_a_run_that_was_cut_off(run, tmp_path, capfd):
   (workdir / 'metrics.jsonl').write_text('\n'.join(lines[:3]) + '\n{"step": ')
   made, err = report(workdir, capfd=capfd)
   assert err == ''
-  assert 'not finished: going on or cut off' in made.sections['summary']
+  assert 'not finished: running or stopped' in made.sections['summary']
   assert 'No checkpoint so far' in made.sections['classes']
   assert '--config=configs/fmnist96.py' in made.sections['config']
   assert list(made.sections) == ['summary', 'curves', 'classes', 'config']

@@ -1,15 +1,17 @@
-"""What `launch.py --mode=benchmark` is made of.
+"""The parts of `launch.py --mode=benchmark`.
 
-contenders       who is measured
-batch_sizes      with how many images a step
-runner           starts each as a process, in turn; keeps what they tell
-process          such a process: results as they come, time limit, end
-lifeline         ends it when this program has ended
-termination      SIGTERM as an exception
-ours             what runs in it: training and evaluation of this project
-stepping, parts  a run advanced step by step, a step taken apart
-torch_peer       or the same network in PyTorch
-clock, memory    what they measure with
-rates, roofline  what the devices reach at best, what the layers need at least
-results, table   medians and ratios; what is printed
+A peer is this project in one precision, or PyTorch in one form.
+
+contenders       the peers, each as a command to start
+batch_sizes      the batch sizes to measure
+runner           starts each peer in turn and collects its results
+process          runs one peer as a process with a time limit
+lifeline         kills that process when the benchmark itself has ended
+termination      turns SIGTERM into an exception
+ours             the peer process of this project
+stepping, parts  times whole steps, and the parts of a training step
+torch_peer       the peer process of PyTorch
+clock, memory    measure time and peak memory
+rates, roofline  highest rates of the devices, least time of the layers
+results, table   medians and ratios; the printed table
 """

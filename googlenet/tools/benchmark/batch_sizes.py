@@ -1,4 +1,4 @@
-"""Which batch sizes are measured: given, or by where they run."""
+"""The batch sizes to measure: those of the config, or defaults by backend."""
 
 import ml_collections
 
@@ -6,38 +6,39 @@ from googlenet.errors import UserError
 
 Config = ml_collections.FrozenConfigDict
 
-# What benchmark.batch_sizes=() means. On a GPU each size costs two programs, up
-# to 40 s of compilation each.
-_SIZES = {'cpu': (32, 128)}
-_SIZES_ELSEWHERE = (1024,)
+# Defaults for benchmark.batch_sizes=(). A GPU gets only one size, since each
+# needs two programs, and compiling one takes up to 40 s.
+_CPU_SIZES = (32, 128)
+_OTHER_SIZES = (1024,)
 
 
 def resolve(config: Config, backend: str) -> list[int]:
-  """Returns the batch sizes to measure, rising.
+  """Returns the batch sizes to measure, in ascending order.
 
   Args:
-    config: sizes that it gives are taken as they are.
-    backend: what JAX calls it; known to processes that use a device alone.
+    config: its `benchmark.batch_sizes` are used unchanged if there are any.
+    backend: JAX's name of the backend, like 'cpu'.
   """
   given = config.benchmark.batch_sizes
   if given:
     return sorted(set(given))
   if backend == 'cpu':
-    return sorted({*_SIZES[backend], config.train.batch_size})
-  return sorted(_SIZES_ELSEWHERE)
+    return sorted({*_CPU_SIZES, config.train.batch_size})
+  return list(_OTHER_SIZES)
 
 
 def main_size(config: Config, sizes: list[int]) -> int:
-  """Returns the size of the headline: train.batch_size, or the largest."""
+  """Returns the headline batch size: train.batch_size, or the largest."""
   size = config.train.batch_size
   return size if size in sizes else max(sizes)
 
 
 def check(config: Config, num_examples: int) -> None:
-  """Checks what is known of given batch sizes before a device is.
+  """Checks `benchmark.batch_sizes` as far as possible without a device.
 
   Raises:
-    UserError: one does not divide into microbatches, or exceeds the data.
+    UserError: a size does not divide into microbatches, or exceeds the number
+      of training images.
   """
   for size in config.benchmark.batch_sizes:
     if size % config.train.microbatches:

@@ -1,4 +1,4 @@
-"""Times of work that a device does behind the back of the host."""
+"""Timing of work that a device does asynchronously."""
 
 import collections
 import itertools
@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
-# What is timed goes on for so many seconds, in at most so many steps (the
-# field benchmark.steps may ask for more): a GPU is done with five in 50 ms.
-# torch_peer.py has the same.
+# Steps are timed for about one second, since five steps take a GPU only 50 ms.
+# Their number is at most 200, unless benchmark.steps is larger. torch_peer.py
+# has the same numbers.
 ENOUGH_SECONDS = 1.0
 ENOUGH_STEPS = 200
 
@@ -21,9 +21,9 @@ def intervals(results: Iterable[Any], in_flight: int) -> list[float]:
   """Returns the seconds between the ends of consecutive steps.
 
   Args:
-    results: an iterator that starts a step each time and gives its arrays.
-    in_flight: steps started ahead of the one that is waited for; so many at
-      the end are not timed, and neither is the first.
+    results: an iterator that starts a step and yields its arrays each time.
+    in_flight: number of steps started before the oldest one is waited for. The
+      first step and the last `in_flight` steps are not timed.
   """
   pending, ends = collections.deque(), []
   for result in results:
@@ -36,7 +36,7 @@ def intervals(results: Iterable[Any], in_flight: int) -> list[float]:
 
 
 def num_steps(times: list[float], at_least: int) -> int:
-  """Returns how many steps to time, given the seconds of some of them."""
+  """Returns how many steps to time, given the seconds of a few steps."""
   step = max(statistics.median(times), 1e-9)
   return max(at_least, min(math.ceil(ENOUGH_SECONDS / step), ENOUGH_STEPS))
 
@@ -46,13 +46,13 @@ def step_seconds(
 ) -> float:
   """Returns the median seconds of a step.
 
-  `at_least` steps are timed; where they are too short to tell, as many as
-  `num_steps` says.
+  Times `at_least` steps. If these are too short for a reliable median, times
+  more steps: as many as `num_steps` returns.
 
   Args:
-    start_steps: given a count, returns an iterator that starts so many steps
-      and gives their arrays. The very first may compile.
-    at_least: steps.
+    start_steps: given a count, returns an iterator that starts that many steps
+      and yields their arrays. The very first step may compile.
+    at_least: number of steps to time at least.
     in_flight: as for `intervals`.
   """
 
@@ -65,13 +65,13 @@ def step_seconds(
 
 
 def seconds(call: Callable[[], Any]) -> float:
-  """Returns the seconds until the arrays that `call` returns are there."""
+  """Returns the seconds until the arrays that `call` returns are computed."""
   start = time.perf_counter()
   jax.block_until_ready(call())
   return time.perf_counter() - start
 
 
 def median_seconds(call: Callable[[], Any], count: int) -> float:
-  """Returns the median over `count` calls; one before them compiles."""
+  """Returns the median seconds of `count` calls, after one that compiles."""
   seconds(call)
   return statistics.median(seconds(call) for _ in range(count))

@@ -1,4 +1,4 @@
-"""Who is measured: this project and torch, each as a process to start."""
+"""The peers of the benchmark, this project and torch, as commands to start."""
 
 import importlib.util
 import itertools
@@ -18,27 +18,29 @@ from googlenet.model import graph, rows, variants
 Config = ml_collections.FrozenConfigDict
 
 _ROOT = pathlib.Path(__file__).resolve().parents[3]
-# What `runtime.allocator` does for us on CPUs, as glibc takes it from outside.
+# The glibc settings that `runtime.allocator` makes for this project on CPUs.
 _TORCH_ALLOCATOR = {
   'MALLOC_MMAP_MAX_': '0',
   'MALLOC_TRIM_THRESHOLD_': '16000000000',
   'MALLOC_ARENA_MAX': '1',
 }
-# name: dtype, channels last, compiled.
-# The cheap ones come first.
+# Name: (dtype, channels last, compiled), in order of increasing start-up time.
 TORCH_FORMS = {
   'torch bf16 channels_last': ('bfloat16', True, False),
   'torch fp32 channels_last': ('float32', True, False),
   'torch fp32': ('float32', False, False),
   'torch bf16 channels_last compiled': ('bfloat16', True, True),
 }
-# How the names of ours begin.
+# Prefix of the names of this project's peers.
 OURS = 'ours'
 REFERENCE = 'torch fp32 channels_last'
 
 
 class Contender(NamedTuple):
-  """A process to start; `job` is what it gets, but for `started`."""
+  """One peer: a process to start.
+
+  `job` is written to its stdin as JSON, with the time of the start added.
+  """
 
   name: str
   command: list[str]
@@ -47,13 +49,14 @@ class Contender(NamedTuple):
 
 
 def find_torch(torch_python: str) -> tuple[str, str]:
-  """Returns the Python that runs torch, and where there is none, why not.
+  """Returns (path of a Python with torch, ''), or ('', why there is none).
 
   Args:
     torch_python: `benchmark.torch_python`.
 
   Raises:
-    UserError: the Python that it names cannot be run or has no torch.
+    UserError: the Python that `torch_python` names does not run or cannot
+      import torch.
   """
   if torch_python == 'none':
     return '', 'config.benchmark.torch_python=none'
@@ -84,11 +87,11 @@ def find_torch(torch_python: str) -> tuple[str, str]:
 
 
 def our_contenders(config: Config, folder: pathlib.Path) -> list[Contender]:
-  """Returns this project, once for each compute dtype.
+  """Returns the peers of this project, one for each compute dtype.
 
   Args:
     config: resolved.
-    folder: an empty one, where compiled programs are kept between rounds.
+    folder: an empty folder; compiled programs are cached there between rounds.
   """
   contenders = {}
   for precision in config.benchmark.precisions:
@@ -98,7 +101,7 @@ def our_contenders(config: Config, folder: pathlib.Path) -> list[Contender]:
       'precision': precision,
       'compilation_cache': str(folder / f'ours-{dtype}'),
     }
-    job_config['logging'] |= {'profile_steps': 0}  # of a run, not needed here
+    job_config['logging'] |= {'profile_steps': 0}
     name = f'{OURS} {dtype}'
     paths = [str(_ROOT), os.environ.get('PYTHONPATH', '')]
     contenders[name] = Contender(
@@ -118,15 +121,15 @@ def torch_contenders(
   batch_sizes: list[int],
   folder: pathlib.Path,
 ) -> list[Contender]:
-  """Returns the same network in torch, in each of `TORCH_FORMS`.
+  """Returns the peers in torch: the same network in each of `TORCH_FORMS`.
 
   Args:
     config: resolved.
     channels: of the images.
     python: a Python that has torch.
-    backend: where ours runs: 'cpu' or 'gpu'; torch runs there too.
-    batch_sizes: those that ours measures.
-    folder: an empty one, where compiled programs are kept between rounds.
+    backend: 'cpu' or 'gpu': where this project runs, and torch as well.
+    batch_sizes: to measure, the same as for this project.
+    folder: an empty folder; compiled programs are cached there between rounds.
   """
   size = config.data.image_size
   job = {
@@ -157,7 +160,7 @@ def torch_contenders(
 
 
 def has_torch_peer(model_config: ml_collections.ConfigDict) -> bool:
-  """Whether `torch_peer` has the network of a `model` section."""
+  """Whether `torch_peer` can build the network of a `model` section."""
   architecture = variants.resolve(model_config)
   own = variants.ARCHITECTURES[model_config.variant]
   return (
@@ -170,10 +173,10 @@ def has_torch_peer(model_config: ml_collections.ConfigDict) -> bool:
 
 
 def torch_rows(architecture: rows.Architecture) -> list[list[Any]]:
-  """Returns the rows of a network as `torch_peer.Network` takes them.
+  """Returns the rows of a network in the form that `torch_peer.Network` takes.
 
   Raises:
-    TypeError: the peer has no such operation.
+    TypeError: `torch_peer` lacks an operation of the network.
   """
   found = []
   layers = itertools.takewhile(
@@ -193,11 +196,11 @@ def torch_rows(architecture: rows.Architecture) -> list[list[Any]]:
       elif part.kind == 'max_pool':
         found.append(['', 'pool', op.window, op.stride])
       else:
-        raise TypeError(f'the torch peer has no operation {op}')
+        raise TypeError(f'torch_peer lacks the operation {op}')
   return found
 
 
 def last_line(text: str) -> str:
-  """Returns the last line that is not empty, or ''."""
+  """Returns the last line of a text, without blank lines at its end."""
   lines = text.strip().splitlines()
   return lines[-1] if lines else ''

@@ -1,11 +1,11 @@
-"""Starts a command that does not outlive the process that asked for it.
+"""Runs a command that is killed when the process that started it has ended.
 
   python lifeline.py FD command [arguments]
 
-The command takes the place of this process. A second process of the same group
-waits for the end of the pipe FD, whose other end only the asking process holds:
-when that has ended, however it did, the whole group is killed. It needs the
-standard library alone.
+This process becomes the command. A second process of the same group waits until
+the pipe FD is closed. Only the starting process holds its other end, so it
+closes when that process ends for any reason; the whole group is then killed.
+This file needs only the standard library.
 """
 
 import os
@@ -14,9 +14,11 @@ import sys
 
 
 def wait_and_kill(lifeline: int) -> None:
-  """Waits for the end of a pipe, then kills the group of this process."""
+  """Waits until a pipe is closed, then kills the group of this process."""
   nothing = os.open(os.devnull, os.O_RDWR)
-  for stream in (0, 1, 2):  # or the command's output would seem to go on
+  # An open copy of the command's stdout would hide from its reader that the
+  # command has ended.
+  for stream in (0, 1, 2):
     os.dup2(nothing, stream)
   while os.read(lifeline, 1):
     pass
@@ -24,7 +26,7 @@ def wait_and_kill(lifeline: int) -> None:
 
 
 def main() -> None:
-  """Becomes the command on the command line."""
+  """Starts the waiting process, then becomes the command."""
   lifeline, command = int(sys.argv[1]), sys.argv[2:]
   if os.fork() == 0:
     wait_and_kill(lifeline)

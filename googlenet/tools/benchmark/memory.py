@@ -1,4 +1,4 @@
-"""The most memory that this process has used."""
+"""Peak memory of this process."""
 
 import resource
 import sys
@@ -7,9 +7,9 @@ import jax
 
 
 def peak_bytes() -> int | None:
-  """Returns the peak so far: resident on a CPU, else that of one device.
+  """Returns the peak so far, or None on devices that do not report it.
 
-  None on devices that do not tell.
+  On a CPU it is resident memory, elsewhere the memory of the fullest device.
   """
   if jax.default_backend() != 'cpu':
     peaks = [

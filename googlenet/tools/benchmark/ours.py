@@ -1,10 +1,9 @@
-"""A process that measures this project.
+"""The peer process of this project.
 
-It is started as `python -m googlenet.tools.benchmark.ours`.
-
-A job comes as JSON on stdin, results leave as lines of JSON on stdout, each as
-soon as it is there (see `process`). What is timed is what `loop` does: its
-data, its input pipeline, its steps.
+It is started as `python -m googlenet.tools.benchmark.ours`, reads a job as JSON
+from stdin and writes each result as a line of JSON to stdout as soon as it is
+measured (see `process`). It times the data, the input pipeline and the steps of
+the training loop.
 """
 
 import json
@@ -50,10 +49,10 @@ def with_batch_size(config: Config, batch_size: int) -> Config:
 
 
 def check(config: Config, sizes: list[int]) -> None:
-  """Checks all batch sizes, before any of them is measured.
+  """Checks all batch sizes before any of them is measured.
 
   Raises:
-    UserError: one does not fit the data or the devices.
+    UserError: a size does not fit the data or the devices.
   """
   dataset = pipeline.load_split(config, 'train_split')
   num_devices = jax.device_count()
@@ -72,12 +71,14 @@ def check(config: Config, sizes: list[int]) -> None:
 
 
 def measure(config: Config, started: float, tell: Tell) -> None:
-  """Measures every batch size, smallest first (memory only grows).
+  """Measures every batch size, the smallest first.
+
+  The order matters because peak memory never falls within a process.
 
   Args:
-    config: `train.precision` is what to measure.
-    started: time of day when this process was started.
-    tell: gets each result as soon as it is there.
+    config: resolved, with the precision to measure as `train.precision`.
+    started: `time.time()` when this process was started.
+    tell: receives each result as soon as it is measured.
 
   Raises:
     UserError: the config does not fit the data or the devices.
@@ -96,21 +97,21 @@ def measure(config: Config, started: float, tell: Tell) -> None:
         if is_first:
           tell(describe_network(stepper))
         measure_size(stepper, started if is_first else None, tell)
-        # Two more programs to compile.
+        # Only here, since it compiles two more programs.
         if is_cpu and size == main_size:
           tell({'shares': measure_shares(stepper)})
     except memory.OutOfMemoryError as error:
       tell({'error': f'batch {size}: {error}'})
-      break  # those that follow are larger
+      break  # the remaining sizes are larger
     finally:
-      stepper = None  # before the next one is built
-  # Last: peak_bytes is to be that of training.
+      stepper = None  # frees its memory before the next one is built
+  # Measured last, so that peak_bytes is the peak of training.
   rates = measure_rates(dtype, config.benchmark.steps)
   tell({'rates': rates._asdict()})
 
 
 def measure_size(stepper: Stepper, started: float | None, tell: Tell) -> None:
-  """Measures training, then inference; `started` is given for the first."""
+  """Measures training, then inference; `started` only for the first size."""
   trained = measure_training(stepper)
   first_done = trained.pop('first_done')
   if started is not None:
@@ -121,7 +122,7 @@ def measure_size(stepper: Stepper, started: float | None, tell: Tell) -> None:
 
 
 def describe_devices() -> dict[str, Any]:
-  """Returns what runs the network."""
+  """Returns the devices and the framework, for the report."""
   devices = jax.devices()
   return {
     'framework': f'jax {jax.__version__}',
@@ -132,7 +133,7 @@ def describe_devices() -> dict[str, Any]:
 
 
 def describe_network(stepper: Stepper) -> dict[str, Any]:
-  """Returns what is run."""
+  """Returns the kernels and the parameter count, for the report."""
   return {
     'kernels': stepper.run.network.kernels.name,
     'parameters': count_parameters(stepper.state.params),
@@ -140,19 +141,19 @@ def describe_network(stepper: Stepper) -> dict[str, Any]:
 
 
 def write_line(message: dict[str, Any]) -> None:
-  """Writes a result as a line on stdout, at once."""
+  """Writes a result as one line to stdout, without buffering."""
   print(json.dumps(message), flush=True)
 
 
 def main() -> int:
-  """Measures the job on stdin; bad input becomes a result of its own."""
+  """Measures the job on stdin; a user error becomes a result too."""
   job = json.load(sys.stdin)
   try:
     config = config_lib.resolve(config_lib.from_json(json.dumps(job['config'])))
     tune_machine(config.train.compilation_cache)
     with memory.explained('benchmark'):
       measure(config, job['started'], write_line)
-  except memory.OutOfMemoryError as error:  # what is measured stays
+  except memory.OutOfMemoryError as error:
     write_line({'error': str(error)})
     return 2
   except (UserError, OSError) as error:

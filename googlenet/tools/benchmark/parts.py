@@ -1,4 +1,4 @@
-"""A training step taken apart: forward, backward, optimizer, input."""
+"""Times the parts of a training step: forward, backward, optimizer, input."""
 
 import statistics
 import time
@@ -14,10 +14,10 @@ from googlenet.train import setup
 
 
 def make_parts(run: setup.Run) -> tuple[Callable, Callable]:
-  """Returns the loss and the gradient of a training step on all devices.
+  """Returns functions for the loss and the gradient of a training step.
 
-  Both are (params, network_state, batch) -> arrays with a device axis, not
-  averaged over devices.
+  Both are (params, network_state, batch) -> arrays with a device axis. They run
+  on all devices and do not average over them.
   """
   config = run.config
   num_parts = config.train.microbatches
@@ -56,16 +56,16 @@ def make_parts(run: setup.Run) -> tuple[Callable, Callable]:
 def shares(
   waiting: float, forward: float, gradient: float, step: float
 ) -> dict[str, float]:
-  """Returns what parts of a training step take of its time; they add up to 1.
+  """Returns the share of each part in a training step; they add up to 1.
 
-  Each part is a difference of two times, which noise can make negative: then
-  it is 0.
+  A part is the difference of two measured times. Where noise makes it negative,
+  it counts as 0.
 
   Args:
-    waiting: seconds until a batch is there.
+    waiting: seconds until the next batch is ready.
     forward: seconds of the loss alone.
-    gradient: seconds of loss and gradient.
-    step: seconds of the whole step, the batch at hand.
+    gradient: seconds of the loss and the gradient.
+    step: seconds of the whole step on a batch that is ready.
   """
   forward = min(forward, step)
   gradient = min(max(gradient, forward), step)
@@ -79,12 +79,12 @@ def shares(
 
 
 def measure_shares(stepper: Stepper) -> dict[str, float]:
-  """Returns `shares` of the training step, each time a median."""
+  """Measures `shares` of the training step; all times are medians."""
   count = stepper.run.config.benchmark.steps
-  feed, waits, steps = stepper.take(1 + count), [], []
+  batches, waits, steps = stepper.take(1 + count), [], []
   for _ in range(1 + count):
     start = time.perf_counter()
-    batch = jax.block_until_ready(next(feed))
+    batch = jax.block_until_ready(next(batches))
     ready = time.perf_counter()
     jax.block_until_ready(stepper.step(batch))
     waits.append(ready - start)

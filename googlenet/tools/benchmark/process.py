@@ -1,14 +1,15 @@
-"""Runs one job in a process of its own, within a time limit.
+"""Runs the job of one peer in its own process, within a time limit.
 
-The process gets its job as JSON on stdin and writes lines of JSON to stdout,
-each as soon as there is something to tell. Together they are its report:
+The process reads its job as JSON from stdin and writes each result as a line of
+JSON to stdout as soon as it is measured. Merged, these lines are its report:
 
   {"sizes": {"128": {"train_images_per_s": ..., "compile_s": ...,
                      "peak_bytes": ..., "infer_images_per_s": ...}, ...},
    "start_s": ..., "framework": ..., ...}
 
-and, where something stopped it, "error" with "is_bad_input" (the user can mend
-it) or "is_cut_off" (the time was up). Other lines on stdout are ignored.
+and, if something stopped it, "error". "is_bad_input" is added if the user can
+fix the error, "is_cut_off" if the time limit was reached. Other lines on stdout
+are ignored.
 """
 
 import contextlib
@@ -31,8 +32,8 @@ Report = dict[str, Any]
 Message = dict[str, Any]
 
 _LIFELINE = pathlib.Path(__file__).with_name('lifeline.py')
-# How long to wait for the end of the output of a process that was killed.
-_LAST_WORDS_S = 10
+# How many seconds to wait for the remaining output of a killed process.
+_LAST_OUTPUT_S = 10
 
 
 def run(
@@ -41,16 +42,17 @@ def run(
   tell: Callable[[Message], None],
   clock: Callable[[], float] = time.monotonic,
 ) -> None:
-  """Runs a job to its end, or until the time is up.
+  """Runs the job of a peer to its end or to the time limit.
 
-  Its process is killed with all that it has started, also if an exception (as
-  of Ctrl-C) ends this function; if this whole process is killed, too.
+  The peer's process and all processes that it started are killed at the end,
+  also if an exception like KeyboardInterrupt ends this function or if this
+  process itself is killed.
 
   Args:
-    contender: what to start.
+    contender: the peer.
     seconds: the time limit, `benchmark.seconds`.
-    tell: gets each message as it comes; at the end an error, if any.
-    clock: of the time limit, in seconds.
+    tell: receives each message as it arrives, and at last an error, if any.
+    clock: returns seconds, for the time limit.
   """
   job = {**contender.job, 'started': time.time()}
   with (
@@ -60,23 +62,23 @@ def run(
     stdin.write(json.dumps(job))
     stdin.seek(0)
     group = _Group(contender, stdin, stderr)
-    told = {}
+    report = {}
     try:
       for line in group.lines(seconds, clock):
         if message := parse(line):
-          told |= message
+          report |= message
           tell(message)
     finally:
       returncode = group.kill()
     if group.is_late:
       tell({'error': cut_off(seconds), 'is_cut_off': True})
-    elif 'error' not in told and (returncode or not told):
+    elif 'error' not in report and (returncode or not report):
       stderr.seek(0)
       tell({'error': reason(returncode, stderr.read())})
 
 
 class _Group:
-  """A process and all that it starts, but what leaves its process group."""
+  """A process and its descendants that stay in its process group."""
 
   def __init__(self, contender: Contender, stdin: TextIO, stderr: TextIO):
     self.is_late = False
@@ -93,7 +95,7 @@ class _Group:
         encoding='utf-8',
         errors='replace',
         env={**os.environ, **contender.environment},
-        start_new_session=True,  # signals of a terminal do not reach it
+        start_new_session=True,  # Ctrl-C does not reach it
         pass_fds=(lifeline,),
       )
     except BaseException:
@@ -112,20 +114,21 @@ class _Group:
     self._lines.put(None)
 
   def _reap(self) -> None:
-    """Kills what the process leaves behind, which may hold its stdout."""
+    """Kills the processes left over, since they may hold stdout open."""
     self._process.wait()
     self._kill()
 
   def _kill(self) -> None:
-    # The second process of `lifeline` keeps the number of the group taken.
-    # macOS has the other error where nobody is left.
+    # The second process of `lifeline` keeps the group number in use. If the
+    # group is empty, Linux raises the first error and macOS the second.
     with contextlib.suppress(ProcessLookupError, PermissionError):
       os.killpg(self._process.pid, signal.SIGKILL)
 
   def lines(self, seconds: float, clock: Callable[[], float]) -> Iterator[str]:
-    """Yields lines of stdout as they come, until the end or the time is up.
+    """Yields lines of stdout as they arrive, until the end or the time limit.
 
-    Then the process is killed; `is_late` says which it was.
+    At the time limit the process is killed; `is_late` is True if it was still
+    running.
     """
     end = clock() + seconds
     while (left := end - clock()) > 0:
@@ -138,14 +141,14 @@ class _Group:
       yield line
     self.is_late = self._process.poll() is None
     self._kill()
-    # What it wrote before that. A process that has left the group may hold the
-    # pipe for longer.
+    # Read what it wrote before. A process that left the group may hold the pipe
+    # open, hence the timeout.
     with contextlib.suppress(queue.Empty):
-      while (line := self._lines.get(timeout=_LAST_WORDS_S)) is not None:
+      while (line := self._lines.get(timeout=_LAST_OUTPUT_S)) is not None:
         yield line
 
   def kill(self) -> int:
-    """Ends the process, if it has not ended; returns its return code."""
+    """Kills the process if it is still running; returns its return code."""
     self._kill()
     returncode = self._process.wait()
     os.close(self._held)
@@ -153,10 +156,10 @@ class _Group:
 
 
 def parse(line: str) -> Message | None:
-  """Returns the message of a line of stdout; None if it is something else."""
+  """Returns the message in a line of stdout, or None if it holds none."""
   try:
     message = json.loads(line)
-  except ValueError:  # a library says something
+  except ValueError:  # output of a library
     return None
   return message if isinstance(message, dict) else None
 
@@ -170,7 +173,7 @@ def merge(report: Report, message: Message) -> None:
 
 
 def cut_off(seconds: float) -> str:
-  """Returns what is said of a process that was not done in time."""
+  """Returns the error of a process that reached the time limit."""
   return (
     f'cut off after {seconds:g} s (config.benchmark.seconds); what it had '
     'measured stays'
@@ -178,7 +181,7 @@ def cut_off(seconds: float) -> str:
 
 
 def reason(returncode: int, stderr: str) -> str:
-  """Returns why a process ended that did not say so itself."""
+  """Returns the error of a process that failed without reporting one."""
   if returncode >= 0:
     return f'exit code {returncode}: {last_line(stderr)}'
   text = f'ended by signal {-returncode}'

@@ -1,4 +1,4 @@
-"""What the devices reach at best: a matrix product, a pass over an array."""
+"""Highest rates of the devices, measured on a matrix product and a copy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,18 +11,18 @@ from googlenet.runtime.parallel import parallelize, replicated, steps_in_flight
 from googlenet.tools.benchmark.clock import step_seconds
 from googlenet.tools.benchmark.roofline import Rates
 
-# Side of the matrices whose product is timed, and MiB of the array that is
-# read and written: larger than any cache, smaller than what training takes.
+# Side of the multiplied matrices, and MiB of the copied array: larger than any
+# cache, smaller than the memory that training needs.
 _PRODUCT_SIZE, _COPY_MIB = {'cpu': 2048}, {'cpu': 256}
 _PRODUCT_SIZE_ELSEWHERE, _COPY_MIB_ELSEWHERE = 8192, 512
 
 
 def measure_rates(dtype: jnp.dtype, at_least: int) -> Rates:
-  """Returns what all devices reach together.
+  """Returns the rates of all devices together.
 
   Args:
     dtype: of the matrix product.
-    at_least: timed calls, see `clock.step_seconds`.
+    at_least: number of calls to time at least, see `clock.step_seconds`.
   """
   return Rates(product_flop_per_s(dtype, at_least), copy_bytes_per_s(at_least))
 
@@ -42,7 +42,7 @@ def product_flop_per_s(dtype: jnp.dtype, at_least: int) -> float:
 def copy_bytes_per_s(at_least: int) -> float:
   """Returns the bytes/s, read plus written, of a pass over a large array.
 
-  The pass negates: a bare copy is one that the compiler may leave out.
+  The pass negates, since the compiler may remove a plain copy.
   """
   mib = _COPY_MIB.get(jax.default_backend(), _COPY_MIB_ELSEWHERE)
   array = jnp.ones(mib * 2**20 // 4, jnp.float32)
@@ -53,7 +53,7 @@ def copy_bytes_per_s(at_least: int) -> float:
 def _seconds(
   function: Callable[..., jax.Array], arrays: list[jax.Array], at_least: int
 ) -> float:
-  """Returns the seconds of a call on every device at once."""
+  """Returns the seconds of a call that runs on all devices at once."""
   call = parallelize(
     lambda _, *arrays: function(*arrays), in_axes=(0, *[None] * len(arrays))
   )

@@ -1,8 +1,9 @@
-"""From the reports of all rounds to medians and ratios.
+"""Medians and ratios over the reports of all rounds.
 
-A rate is the median over rounds of the median of a round. A ratio is the median
-over rounds of the ratio in a round: what slowed a whole round cancels out. What
-was not measured, because a process failed or was cut off, is None.
+A rate is the median over rounds of each round's median. A ratio is the median
+over rounds of each round's ratio, so that a slow round affects both sides
+equally. A value that was not measured, because a process failed or reached the
+time limit, is None.
 """
 
 import statistics
@@ -21,7 +22,7 @@ USES = ('train', 'infer')
 
 
 def median(values: Iterable[float | None]) -> float | None:
-  """Returns the median of the values that are there; None if none is."""
+  """Returns the median of the values that are not None; None without any."""
   values = [value for value in values if value is not None]
   return statistics.median(values) if values else None
 
@@ -32,7 +33,7 @@ def rate_key(use: str) -> str:
 
 
 def values(reports: list[Report], size: int, key: str) -> list[float | None]:
-  """Returns what each round measured with a batch size; None: nothing."""
+  """Returns one value of each round for a batch size; None if not measured."""
   return [report['sizes'].get(str(size), {}).get(key) for report in reports]
 
 
@@ -40,7 +41,7 @@ def ratio(
   reports: Reports, name: str, other: str, size: int, key: str
 ) -> float | None:
   """Returns the median over rounds of `name` / `other`; None without both."""
-  pairs = zip(  # one that failed has no later rounds
+  pairs = zip(  # a peer that failed is not started in later rounds
     values(reports.get(name, []), size, key),
     values(reports.get(other, []), size, key),
     strict=False,
@@ -49,7 +50,7 @@ def ratio(
 
 
 def fastest(names: Iterable[str], reports: Reports, size: int, key: str) -> str:
-  """Returns the name with the highest median, '' if nobody has one."""
+  """Returns the name with the highest median, '' if there are no medians."""
   rates = {n: median(values(reports[n], size, key)) for n in names}
   rates = {n: rate for n, rate in rates.items() if rate is not None}
   return max(rates, key=rates.__getitem__) if rates else ''
@@ -58,14 +59,14 @@ def fastest(names: Iterable[str], reports: Reports, size: int, key: str) -> str:
 def rows(
   reports: Reports, sizes: list[int], works: dict[str, list[Work]]
 ) -> list[dict[str, Any]]:
-  """Returns one row for each batch size and contender.
+  """Returns one row for each batch size and peer.
 
   `train_vs_reference` and `train_vs_best_torch` (and `infer_...`) are ratios of
-  images/s to `REFERENCE` and to `train_best_torch`, the fastest of torch. For
-  the others see `efficiency`.
+  images/s to `REFERENCE` and to `train_best_torch`, the fastest torch peer. For
+  the other keys see `efficiency`.
 
   Args:
-    reports: of all contenders.
+    reports: of all peers.
     sizes: batch sizes.
     works: of the layers, by use.
   """
@@ -94,14 +95,14 @@ def rows(
 
 
 def starts(reports: Reports, size: int) -> list[dict[str, Any]]:
-  """Returns for each contender how it starts, and what stopped it if it did.
+  """Returns the start-up times of each peer, and the error that stopped it.
 
   `start_cold_s` and `start_warm_s` are seconds from the start of the process to
-  the end of its first training step: nothing compiled yet, or all of it.
+  the end of its first training step, without and with cached programs.
 
   Args:
-    reports: of all contenders.
-    size: the batch size whose training step `compile_s` is of.
+    reports: of all peers.
+    size: the batch size of `compile_s`.
   """
   table = []
   for name, own in reports.items():
@@ -111,7 +112,7 @@ def starts(reports: Reports, size: int) -> list[dict[str, Any]]:
         'contender': name,
         'framework': own[0].get('framework'),
         'threads': own[0].get('threads'),
-        # Later rounds find the compiled programs of the first.
+        # Later rounds find the compiled programs of the first in the cache.
         'compile_s': values(own[:1], size, 'compile_s')[0],
         'start_cold_s': own[0].get('start_s'),
         'start_warm_s': median(report.get('start_s') for report in own[1:]),
@@ -123,7 +124,7 @@ def starts(reports: Reports, size: int) -> list[dict[str, Any]]:
 
 
 def rates(reports: Reports) -> dict[str, Rates]:
-  """Returns what all devices reach, by dtype: medians of what ours measured."""
+  """Returns the highest rates of all devices by dtype, medians over reports."""
   found: dict[str, list[Rates]] = {}
   for name, own in reports.items():
     if name.startswith(OURS):
@@ -138,15 +139,16 @@ def rates(reports: Reports) -> dict[str, Rates]:
 def efficiency(
   reports: Reports, name: str, size: int, use: str, works: list[Work]
 ) -> dict[str, float | None]:
-  """Returns how well one contender uses the devices.
+  """Returns how well one peer uses the devices.
 
-  `train_flop_per_s` (and `infer_...`) counts the network's own operations;
-  `train_of_product` is its share of what a matrix product reaches in the same
-  dtype, `train_of_roofline` that of the roofline time in the time of a step.
+  `train_flop_per_s` (and `infer_...`) counts the network's own operations.
+  `train_of_product` is that rate divided by the rate of a matrix product in the
+  same dtype. `train_of_roofline` is the roofline time divided by the time of a
+  step.
 
   Args:
-    reports: of all contenders.
-    name: of the contender.
+    reports: of all peers.
+    name: of the peer.
     size: batch size.
     use: 'train' or 'infer'.
     works: of the layers, for that use.
@@ -170,18 +172,18 @@ def efficiency(
 
 
 def _of_its_devices(best: Rates, name: str, found: Report) -> Rates:
-  """Returns the rates of what a contender runs on: torch has one GPU."""
+  """Returns the rates of the devices of a peer; torch uses one GPU."""
   if name.startswith(OURS) or found['backend'] == 'cpu':
     return best
   return Rates(*(rate / found['num_devices'] for rate in best))
 
 
 def shares(reports: Reports, size: int) -> list[dict[str, Any]]:
-  """Returns where the time of a training step goes, for each of ours.
+  """Returns the shares of a training step for each peer of this project.
 
   Args:
-    reports: of all contenders.
-    size: the batch size at which the step was taken apart.
+    reports: of all peers.
+    size: the batch size at which the shares were measured.
   """
   table = []
   for name, own in reports.items():
@@ -196,9 +198,10 @@ def shares(reports: Reports, size: int) -> list[dict[str, Any]]:
 
 
 def headline(reports: Reports, size: int) -> dict[str, Any]:
-  """Returns the rates of our fastest precision, for training and inference.
+  """Returns the rates of this project's fastest precision.
 
-  None where no precision was measured.
+  Training and inference may have different ones; a rate is None if it was not
+  measured in any precision.
   """
   ours = [name for name in reports if name.startswith(OURS)]
   result = {}

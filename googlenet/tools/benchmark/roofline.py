@@ -1,11 +1,11 @@
 """The roofline: the least time that a network's layers need on a device.
 
-A layer needs the time of its operations or that of its memory traffic,
-whichever is longer: max(FLOP / product rate, bytes / copy rate). The product
-rate is that of a large matrix product, the copy rate that of a pass over a
-large array (`rates`). The roofline time of a step is the sum over its layers;
-each layer reads its input from memory and writes its output there, so fusing
-layers can beat it.
+A layer needs at least the time of its operations and at least the time of its
+memory traffic: max(FLOP / product rate, bytes / copy rate). `rates` measures
+the product rate on a large matrix product and the copy rate on a pass over a
+large array. The roofline time of a step is the sum over its layers. It assumes
+that each layer reads its input from memory and writes its output there, so
+fused layers can be faster.
 """
 
 import math
@@ -18,7 +18,7 @@ from googlenet.model import graph, variants
 
 
 class Work(NamedTuple):
-  """The least that one layer computes and moves."""
+  """The fewest operations and memory accesses of one layer."""
 
   flop: int  # per image
   elements: int  # activations read and written, per image
@@ -26,7 +26,7 @@ class Work(NamedTuple):
 
 
 class Rates(NamedTuple):
-  """The best rates of a device."""
+  """The highest rates of a device."""
 
   product_flop_per_s: float
   copy_bytes_per_s: float  # bytes read plus bytes written
@@ -39,7 +39,7 @@ def works(
 
   Inference is one pass: read x, write y. Training adds the input gradient
   (read dy, write dx) and, for layers with weights, the weight gradient (read x
-  and dy). The images need no gradient, which spares the first layer one pass.
+  and dy). The images need no gradient, so the first layer has one pass less.
   Elementwise operations (activation, normalization, residual sums) are not
   counted.
 
@@ -69,10 +69,7 @@ def _work(layer: graph.Layer, passes: int) -> Work:
 
 
 def flop_per_image(works: dict[str, list[Work]]) -> dict[str, int]:
-  """Returns the FLOP of convolutions and fully connected layers, by use.
-
-  Two for each multiply-add.
-  """
+  """Returns the FLOP per image, two for each multiply-add, by use."""
   return {use: sum(work.flop for work in own) for use, own in works.items()}
 
 
@@ -85,7 +82,7 @@ def seconds(
     works: of all layers.
     batch_size: images.
     itemsize: bytes of an element in the compute dtype.
-    rates: of everything that computes the step.
+    rates: of all devices that compute the step, together.
   """
   return sum(
     max(

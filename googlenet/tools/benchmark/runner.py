@@ -1,7 +1,7 @@
-"""Starts every process in turn, round by round, and keeps what each tells.
+"""Starts every peer in turn, round by round, and collects their reports.
 
-Each starts once a round, so that what disturbs the machine disturbs all of them
-alike, and memory is that of one.
+Each peer starts once a round and runs alone: a disturbance of the machine then
+affects all peers similarly, and each has all of the memory.
 """
 
 import time
@@ -12,7 +12,7 @@ from googlenet.tools.benchmark import process
 from googlenet.tools.benchmark.contenders import OURS, Contender
 from googlenet.tools.benchmark.process import Message, Report
 
-Reports = dict[str, list[Report]]  # by name; one a round
+Reports = dict[str, list[Report]]  # by name of the peer, one report per round
 Run = Callable[[Contender, Callable[[Message], None]], None]
 
 _GIB = 2**30
@@ -27,27 +27,28 @@ def play(
   changed: Callable[[], None] = lambda: None,
   say: Callable[..., None] = print,
 ) -> None:
-  """Runs all processes, one after another, round by round.
+  """Runs all peers, one after another, round by round.
 
-  One that fails or is cut off is not started again.
+  A peer that fails or reaches the time limit is not started again.
 
   Args:
-    ours: they start first.
-    make_others: given what the first of ours tells of itself, returns the
-      others.
-    rounds: how often.
-    run: runs one process and hands on what it tells.
-    reports: empty; what is told is added as it comes.
-    changed: called after each addition.
+    ours: peers of this project; they start first.
+    make_others: returns the other peers, given the devices and batch sizes that
+      this project's peers reported.
+    rounds: number of rounds.
+    run: runs one peer and passes on its messages.
+    reports: empty; messages are merged into it as they arrive.
+    changed: called after each message.
     say: prints, as `print` does.
 
   Raises:
-    UserError: the input of ours is bad, or ours fails without any result.
+    UserError: a peer of this project got bad input, or failed before anything
+      was measured.
   """
   others: list[Contender] = []
 
   def turn(contender: Contender, number: int) -> bool:
-    """Runs one; returns whether it may start again."""
+    """Runs one peer; returns whether it may start again."""
     say(f'round {number}/{rounds}  {contender.name}', flush=True)
     report: Report = {'sizes': {}}
     reports.setdefault(contender.name, []).append(report)
@@ -72,16 +73,16 @@ def play(
 
 
 def has_result(reports: Reports) -> bool:
-  """Returns whether anything was measured of any batch size."""
+  """Returns whether anything was measured at any batch size."""
   return any(report['sizes'] for own in reports.values() for report in own)
 
 
 def check_ours(name: str, reports: Reports) -> None:
-  """Checks what one of ours has just reported.
+  """Checks the last report of a peer of this project.
 
   Raises:
-    UserError: its input is bad, or it failed and nothing at all is measured so
-      far. One that is cut off has not failed.
+    UserError: its input is bad, or it failed before anything was measured.
+      Reaching the time limit is no failure.
   """
   last = reports[name][-1]
   failed = 'error' in last and not last.get('is_cut_off')
@@ -90,7 +91,7 @@ def check_ours(name: str, reports: Reports) -> None:
 
 
 def facts(reports: Reports) -> Report:
-  """Returns what ours tell of devices and network; the first that tells."""
+  """Returns the merged reports of this project; first values count."""
   found: Report = {}
   for name, own in reports.items():
     if name.startswith(OURS):
@@ -100,11 +101,8 @@ def facts(reports: Reports) -> Report:
 
 
 def outcome(message: Message) -> str:
-  """Returns what to print of a message, '' for nothing.
-
-  Bad input ends the run with a line of its own.
-  """
-  if message.get('is_bad_input'):
+  """Returns the line to print for a message, '' for nothing."""
+  if message.get('is_bad_input'):  # raised and printed by `check_ours`
     return ''
   if 'error' in message:
     is_cut_off = message.get('is_cut_off')

@@ -1,4 +1,4 @@
-"""A run advanced step by step, as `loop` does it, and how fast that goes."""
+"""Runs single training and inference steps as `loop` does, and times them."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from googlenet.train import step as step_lib
 
 
 class Stepper:
-  """A run as `setup.build` makes it, advanced step by step."""
+  """Runs the steps of a run that `setup.build` has made."""
 
   def __init__(self, run: setup.Run):
     self.run, self.state = run, run.state
@@ -43,11 +43,11 @@ class Stepper:
     return metrics
 
   def train(self, count: int) -> Iterator[step_lib.Metrics]:
-    """Takes batches and starts a training step on each."""
+    """Starts training steps on the next `count` batches."""
     return map(self.step, self.take(count))
 
   def infer(self, count: int) -> Iterator[step_lib.Metrics]:
-    """Takes batches of the evaluation split and starts a step on each."""
+    """Starts inference steps on `count` batches of the evaluation split."""
     run, state = self.run, self.state
     size = run.config.train.batch_size
     num_examples = run.evaluation.dataset.num_examples
@@ -65,11 +65,14 @@ class Stepper:
 
 
 def measure_training(stepper: Stepper) -> dict[str, Any]:
-  """Returns what training gives; `first_done` is a time of day."""
+  """Returns the results of training.
+
+  `first_done` is `time.time()` at the end of the first step.
+  """
   config = stepper.run.config
   first_s = seconds(lambda: next(stepper.train(1)))
   first_done = time.time()
-  release_free_memory()  # as `hooks.Log` does
+  release_free_memory()  # as after the first training step
   train_s = step_seconds(
     stepper.train, config.benchmark.steps, steps_in_flight()
   )
@@ -82,7 +85,7 @@ def measure_training(stepper: Stepper) -> dict[str, Any]:
 
 
 def measure_inference(stepper: Stepper) -> dict[str, Any]:
-  """Returns what inference gives."""
+  """Returns the results of inference."""
   config = stepper.run.config
   seconds(lambda: next(stepper.infer(1)))  # compiles
   infer_s = step_seconds(

@@ -1,37 +1,24 @@
-"""Results as text, at most 100 columns."""
+"""The printed results: text of at most 100 columns."""
 
 import textwrap
-from collections.abc import Iterable
 from typing import Any
 
 from googlenet.tools.benchmark.contenders import REFERENCE
+from googlenet.tools.runs import aligned
 
 _GIB = 2**30
 
 
 def number(value: float | None, form: str = ',.0f') -> str:
-  """Returns a number in a form, '-' where there is none."""
+  """Returns a formatted number, '-' for None."""
   return '-' if value is None else format(value, form)
 
 
-def aligned(lines: Iterable[Iterable[str]]) -> str:
-  """Returns lines of cells as columns: the first to the left, others right."""
-  lines = [list(line) for line in lines]
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  return '\n'.join(
-    '  '.join(
-      f'{cell:<{width}}' if place == 0 else f'{cell:>{width}}'
-      for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ).rstrip()
-    for line in lines
-  )
-
-
 def render(result: dict[str, Any]) -> str:
-  """Returns all that is printed at the end of a benchmark.
+  """Returns the text printed at the end of a benchmark.
 
   Args:
-    result: what benchmark.json holds.
+    result: the content of benchmark.json.
   """
   network, machine = result['network'], result['machine']
   shape = 'x'.join(str(side) for side in network['image_shape'])
@@ -43,7 +30,7 @@ def render(result: dict[str, Any]) -> str:
     f'{machine["devices"] or "no device"} ({machine["backend"] or "-"}), '
     f'{machine["cpus"]} CPU cores, Python {machine["python"]}\n'
     f'medians of up to {benchmark["rounds"]} round(s) of {benchmark["steps"]} '
-    'step(s) or more; batches over all devices',
+    'step(s) or more; each batch is divided over all devices',
     _rates(result),
     _starts(result['starts'], result['batch_size']),
   ]
@@ -54,9 +41,9 @@ def render(result: dict[str, Any]) -> str:
     text = f'torch is left out: {result["torch_left_out"]}'
     parts.append(textwrap.fill(text, 100))
   elif machine['backend'] != 'cpu' and (machine['num_devices'] or 1) > 1:
-    parts.append('torch uses one device, this project all of them')
+    parts.append('torch uses one device, this project uses all')
   if not result['complete']:
-    parts.append('not complete: the run did not reach its end')
+    parts.append('not complete: the benchmark did not reach its end')
   return '\n\n'.join(parts)
 
 
@@ -82,13 +69,13 @@ def _rates(result: dict[str, Any]) -> str:
         for other in ('reference', 'best_torch')
       ]
     lines.append(line)
-  text = aligned(lines)
+  text = aligned(lines, has_numbers=True)
   if with_torch:
     text += (
-      f'\nT, I: training and inference, as ratios to {REFERENCE} (ref)\n'
-      'and to the fastest torch of that batch size (best)'
+      f'\nT, I: ratios in training and inference, to {REFERENCE} (ref)\n'
+      'and to the fastest torch peer at that batch size (best)'
     )
-  return text + '\nGiB: peak of the process, or allocated on a GPU'
+  return text + '\nGiB: peak memory of the process, or of the GPU'
 
 
 def _starts(starts: list[dict[str, Any]], batch_size: int | None) -> str:
@@ -113,10 +100,11 @@ def _starts(starts: list[dict[str, Any]], batch_size: int | None) -> str:
     if row['error']
   ]
   note = (
-    f'compile: the training step of batch {number(batch_size)}; start: from '
-    'the process to the end of its\nfirst training step (of the smallest batch)'
+    f'compile: the training step at batch {number(batch_size)}; start: from '
+    'the start of the process to the\nend of its first training step, at the '
+    'smallest batch'
   )
-  return '\n'.join([aligned(lines), note, *stopped])
+  return '\n'.join([aligned(lines, has_numbers=True), note, *stopped])
 
 
 def _shares(shares: list[dict[str, Any]]) -> str:
@@ -126,7 +114,7 @@ def _shares(shares: list[dict[str, Any]]) -> str:
   for row in shares:
     cells = [number(row['shares'][part], '.1%') for part in parts]
     lines.append([row['contender'], *cells])
-  return aligned(lines)
+  return aligned(lines, has_numbers=True)
 
 
 def _efficiency(result: dict[str, Any]) -> str:
@@ -154,12 +142,12 @@ def _efficiency(result: dict[str, Any]) -> str:
     )
   flop = result['network']['flop_per_image']
   notes = [
-    aligned(lines),
-    'T, I: training and inference; prod: share of the FLOP/s that a matrix '
-    'product reaches;\nroofline: share of the time of a step that the layers '
-    'need at least, each for its operations\nor its memory traffic, whichever '
-    'takes longer',
-    f'an image: {flop["train"]:,} FLOP in training, {flop["infer"]:,} in '
+    aligned(lines, has_numbers=True),
+    'T, I: training and inference; prod: FLOP/s divided by those of a matrix '
+    'product;\nroofline: least time of the layers divided by the measured '
+    'time; a layer needs the time of its\noperations or of its memory traffic, '
+    'whichever is longer',
+    f'FLOP per image: {flop["train"]:,} in training, {flop["infer"]:,} in '
     'inference',
   ]
   for dtype, rates in result['rates'].items():

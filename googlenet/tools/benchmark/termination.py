@@ -1,4 +1,4 @@
-"""SIGTERM as an exception, so that what is measured can be written first."""
+"""Turns SIGTERM into an exception, so that results can be written first."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Terminated(BaseException):
-  """This process got SIGTERM."""
+  """Raised when this process receives SIGTERM."""
 
 
 def _raise(*_: object) -> None:
@@ -18,9 +18,9 @@ def _raise(*_: object) -> None:
 
 @contextlib.contextmanager
 def sigterm_raises() -> Iterator[None]:
-  """Raises `Terminated` on SIGTERM; at the end the signal ends the process.
+  """Raises `Terminated` on SIGTERM, then ends the process by that signal.
 
-  In a thread that is not the main one nothing changes.
+  Outside the main thread it does nothing.
   """
   if threading.current_thread() is not threading.main_thread():
     yield

@@ -1,15 +1,16 @@
-"""A process that measures the same network in PyTorch: its peer.
+"""The peer process of PyTorch: it measures the same network in torch.
 
-It needs only torch and the standard library, so that any Python which has torch
-can run the file. A job comes as JSON on stdin, results leave as lines of JSON
-on stdout, each as soon as it is there (see `process`).
+It needs only torch and the standard library, so any Python with torch can run
+this file. It reads a job as JSON from stdin and writes each result as a line of
+JSON to stdout as soon as it is measured (see `process`).
 
-It does a little less than ours: images are already resized and normalized, one
-batch is used again and again, and gradients are not clipped.
+It does a little less work than this project: images are already resized and
+normalized, the same batch is used for every step, and gradients are not
+clipped.
 
-Padding is symmetric, the form that torch is fast in; ours is SAME. Where the
+Padding is symmetric, which is fast in torch; this project uses SAME. Where the
 two differ, they are mirror images: this network with mirrored kernels, on a
-mirrored image, gives the logits of ours.
+mirrored image, gives the logits of the JAX network.
 """
 
 import collections
@@ -26,16 +27,16 @@ from torch import nn
 from torch.nn import functional as F
 
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
-# Steps given to a GPU ahead of the running one.
+# Steps queued on the device behind the running one.
 _IN_FLIGHT = {'cpu': 0, 'cuda': 2}
-# As in clock.py: what is timed goes on for so many seconds, in at most so many
-# steps, or in those of the job where they are more.
+# As in clock.py: steps are timed for about one second, but at most 200 of them
+# unless the job asks for more.
 _ENOUGH_SECONDS = 1.0
 _ENOUGH_STEPS = 200
 
 
 class ConvRelu(nn.Module):
-  """A convolution with bias and ReLU; as many outputs as SAME padding has."""
+  """A convolution with bias and ReLU, and the output size of SAME padding."""
 
   def __init__(self, channels, width, kernel_size, stride=1):
     super().__init__()
@@ -48,7 +49,7 @@ class ConvRelu(nn.Module):
 
 
 class Inception(nn.Module):
-  """Four parallel branches joined on channels."""
+  """Four parallel branches, concatenated along channels."""
 
   def __init__(self, channels, w_1, w_3_reduce, w_3, w_5_reduce, w_5, w_pool):
     super().__init__()
@@ -72,14 +73,14 @@ class Inception(nn.Module):
 
 
 class Network(nn.Module):
-  """The rows of a job, a global mean and the classifier.
+  """The rows of a job, then a global mean and the classifier.
 
   Args:
-    rows: of [name, kind, *numbers]: `conv` with width, kernel size and stride;
-      `pool` with window and stride; `inception` with its six widths. `name` is
-      the path of its parameters in our network.
+    rows: a list of [name, kind, *numbers]: `conv` with width, kernel size and
+      stride; `pool` with window and stride; `inception` with its six widths.
+      `name` is the path of the row's parameters in the JAX network.
     channels: of the images [B, C, H, W].
-    num_classes: logits.
+    num_classes: number of logits.
   """
 
   def __init__(self, rows, channels, num_classes):
@@ -106,7 +107,7 @@ class Network(nn.Module):
 
 
 def initialize(network):
-  """He initialization, biases 0: numbers of the size that training sees."""
+  """He initialization and zero biases, for activations of realistic size."""
   for module in network.modules():
     if isinstance(module, (nn.Conv2d, nn.Linear)):
       nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
@@ -125,7 +126,7 @@ def make_optimizer(network, config):
 
 
 def intervals(call, steps, device):
-  """Returns the seconds between the ends of `steps` calls, one before them.
+  """Returns the seconds of each of `steps` calls, after an untimed one.
 
   On a GPU the host runs ahead of the device, as it does in training.
   """
@@ -146,13 +147,13 @@ def intervals(call, steps, device):
 
 
 def num_steps(times, at_least):
-  """Returns how many steps to time, given the seconds of some of them."""
+  """Returns how many steps to time, given the seconds of a few steps."""
   step = max(statistics.median(times), 1e-9)
   return max(at_least, min(math.ceil(_ENOUGH_SECONDS / step), _ENOUGH_STEPS))
 
 
 def step_seconds(call, at_least, device):
-  """Returns the median seconds of a call, over as many as tell enough."""
+  """Returns the median seconds of a call, over `num_steps` calls."""
   times = intervals(call, at_least, device)
   count = num_steps(times, at_least)
   if count > at_least:
@@ -161,7 +162,7 @@ def step_seconds(call, at_least, device):
 
 
 def first_call(call, device):
-  """Returns the seconds of a first call, compilation included."""
+  """Returns the seconds of a call that compiles."""
   start = time.perf_counter()
   call()
   if device == 'cuda':
@@ -170,7 +171,7 @@ def first_call(call, device):
 
 
 def peak_bytes(device):
-  """Returns the most memory used so far: resident, or allocated on the GPU."""
+  """Returns the peak memory so far: resident, or allocated on the GPU."""
   if device == 'cuda':
     return torch.cuda.max_memory_allocated()
   unit = 1 if sys.platform == 'darwin' else 1024
@@ -178,7 +179,7 @@ def peak_bytes(device):
 
 
 def make_calls(job, network, batch_size):
-  """Returns (train, infer): each makes one step on a fixed batch."""
+  """Returns (train, infer): functions that run one step on a fixed batch."""
   device, dtype = job['device'], _DTYPES[job['dtype']]
   layout = (
     torch.channels_last if job['channels_last'] else torch.contiguous_format
@@ -192,7 +193,7 @@ def make_calls(job, network, batch_size):
     job['num_classes'], (batch_size,), generator=generator
   ).to(device)
   optimizer = make_optimizer(network, job['optimizer'])
-  # A graph for each batch size, not one for all.
+  # Compile for each batch size instead of one program for all.
   model = torch.compile(network, dynamic=False) if job['compile'] else network
 
   def cast():
@@ -215,12 +216,12 @@ def make_calls(job, network, batch_size):
 
 
 def tell(**message):
-  """Writes a result as a line on stdout, at once."""
+  """Writes a result as one line to stdout, without buffering."""
   print(json.dumps(message), flush=True)
 
 
 def measure_size(job, network, batch_size, started):
-  """Measures training, then inference; `started` is given for the first."""
+  """Measures training, then inference; `started` only for the first size."""
   device, steps, size = job['device'], job['steps'], str(batch_size)
   train, infer = make_calls(job, network, batch_size)
   first_s = first_call(train, device)
@@ -239,7 +240,7 @@ def measure_size(job, network, batch_size, started):
 
 
 def measure(job):
-  """Measures the batch sizes of a job; an error keeps what came before it."""
+  """Measures the batch sizes of a job; an error keeps the results so far."""
   tell(framework=f'torch {torch.__version__}', dtype=job['dtype'])
   try:
     if job['device'] == 'cuda' and not torch.cuda.is_available():
@@ -253,7 +254,7 @@ def measure(job):
       tell(parameters=sum(p.numel() for p in network.parameters()))
       measure_size(job, network, batch_size, started)
       started = None
-  except Exception as error:  # whatever torch and its compiler raise
+  except Exception as error:  # torch and its compiler raise many types
     lines = str(error).strip().splitlines() or ['']
     tell(error=f'{type(error).__name__}: {lines[0]}')
 

@@ -1,1 +1,1 @@
-"""The page of --mode=demo: what it answers, and the server behind it."""
+"""The web page of --mode=demo: its server, and the data that it shows."""

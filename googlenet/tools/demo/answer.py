@@ -1,4 +1,4 @@
-"""What the demo shows about one image: numbers, and small PNGs as data URIs."""
+"""The data that the demo shows about an image, with PNGs as data URIs."""
 
 import base64
 import io
@@ -11,15 +11,15 @@ from googlenet.tools.inference import insight
 from googlenet.tools.inference.predict import ONE_VIEW, Views
 from googlenet.tools.inference.trained import Trained
 
-NUM_CLASSES = 10  # shown, at most
-NUM_CHANNELS = 12  # of each stage
-# Told apart by people of all kinds of colour vision.
+NUM_CLASSES = 10  # shown at most
+NUM_CHANNELS = 12  # shown of each stage
+# Orange and blue, which colour-blind people can distinguish.
 _FOR, _AGAINST = (255, 140, 0), (70, 150, 255)
-_OPAQUE = 190  # of 255: the picture stays visible
+_OPAQUE = 190  # largest alpha, of 255: the image stays visible
 
 
 def describe(trained: Trained) -> dict[str, Any]:
-  """Returns what the demo tells about a run, for JSON."""
+  """Returns the facts about a run that the page shows, for JSON."""
   model = trained.config.model
   return {
     'variant': model.variant,
@@ -33,22 +33,22 @@ def describe(trained: Trained) -> dict[str, Any]:
 def answer(
   trained: Trained, image: np.ndarray, views: Views = ONE_VIEW
 ) -> dict[str, Any]:
-  """Returns what a network sees in an image, for JSON.
+  """Returns predictions, maps and branch contributions of an image, for JSON.
 
   Args:
     trained: a run.
-    image: uint8 [H, W, C], like the images of its training set.
+    image: uint8 [H, W, C], like the images of the training set.
     views: over which probabilities are averaged; logits, maps and effects are
-      of the image as it is.
+      computed for the unchanged image.
 
   Returns:
-    `seen`: the image as the network sees it.
+    `seen`: the network's input as an image.
     `classes`: the most probable first, each with `name`, `probability`, `logit`
       and, if the network has class activation maps, `bias` and `map`.
-    `stages`: each with `name`, `shape` and `channels`, those with the largest
-      mean first.
+    `stages`: each with `name`, `shape` and `channels`; the channels with the
+      largest mean come first.
     `blocks`: each with `name` and `branches`; a branch has `name` and
-      `effects`, what it contributes to the logit of each of `classes`.
+      `effects`, its contribution to the logit of each of `classes`.
   """
   inside = insight.inside(trained, image)
   (probabilities,) = trained.predict(image[None], views)
@@ -98,19 +98,19 @@ def answer(
 
 
 def strongest(y: np.ndarray) -> np.ndarray:
-  """Returns the channels of [h, w, C] with the largest mean, in that order."""
+  """Returns the channels of [h, w, C] with the largest mean, largest first."""
   return np.argsort(-y.mean((0, 1)), kind='stable')[:NUM_CHANNELS]
 
 
 def overlays(maps: np.ndarray) -> np.ndarray:
-  """Turns class activation maps into layers to put over the image.
+  """Turns class activation maps into colour layers to draw over the image.
 
   Args:
-    maps: [K, h, w] of one image; they share one scale.
+    maps: [K, h, w] of one image; all are scaled by the same factor.
 
   Returns:
     uint8 [K, h, w, 4], RGBA: orange where a map is positive (evidence for its
-    class), blue where it is negative; the stronger, the less transparent.
+    class), blue where it is negative; larger values are less transparent.
   """
   largest = max(float(np.abs(maps).max()), 1e-12)
   colours = np.where(maps[..., None] > 0, _FOR, _AGAINST)
@@ -119,12 +119,12 @@ def overlays(maps: np.ndarray) -> np.ndarray:
 
 
 def _to_bytes(pixels: np.ndarray) -> np.ndarray:
-  """Returns float pixels in 0..1 as uint8."""
+  """Converts float pixels in 0..1 to uint8."""
   return np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
 
 
 def encode(pixels: np.ndarray) -> bytes:
-  """Returns uint8 [H, W, C] as a PNG, C being 1, 3 or 4."""
+  """Returns uint8 [H, W, C] as a PNG; C is 1, 3 or 4."""
   file = io.BytesIO()
   grey = pixels.shape[-1] == 1
   Image.fromarray(pixels[..., 0] if grey else pixels).save(file, 'PNG')

@@ -1,7 +1,7 @@
-"""The web server of the demo: a static page, and answers about uploads as JSON.
+"""The web server of the demo: a static page, and results for uploads as JSON.
 
-It listens on this machine only and bounds the size of uploads. The content
-security policy keeps the page from loading anything from elsewhere.
+It accepts connections only from this machine and limits the size of uploads.
+The content security policy forbids the page to load anything from other sites.
 """
 
 import io
@@ -28,13 +28,12 @@ from starlette.staticfiles import StaticFiles
 
 HOST = '127.0.0.1'
 MAX_BYTES = 20 * 2**20
-# Enough for phones with 50 megapixels.
-MAX_PIXELS = 2**26
-# What browsers show; other formats are rare, and Pillow runs a program for EPS.
+MAX_PIXELS = 2**26  # phones take images of 50 megapixels
+# The formats that browsers show. Others are rare, and for EPS Pillow would run
+# an external program.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP')
 _STATIC = pathlib.Path(__file__).parent / 'static'
-# At once; each holds at most one upload in memory.
-_MAX_REQUESTS = 16
+_MAX_REQUESTS = 16  # at the same time; each may hold an upload in memory
 _HEADERS = {
   'Content-Security-Policy': (
     "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -59,23 +58,23 @@ def make_app(
   """Makes the application.
 
   Args:
-    about: what the page tells of the run, for JSON.
+    about: facts about the run, for JSON.
     examples: PNGs to choose from.
     read: an open image file -> uint8 [H, W, C]; an exception means that the
       file is damaged.
-    answer: uint8 [H, W, C] -> what the page shows, for JSON.
+    answer: uint8 [H, W, C] -> the data that the page shows, for JSON.
   """
-  # One image at a time, so that memory is needed for one only.
+  # One image at a time, to limit memory.
   lock = threading.Lock()
 
   def work(data: bytes, is_inverted: bool) -> dict[str, Any]:
     with lock, warnings.catch_warnings():
-      # About sizes and odd metadata of uploads.
+      # Pillow warns of large images and of unusual metadata.
       warnings.filterwarnings('ignore', module=r'PIL\.')
       image = decode(data, read)
       return answer(255 - image if is_inverted else image)
 
-  async def tell(request: Request) -> Response:
+  async def describe(request: Request) -> Response:
     limits = {'max_bytes': MAX_BYTES, 'examples': len(examples)}
     return JSONResponse({**about, **limits})
 
@@ -93,20 +92,19 @@ def make_app(
   async def failed(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
       return JSONResponse({'error': error.detail}, error.status_code)
-    # The traceback goes to the terminal.
-    text = 'Something went wrong; the terminal of the demo says what.'
+    text = 'Internal error: see the traceback in the terminal of the demo.'
     return JSONResponse({'error': text}, 500)
 
   return Starlette(
     routes=[
-      Route('/about', tell),
+      Route('/about', describe),
       Route('/examples/{place:int}', example),
       Route('/answer', ask, methods=['POST']),
       Mount('/', StaticFiles(directory=_STATIC, html=True)),
     ],
     middleware=[
       Middleware(_WithHeaders),
-      # Refuses requests under the name of another site (DNS rebinding).
+      # Refuses requests that name another host (DNS rebinding).
       Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, 'localhost']),
     ],
     exception_handlers={HTTPException: failed, Exception: failed},
@@ -129,7 +127,11 @@ class _WithHeaders:
 
 
 async def _body(request: Request) -> bytes:
-  """Reads a request body; stops with an error beyond `MAX_BYTES`."""
+  """Reads a request body.
+
+  Raises:
+    HTTPException: the body is larger than `MAX_BYTES`.
+  """
   length = request.headers.get('content-length', '')
   too_large = HTTPException(
     413, f'The picture is larger than {MAX_BYTES >> 20} MiB: make it smaller.'
@@ -145,7 +147,7 @@ async def _body(request: Request) -> bytes:
 
 
 def decode(data: bytes, read: Read) -> np.ndarray:
-  """Decodes an upload, after its size was checked against `MAX_PIXELS`.
+  """Decodes an upload of at most `MAX_PIXELS`.
 
   Raises:
     HTTPException: the picture is too large or cannot be read.
@@ -156,7 +158,7 @@ def decode(data: bytes, read: Read) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
       width, height = image.size
   except Image.DecompressionBombError as error:
-    raise HTTPException(413, _too_many('That')) from error
+    raise HTTPException(413, _too_many('These')) from error
   except Exception as error:  # Pillow raises a dozen types
     raise HTTPException(
       415, f'This is no picture of a known kind ({", ".join(FORMATS)}).'

@@ -1,5 +1,5 @@
-"""A trained network as a file that other programs run.
+"""Exports a trained network as a program that other software can run.
 
-Every format takes stored pixels, uint8 [batch, H, W, C], and gives `logits` and
-`probabilities`, float32 [batch, num_classes]; preprocessing is part of it.
+The program takes stored pixels, uint8 [batch, H, W, C], preprocesses them and
+returns `logits` and `probabilities`, float32 [batch, num_classes].
 """

@@ -1,11 +1,11 @@
-"""A network as an ONNX graph, written layer by layer of `model.graph`.
+"""Exports a network as an ONNX graph, written layer by layer.
 
-Nodes have the names of layers (`inception_3a/conv_3x3`), initializers those of
+Nodes are named after layers (`inception_3a/conv_3x3`), initializers after
 parameters (`inception_3a/conv_3x3/w`). Maps are [batch, C, H, W]. Padding is
-explicit, so that windows lie where they lie in training.
+explicit, so that windows have the same position as in training.
 
-By hand: converters start from a traced program, in which layers have no names,
-or need TensorFlow.
+No converter is used: they need TensorFlow, or start from a traced program, in
+which layers have no names.
 """
 
 import json
@@ -25,10 +25,10 @@ from googlenet.tools.inference.about import about
 from googlenet.tools.inference.predict import ONE_VIEW
 from googlenet.tools.inference.trained import Trained
 
-# Of January 2024: the first with GELU; onnxruntime 1.17.
+# The first opset with GELU (January 2024, onnxruntime 1.17).
 OPSET, IR_VERSION = 20, 9
-_LARGEST = 2**31 - 2**20  # bytes of a protocol buffer
-# Operator and attributes; silu is written as two nodes.
+_LARGEST = 2**31 - 2**20  # bytes; a protocol buffer holds less than 2 GiB
+# Operator and attributes; silu is not here as it takes two nodes.
 _ACTIVATIONS = {
   'relu': ('Relu', {}),
   'leaky_relu': ('LeakyRelu', {'alpha': 0.01}),
@@ -43,20 +43,20 @@ def export(net: Trained) -> bytes:
   """Returns an ONNX file: graph, parameters in float32, and metadata.
 
   Raises:
-    UserError: a layer has no form in ONNX, the package onnx is missing, or the
-      file would be larger than 2 GiB.
+    UserError: ONNX has no operator for a layer, the package onnx is missing, or
+      the file would be larger than 2 GiB.
   """
   try:
     import onnx
   except ImportError as error:
-    raise UserError('ONNX takes the package onnx: pip install onnx') from error
+    raise UserError('ONNX needs the package onnx: pip install onnx') from error
   writer = _Writer(net, onnx.helper.make_node, onnx.numpy_helper.from_array)
   with compilation.shown('network: written as a graph'):
     writer.write()
   if writer.num_bytes > _LARGEST:
     raise UserError(
-      f'the parameters take {writer.num_bytes / 2**30:.1f} GiB, an ONNX file '
-      'may hold 2: give another --format'
+      f'the parameters take {writer.num_bytes / 2**30:.1f} GiB, but an ONNX '
+      'file holds at most 2 GiB: give another --format'
     )
   values = [
     onnx.helper.make_tensor_value_info(name, dtype, ['batch', *shape])
@@ -79,12 +79,11 @@ def export(net: Trained) -> bytes:
     ir_version=IR_VERSION,
     producer_name='googlenet-haiku',
   )
-  told = about(net, ONE_VIEW)
   onnx.helper.set_model_props(
     model,
     {
       name: value if isinstance(value, str) else json.dumps(value)
-      for name, value in told.items()
+      for name, value in about(net, ONE_VIEW).items()
     },
   )
   onnx.checker.check_model(model)
@@ -92,14 +91,14 @@ def export(net: Trained) -> bytes:
 
 
 class _Writer:
-  """Turns layers into nodes."""
+  """Translates layers to ONNX nodes."""
 
   def __init__(self, net: Trained, make_node: Any, make_tensor: Any):
     self._net, self._network = net, net.network
     self._params, self._state = jax.device_get((net.params, net.network_state))
     self._make_node, self._make_tensor = make_node, make_tensor
     self.nodes, self.initializers, self.num_bytes = [], [], 0
-    # (layer, names of its inputs) -> name of its output, by kind of layer.
+    # Functions (layer, input names) -> output name, by kind of layer.
     self._forms: dict[str, Callable[[graph.Layer, list[str]], str]] = {
       'conv': self._conv,
       'dense': self._dense,
@@ -108,11 +107,13 @@ class _Writer:
       'local_response_norm': self._lrn,
       'global_mean': self._global_mean,
       'flatten': self._flatten,
-      'dropout': lambda layer, inputs: inputs[0],
-      'concat': self._concat,
-      'add': self._add,
+      'dropout': lambda layer, xs: xs[0],
+      'concat': lambda layer, xs: self._node('Concat', xs, layer.name, axis=1),
+      'add': lambda layer, xs: self._node('Add', xs, layer.name),
       'multiply': self._multiply,
-      'activation': self._activation,
+      'activation': lambda layer, xs: self._activate(
+        layer.name, xs[0], layer.op.function
+      ),
     }
 
   def _node(
@@ -139,10 +140,10 @@ class _Writer:
     return self._constant(name, array)
 
   def write(self) -> None:
-    """Writes all of the network, up to `logits` and `probabilities`.
+    """Writes the whole network, from `images` to `probabilities`.
 
     Raises:
-      UserError: a layer or the activation has no form in ONNX.
+      UserError: ONNX has no operator for a layer or for the activation.
     """
     architecture = self._network.architecture
     tensors = {graph.IMAGES: self._preprocess()}
@@ -161,13 +162,13 @@ class _Writer:
     self._node('Softmax', ['logits'], 'softmax', 'probabilities', axis=-1)
 
   def _preprocess(self) -> str:
-    """`preprocess.preprocess`, and from [B, H, W, C] to [B, C, H, W]."""
+    """Writes `preprocess.preprocess` and a transpose to [B, C, H, W]."""
     data = self._net.config.data
     height, width, stored = self._net.stored_shape
     channels, size = self._net.image_shape[-1], data.image_size
     name = 'preprocess'
     x = self._node('Cast', ['images'], f'{name}/cast', to=1)  # to float32
-    # One number after another, in the order of training: equal roundings.
+    # The same order of operations as in training, for the same rounding.
     x = self._node('Div', [x, self._float(f'{name}/255', 255)], f'{name}/scale')
     if (stored, channels) == (1, 3):
       x = self._node('Concat', [x] * 3, f'{name}/to_colour', axis=3)
@@ -181,8 +182,8 @@ class _Writer:
       numbers = self._float(f'{name}/{part}/value', values)
       x = self._node(kind, [x, numbers], f'{name}/{part}')
     x = self._node('Transpose', [x], f'{name}/to_nchw', perm=[0, 3, 1, 2])
-    # As two products of matrices, which mean in any runtime what
-    # jax.image.resize does; those of Resize differ where it shrinks.
+    # Resizing is written as two matrix products, which equal jax.image.resize
+    # in every runtime. The operator Resize differs where it shrinks.
     if width != size:
       weights = self._float(f'{name}/resize_width/w', _resizing(width, size).T)
       x = self._node('MatMul', [x, weights], f'{name}/resize_width')
@@ -239,28 +240,19 @@ class _Writer:
     return self._node('Flatten', [x], f'{layer.name}/features', axis=1)
 
   def _flatten(self, layer: graph.Layer, inputs: list[str]) -> str:
-    # In the order of [H, W, C], as the weights that follow.
+    # The following weights expect the order [H, W, C].
     name = f'{layer.name}/to_nhwc'
     x = self._node('Transpose', inputs, name, perm=[0, 2, 3, 1])
     return self._node('Flatten', [x], layer.name, axis=1)
 
-  def _concat(self, layer: graph.Layer, inputs: list[str]) -> str:
-    return self._node('Concat', inputs, layer.name, axis=1)
-
-  def _add(self, layer: graph.Layer, inputs: list[str]) -> str:
-    return self._node('Add', inputs, layer.name)
-
   def _multiply(self, layer: graph.Layer, inputs: list[str]) -> str:
     x, *others = inputs
-    if others:  # one number for each channel
+    if others:  # the second input has one value for each channel
       axes = self._constant(f'{layer.name}/axes', np.array([2, 3]))
       y = self._node('Unsqueeze', [*others, axes], f'{layer.name}/unsqueeze')
     else:
       y = self._float(f'{layer.name}/factor', layer.op.factor)
     return self._node('Mul', [x, y], layer.name)
-
-  def _activation(self, layer: graph.Layer, inputs: list[str]) -> str:
-    return self._activate(layer.name, inputs[0], layer.op.function)
 
   def _activate(self, path: str, x: str, kind: str = '') -> str:
     kind = kind or self._network.context.activation

@@ -1,4 +1,4 @@
-"""A program of StableHLO with its parameters, for JAX and what else runs it."""
+"""Exports a network with its parameters as a StableHLO program."""
 
 import jax
 import ml_collections
@@ -21,24 +21,24 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
 def export(net: Trained, views: Views = ONE_VIEW) -> bytes:
-  """Returns what `jax.export.deserialize` takes, for any number of images.
+  """Returns the bytes for `jax.export.deserialize`, for any number of images.
 
-  It computes with plain operations, the same for all platforms: kernels that
-  call oneDNN or have their own layout run on this machine alone.
+  The program uses plain XLA operations on all platforms, since kernels that
+  call oneDNN or use their own layout would run only on this machine.
 
   Args:
     net: the network.
-    views: over which probabilities are averaged; `logits` are the logarithms of
-      the mean where there are several.
+    views: over which probabilities are averaged; with several views, `logits`
+      are the logarithms of the mean.
 
   Raises:
-    UserError: a library is missing.
+    UserError: the package flatbuffers is missing.
   """
   try:
     import flatbuffers  # noqa: F401
   except ImportError as error:
     raise UserError(
-      'StableHLO takes the package flatbuffers: pip install flatbuffers'
+      'StableHLO needs the package flatbuffers: pip install flatbuffers'
     ) from error
   model_config = ml_collections.ConfigDict(net.config.model.to_dict())
   model_config.kernels = 'xla'

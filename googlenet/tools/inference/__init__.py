@@ -1,8 +1,13 @@
-"""Trained networks: loading them, predicting with them, looking inside.
+"""Trained networks: load them, predict with them, look inside.
 
-apply.py is the network as a function of stored pixels, predict.py the one way
-from images to probabilities, trained.py both for the network of a run.
-insight.py looks inside; arrays.py, outputs.py and feature_files.py are files.
+apply.py             the network as a pure function of stored pixels
+predict.py           batches of images to probabilities, on all devices
+trained.py           a network with the parameters of a run
+insight.py           feature maps, class activation maps, branches
+crops.py             the 10 or 144 crops of the paper
+about.py, arrays.py  exported parameters and their description
+outputs.py           files that are written completely or not at all
+feature_files.py     files of features
 """
 
 import os
@@ -12,14 +17,13 @@ from googlenet.tools.inference import arrays, trained
 
 
 def load(path: str | os.PathLike[str]) -> trained.Trained:
-  """Returns the network of a run, or of a file that --mode=export has written.
+  """Returns the network of a run, or of a .safetensors file.
 
   Args:
-    path: a workdir, or a file ending in .safetensors.
+    path: a workdir, or a .safetensors file that --mode=export has written.
 
   Raises:
-    UserError: the path holds no run and no such file, or what it holds is
-      damaged.
+    UserError: the path holds neither, or its files are damaged.
   """
   if pathlib.Path(path).suffix == '.safetensors':
     return arrays.read(path)

@@ -1,4 +1,4 @@
-"""What an exported file tells of itself."""
+"""The description of a network that is stored in an exported file."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _COLOURS = {1: 'grey', 3: 'RGB', 4: 'RGBA'}
 
 
 def images_in_words(net: Trained) -> str:
-  """Returns in words what the exported program takes for an image."""
+  """Describes in words the images that the exported program takes."""
   height, width, channels = net.stored_shape
   data = net.config.data
   if data.resize:
@@ -26,12 +26,12 @@ def images_in_words(net: Trained) -> str:
 
 
 def about(net: Trained, views: Views | None = None) -> dict[str, Any]:
-  """Returns what JSON can hold: images, outputs, classes, config, origin.
+  """Describes images, outputs, classes, config and step, for JSON.
 
   Args:
     net: the network.
-    views: over which the exported program averages; None: the file holds no
-      program.
+    views: over which the exported program averages; None if the file holds
+      only parameters.
   """
   return {
     'format': 1,

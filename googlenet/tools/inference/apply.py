@@ -16,7 +16,7 @@ from googlenet.model import graph
 from googlenet.model.network import Network, Outputs
 from googlenet.runtime.compilation import compiled_with
 
-# Offered beside the end points of the network: the softmax of its logits.
+# An additional end point: the softmax of the logits.
 PROBABILITIES = 'probabilities'
 
 
@@ -34,7 +34,7 @@ def end_point_names(network: Network, image_size: int) -> tuple[str, ...]:
 def check_end_points(
   names: Iterable[str], known: Iterable[str], flag: str
 ) -> None:
-  """Raises UserError if one of the names is not a known end point."""
+  """Raises UserError if a name is not a known end point."""
   known = tuple(known)
   for name in names:
     if name not in known:
@@ -47,7 +47,7 @@ def check_end_points(
 def make_function(
   network: Network, data_config: ml_collections.ConfigDict, precision: str
 ) -> Callable[..., Outputs]:
-  """Makes the pure function: preprocessing, then the network in evaluation.
+  """Makes the pure function: preprocessing, then the network in eval mode.
 
   Args:
     network: the network.
@@ -55,9 +55,9 @@ def make_function(
     precision: `train.precision`.
 
   Returns:
-    (params, network_state, images, end_points=()) -> Outputs: images are uint8
-    [B, H, W, C] of any H and W; `logits` float32 [B, num_classes]; `end_points`
-    float32 [B, ...], those that were asked for.
+    (params, network_state, images, end_points=()) -> Outputs. `images` are
+    uint8 [B, H, W, C] of any H and W, `logits` float32 [B, num_classes];
+    the requested `end_points` are float32 [B, ...].
   """
   policy = jmp.get_policy(precision)
 
@@ -90,10 +90,10 @@ def make_function(
 
 
 class Apply(NamedTuple):
-  """The function of `make_function`, compiled once for each shape of images.
+  """The function of `make_function`, compiled once for each image shape.
 
-  It computes each image as it is, without the views of the `eval` section.
-  Within another `jax.jit`, `jax.grad` or `jax.vmap` it is part of that.
+  It computes the unchanged images, not the views of the `eval` section. It may
+  be used inside `jax.jit`, `jax.grad` and `jax.vmap`.
   """
 
   network: Network
@@ -102,7 +102,7 @@ class Apply(NamedTuple):
 
   @property
   def end_points(self) -> tuple[str, ...]:
-    """All names that may be asked for."""
+    """The names of all end points."""
     return end_point_names(self.network, self.data_config.image_size)
 
   def __call__(
@@ -112,7 +112,7 @@ class Apply(NamedTuple):
     images: jax.Array,
     end_points: Iterable[str] = (),
   ) -> Outputs:
-    """Computes logits and end points; arguments as for `make_function`.
+    """Computes logits and end points; the arguments are as in `make_function`.
 
     Raises:
       UserError: an end point is unknown.

@@ -1,4 +1,4 @@
-"""Parameters and config in one .safetensors file, written and read."""
+"""Writes and reads .safetensors files with parameters and config."""
 
 import json
 import os
@@ -20,9 +20,7 @@ _TREES = ('params', 'network_state')
 
 
 def write(path: str | os.PathLike[str], net: trained.Trained) -> None:
-  """Writes arrays under their names in a checkpoint, `params/conv_1/...`.
-
-  The config in the file says with which views `net.predict` averages.
+  """Writes a network; arrays have their checkpoint names, `params/conv_1/...`.
 
   Raises:
     OSError: the file cannot be written.
@@ -38,7 +36,7 @@ def write(path: str | os.PathLike[str], net: trained.Trained) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> trained.Trained:
-  """Reads what `write` wrote.
+  """Reads a network that `write` has written.
 
   Raises:
     UserError: the file is missing, damaged, or was not written by `write`.
@@ -46,20 +44,20 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
   path = pathlib.Path(path)
   arrays = array_files.read(path)
   try:
-    told = json.loads(array_files.read_metadata(path)[_KEY])
-    config = config_lib.from_json(json.dumps(told['config']))
-    class_names = tuple(map(str, told['class_names']))
-    height, width, channels = (int(side) for side in told['image_shape'])
-    step = int(told['step'])
+    stored = json.loads(array_files.read_metadata(path)[_KEY])
+    config = config_lib.from_json(json.dumps(stored['config']))
+    class_names = tuple(map(str, stored['class_names']))
+    height, width, channels = (int(side) for side in stored['image_shape'])
+    step = int(stored['step'])
   except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
     raise UserError(
-      f'{path} does not tell of its network: allowed is a file that '
+      f'{path} does not describe its network: allowed is a file that '
       '--mode=export has written'
     ) from None
   config = config_lib.resolve(config)
   if len(class_names) != config.model.num_classes:
     raise UserError(
-      f'{path} names {len(class_names)} classes and has '
+      f'{path} names {len(class_names)} classes, but its network has '
       f'{config.model.num_classes}: export it again'
     )
   size = config.data.image_size
@@ -80,7 +78,7 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
           raise UserError(
             f'{path}: {key} is '
             + (f'{stored.dtype} {stored.shape}' if stored else 'missing')
-            + f', its config asks for {leaf.dtype.name} {leaf.shape}'
+            + f', but its config needs {leaf.dtype.name} {leaf.shape}'
           )
         tree.setdefault(module, {})[name] = stored.read()
     return tree
@@ -88,7 +86,8 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
   params, state = (tree_of(name) for name in _TREES)
   if arrays:
     raise UserError(
-      f'{path}: its config knows no {array_files.printable(min(arrays))}'
+      f'{path} holds {array_files.printable(min(arrays))}, which its network '
+      'does not have'
     )
   return trained.make_trained(
     path,

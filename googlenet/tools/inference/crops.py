@@ -1,8 +1,8 @@
-"""The crops of the paper, over which predictions are averaged.
+"""The multi-crop evaluation of the paper: predictions averaged over crops.
 
-Szegedy et al. (2014), section 7. The host resizes an image to squares of some
-sizes, from which the device cuts the crops. Sizes follow that of the network's
-input: 224 makes 256, 288, 320 and 352, which are 8, 9, 10 and 11 sevenths.
+Szegedy et al. (2014), section 7. The host resizes an image to squares of
+several sizes, from which the device cuts the crops. The sizes are 8, 9, 10 and
+11 sevenths of the network's input: 256, 288, 320 and 352 for 224.
 """
 
 from typing import NamedTuple
@@ -14,14 +14,14 @@ from googlenet.data.images import Squares
 
 
 class Protocol(NamedTuple):
-  """Which crops are taken of an image."""
+  """The set of crops taken from an image."""
 
-  sevenths: tuple[int, ...]  # short sides that the image is resized to
-  num_squares: int  # of each: 1, or 3 along its longer side
-  with_whole: bool  # of each also itself, beside its corners and centre
+  sevenths: tuple[int, ...]  # short sides of the resized images
+  num_squares: int  # per size: 1, or 3 along the longer side
+  with_whole: bool  # whether the whole square is used beside its five crops
 
 
-# By `eval.crops`.
+# Keys are values of `eval.crops`.
 PROTOCOLS = {
   10: Protocol((8,), 1, False),
   144: Protocol((8, 9, 10, 11), 3, True),
@@ -29,7 +29,7 @@ PROTOCOLS = {
 
 
 def squares(num_crops: int, image_size: int) -> list[Squares]:
-  """Returns what the host makes of an image, one pass over the images each.
+  """Returns the transforms of the host; each needs a pass over the images.
 
   Args:
     num_crops: `eval.crops`, 10 or 144.
@@ -43,7 +43,7 @@ def squares(num_crops: int, image_size: int) -> list[Squares]:
 
 
 def cut(images: jax.Array, num_crops: int, image_size: int) -> list[jax.Array]:
-  """Cuts corners and centre out of squares, and mirrors all.
+  """Cuts the corners and the centre out of squares, and adds mirror images.
 
   Args:
     images: uint8 [B, n, R, R, C], the n squares of each image, R at least S.
@@ -51,7 +51,7 @@ def cut(images: jax.Array, num_crops: int, image_size: int) -> list[jax.Array]:
     image_size: side S of the network's input, in pixels.
 
   Returns:
-    uint8 [10 n, B, S, S, C]; and where the protocol has whole squares,
+    uint8 [10 n, B, S, S, C] and, if the protocol uses whole squares, uint8
     [2 n, B, R, R, C].
   """
   size, last = image_size, images.shape[2] - image_size

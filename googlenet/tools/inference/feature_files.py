@@ -1,4 +1,4 @@
-"""Features of any number of images on disk, written batch by batch."""
+"""Writes features batch by batch, so that any number of images fits."""
 
 import contextlib
 import io
@@ -16,10 +16,9 @@ from googlenet.tools.inference.outputs import terminates_cleanly, written_aside
 
 
 class Columns:
-  """Gathers each array of the batches in a file of its own."""
+  """Collects batches in `folder`, in one file for each array."""
 
   def __init__(self, folder: pathlib.Path):
-    """Makes nothing yet; `folder` is an empty one."""
     self._folder = folder
     self._files: dict[str, BinaryIO] = {}
     self._kinds: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
@@ -27,9 +26,10 @@ class Columns:
     self.count = 0  # images written
 
   def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a batch, [n, ...] each."""
+    """Adds a batch: arrays [n, ...] by name."""
     for name, array in arrays.items():
-      if array.dtype.kind == 'U':  # as wide as the longest of all
+      # Strings stay in memory: their width is that of the longest of all.
+      if array.dtype.kind == 'U':
         self._texts.setdefault(name, []).extend(array.tolist())
         continue
       if name not in self._files:
@@ -39,7 +39,7 @@ class Columns:
     self.count += len(array)
 
   def pack(self, file: BinaryIO) -> None:
-    """Writes all of it as an .npz, and removes what was gathered."""
+    """Writes everything as an .npz file and removes the collected files."""
     with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
       for name, texts in self._texts.items():
         with archive.open(f'{name}.npy', 'w', force_zip64=True) as entry:
@@ -58,7 +58,7 @@ class Columns:
           }
           np.lib.format.write_array_header_1_0(entry, header)
           shutil.copyfileobj(source, entry, 2**20)
-        os.unlink(gathered.name)  # never all of it twice on the disk
+        os.unlink(gathered.name)  # limits the disk space that is needed
 
   def close(self) -> None:
     """Closes the files."""
@@ -67,15 +67,14 @@ class Columns:
 
 
 class Records:
-  """Writes a record an image: the bytes of an .npz."""
+  """Writes one record per image: the bytes of an .npz file."""
 
   def __init__(self, writer: Any):
-    """Takes the writer of an .array_record."""
     self._writer = writer
     self.count = 0  # images written
 
   def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a batch, [n, ...] each."""
+    """Adds a batch: arrays [n, ...] by name."""
     count = len(next(iter(arrays.values())))
     for i in range(count):
       record = io.BytesIO()
@@ -86,11 +85,11 @@ class Records:
 
 @contextlib.contextmanager
 def npz(path: str | os.PathLike[str]) -> Iterator[Columns]:
-  """Yields a writer of an .npz, one array [N, ...] a name.
+  """Yields a writer of an .npz file with one array [N, ...] per name.
 
-  An archive holds one array after another, batches come with a part of each:
-  they are gathered beside the output first. The output is there, whole, when
-  the block has ended without an error.
+  The arrays of an archive follow each other, while each batch has a part of
+  every array. Batches are therefore collected in a folder beside the output,
+  which is written when the block ends without an error.
   """
   path = pathlib.Path(path)
   with (
@@ -107,15 +106,15 @@ def npz(path: str | os.PathLike[str]) -> Iterator[Columns]:
 
 @contextlib.contextmanager
 def array_record(path: str | os.PathLike[str]) -> Iterator[Records]:
-  """Yields a writer of an .array_record, whose records have any order.
+  """Yields a writer of an .array_record file for random access.
 
-  The output is there, whole, when the block has ended without an error.
+  The output gets its name when the block ends without an error.
   """
   from array_record.python.array_record_module import ArrayRecordWriter
 
   aside = f'{os.fspath(path)}.tmp'
   with terminates_cleanly():
-    # One record in a group: no other is decoded to read one.
+    # One record per group, so that reading one does not decode others.
     writer = ArrayRecordWriter(aside, 'group_size:1')
     try:
       yield Records(writer)

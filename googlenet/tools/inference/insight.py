@@ -1,7 +1,7 @@
-"""Inside a trained network: maps, class activation maps, branches, as arrays.
+"""Feature maps, class activation maps and branch contributions of a network.
 
-Everything is computed in float32, whatever the precision of the run: effects on
-logits are small differences.
+Everything is computed in float32, whatever the precision of the run, since
+contributions are small differences of logits.
 """
 
 import functools
@@ -22,12 +22,12 @@ from googlenet.tools.inference.trained import Trained
 
 
 class ClassMaps(NamedTuple):
-  """Class activation maps: their mean over h and w plus the bias is the logit.
+  """Class activation maps: the mean of a map plus the bias is the logit.
 
   Attributes:
     maps: float32 [B, K, h, w], one per class.
     bias: float32 [K].
-    logits: float32 [B, K] as the network computes them.
+    logits: float32 [B, K], computed by the network.
   """
 
   maps: np.ndarray
@@ -36,11 +36,11 @@ class ClassMaps(NamedTuple):
 
 
 def seen(trained: Trained, images: np.ndarray) -> np.ndarray:
-  """Returns the network's input for some images: float32 [B, S, S, C].
+  """Returns the preprocessed images, float32 [B, S, S, C].
 
   Args:
     trained: a run.
-    images: uint8 [B, H, W, C] at their native size, as everywhere here.
+    images: uint8 [B, H, W, C] before resizing, as in all functions here.
   """
   return np.asarray(preprocess(jnp.asarray(images), trained.config.data))
 
@@ -52,10 +52,10 @@ def first_filters(trained: Trained) -> np.ndarray:
 
 
 def stages(network: Network) -> dict[str, str]:
-  """Returns the name of the end point that is the map of each stage.
+  """Returns the name of the end point that is the last map of each stage.
 
-  The end point of a last stage that ends in a global mean is a vector; there
-  the map is that of its last row. Stages without a map are left out.
+  If a stage ends in a global mean, its end point is a vector; its last map is
+  then the output of the row before. Stages without a map are left out.
   """
   found, last = {}, ''
   for layer in graph.graph(network.architecture):
@@ -67,14 +67,14 @@ def stages(network: Network) -> dict[str, str]:
 
 
 def block_names(network: Network) -> tuple[str, ...]:
-  """Returns the blocks whose output is their branches side by side."""
+  """Returns the names of the blocks that concatenate their branches."""
   return tuple(_blocks(network))
 
 
 def branch_channels(network: Network, block: str) -> dict[str, slice]:
   """Returns the channels of each branch in the output of a block.
 
-  A branch is called after its last convolution, or `pool` without one.
+  A branch is named after its last convolution; without one it is `pool`.
 
   Args:
     network: any.
@@ -87,7 +87,7 @@ def branch_channels(network: Network, block: str) -> dict[str, slice]:
   if block not in known:
     allowed = ', '.join(known) or 'none: this network has no such blocks'
     raise UserError(
-      f'--block={block} is no block with branches side by side'
+      f'--block={block} is no block that concatenates branches'
       f'{did_you_mean(block, known)}; allowed is one of {allowed}'
     )
   found, start = {}, 0
@@ -103,7 +103,7 @@ def maps(
   """Returns logits [B, K] and end points by name, [B, h, w, C]; float32.
 
   Raises:
-    UserError: the network has no end point of such a name.
+    UserError: the network lacks one of these end points.
   """
   known = graph.end_points(graph.graph(trained.network.architecture))
   for name in wanted:
@@ -132,7 +132,7 @@ def branch_maps(
   """Returns the output of each branch of a block, float32 [B, h, w, C].
 
   Raises:
-    UserError: as `branch_channels`.
+    UserError: the network has no such block.
   """
   channels = branch_channels(trained.network, block)
   _, found = maps(trained, images, (block,))
@@ -140,18 +140,19 @@ def branch_maps(
 
 
 def has_class_maps(network: Network) -> bool:
-  """Whether the logits are linear in the mean of a last map."""
+  """Whether the logits are linear in the global mean of the last map."""
   return _last_map(network) is not None
 
 
 def class_activation_maps(trained: Trained, images: np.ndarray) -> ClassMaps:
-  """Returns sum_k w_kc f_k of each class c, where f are the last maps.
+  """Returns the map sum_k w_kc f_k of each class c, where f is the last map.
 
-  Zhou et al., 2016 (arXiv 1512.04150): exact where the network is a global mean
-  and a linear layer after f. Without that layer (NiN) f are the maps.
+  Zhou et al., 2016 (arXiv 1512.04150). The maps are exact because only a global
+  mean and a linear layer follow f. Without the linear layer (NiN) the channels
+  of f are the maps.
 
   Raises:
-    UserError: the network has no such head.
+    UserError: the network does not end like that.
   """
   last = _last_map(trained.network)
   if last is None:
@@ -160,16 +161,20 @@ def class_activation_maps(trained: Trained, images: np.ndarray) -> ClassMaps:
       'has no global mean before its logits, so no class activation maps'
     )
   logits, found = maps(trained, images, (last,))
+  return _class_maps(trained, found[last], logits)
+
+
+def _class_maps(
+  trained: Trained, last_map: np.ndarray, logits: np.ndarray
+) -> ClassMaps:
   weights, bias = _classifier(trained, logits.shape[-1])
-  return ClassMaps(
-    np.einsum('bhwc,ck->bkhw', found[last], weights), bias, logits
-  )
+  return ClassMaps(np.einsum('bhwc,ck->bkhw', last_map, weights), bias, logits)
 
 
 def branch_contributions(
   trained: Trained, images: np.ndarray, block: str
 ) -> dict[str, np.ndarray]:
-  """Returns by how much each branch of a block raises the logits, [B, K].
+  """Returns the contribution of each branch of a block to the logits, [B, K].
 
   A branch's contribution is the drop of the logits when the branch's output is
   set to zero. For the last block before a global mean the contributions and the
@@ -177,7 +182,7 @@ def branch_contributions(
   between are not linear.
 
   Raises:
-    UserError: as `branch_channels`.
+    UserError: the network has no such block.
   """
   channels = branch_channels(trained.network, block)
   width = max(part.stop for part in channels.values())
@@ -198,12 +203,12 @@ def branch_contributions(
 
 
 class Inside(NamedTuple):
-  """All of the above for one image, from one compiled program.
+  """Logits, maps and contributions for one image.
 
   Attributes:
     logits: float32 [K].
-    stages: the map of each stage, float32 [h, w, C].
-    class_maps: as `class_activation_maps`, of a batch of one; None where the
+    stages: the last map of each stage, float32 [h, w, C].
+    class_maps: as `class_activation_maps`, for a batch of one; None if the
       network has none.
     contributions: as `branch_contributions`, float32 [K], by block and branch.
   """
@@ -215,22 +220,24 @@ class Inside(NamedTuple):
 
 
 def inside(trained: Trained, image: np.ndarray) -> Inside:
-  """Returns what the network does with one image, uint8 [H, W, C].
+  """Looks into the network for one image, uint8 [H, W, C].
 
-  The image is computed once as it is and once without each branch, in one
-  batch.
+  One batch holds the image once for the whole network and once for each branch
+  that is set to zero.
   """
   network, last = trained.network, _last_map(trained.network)
   by_stage = stages(network)
+  channels = {
+    block: branch_channels(network, block) for block in block_names(network)
+  }
   branches = [
     (block, name, part)
-    for block in block_names(network)
-    for name, part in branch_channels(network, block).items()
+    for block, parts in channels.items()
+    for name, part in parts.items()
   ]
   masks = {}
-  for block in block_names(network):
-    parts = branch_channels(network, block).values()
-    width = max(part.stop for part in parts)
+  for block, parts in channels.items():
+    width = max(part.stop for part in parts.values())
     masks[block] = np.ones((1 + len(branches), 1, 1, width), np.float32)
   for row, (block, _, part) in enumerate(branches, start=1):
     masks[block][row, ..., part] = 0
@@ -242,11 +249,7 @@ def inside(trained: Trained, image: np.ndarray) -> Inside:
   )
   logits = _host(logits)
   found = {name: _host(y[:1]) for name, y in found.items()}
-  class_maps = None
-  if last:
-    weights, bias = _classifier(trained, logits.shape[-1])
-    maps_ = np.einsum('bhwc,ck->bkhw', found[last], weights)
-    class_maps = ClassMaps(maps_, bias, logits[:1])
+  class_maps = _class_maps(trained, found[last], logits[:1]) if last else None
   contributions: dict[str, dict[str, np.ndarray]] = {}
   for row, (block, name, _) in enumerate(branches, start=1):
     contributions.setdefault(block, {})[name] = logits[0] - logits[row]
@@ -261,8 +264,8 @@ def inside(trained: Trained, image: np.ndarray) -> Inside:
 def _blocks(network: Network) -> dict[str, dict[str, int]]:
   """Returns the width of each branch, by block and branch.
 
-  Blocks are those whose output is their branches side by side, each channel
-  scaled at most.
+  Only blocks count that concatenate their branches, and after that at most
+  scale the channels.
   """
   layers = {layer.name: layer for layer in graph.graph(network.architecture)}
   # The last layer of each row.
@@ -278,7 +281,7 @@ def _blocks(network: Network) -> dict[str, dict[str, int]]:
 
 
 def _branch_name(last: graph.Layer, layers: dict[str, graph.Layer]) -> str:
-  """Returns the name of the branch that ends in a layer."""
+  """Returns the name of the branch that ends with a layer."""
   if last.kind == 'concat':
     names = (_branch_name(layers[name], layers) for name in last.inputs)
     return ' + '.join(names)
@@ -286,7 +289,7 @@ def _branch_name(last: graph.Layer, layers: dict[str, graph.Layer]) -> str:
 
 
 def _last_map(network: Network) -> str | None:
-  """Returns the end point whose mean is what the logits are linear in."""
+  """Returns the end point in whose global mean the logits are linear."""
   layers = {layer.name: layer for layer in graph.graph(network.architecture)}
   *_, layer = layers.values()
   if layer.kind == 'dense' and layer.op.is_linear:
@@ -301,7 +304,7 @@ def _last_map(network: Network) -> str | None:
 def _classifier(
   trained: Trained, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns weights [C, K] and bias [K] after the global mean."""
+  """Returns weights [C, K] and bias [K] of the layer after the global mean."""
   if 'logits' not in trained.params:
     return np.eye(num_classes, dtype=np.float32), np.zeros(
       num_classes, np.float32
@@ -314,7 +317,6 @@ def _host(x: jax.Array) -> np.ndarray:
   return np.asarray(jax.device_get(x), np.float32)
 
 
-# Keeps the compiled programs that were used last.
 @functools.lru_cache(maxsize=16)
 def _program(
   network: Network,

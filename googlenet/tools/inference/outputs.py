@@ -1,4 +1,4 @@
-"""Files that a mode makes for the user: whole, or not there."""
+"""Output files of a mode: written completely or not at all."""
 
 import contextlib
 import os
@@ -13,13 +13,14 @@ from googlenet.errors import UserError, did_you_mean
 def format_of(
   output: str, format: str, suffixes: dict[str, str], default: str = ''
 ) -> str:
-  """Returns the format of an output.
+  """Returns the format of an output file.
 
   Args:
-    output: path, or ''.
-    format: as --format gives it; '' leaves it to the path's ending.
-    suffixes: format by ending.
-    default: where there is neither; '': then one of both must be given.
+    output: path of the file, or ''.
+    format: value of --format; '': the ending of the path decides.
+    suffixes: maps each ending to a format.
+    default: the format if neither path nor --format is given; '': there is no
+      default.
 
   Raises:
     UserError: the format is unknown, or neither path nor flag names one.
@@ -38,7 +39,7 @@ def format_of(
   if default and not output:
     return default
   raise UserError(
-    f'--output={output} tells no format: let it end in one of '
+    f'--output={output} has no known ending: choose one of '
     f'{", ".join(suffixes)}, or give --format={"|".join(known)}'
   )
 
@@ -47,23 +48,24 @@ def check_new(path: str | os.PathLike[str], flag: str = '--output') -> None:
   """Checks that a new file can be written there.
 
   Raises:
-    UserError: the path is empty, the file exists, or its folder does not.
+    UserError: the path is empty, the file exists, or its folder does not exist
+      or is not writable.
   """
   if not os.fspath(path):
     raise UserError(f'{flag} is missing: it names the file to write')
   if os.path.lexists(path):
     raise UserError(
-      f'{flag}={path} is there already and is never overwritten: give another '
+      f'{flag}={path} exists already and is never overwritten: give another '
       'name'
     )
   folder = pathlib.Path(path).parent
   if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-    raise UserError(f'{flag}={path}: no folder {folder} that can be written to')
+    raise UserError(f'{flag}={path}: there is no writable folder {folder}')
 
 
 @contextlib.contextmanager
 def terminates_cleanly() -> Iterator[None]:
-  """Lets SIGTERM end the program as Ctrl-C does, so that nothing is left."""
+  """Raises KeyboardInterrupt on SIGTERM, so that no temporary file is left."""
 
   def interrupt(*_):
     raise KeyboardInterrupt
@@ -86,7 +88,7 @@ def written_aside(
   """Yields a file that gets its name when the block ends without an error.
 
   Raises:
-    OSError: the file cannot be written; nothing is left of it.
+    OSError: the file cannot be written; it is removed.
   """
   path = pathlib.Path(path)
   aside = path.with_name(path.name + '.tmp')
@@ -103,7 +105,7 @@ def written_aside(
 
 
 def check_one_process(mode: str, num_processes: int) -> None:
-  """Raises UserError if a mode that writes a file runs in several processes."""
+  """Raises UserError if a mode that needs one process runs in several."""
   if num_processes > 1:
     raise UserError(
       f'--mode={mode} runs in one process, on all of its devices: leave out '

@@ -1,7 +1,7 @@
-"""The one way from images to probabilities: views, batches, devices.
+"""Computes probabilities of images: averages views, batches, uses all devices.
 
-Evaluation, prediction, report, demo and exported programs all use it, so that
-they give the same numbers for the same images.
+Evaluation, prediction, report, demo and exported programs all use these
+functions, so that they give the same numbers for the same images.
 """
 
 import functools
@@ -29,9 +29,9 @@ class Views(NamedTuple):
   """The views of an image that are averaged: fields of the `eval` section.
 
   Attributes:
-    flip: whether mirrored views count as well.
-    shift: pixels of the stored image by which views are moved; 0: none.
-    crops: 1, 10 or 144 crops of the whole image.
+    flip: whether mirrored views are included.
+    shift: pixels of the stored image by which views are shifted; 0: no shift.
+    crops: number of crops of the whole image: 1, 10 or 144.
   """
 
   flip: bool = False
@@ -40,12 +40,12 @@ class Views(NamedTuple):
 
   @property
   def count(self) -> int:
-    """How often the network computes an image."""
+    """The number of views of an image."""
     return self.crops if self.crops > 1 else view_lib.num_views(self)
 
   @property
   def fields(self) -> str:
-    """The fields that ask for more than one view: 'eval.flip, ...'."""
+    """The fields that cause more than one view: 'eval.flip, ...'."""
     names = {
       'eval.flip': self.flip,
       f'eval.shift={self.shift}': self.shift,
@@ -54,9 +54,9 @@ class Views(NamedTuple):
     return ', '.join(name for name, is_set in names.items() if is_set)
 
   def inputs(self, image_size: int) -> list[Squares | None]:
-    """Returns what the host makes of images, one pass over them each.
+    """Returns the transforms of the host; each needs a pass over the images.
 
-    None stands for what it makes of them anyway.
+    None stands for the usual transform of evaluation.
     """
     return crops.squares(self.crops, image_size) if self.crops > 1 else [None]
 
@@ -67,18 +67,18 @@ ONE_VIEW = Views()
 def views_of(
   eval_config: ml_collections.ConfigDict, is_wanted: bool = True
 ) -> Views:
-  """Returns the views that the `eval` section asks for, or one view."""
+  """Returns the views of the `eval` section, or one view if not wanted."""
   if not is_wanted:
     return ONE_VIEW
   return Views(eval_config.flip, eval_config.shift, eval_config.crops)
 
 
 def tell_cost(views: Views, how_to_avoid: str) -> None:
-  """Says on stderr what views cost, unless each image is computed once.
+  """Prints to stderr how often each image is computed, if more than once.
 
   Args:
     views: that are averaged.
-    how_to_avoid: the flags that compute each image once.
+    how_to_avoid: the flags that compute each image only once.
   """
   if views.count > 1:
     print(
@@ -101,11 +101,11 @@ def make_probabilities(
     network: the network.
     data_config: the `data` section, for preprocessing.
     precision: `train.precision`.
-    views: over which views of an image to average.
+    views: over which to average.
 
   Returns:
-    (params, network_state, images) -> float32 [B, num_classes]: images are
-    uint8 [B, H, W, C], or squares [B, n, R, R, C] as `views.inputs` makes them.
+    (params, network_state, images) -> float32 [B, num_classes]. `images` are
+    uint8 [B, H, W, C], or squares [B, n, R, R, C] if there are several crops.
   """
   function = make_function(network, data_config, precision)
 
@@ -129,18 +129,18 @@ def make_step(
   train_config: ml_collections.FrozenConfigDict,
   wanted: Views | tuple[str, ...],
 ) -> Step:
-  """Makes what all devices compute of a batch, compiled at its first call.
+  """Makes the function that computes a batch on all devices.
 
   Args:
     network: the network.
     data_config: the `data` section, for preprocessing.
-    train_config: the `train` section: `precision`, `parallel`.
-    wanted: views, whose mean probabilities are computed; or names of end
-      points, of the images as they are.
+    train_config: the `train` section, for `precision` and `parallel`.
+    wanted: the views over which probabilities are averaged; or names of end
+      points, to compute those of the unchanged images.
 
   Returns:
-    (params, network_state, images) -> {name: float32 [D, B, ...]}: images are
-    uint8 [D, B, ...], params and network_state are on every device.
+    (params, network_state, images) -> {name: float32 [D, B, ...]}. `images` are
+    uint8 [D, B, ...], `params` and `network_state` are on every device.
   """
   precision = train_config.precision
   if isinstance(wanted, Views):
@@ -165,12 +165,12 @@ def make_step(
 
 
 class Batch(NamedTuple):
-  """A batch on its way to the devices.
+  """A batch for all devices.
 
   Attributes:
-    of: what identifies it to the caller.
+    of: any value that identifies the batch for the caller.
     images: uint8 [D, B, ...].
-    is_real: which of its D * B images count: a mask or a slice.
+    is_real: mask or slice of the D * B images that are no padding.
   """
 
   of: Any
@@ -181,15 +181,14 @@ class Batch(NamedTuple):
 def run_batches(
   step: Callable[[Any], Any], batches: Iterable[Batch]
 ) -> Iterator[tuple[Any, Any]]:
-  """Applies a step to batches, some of them given to the devices ahead.
+  """Applies a step to batches, without waiting for each result.
 
   Args:
     step: images [D, B, ...] -> tree of arrays [D, B, ...].
     batches: the batches, in order.
 
   Yields:
-    What identifies the batch, and the tree as NumPy arrays [n, ...] of those
-    images that count.
+    `of` of the batch, and the tree as NumPy arrays [n, ...] without padding.
   """
   in_flight, waiting = steps_in_flight(), []
 
@@ -208,15 +207,15 @@ def run_batches(
 
 
 def padded_size(count: int, batch_size: int, num_devices: int) -> int:
-  """Returns the images of a program that is to compute `count` in all.
+  """Returns the batch size for `count` images.
 
-  A full batch, or the next power of two where there are fewer: few shapes are
-  compiled, and one image does not cost a batch.
+  It is `batch_size`, or the next power of two if there are fewer images: then
+  few shapes are compiled, and one image does not cost a full batch.
 
   Args:
-    count: images in all.
-    batch_size: images of a full batch, at most.
-    num_devices: the result is a multiple of it.
+    count: number of images in all.
+    batch_size: the largest batch size.
+    num_devices: the result is rounded up to a multiple of it.
   """
   size = min(batch_size, 1 << max(count - 1, 0).bit_length())
   return -(-size // num_devices) * num_devices
@@ -225,11 +224,11 @@ def padded_size(count: int, batch_size: int, num_devices: int) -> int:
 def padded(
   parts: Iterable[tuple[Any, np.ndarray]], size: int
 ) -> Iterator[Batch]:
-  """Fills batches up with black images, and divides them over the devices.
+  """Pads batches with black images, and divides them over the devices.
 
   Args:
-    parts: what identifies a batch, and its images, uint8 [n, ...], n <= size.
-    size: images of the program, a multiple of the local devices.
+    parts: `of` of each batch, and its images, uint8 [n, ...] with n <= size.
+    size: padded batch size, a multiple of the number of local devices.
   """
   for of, images in parts:
     count = len(images)

@@ -1,4 +1,4 @@
-"""A trained network, ready to use: what every mode but training starts from.
+"""A trained network, ready to predict.
 
 net = googlenet.load('runs/trial')
 probabilities = net.predict(net.read(['photo.jpg']))
@@ -46,15 +46,15 @@ class Trained(NamedTuple):
   Attributes:
     path: of the checkpoint.
     config: of the run, resolved.
-    network: made from it.
-    step: steps of training behind it.
-    params: on every local device; those that evaluation takes, so the average
-      where the run keeps one.
-    network_state: statistics that belong to them, on every local device.
-    image_shape: (S, S, C) of what the network sees.
-    class_names: of all its classes; a number where no name is known.
-    stored_shape: (H, W, C) of the images of its training set on their way to
-      the device; `image_shape` where that is not known (imported weights).
+    network: made from `config`.
+    step: number of training steps so far.
+    params: on every local device, as used in evaluation: averaged parameters if
+      the run keeps them.
+    network_state: statistics of these parameters, on every local device.
+    image_shape: (S, S, C) of the network's input.
+    class_names: of all classes; a number if a name is not known.
+    stored_shape: (H, W, C) of the training images before preprocessing;
+      `image_shape` if it is not known (imported weights).
   """
 
   path: pathlib.Path
@@ -69,17 +69,17 @@ class Trained(NamedTuple):
 
   @property
   def apply(self) -> Apply:
-    """The jitted pure function, of each image as it is (one view).
+    """The network as a jitted pure function of unchanged images (one view).
 
     (params, network_state, images, end_points=()) -> Outputs, for images uint8
-    [B, H, W, C] of any H and W; `net.apply.end_points` are all names.
+    [B, H, W, C] of any H and W; `net.apply.end_points` lists all end points.
     """
     config = self.config
     return Apply(self.network, config.data, config.train.precision)
 
   @property
   def views(self) -> Views:
-    """The views of an image that the run is evaluated with."""
+    """The views with which the run is evaluated."""
     return predict_lib.views_of(self.config.eval)
 
   def predict(
@@ -87,22 +87,22 @@ class Trained(NamedTuple):
     images: np.ndarray | Sequence[str | os.PathLike[str]],
     views: bool | Views = True,
   ) -> np.ndarray:
-    """Returns the probabilities of images on all devices, in batches.
+    """Returns the probabilities of images, in batches on all devices.
 
     Args:
-      images: uint8 [N, H, W, C], as `read` returns them or a set stores them;
-        or paths of image files.
-      views: averages over the views that the run is evaluated with
-        (`eval.flip`, `eval.shift`, `eval.crops`), so that accuracy is that of
-        evaluation; an image then takes `net.views.count` times as long. False:
-        computes each image once. `Views(...)`: averages over others.
+      images: uint8 [N, H, W, C], as `read` returns them or a data set stores
+        them; or paths of image files.
+      views: True averages over the views with which the run is evaluated
+        (`eval.flip`, `eval.shift`, `eval.crops`) and takes `net.views.count`
+        times as long; False computes each image once; `Views(...)` averages
+        over other views.
 
     Returns:
       float32 [N, num_classes].
 
     Raises:
       UserError: the images have another shape or dtype, a file cannot be read,
-        or arrays are given where `eval.crops` needs whole files.
+        or arrays are given although `eval.crops` needs files.
     """
     chosen = views
     if not isinstance(views, Views):
@@ -114,19 +114,20 @@ class Trained(NamedTuple):
       return np.concatenate([empty, *parts])
     if chosen.crops > 1:
       raise UserError(
-        f'config.eval.crops={chosen.crops} cuts its crops out of whole files: '
-        'give net.predict their paths, or views=False'
+        f'config.eval.crops={chosen.crops} cuts crops out of whole files: give '
+        'net.predict the paths of files, or views=False'
       )
     return self._run(images, chosen)[PROBABILITIES]
 
   def features(
     self, images: np.ndarray, end_points: Sequence[str]
   ) -> dict[str, np.ndarray]:
-    """Returns end points of images as they are, on all devices, in batches.
+    """Returns end points of unchanged images, in batches on all devices.
 
     Args:
-      images: uint8 [N, H, W, C], as `read` returns them or a set stores them.
-      end_points: names of `net.apply.end_points`.
+      images: uint8 [N, H, W, C], as `read` returns them or a data set stores
+        them.
+      end_points: some of `net.apply.end_points`.
 
     Returns:
       float32 [N, ...] by name.
@@ -166,14 +167,14 @@ class Trained(NamedTuple):
   def step_of(
     self, wanted: Views | tuple[str, ...]
   ) -> Callable[[np.ndarray], dict[str, jax.Array]]:
-    """Returns what all devices compute: see `predict.make_step`."""
+    """Returns `predict.make_step` with these parameters."""
     step = predict_lib.make_step(
       self.network, self.config.data, self.config.train, wanted
     )
     return lambda images: step(self.params, self.network_state, images)
 
   def program_size(self, count: int) -> int:
-    """Returns the images of a batch when there are `count` in all."""
+    """Returns the batch size for `count` images, see `predict.padded_size`."""
     return predict_lib.padded_size(
       count, self.config.eval.batch_size, jax.local_device_count()
     )
@@ -189,7 +190,7 @@ class Trained(NamedTuple):
     Args:
       paths: of the files.
       views: over which views to average.
-      on_problem: takes a file that cannot be read and is left out.
+      on_problem: called with each file that cannot be read and is left out.
 
     Yields:
       Paths, and their probabilities, float32 [n, num_classes].
@@ -215,12 +216,12 @@ class Trained(NamedTuple):
     on_problem: Callable[[files.Item], None],
     squares: images.Squares | None = None,
   ) -> Iterator[predict_lib.Batch]:
-    """Reads image files in threads; yields batches of their paths.
+    """Reads image files in threads; `of` of each batch holds its paths.
 
     Args:
       paths: of the files.
-      on_problem: takes a file that cannot be read and is left out.
-      squares: what to make of each image; None: what training made of its own.
+      on_problem: called with each file that cannot be read and is left out.
+      squares: transform of each image; None: that of the training set.
     """
     size = self.program_size(len(paths))
     items = files.read_ahead(paths, self.reader(squares), 2 * size)
@@ -229,13 +230,13 @@ class Trained(NamedTuple):
       yield from predict_lib.padded(parts, size)
 
   def reader(self, squares: images.Squares | None = None) -> files.Reader:
-    """Returns a function that makes of a file what training made of its images.
+    """Returns a function that reads a file and transforms it as in training.
 
     Args:
-      squares: makes these instead.
+      squares: used instead of the transform of training.
 
     Raises:
-      UserError: the network takes images that are not read from files.
+      UserError: image files cannot have the channels that the network takes.
     """
     files.check_channels(self.stored_shape[-1])
     transform = squares or images.make_transform(
@@ -247,7 +248,7 @@ class Trained(NamedTuple):
     """Reads image files of any size, mode and orientation.
 
     Returns:
-      uint8 [N, H, W, C], of the size that the training set had.
+      uint8 [N, H, W, C], of the size of the training images.
 
     Raises:
       UserError: a file cannot be read.
@@ -267,7 +268,7 @@ def make_trained(
   class_names: tuple[str, ...],
   stored_shape: tuple[int, int, int] | None,
 ) -> Trained:
-  """Makes a `Trained` of what was read from a file, see there."""
+  """Makes a `Trained` from a checkpoint; see the attributes of `Trained`."""
   size = config.data.image_size
   image_shape = (size, size, channels_of(network, restored.params))
   return Trained(
@@ -284,12 +285,12 @@ def make_trained(
 
 
 def channels_of(network: network_lib.Network, params: hk.Params) -> int:
-  """Returns the channels of the images that parameters were made for."""
+  """Returns the number of image channels that parameters were made for."""
   first = graph.first_convolution(network.architecture)
   return params[first]['w'].shape[2]
 
 
-# Checkpoints of one run share their network, and what is compiled for it.
+# Checkpoints of one run share their network and its compiled programs.
 _network_of = functools.lru_cache(maxsize=8)(network_lib.from_config)
 
 
@@ -303,14 +304,14 @@ def load_run(
 
   Args:
     workdir: of the run; nothing is written there.
-    config: resolved, in place of its config.json.
-    channels: of the images that the network will see, to be checked; None: as
-      many as it was trained with.
-    path: of a checkpoint, in place of the newest whole one.
+    config: resolved, used instead of config.json.
+    channels: of the images to predict, checked against the checkpoint; None:
+      not checked.
+    path: of a checkpoint, used instead of the newest complete one.
 
   Raises:
-    UserError: the folder holds no run or no whole checkpoint, or that is of
-      another network than the config's.
+    UserError: the folder holds no run or no complete checkpoint, or the
+      checkpoint belongs to another network than the config.
   """
   workdir = pathlib.Path(workdir)
   if config is None:
@@ -325,8 +326,8 @@ def load_run(
     except (KeyError, IndexError) as error:
       first = graph.first_convolution(network.architecture)
       raise UserError(
-        f'checkpoint {path} is of another network than config.model: it has no '
-        f'convolution {first}/w'
+        f'checkpoint {path} belongs to another network than config.model: it '
+        f'has no convolution {first}/w'
       ) from error
     return abstract_init(network, (size, size, seen))
 

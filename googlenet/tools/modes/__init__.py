@@ -1,1 +1,1 @@
-"""One file for each `--mode` of launch.py but `train`."""
+"""One file for each `--mode` of launch.py, except for `train`."""

@@ -1,15 +1,15 @@
-"""--mode=benchmark: measures this machine, and torch beside this project.
+"""--mode=benchmark: measures the speed of this project and of torch.
 
-No device is used here, only in the processes that are started: one that waits
-would keep the memory of a GPU from them.
+Only the peer processes use a device. This process does not, since it would
+occupy GPU memory that they need.
 """
 
-import functools
 import json
 import os
 import pathlib
 import platform
 import tempfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -32,18 +32,18 @@ Config = ml_collections.FrozenConfigDict
 
 
 class Plan(NamedTuple):
-  """What is known before anything is measured."""
+  """The facts that are known before anything is measured."""
 
   image_shape: tuple[int, int, int]  # (H, W, C)
-  torch_python: str  # '' where torch is left out ...
-  torch_left_out: str  # ... and why
+  torch_python: str  # path of a Python that has torch; '': torch is left out
+  torch_left_out: str  # the reason, or ''
 
 
 def run(config: Config, workdir: str, started: float) -> None:
-  """Prints results as they come and keeps benchmark.json in the workdir.
+  """Prints each result when it is measured and updates benchmark.json.
 
-  On SIGINT and SIGTERM the running process is killed, what was measured so far
-  is printed and written, and the signal takes its course.
+  On SIGINT and SIGTERM the running peer is killed, the results so far are
+  printed and written, and the program ends.
 
   Args:
     config: resolved.
@@ -51,8 +51,8 @@ def run(config: Config, workdir: str, started: float) -> None:
     started: unused.
 
   Raises:
-    UserError: bad input, or nothing could be measured.
-    KeyboardInterrupt: SIGINT.
+    UserError: the input is bad, or nothing could be measured.
+    KeyboardInterrupt: SIGINT was received.
   """
   del started
   check_workdir(workdir)
@@ -89,17 +89,17 @@ def run(config: Config, workdir: str, started: float) -> None:
 
 
 def make_plan(config: Config) -> Plan:
-  """Checks data and batch sizes, and looks for torch.
+  """Checks the data and the batch sizes, and looks for torch.
 
   Raises:
-    UserError: bad input.
+    UserError: data, batch sizes or `benchmark.torch_python` are wrong.
   """
   dataset = pipeline.load_split(config, 'train_split')
   pipeline.load_split(config, 'eval_split')
   batch_sizes.check(config, dataset.num_examples)
   python, why_not = contenders.find_torch(config.benchmark.torch_python)
   if python and not contenders.has_torch_peer(config.model):
-    python, why_not = '', 'it has the plain networks alone, as they are defined'
+    python, why_not = '', 'it has only the plain networks, without changes'
   return Plan(pipeline.image_shape(config, dataset), python, why_not)
 
 
@@ -107,22 +107,25 @@ def measure(
   config: Config,
   plan: Plan,
   reports: runner.Reports,
-  changed=lambda: None,
+  changed: Callable[[], Any] = lambda: None,
   run: runner.Run | None = None,
 ) -> None:
-  """Measures all contenders.
+  """Measures all peers.
 
   Args:
     config: resolved.
-    plan: of it.
-    reports: empty; gets what is measured, as it comes.
-    changed: called after each addition.
-    run: runs one contender.
+    plan: of `make_plan`.
+    reports: empty; results are merged into it as they arrive.
+    changed: called after each result.
+    run: runs one peer; by default as a process.
 
   Raises:
-    UserError: as `run`.
+    UserError: as in `runner.play`.
   """
-  run = run or functools.partial(_run_process, config.benchmark.seconds)
+
+  def run_process(contender, tell) -> None:
+    process.run(contender, config.benchmark.seconds, tell)
+
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
 
@@ -130,7 +133,7 @@ def measure(
       if not plan.torch_python:
         return []
       if 'batch_sizes' not in facts:
-        print('torch is left out: ours did not get as far as a device')
+        print('torch is left out: this project did not reach a device')
         return []
       if facts['backend'] not in ('cpu', 'gpu'):
         print(f'torch is left out: it is not measured on a {facts["backend"]}')
@@ -148,26 +151,22 @@ def measure(
       contenders.our_contenders(config, folder),
       others,
       config.benchmark.rounds,
-      run,
+      run or run_process,
       reports,
       changed,
     )
 
 
-def _run_process(seconds: float, contender, tell) -> None:
-  process.run(contender, seconds, tell)
-
-
 def compose(
   config: Config, plan: Plan, reports: runner.Reports, complete: bool
 ) -> dict[str, Any]:
-  """Returns what benchmark.json holds.
+  """Returns the content of benchmark.json.
 
   Args:
     config: resolved.
-    plan: of it.
-    reports: what was measured so far.
-    complete: whether the run reached its end.
+    plan: of `make_plan`.
+    reports: the results so far.
+    complete: whether the benchmark reached its end.
   """
   facts = runner.facts(reports)
   sizes = facts.get('batch_sizes', [])

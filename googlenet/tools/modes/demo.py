@@ -1,4 +1,4 @@
-"""--mode=demo: a page on this machine on which to try a run."""
+"""--mode=demo: serves a local web page to try a run."""
 
 import errno
 import importlib.util
@@ -31,8 +31,8 @@ def run(
     config: of the run; its `data` section may differ.
     workdir: of a trained run; nothing is written there.
     started: `time.time()` at the start of the program.
-    port: of the page at 127.0.0.1; 0: any that is free.
-    views: averages probabilities over the views that the run is evaluated with.
+    port: of the page at 127.0.0.1; 0: any free port.
+    views: whether to average probabilities over the views of evaluation.
 
   Raises:
     UserError: a library is missing, the port is not available, or the folder
@@ -50,11 +50,11 @@ def run(
     member = trained.load_run(workdir, config)
     chosen = predict.views_of(config.eval, views)
     if chosen.crops > 1:
-      warn(f'the page computes pictures once, not {chosen.crops} crops of each')
+      warn(f'the page computes each picture once, not in {chosen.crops} crops')
       chosen = predict.ONE_VIEW
     predict.tell_cost(chosen, '--views=false')
     read = member.reader()
-    # Compiles: the first picture should not wait for that.
+    # Compiles the program, so that the first picture need not wait for it.
     answer.answer(member, np.zeros(read.shape, np.uint8), chosen)
     app = server.make_app(
       answer.describe(member),
@@ -75,18 +75,18 @@ def run(
 
 
 def listen(host: str, port: int) -> socket.socket:
-  """Returns a socket that listens at a port.
+  """Returns a socket that listens on a port.
 
   Raises:
     UserError: the port is not available.
   """
   if not 0 <= port <= 65535:
     raise UserError(
-      f'--port={port} is no port: allowed is 0 (any that is free) or a whole '
-      'number to 65535'
+      f'--port={port} is no port: allowed is a whole number from 1 to 65535, '
+      'or 0 for any free port'
     )
   listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-  # Without it a page that just ended would keep the port for a minute.
+  # Otherwise the port stays unavailable for a minute after the demo has ended.
   listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
   try:
     listener.bind((host, port))
@@ -98,7 +98,7 @@ def listen(host: str, port: int) -> socket.socket:
       errno.EACCES: 'may not be used by this user',
     }.get(error.errno, f'cannot be used ({error.strerror})')
     raise UserError(
-      f'--port={port} {why}: give another, or --port=0 for any that is free'
+      f'--port={port} {why}: give another, or --port=0 for any free port'
     ) from error
   return listener
 

@@ -1,4 +1,4 @@
-"""--mode=evaluate: scores the saved parameters of one workdir or several."""
+"""--mode=evaluate: scores checkpoints of one or several workdirs."""
 
 import json
 import math
@@ -30,22 +30,22 @@ def run(
   average: str = 'predictions',
   output: str = '',
 ) -> None:
-  """Prints scores on `data.eval_split`: of all, by class, calibration.
+  """Prints scores on `data.eval_split`: overall, by class, calibration.
 
   Args:
     config: of the run; its `data` and `eval` sections may differ.
     workdir: of a trained run; nothing is written there.
     started: unused.
     others: workdirs and configs of further runs, averaged with the first.
-    checkpoint: of each run, see `pretrained.select`.
-    average: what is averaged of several: their 'predictions', or their
-      'weights', to one network.
+    checkpoint: which checkpoint of each run, see `pretrained.select`.
+    average: for several checkpoints, whether their 'predictions' or their
+      'weights' are averaged.
     output: a new file for the scores as JSON; '' for none.
 
   Raises:
-    UserError: a checkpoint is missing, damaged or of another network; the runs
-      do not read the same images, or are not of one network; or the output
-      exists already.
+    UserError: a checkpoint is missing, damaged or belongs to another network;
+      the runs do not read the same images; weights of different networks
+      cannot be averaged; or the output exists already.
   """
   del started
   if average not in _AVERAGES:
@@ -73,8 +73,8 @@ def run(
   predictions = predict_split(config, networks)
   found = scores.compute(predictions.probabilities, predictions.labels)
   if not math.isfinite(found.loss):
-    whose = ' or '.join(str(member.path) for member in members)
-    raise UserError(f'{whose}: the loss of these parameters is {found.loss}')
+    paths = ' or '.join(str(member.path) for member in members)
+    raise UserError(f'{paths}: the loss of these parameters is {found.loss}')
   if jax.process_index():
     return
   for member in members:
@@ -93,7 +93,7 @@ def run(
   class_names = members[0].class_names
   print('\n'.join(score_table.lines(found, class_names)))
   if output:
-    told = {
+    result = {
       'dataset': dataset.name,
       'split': dataset.split,
       'checkpoints': [
@@ -103,21 +103,21 @@ def run(
       'crops': config.eval.crops,
       **scores.to_dict(found, class_names),
     }
-    outputs.check_new(output)  # it took a while
-    write_text(pathlib.Path(output), json.dumps(told, allow_nan=False) + '\n')
+    outputs.check_new(output)  # again, since the evaluation took a while
+    write_text(pathlib.Path(output), json.dumps(result, allow_nan=False) + '\n')
     print(f'in       {output}')
 
 
 def _with_statistics(member: trained.Trained) -> trained.Trained:
-  """Applies precise BN where the config asks for it, as in training."""
+  """Applies precise BN if the config asks for it, as in training."""
   config = member.config
-  step, feed = precise_bn.make_statistics(config)
+  step, inputs = precise_bn.make_statistics(config)
   if step is None:
     return member
-  num_examples = feed.dataset.num_examples
+  num_examples = inputs.dataset.num_examples
   config_lib.durations(config.train, num_examples, jax.device_count())
   network_state = precise_bn.estimate(
-    step, member.params, member.network_state, feed, config
+    step, member.params, member.network_state, inputs, config
   )
   return member._replace(network_state=network_state)
 
@@ -125,7 +125,7 @@ def _with_statistics(member: trained.Trained) -> trained.Trained:
 def _check_same_images(
   config: Config, workdir: str, other_workdir: str, other: Config
 ) -> None:
-  # These may differ: each network has its own, or they change no image.
+  # These may differ: each network has its own, or images do not depend on them.
   own = ('mean', 'std', 'train_split', 'on_device_mb', 'workers')
   pairs = [
     (f'data.{name}', config.data[name], other.data[name])
@@ -139,6 +139,6 @@ def _check_same_images(
     if value != other_value:
       raise UserError(
         f'--workdir: config.{name} is {value!r} in {workdir} and '
-        f'{other_value!r} in {other_workdir}; networks that are averaged see '
-        f'the same images: give --config.{name}=, or leave one out'
+        f'{other_value!r} in {other_workdir}, but averaged networks must see '
+        f'the same images: give --config.{name}=, or leave out one workdir'
       )

@@ -1,4 +1,4 @@
-"""--mode=export: a run becomes one file that other programs run."""
+"""--mode=export: writes a run as one file that other programs can use."""
 
 import json
 import os
@@ -32,21 +32,22 @@ def run(
 ) -> None:
   """Writes the newest checkpoint of a run as one file.
 
-  A StableHLO file cannot describe itself: a file ending in .json beside it
-  says what the other formats hold themselves.
+  The file contains a description of the network. StableHLO has no place for
+  it, so it is written to a .json file beside it.
 
   Args:
     config: of the run.
     workdir: of the run; nothing is written there.
     started: unused.
-    format: 'stablehlo', 'onnx' or 'safetensors'; '': as `output` ends.
+    format: 'stablehlo', 'onnx' or 'safetensors'; '': given by the ending of
+      `output`.
     output: path of a new file.
-    views: whether a StableHLO program averages over the views that the run is
-      evaluated with. One of ONNX computes each image once.
+    views: whether a StableHLO program averages over the views of evaluation;
+      an ONNX program always computes each image once.
 
   Raises:
     UserError: the run has no checkpoint, the output cannot be made, a library
-      is missing, or the format does not know a layer; nothing is written.
+      is missing, or the format cannot represent a layer; nothing is written.
   """
   del started
   outputs.check_one_process('export', jax.process_count())
@@ -60,10 +61,10 @@ def run(
   net = trained.load_run(workdir, config)
   chosen = predict.views_of(config.eval, views)
   if format == 'onnx' or chosen.crops > 1 and format == 'stablehlo':
-    # A graph has no views so far; crops are cut out of files.
+    # The ONNX graph implements no views, and crops are cut out of files.
     chosen = predict.ONE_VIEW
   if format == 'safetensors':
-    chosen = net.views  # those of the config in the file
+    chosen = net.views  # `net.predict` takes them from the config in the file
     arrays.write(output, net)
     lines = [f"read by  googlenet.load('{output}'), or as arrays"]
   elif format == 'onnx':
@@ -74,22 +75,23 @@ def run(
     policy = jmp.get_policy(config.train.precision)
     if np.dtype(policy.compute_dtype) != np.float32:
       lines.append(
-        'computes in float32, where the run does in '
-        f'{config.train.precision}: logits differ by its rounding'
+        'computes in float32, while the run uses '
+        f'{config.train.precision}: logits differ by rounding'
       )
   else:
     data = stablehlo.export(net, chosen)
-    told = json.dumps(about(net, chosen), indent=2) + '\n'
+    description = json.dumps(about(net, chosen), indent=2) + '\n'
     with (
-      outputs.written_aside(beside, 'w') as told_file,
+      outputs.written_aside(beside, 'w') as description_file,
       outputs.written_aside(output) as file,
     ):
-      told_file.write(told)
+      description_file.write(description)
       file.write(data)
     lines = [
       f'run by   JAX {jax.__version__} or newer, on '
-      f'{", ".join(stablehlo.PLATFORMS)}; for an older JAX export with that',
-      f'told in  {beside}',
+      f'{", ".join(stablehlo.PLATFORMS)}; an older JAX needs an export by that '
+      'version',
+      f'about    {beside}: description of images, outputs and classes',
     ]
   print(
     f'model    {output}: {format}, {os.path.getsize(output) / 1e6:,.1f} MB, '
@@ -104,15 +106,16 @@ def run(
 def _views_in_words(
   evaluated: predict.Views, exported: predict.Views
 ) -> list[str]:
-  """Returns a line where evaluation averages more than one view."""
+  """Returns a line about views, if evaluation averages several."""
   if evaluated.count == 1:
     return []
   of = f'{evaluated.count} views of each image ({evaluated.fields})'
   if exported == evaluated:
     return [
-      f'views    averages {of}, as in evaluation, at as many times the cost'
+      f'views    averages {of}, as in evaluation, '
+      f'which takes {evaluated.count} times as long'
     ]
   return [
     f'views    computes each image once; evaluation averages {of}, which is '
-    'more accurate and costs as many times as much'
+    f'more accurate and takes {evaluated.count} times as long'
   ]

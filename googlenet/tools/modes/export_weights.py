@@ -1,6 +1,5 @@
 """--mode=export_weights: writes a run's weights for another framework."""
 
-import os
 import pathlib
 
 import jax
@@ -12,7 +11,7 @@ from googlenet.kernels.padding import placement
 from googlenet.model import graph
 from googlenet.model.initialization import count_parameters
 from googlenet.model.rows import Architecture
-from googlenet.tools.inference import trained
+from googlenet.tools.inference import outputs, trained
 from googlenet.tools.weights import convert, names
 
 Config = ml_collections.FrozenConfigDict
@@ -21,17 +20,17 @@ Config = ml_collections.FrozenConfigDict
 def run(
   config: Config, workdir: str, started: float, weights: str = ''
 ) -> None:
-  """Writes the newest checkpoint of a run under the names of its framework.
+  """Writes the newest checkpoint with the array names of another framework.
 
   Args:
     config: of the run.
     workdir: of the run; nothing is written there.
     started: unused.
-    weights: path of the file, which must not exist.
+    weights: path of a new file.
 
   Raises:
     UserError: no other framework has the network, or the file cannot be
-      written. Then nothing is written.
+      written; nothing is written then.
   """
   del started
   scheme = names.scheme_of(config.model)
@@ -68,30 +67,20 @@ def check_target(weights: str, scheme: names.Scheme) -> None:
   """Checks that the weights can be written to a file.
 
   Raises:
-    UserError: the ending is of another format, the file exists, or its folder
-      does not or cannot be written to.
+    UserError: the ending belongs to another format, the file exists, or its
+      folder does not exist or is not writable.
   """
   allowed = ', '.join(scheme.suffixes)
   if not weights:
     raise UserError(
-      '--weights is missing: --mode=export_weights writes the file that it '
-      f'names, ending in {allowed}'
+      f'--weights is missing: give the name of a new file, ending in {allowed}'
     )
-  path = pathlib.Path(weights)
-  if path.suffix not in scheme.suffixes:
+  if pathlib.Path(weights).suffix not in scheme.suffixes:
     raise UserError(
-      f'--weights={weights}: {scheme.framework} takes {scheme.network} from a '
+      f'--weights={weights}: {scheme.framework} reads {scheme.network} from a '
       f'file ending in {allowed}'
     )
-  if path.exists():
-    raise UserError(
-      f'--weights={weights} is there already and is never overwritten: give '
-      'another name'
-    )
-  if not os.access(path.parent, os.W_OK | os.X_OK):
-    raise UserError(
-      f'--weights={weights}: no folder {path.parent} that can be written to'
-    )
+  outputs.check_new(weights, '--weights')
 
 
 def check_heads(
@@ -102,10 +91,11 @@ def check_heads(
 ) -> None:
   """Checks that auxiliary heads see maps of the same size in Caffe.
 
-  The paper gives no padding for their pooling; Caffe rounds sizes up.
+  The paper does not specify the padding of their pooling; Caffe rounds the
+  output size up.
 
   Raises:
-    UserError: the maps differ in size.
+    UserError: the maps have another size in Caffe.
   """
   if scheme.framework != 'Caffe':
     return
@@ -119,5 +109,5 @@ def check_heads(
         raise UserError(
           f'config.data.image_size={size}: the auxiliary heads pool maps of '
           f'{side}x{side} to {here}x{here}, those of Caffe to {there}x'
-          f"{there}; give config.model.aux_heads='off' or train at 224"
+          f"{there}: give config.model.aux_heads='off' or train at 224"
         )

@@ -1,6 +1,7 @@
-"""--mode=features: end points of image files, or of a split, as a file."""
+"""--mode=features: writes end points of image files or of a data split."""
 
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -22,11 +23,12 @@ from googlenet.tools.inference.apply import check_end_points
 from googlenet.tools.modes.predict import (
   UnreadableImagesError,
   count_images,
+  progress_bar,
   warner,
 )
 
 Config = ml_collections.FrozenConfigDict
-# What is known of each image of a batch, and its end points: [n, ...] each.
+# The path or label of each image in a batch, and its end points: [n, ...] each.
 Part = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 FORMATS = {'.npz': 'npz', '.array_record': 'array_record'}
@@ -43,8 +45,8 @@ def run(
 ) -> None:
   """Writes end points of every image, float32 [N, ...] by name.
 
-  Each image is computed as it is: views (`eval.flip`, `eval.shift`) have no
-  common end points.
+  Each image is computed once, without the views of evaluation, since end points
+  of different views cannot be averaged.
 
   Args:
     config: of the run; its `data` and `eval` sections may differ.
@@ -52,8 +54,9 @@ def run(
     started: unused.
     images: see `data.files.find`; '': those of `data.eval_split`.
     end_points: names, separated by commas; '': the last stage.
-    format: 'npz' or 'array_record'; '': as `output` ends.
-    output: path of a new file: with `path` of each image, or `label`.
+    format: 'npz' or 'array_record'; '': given by the ending of `output`.
+    output: path of a new file, which also holds the `path` of each image file
+      or the `label` of each image of the split.
 
   Raises:
     UserError: the checkpoint, images or an end point do not exist, or the
@@ -76,14 +79,7 @@ def run(
   check_end_points(names, net.apply.end_points, '--end_points')
   total = dataset.num_examples if dataset else len(paths)
   with contextlib.ExitStack() as stack:
-    bar = stack.enter_context(
-      tqdm(
-        total=total,
-        unit=' images',
-        file=sys.stderr,
-        disable=not sys.stderr.isatty(),
-      )
-    )
+    bar = stack.enter_context(progress_bar(total))
     parts = stack.enter_context(
       contextlib.closing(
         _of_split(net, dataset, names)
@@ -98,12 +94,9 @@ def run(
       )
     start = time.perf_counter()
     with feature_files.WRITERS[format](output) as writer:
-      part: Part | None = first
-      while part is not None:
-        known, found = part
+      for known, found in itertools.chain([first], parts):
         writer.write({**known, **found})
         bar.update(len(next(iter(found.values()))))
-        part = next(parts, None)
   later = writer.count - len(next(iter(first[1].values())))
   seconds = time.perf_counter() - start
   shapes = ', '.join(
@@ -117,7 +110,7 @@ def run(
   if writer.count < total:
     raise UnreadableImagesError(
       f'{total - writer.count:,} of {count_images(total)} could not be read, '
-      'as told above; the others are done'
+      'see the warnings above; the others are done'
     )
 
 
@@ -132,10 +125,10 @@ def _of_files(
 def _of_split(
   net: trained.Trained, dataset: Dataset, names: tuple[str, ...]
 ) -> Iterator[Part]:
-  feed = pipeline.make_feed(net.config, dataset)
+  inputs = pipeline.make_feed(net.config, dataset)
 
   def given() -> Iterator[predict.Batch]:
-    for batch in batches.eval_batches(feed, net.config.eval.batch_size):
+    for batch in batches.eval_batches(inputs, net.config.eval.batch_size):
       label, mask = (
         np.asarray(batch[name]).reshape(-1) for name in ('label', 'mask')
       )

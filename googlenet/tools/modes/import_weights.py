@@ -1,4 +1,4 @@
-"""--mode=import_weights: makes a run of a weight file of another framework."""
+"""--mode=import_weights: makes a run from weights of another framework."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,12 +19,13 @@ Config = ml_collections.FrozenConfigDict
 
 
 class Plan(NamedTuple):
-  """How a file becomes a run.
+  """The config and arrays of a run that is made from a file.
 
   Attributes:
     config: of the run.
-    stored: the arrays of the file but those to be ignored.
-    lines: for the user: fields that were set, arrays that were left out.
+    stored: the arrays of the file, without those that are ignored.
+    lines: printed for the user: fields that were set, arrays that were left
+      out.
   """
 
   config: Config
@@ -39,20 +40,19 @@ def run(
 
   Args:
     config: names the network; `model.aux_heads`, `data.channels`, `data.mean`
-      and `data.std` are set by what the file holds.
+      and `data.std` are set to match the file.
     workdir: a folder that holds no run.
     started: unused.
     weights: path of the file.
 
   Raises:
-    UserError: the file cannot be read or is of another network. Then nothing
-      is written.
+    UserError: the file cannot be read or belongs to another network; nothing
+      is written then.
   """
   del started
   if not weights:
     raise UserError(
-      '--weights is missing: --mode=import_weights reads the .safetensors, '
-      '.pth or .npz file that it names'
+      '--weights is missing: give the name of a .safetensors, .pth or .npz file'
     )
   check_workdir(workdir)
   scheme = names.scheme_of(config.model)
@@ -80,7 +80,7 @@ def run(
 def make_plan(
   config: Config, scheme: names.Scheme, stored: Mapping[str, Stored]
 ) -> Plan:
-  """Returns the config and the arrays that follow from what a file holds."""
+  """Returns the config and the arrays of a run for the content of a file."""
   changed, lines = ml_collections.ConfigDict(config.to_dict()), []
 
   def set_field(section: str, field: str, value, why: str) -> None:
@@ -113,7 +113,7 @@ def make_plan(
     set_field('model', 'aux_heads', value, f'the file {what} auxiliary heads')
   if scheme.ignored:
     counters = [name for name in stored if name.endswith(scheme.ignored)]
-    leave_out(counters, 'counters of steps that nothing here reads')
+    leave_out(counters, 'step counters, which are not used here')
     stored = {k: v for k, v in stored.items() if k not in set(counters)}
 
   first = graph.first_convolution(architecture)
@@ -121,16 +121,17 @@ def make_plan(
   found = w.shape[1] if w and len(w.shape) == 4 else 0
   if not config.data.channels:
     channels = found if found in (1, 3) else 3
-    set_field('data', 'channels', channels, 'what the first convolution takes')
+    why = 'the input channels of the first convolution'
+    set_field('data', 'channels', channels, why)
   if changed.data.channels == 3:
     why = f'{scheme.network} takes {scheme.input}'
     set_field('data', 'mean', scheme.mean, why)
-    set_field('data', 'std', scheme.std, 'likewise')
+    set_field('data', 'std', scheme.std, why)
   else:
     lines.append(
       f'kept     config.data.mean={tuple(config.data.mean)} and '
-      f'std={tuple(config.data.std)}: check them, the file does not tell what '
-      'grey images it takes'
+      f'std={tuple(config.data.std)}: check them, since the file does not say '
+      'how grey images were normalized'
     )
   return Plan(config_lib.resolve(changed), stored, tuple(lines))
 
@@ -138,7 +139,7 @@ def make_plan(
 def _hint(
   config: Config, scheme: names.Scheme, stored: Mapping[str, Stored]
 ) -> str:
-  """Returns a hint at the number of classes of the file, or ''."""
+  """Returns a hint if the file has another number of classes, or ''."""
   classifier = stored.get(scheme.modules['logits'] + scheme.dense['b'])
   if classifier is None or len(classifier.shape) != 1:
     return ''

@@ -1,8 +1,9 @@
-"""--mode=predict: the classes of image files."""
+"""--mode=predict: prints or writes the most probable classes of image files."""
 
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ from googlenet.tools.inference import outputs, predict, trained
 Config = ml_collections.FrozenConfigDict
 
 FORMATS = {'.txt': 'table', '.csv': 'csv', '.jsonl': 'jsonl', '.json': 'jsonl'}
-_LONGEST_PATH = 48  # characters of a path that stand in a column of their own
+_LONGEST_PATH = 48  # characters; largest width of the column of paths
 
 
 class UnreadableImagesError(UserError):
@@ -60,10 +61,11 @@ def run(
     workdir: of a trained run; nothing is written there.
     started: unused.
     images: see `data.files.find`.
-    top_k: how many classes of each image; all where there are fewer.
-    format: 'table', 'csv' or 'jsonl'; '': as `output` ends, or a table.
+    top_k: number of classes per image; all classes if there are fewer.
+    format: 'table', 'csv' or 'jsonl'; '': given by the ending of `output`, or
+      a table.
     output: path of a new file; '': the console.
-    views: averages over the views that the run is evaluated with.
+    views: whether to average over the views of evaluation.
 
   Raises:
     UserError: there are no images or no checkpoint, or the output cannot be
@@ -86,21 +88,14 @@ def run(
   predict.tell_cost(chosen, '--views=false')
   count = min(top_k, len(net.class_names))
   header, row = make_rows(format, count, paths)
-  # Lines on a terminal are progress enough, and a bar would break them.
-  is_shown = not output and sys.stdout.isatty()
+  # A bar would break the lines of predictions on a terminal.
+  is_hidden = not output and sys.stdout.isatty()
   with contextlib.ExitStack() as stack:
-    bar = stack.enter_context(
-      tqdm(
-        total=len(paths),
-        unit=' images',
-        file=sys.stderr,
-        disable=is_shown or not sys.stderr.isatty(),
-      )
-    )
+    bar = stack.enter_context(progress_bar(len(paths), is_hidden))
     predictions = stack.enter_context(
       contextlib.closing(_predict(net, paths, chosen, count, bar))
     )
-    # Before a file is begun, since there may be nothing to write.
+    # Predicted before the file is opened, since there may be nothing to write.
     first = next(predictions, None)
     if first is None:
       raise UnreadableImagesError(
@@ -116,8 +111,18 @@ def run(
   if num_read < len(paths):
     raise UnreadableImagesError(
       f'{len(paths) - num_read:,} of {count_images(len(paths))} could not be '
-      'read, as told above; the others are done'
+      'read, see the warnings above; the others are done'
     )
+
+
+def progress_bar(total: int, is_hidden: bool = False) -> tqdm:
+  """Returns a progress bar for images, shown if stderr is a terminal."""
+  return tqdm(
+    total=total,
+    unit=' images',
+    file=sys.stderr,
+    disable=is_hidden or not sys.stderr.isatty(),
+  )
 
 
 def count_images(count: int) -> str:
@@ -126,7 +131,7 @@ def count_images(count: int) -> str:
 
 
 def warner(bar: tqdm) -> Callable[[files.Item], None]:
-  """Returns a function that warns of a file and counts it on a progress bar."""
+  """Returns a function that warns about a file and advances a progress bar."""
 
   def warn(item: files.Item) -> None:
     bar.update()
@@ -153,7 +158,7 @@ def _predict(
       raise UserError(
         f'{net.path}: the predictions of these parameters are not finite'
       )
-    # Stable: of two equal ones the lower class comes first, as for argmax.
+    # A stable sort puts the lower of two equal classes first, as argmax does.
     order = np.argsort(-probabilities, axis=-1, kind='stable')[:, :top_k]
     yield [
       (path, [Guess(k, net.class_names[k], float(row[k])) for k in best])
@@ -171,37 +176,34 @@ def _write(
   first: list[tuple[str, list[Guess]]],
   rest: Iterator[list[tuple[str, list[Guess]]]],
 ) -> tuple[int, str]:
-  """Writes all predictions; returns how many, and their speed in words."""
-  num_read, start, later = 0, time.perf_counter(), 0
+  """Writes all predictions; returns their number, and the speed in words."""
+  num_read, start = 0, time.perf_counter()
   try:
     sink.write(header)
-    part: list[tuple[str, list[Guess]]] | None = first
-    while part is not None:
+    for part in itertools.chain([first], rest):
       sink.write(''.join(row(path, guesses) for path, guesses in part))
       sink.flush()
       num_read += len(part)
-      part = next(rest, None)
-      later += len(part or ())
-  except BrokenPipeError:  # as of `| head`
+  except BrokenPipeError:  # as in `| head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(0) from None
-  # The first batch compiled.
+  later = num_read - len(first)  # the first batch included compilation
   speed = later / max(time.perf_counter() - start, 1e-9)
   return num_read, f', {speed:,.0f} images/s' if later else ''
 
 
 def printable(text: str) -> str:
-  """Returns a path as something safe to show on a terminal."""
+  """Returns a path without characters that could disturb a terminal."""
   text = os.fsencode(text).decode('utf-8', 'replace')
   return ''.join(c if c.isprintable() else '?' for c in text)
 
 
 def make_rows(format: str, top_k: int, paths: Sequence[str]) -> tuple[str, Row]:
-  """Returns the first lines of an output, and how an image is written.
+  """Returns the header of an output, and a function that writes an image.
 
   Args:
     format: 'table', 'csv' or 'jsonl'.
-    top_k: classes of each image.
+    top_k: number of classes per image.
     paths: of all images, for the width of a table's first column.
   """
   if format == 'csv':

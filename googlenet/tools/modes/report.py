@@ -1,4 +1,4 @@
-"""--mode=report: one page on a run, report.html in its workdir."""
+"""--mode=report: writes report.html about a run to its workdir."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from googlenet.errors import UserError
 from googlenet.io.workdir import check_writable, write_text
 from googlenet.runtime.terminal import warn
 from googlenet.tools import runs
-from googlenet.tools.inference import predict, trained
+from googlenet.tools.inference import outputs, predict, trained
 from googlenet.tools.report import classes, inside, page, sections
 from googlenet.tools.report.page import Section
 from googlenet.tools.scoring import scores
@@ -36,7 +36,7 @@ def run(
   block: str = '',
   image_index: int = 0,
 ) -> None:
-  """Writes report.html, in place of an older one.
+  """Writes report.html, and overwrites an older one.
 
   Sections for which the run has no data are left out, and the page says so.
 
@@ -45,17 +45,17 @@ def run(
     workdir: of the run, finished or not.
     started: unused.
     others: workdirs and configs of runs to compare it with.
-    baseline: a config file and what it says, to tell what was changed.
-    block: whose branches are shown; '' for the first.
-    image_index: in `data.eval_split`, the image whose maps are shown.
+    baseline: path and config of a config file; the page lists the fields in
+      which the run differs from it.
+    block: the block whose branches are shown; '' for the first.
+    image_index: index in `data.eval_split` of the image whose maps are shown.
 
   Raises:
-    UserError: the run, the block or the image does not exist, or the run has
-      checkpoints and none of them is whole.
+    UserError: the run, the block or the image does not exist, or all
+      checkpoints of the run are damaged.
   """
   del started
-  if jax.process_count() > 1:
-    raise UserError('--mode=report is the work of one process: start one')
+  outputs.check_one_process('report', jax.process_count())
   all_runs = [runs.read(workdir, config)]
   all_runs += [runs.read(other, theirs) for other, theirs in others]
   first = all_runs[0]
@@ -67,8 +67,11 @@ def run(
   made.append(sections.config(first, baseline))
   name = os.path.basename(os.path.abspath(workdir))
   stamp = time.strftime('%Y-%m-%d %H:%M', time.localtime())
-  text = page.render(
-    f'Report on {name}', made, f'Written {stamp} from {workdir}.'
+  text = page.fill(
+    'page.html',
+    title=f'Report on {name}',
+    sections=made,
+    footer=f'Written {stamp} from {workdir}.',
   )
   path = pathlib.Path(workdir) / 'report.html'
   write_text(path, text)
@@ -78,7 +81,7 @@ def run(
 def _of_network(
   files: runs.RunFiles, block: str, image_index: int
 ) -> list[Section]:
-  """Returns the sections that need a checkpoint, or one that says why not."""
+  """Returns the sections that need a checkpoint, or a note on why not."""
   if not files.steps:
     text = 'No checkpoint so far: scores, errors and maps are left out.'
     return [Section('classes', 'Classes', page.note(text))]
@@ -123,10 +126,10 @@ def _of_network(
 
 
 def _load_split(files: runs.RunFiles) -> tuple[Dataset | None, str]:
-  """Returns the evaluation data, or why it is not available here.
+  """Returns the evaluation data, or None and why it is not available.
 
   Raises:
-    UserError: the reason is a field that was changed for the report.
+    UserError: it is not available, and the user has changed the run's config.
   """
   try:
     return pipeline.load_split(files.config, 'eval_split'), ''

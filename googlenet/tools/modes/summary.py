@@ -1,4 +1,4 @@
-"""--mode=summary: the layer table of a network, or a table of all networks."""
+"""--mode=summary: prints a table of a network's layers, or of all networks."""
 
 import itertools
 import math
@@ -9,27 +9,28 @@ import ml_collections
 
 from googlenet.data import pipeline
 from googlenet.model import graph, variants
+from googlenet.tools.runs import aligned
 
 
 class Row(NamedTuple):
-  """One line of the table."""
+  """One line of a network's layer table."""
 
   name: str
   shape: tuple[int, ...]  # of the output, for one image
   parameters: int
   multiply_adds: int
-  is_stage: bool  # a sum over the layers above it
+  is_stage: bool  # whether this is the sum over the layers above it
 
 
 class Size(NamedTuple):
-  """One network in the comparison; None where the image is too small."""
+  """One network in the comparison; None if the image is too small for it."""
 
   variant: str
   smallest_image: int  # pixels a side
   depth: int | None = None
   parameters: int | None = None
   multiply_adds: int | None = None
-  activations: int | None = None  # numbers that layers put out, for one image
+  activations: int | None = None  # output elements of all layers, per image
 
 
 def run(
@@ -38,13 +39,13 @@ def run(
   started: float,
   compare: bool = False,
 ) -> None:
-  """Prints what a network consists of.
+  """Prints the layers of a network, or the sizes of all networks.
 
   Args:
     config: resolved.
     workdir: unused.
     started: unused.
-    compare: a line for each network, in place of the layers of one.
+    compare: whether to print one line for each network.
   """
   del workdir, started
   dataset = pipeline.load_split(config, 'train_split')
@@ -61,10 +62,11 @@ def run(
 def summarize(
   model_config: ml_collections.ConfigDict, image_shape: tuple[int, int, int]
 ) -> list[Row]:
-  """Returns the table of a network, its totals last.
+  """Returns the layer table of a network, its totals last.
 
-  Multiply-adds are those of convolutions and fully connected layers, as in
-  Table 1. Auxiliary heads stand below the layer that they follow, and count.
+  Multiply-adds of convolutions and fully connected layers are counted, as in
+  Table 1 of the paper. Auxiliary heads are counted too; they stand below the
+  layer whose output they take.
 
   Args:
     model_config: the `model` section.
@@ -85,7 +87,7 @@ def summarize(
 def _line(
   name: str, layers: Sequence[graph.Layer], is_sum: bool = False
 ) -> Row:
-  """Returns the line of a row, or the sum of a stage or all of a network."""
+  """Returns the line of a row, of a stage or of the whole network."""
   main = [layer for layer in layers if not layer.is_side] if is_sum else layers
   return Row(
     name,
@@ -102,8 +104,8 @@ def compare_sizes(
   """Returns the size of every network, without auxiliary heads.
 
   Args:
-    model_config: the `model` section; of it num_classes and width_multiplier
-      are used.
+    model_config: the `model` section; variant, auxiliary heads and
+      normalization are replaced.
     image_shape: (H, W, C).
   """
   sizes = []
@@ -151,25 +153,14 @@ def render_sizes(sizes: list[Size]) -> str:
     else:
       cells.append(f'{4 * size.activations / 2**20:.2f}')
     lines.append((size.variant, *cells, str(size.smallest_image)))
-  return _align(lines) + (
-    '\nactivations: what layers put out, in float32; without auxiliary '
-    'heads; -: the image is too small for it'
-  )
-
-
-def _align(lines: list[tuple[str, ...]]) -> str:
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  return '\n'.join(
-    '  '.join(
-      cell.rjust(width) if i else cell.ljust(width)
-      for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-    )
-    for line in lines
+  return aligned(lines, has_numbers=True) + (
+    '\nactivations: outputs of all layers in float32; auxiliary heads are not '
+    'counted; -: the image is too small for the network'
   )
 
 
 def render(rows: list[Row]) -> str:
-  """Returns the table as text; a stage stands below its layers."""
+  """Returns the table as text; the line of a stage follows its layers."""
   lines = [('layer', 'output', 'parameters', 'multiply-adds')]
   for row in rows:
     is_inner = not row.is_stage and len(row.shape) > 1 or 'aux' in row.name
@@ -182,4 +173,4 @@ def render(rows: list[Row]) -> str:
         f'{row.multiply_adds:,}',
       )
     )
-  return _align(lines)
+  return aligned(lines, has_numbers=True)

@@ -1,4 +1,4 @@
-"""--mode=sweep: trains on a grid of fields, one trial after another."""
+"""--mode=sweep: trains all combinations of field values, one after another."""
 
 import pathlib
 import sys
@@ -29,21 +29,21 @@ def run(
   shard: str = '',
   dry_run: bool = False,
 ) -> None:
-  """Trains the trials of a sweep that are not finished, and summarizes all.
+  """Trains the unfinished trials of a sweep, and summarizes all trials.
 
   Args:
-    config: that they start from, resolved.
-    workdir: a folder without a sweep, or with this one. Each trial is a run in
-      a folder of its own there.
+    config: that all trials start from, resolved.
+    workdir: a folder that holds this sweep or none. Each trial is a run in its
+      own subfolder.
     started: unused.
-    sweep: fields and values, in the grammar of `sweep.grid`; '': those that the
-      folder holds.
-    shard: I/N for the trials I, I + N, I + 2 N and so on; '': all.
-    dry_run: only says how far they are; writes nothing.
+    sweep: fields and values, in the grammar of `sweep.grid`; '': those of the
+      sweep in the folder.
+    shard: I/N trains the trials I, I + N, I + 2 N and so on; '': all.
+    dry_run: whether to only print the state of the trials.
 
   Raises:
     UserError: the input is bad, or some trials failed; the others were trained.
-    Stopped: a signal asked for the end; the same command goes on.
+    Stopped: a signal ended the sweep; the same command continues it.
     WriteError: an output of a trial cannot be written.
   """
   del started
@@ -60,24 +60,20 @@ def run(
     values = stored
   every = grid.make_trials(values, base)
   mine = grid.shard(every, shard)
-  for trial in every:  # a folder that does not fit is told now, not in a week
+  for trial in every:  # reports folders with another config before training
     trials.look(path / trial.name, trial)
   if dry_run:
-    _list(path, mine, len(every))
+    for trial in mine:
+      print(f'{_title(trial, len(every))}: {_describe(path, trial)}')
     return
   begun = folder.begin(path, config, values)
   if list(begun.items()) != list(values.items()):
-    # Another process was faster, with another order.
+    # Another process has just begun the sweep with the fields in another order.
     every = grid.make_trials(begun, base)
     mine = grid.shard(every, shard)
   failed, stopped = _train(path, config, mine, len(every))
   _sum_up(path, every)
   _end(path, mine, failed, stopped)
-
-
-def _list(path: pathlib.Path, mine: Sequence[grid.Trial], count: int) -> None:
-  for trial in mine:
-    print(f'{_title(trial, count)}: {_describe(path, trial)}')
 
 
 def _title(trial: grid.Trial, count: int) -> str:
@@ -92,13 +88,13 @@ def _describe(path: pathlib.Path, trial: grid.Trial) -> str:
     return f'finished, eval accuracy {accuracy}'
   if state.name == 'diverged':
     return f'diverged: {state.result.get("error")}'
-  return {'in use': 'in use by another process'}.get(state.name, state.name)
+  return 'in use by another process' if state.name == 'in use' else state.name
 
 
 def _train(
   path: pathlib.Path, config: Config, mine: Sequence[grid.Trial], count: int
 ) -> tuple[dict[str, str], str]:
-  """Trains what is left; returns why trials failed, and the signal, or ''."""
+  """Trains unfinished trials; returns errors of failed ones, and the signal."""
   flags = folder.config_flags(path, config)
   failed: dict[str, str] = {}
   with trials.Process() as process:
@@ -110,7 +106,7 @@ def _train(
       if process.signal_name:
         return failed, process.signal_name
       print(paint(_title(trial, count), 'heading', sys.stdout), flush=True)
-      # Made here, so that a run can leave there how it ended from the start.
+      # Made here, so that the run can always write there how it ended.
       (path / trial.name).mkdir(exist_ok=True)
       end = process.run(trials.command(path, trial, flags))
       if end.exit_code == 0:
@@ -120,14 +116,14 @@ def _train(
       if process.signal_name or end.exit_code == EXIT_CONTINUE:
         return failed, process.signal_name or 'SIGTERM'
       if end.exit_code == WriteError.exit_code:
-        raise WriteError(f'{end.error}; the same command goes on with the rest')
+        raise WriteError(f'{end.error}; the same command trains the rest')
       if trials.look(path / trial.name, trial).name != 'diverged':
         failed[trial.name] = end.words
   return failed, ''
 
 
 def _sum_up(path: pathlib.Path, every: Sequence[grid.Trial]) -> None:
-  """Prints and writes the summary of all trials, whoever trained them."""
+  """Prints and writes the summary of all trials, also of other processes."""
   with Lock(path, wait=True):
     states = [trials.look(path / trial.name, trial) for trial in every]
     rows = summary.summarize(every, states)
@@ -143,7 +139,7 @@ def _end(
   failed: dict[str, str],
   stopped: str,
 ) -> None:
-  """Raises what a sweep ends with, if not all of it is done."""
+  """Raises the exception that a sweep ends with, if it is not complete."""
   left = [
     trial
     for trial in mine
@@ -152,7 +148,7 @@ def _end(
   if stopped:
     raise Stopped(
       f'ended on {stopped} with {len(left)} trial(s) to go: the same command '
-      f'with --workdir={path} goes on'
+      f'with --workdir={path} continues'
     )
   if failed:
     name, why = next(iter(failed.items()))

@@ -1,1 +1,1 @@
-"""One page on a run: curves, scores, errors, and what the network looks at."""
+"""The report about a run: curves, scores, errors, maps of the network."""

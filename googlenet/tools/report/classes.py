@@ -1,4 +1,4 @@
-"""The sections of the page about classes and single predictions."""
+"""The sections of the report about classes and single predictions."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _MAX_CLASSES = 1000  # rows of a table
 def classes(
   scores: Scores, predictions: Predictions, class_names: tuple[str, ...]
 ) -> Section:
-  """Scores of each class, calibration, confusion."""
+  """Returns the section with scores of each class, calibration, confusion."""
   are_many = len(class_names) > score_table.MAX_ROWS
   shown = np.arange(len(class_names))
   if are_many:
@@ -50,10 +50,10 @@ def classes(
 
 
 def _confusion(scores: Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
-  """Returns the pairs most often confused, and the matrix.
+  """Returns the pairs most often confused, and the confusion matrix.
 
-  The matrix is a table for few classes, else a picture; with very many classes
-  there is none.
+  The matrix is a table for few classes and a picture for many; for more than
+  1000 classes both are left out.
   """
   found = {'confused': [], 'matrix_head': [], 'matrix': [], 'picture': None}
   if scores.confusion is None:
@@ -75,8 +75,8 @@ def _confusion(scores: Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
     found['picture'] = pictures.Picture(
       pictures.data_uri(pictures.indexed(shares)),
       f'Confusion matrix of {len(class_names)} classes; see the list above',
-      'Confusion: true classes down, predicted ones across; bright is a large '
-      'share of the true class.',
+      'Confusion: rows are true classes, columns predicted classes; brighter '
+      'pixels are a larger share of the true class.',
     )
   return found
 
@@ -90,7 +90,7 @@ def _confused(
   pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
   return [
     (
-      f'{class_names[true]} taken for {class_names[predicted]}',
+      f'{class_names[true]} predicted as {class_names[predicted]}',
       f'{wrong[true, predicted]:,}',
       f'{100 * shares[true, predicted]:.1f} %',
     )
@@ -100,7 +100,7 @@ def _confused(
 
 
 def _cell(count: int, share: float) -> dict[str, Any]:
-  """Returns a cell in the colour of its share, and an ink readable on it."""
+  """Returns a cell: its text, background colour by share, and text colour."""
   *rgb, _ = matplotlib.colormaps['cividis'](float(share), bytes=True)
   is_light = np.dot((0.299, 0.587, 0.114), rgb) > 128
   ink = '#000' if is_light else '#fff'
@@ -108,7 +108,7 @@ def _cell(count: int, share: float) -> dict[str, Any]:
 
 
 def worst_errors(predictions: Predictions, count: int) -> np.ndarray:
-  """Returns the places of wrongly classified images, the surest error first."""
+  """Returns the indices of misclassified images, the most confident first."""
   predicted = predictions.probabilities.argmax(-1)
   wrong = np.flatnonzero(predicted != predictions.labels)
   confidence = predictions.probabilities[wrong, predicted[wrong]]
@@ -121,12 +121,12 @@ def errors(
   pixels: np.ndarray,
   class_names: tuple[str, ...],
 ) -> Section:
-  """Pictures of errors.
+  """Returns the section that shows misclassified images.
 
   Args:
     predictions: of the split.
-    places: of the images in the split, as `worst_errors` returns them.
-    pixels: uint8 [n, H, W, C], the images.
+    places: indices in the split, as `worst_errors` returns them.
+    pixels: uint8 [n, H, W, C], these images.
     class_names: of all classes.
   """
   found = []

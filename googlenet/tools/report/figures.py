@@ -1,6 +1,6 @@
-"""Charts as SVG within the page, in the colours of its light or dark theme.
+"""Charts as SVG, in the colours of the page's light or dark theme.
 
-matplotlib draws with placeholder colours; these are then replaced by variables
+matplotlib draws with placeholder colours, which are then replaced by variables
 of the style sheet.
 """
 
@@ -25,7 +25,7 @@ _VARIABLES = {
   **{colour: f'var(--series-{i})' for i, colour in enumerate(_SERIES, 1)},
 }
 _STYLE = {
-  'svg.fonttype': 'none',  # text stays text
+  'svg.fonttype': 'none',  # keeps text as text
   'font.size': 10,
   'font.family': 'sans-serif',
   'text.color': _INK,
@@ -51,11 +51,11 @@ class Line(NamedTuple):
   """A curve.
 
   Attributes:
-    label: written at its end.
-    x: in rising order.
-    y: one for each x.
-    place: from 0; decides colour, dashes and markers.
-    has_dots: whether the line is dashed and its points are marked.
+    label: written at the end of the curve.
+    x: in ascending order.
+    y: one value for each x.
+    place: index from 0 that selects colour, dashes and markers.
+    has_dots: whether the curve is dashed and its points are marked.
   """
 
   label: str
@@ -66,20 +66,20 @@ class Line(NamedTuple):
 
 
 class Chart(NamedTuple):
-  """A drawing, and what it shows in words."""
+  """A chart as SVG, and its description for screen readers."""
 
   svg: Markup
   alt: str
 
 
 def curves(lines: list[Line], title: str, unit: str, prefix: str) -> Chart:
-  """Returns a chart over steps.
+  """Returns a chart of curves over training steps.
 
   Args:
     lines: at least one, each with points.
     title: of the chart.
     unit: of y, or ''.
-    prefix: of the ids in the SVG; no other chart of the page has it.
+    prefix: of the ids in the SVG; each chart of the page needs another.
   """
   with matplotlib.rc_context(_STYLE):
     chart, axes = _axes(title)
@@ -108,11 +108,11 @@ def curves(lines: list[Line], title: str, unit: str, prefix: str) -> Chart:
 
 
 def reliability(bins: Iterable[Bin], prefix: str) -> Chart:
-  """Returns accuracy over confidence, as bars beside the calibrated diagonal.
+  """Returns a reliability diagram: accuracy by confidence, and the diagonal.
 
   Args:
     bins: of confidence.
-    prefix: of the ids in the SVG; no other chart of the page has it.
+    prefix: of the ids in the SVG; each chart of the page needs another.
   """
   with matplotlib.rc_context(_STYLE):
     chart, axes = _axes('Calibration')
@@ -134,17 +134,17 @@ def reliability(bins: Iterable[Bin], prefix: str) -> Chart:
     axes.set(
       xlim=(0, 1), ylim=(0, 1.02), xlabel='confidence', ylabel='accuracy'
     )
-    told = '; '.join(
+    values = '; '.join(
       f'confidence {part.confidence:.2f}: accuracy {part.accuracy:.2f}'
       for _, part in filled
     )
-    return _svg(chart, f'Accuracy by confidence. {told}.', prefix)
+    return _svg(chart, f'Accuracy by confidence. {values}.', prefix)
 
 
 def thinned(
   x: Sequence[float], y: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the means of neighbouring points if there are very many points."""
+  """Averages neighbouring points if there are more than `_MAX_POINTS`."""
   x, y = np.asarray(x, float), np.asarray(y, float)
   if len(x) <= _MAX_POINTS:
     return x, y
@@ -162,7 +162,7 @@ def _axes(title: str):
 
 
 def _label_ends(axes, lines: list[Line]) -> None:
-  """Writes the name of each line at its end, without overlaps."""
+  """Writes the label of each line at its end, without overlaps."""
   low, high = axes.get_ylim()
   gap = 0.085 * (high - low)
   ends = sorted((float(line.y[-1]), i) for i, line in enumerate(lines))

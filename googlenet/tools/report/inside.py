@@ -1,4 +1,4 @@
-"""The sections of the page that look into the network."""
+"""The sections of the report about filters and maps of the network."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ _NUM_CLASSES = 3
 
 
 def choose_block(trained: Trained, block: str) -> str:
-  """Returns the block whose branches are shown; '' for no block.
+  """Returns the name of the block whose branches are shown, or ''.
 
   Args:
     trained: the run.
-    block: a name; '' for the first block with branches, if there is any.
+    block: chosen by the user; '': the first block with branches, if any.
 
   Raises:
     UserError: the network has no such block.
@@ -30,14 +30,14 @@ def choose_block(trained: Trained, block: str) -> str:
 
 
 def filters(trained: Trained) -> Section:
-  """The filters of the first convolution."""
+  """Returns the section with the filters of the first convolution."""
   weights = insight.first_filters(trained)
   height, width, channels, count = weights.shape
   text = f'{min(count, 128)} of {count} filters of {height}x{width}x{channels}'
   picture = Picture(
     pictures.data_uri(pictures.filters(weights)),
     f'First layer: {text}',
-    f'{text}, each scaled by itself: middle grey is zero.',
+    f'{text}, each scaled separately: middle grey is zero.',
   )
   body = fill('figure.html', picture=picture)
   return Section('filters', 'First layer', body)
@@ -46,14 +46,14 @@ def filters(trained: Trained) -> Section:
 def maps(
   trained: Trained, pixels: np.ndarray, place: int, label: str, block: str
 ) -> Section:
-  """Feature maps of one image, through the stages and the branches of a block.
+  """Returns the section with feature maps of all stages, for one image.
 
   Args:
     trained: the run.
-    pixels: uint8 [H, W, C].
-    place: of the image in the split.
+    pixels: uint8 [H, W, C], the image.
+    place: its index in the split.
     label: its true class.
-    block: with branches, or '' for none.
+    block: whose branches are shown too, or ''.
   """
   by_stage = insight.stages(trained.network)
   wanted = {*by_stage.values(), *([block] if block else [])}
@@ -62,7 +62,7 @@ def maps(
   original = Picture(
     pictures.data_uri(pictures.photograph(pixels)),
     f'Image {place}, a {label}',
-    f'Image {place}: {label}, taken for {predicted}.',
+    f'Image {place}: {label}, predicted as {predicted}.',
   )
   stages = [_mosaic(stage, found[name][0]) for stage, name in by_stage.items()]
   branches = {}
@@ -79,19 +79,22 @@ def class_maps(
   pixels: np.ndarray,
   captions: list[str],
 ) -> Section:
-  """Class activation maps.
+  """Returns the section with class activation maps.
 
-  The first image is shown for its likeliest classes, each other one for its
-  likeliest class.
+  It shows the maps of the three most probable classes for the first image, and
+  of the most probable class for each other image.
 
   Args:
     trained: the run.
     pixels: uint8 [n, H, W, C].
-    captions: a line about each image.
+    captions: one for each image.
   """
   title = 'Class activation maps'
   if not insight.has_class_maps(trained.network):
-    text = 'The network has no global mean before its logits: it has none.'
+    text = (
+      'There are no class activation maps: the network has no global mean '
+      'before its logits.'
+    )
     return Section('cam', title, note(text))
   found = insight.class_activation_maps(trained, pixels)
   first = np.argsort(-found.logits[0], kind='stable')[:_NUM_CLASSES]
@@ -108,7 +111,7 @@ def class_maps(
         'uri': pictures.data_uri(
           pictures.overlay(pixels[i], values, low, high)
         ),
-        'alt': f'Where image {i + 1} of this section looks like {name}',
+        'alt': f'Class activation map of {name} for image {i + 1}',
         'name': name,
         'logit': found.logits[i, k],
         'caption': captions[i],
@@ -133,7 +136,7 @@ def _branches(
   output: np.ndarray,
   logits: np.ndarray,
 ) -> dict[str, Any]:
-  """Returns the maps of each branch, and a table of what it contributes."""
+  """Returns the maps of each branch, and a table of their contributions."""
   channels = insight.branch_channels(trained.network, block)
   added = insight.branch_contributions(trained, pixels[None], block)
   top = np.argsort(-logits, kind='stable')[:_NUM_CLASSES]

@@ -1,4 +1,4 @@
-"""Arrays as small pictures within the page, each a data: URI."""
+"""Turns arrays into small pictures for the page, as data URIs."""
 
 import base64
 import io
@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 _GAP = 2  # pixels between the tiles of a mosaic
+_NUM_CHANNELS = 16  # shown of a feature map
 
 
 class Picture(NamedTuple):
-  """A picture, what it shows in words, and the text below it."""
+  """A picture as a data URI, its description and its caption."""
 
   uri: str
   alt: str
@@ -20,7 +21,7 @@ class Picture(NamedTuple):
 
 
 def data_uri(image: Image.Image) -> str:
-  """Returns a picture as text: JPEG for a larger photograph, else PNG."""
+  """Returns a picture as a data URI: JPEG for larger photographs, else PNG."""
   file = io.BytesIO()
   if image.mode in ('RGB', 'L') and min(image.size) > 64:
     image.save(file, 'JPEG', quality=85)
@@ -34,49 +35,47 @@ def data_uri(image: Image.Image) -> str:
 
 
 def photograph(pixels: np.ndarray, max_side: int = 160) -> Image.Image:
-  """Returns a smaller picture of pixels, uint8 [H, W, C] with C 1 or 3."""
+  """Shrinks an image, uint8 [H, W, C] with C 1 or 3, to `max_side` pixels."""
   image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
   image.thumbnail((max_side, max_side))
   return image
 
 
-def heat(values: np.ndarray, colours: str = 'viridis') -> Image.Image:
-  """Returns values [h, w] from 0 to 1 in a colour map of matplotlib."""
-  rgba = matplotlib.colormaps[colours](values, bytes=True)
-  return Image.fromarray(rgba)
+def heat(values: np.ndarray) -> Image.Image:
+  """Returns values [h, w] in 0..1 as colours from dark to bright."""
+  return Image.fromarray(matplotlib.colormaps['viridis'](values, bytes=True))
 
 
-def indexed(values: np.ndarray, colours: str = 'cividis') -> Image.Image:
-  """Returns the same as a picture with a palette, a quarter of the size."""
+def indexed(values: np.ndarray) -> Image.Image:
+  """Returns values [h, w] in 0..1 as a picture with a palette of colours."""
   image = Image.fromarray(np.rint(255 * values).astype(np.uint8))
-  palette = matplotlib.colormaps[colours](np.arange(256), bytes=True)
+  palette = matplotlib.colormaps['cividis'](np.arange(256), bytes=True)
   image.putpalette(palette[:, :3].tobytes())
   return image
 
 
 def feature_maps(
-  maps: np.ndarray, count: int = 16, columns: int = 8, tile: int = 48
+  maps: np.ndarray, columns: int = 8, tile: int = 48
 ) -> Image.Image:
-  """Returns a mosaic of the strongest channels, each scaled by itself.
+  """Returns a mosaic of channels with the largest mean, scaled separately.
 
   Args:
     maps: activations [h, w, C] of one image.
-    count: how many channels are shown, those with the largest mean.
     columns: of the mosaic.
     tile: side of a channel in pixels.
   """
-  order = np.argsort(-maps.mean((0, 1)), kind='stable')[:count]
-  return mosaic(
-    [heat(_scaled(maps[..., k], min(maps[..., k].min(), 0.0))) for k in order],
-    columns,
-    tile,
-  )
+  tiles = []
+  for k in np.argsort(-maps.mean((0, 1)), kind='stable')[:_NUM_CHANNELS]:
+    values = maps[..., k]
+    low = min(values.min(), 0.0)
+    tiles.append(heat((values - low) / max(values.max() - low, 1e-12)))
+  return mosaic(tiles, columns, tile)
 
 
 def filters(weights: np.ndarray, tile: int = 36) -> Image.Image:
   """Returns a mosaic of filters [kh, kw, C, N]; middle grey is zero.
 
-  Filters of 3 channels are shown in colour, others as the mean of theirs.
+  Filters of 3 channels are shown in colour, others as the mean over channels.
   """
   if weights.shape[2] != 3:
     weights = weights.mean(2, keepdims=True)
@@ -92,13 +91,13 @@ def filters(weights: np.ndarray, tile: int = 36) -> Image.Image:
 def overlay(
   pixels: np.ndarray, values: np.ndarray, low: float, high: float
 ) -> Image.Image:
-  """Returns a picture under its class activation map.
+  """Returns an image with a class activation map drawn over it.
 
   Args:
-    pixels: uint8 [H, W, C].
-    values: [h, w], stretched over the picture.
+    pixels: uint8 [H, W, C], the image.
+    values: [h, w], the map; it is resized to the image.
     low: value of the darkest colour.
-    high: value of the brightest.
+    high: value of the brightest colour.
   """
   side = max(112, min(max(pixels.shape[:2]), 224))
   ratio = side / max(pixels.shape[:2])
@@ -112,7 +111,7 @@ def overlay(
 
 
 def mosaic(tiles: list[Image.Image], columns: int, tile: int) -> Image.Image:
-  """Returns pictures in rows as squares of `tile` pixels, with gaps."""
+  """Arranges pictures in a grid, each resized to a square of `tile` pixels."""
   columns = min(columns, len(tiles))
   rows = -(-len(tiles) // columns)
   step = tile + _GAP
@@ -122,7 +121,3 @@ def mosaic(tiles: list[Image.Image], columns: int, tile: int) -> Image.Image:
     image = image.resize((tile, tile), Image.Resampling.NEAREST)
     out.paste(image, (column * step, row * step))
   return out
-
-
-def _scaled(values: np.ndarray, low: float) -> np.ndarray:
-  return (values - low) / max(values.max() - low, 1e-12)

@@ -1,11 +1,11 @@
-"""The sections of the page about the run: result, curves, config."""
+"""The sections of the report about the run: result, curves, config."""
 
 from googlenet import config as config_lib
 from googlenet.tools.report import figures
 from googlenet.tools.report.page import Section, fill
 from googlenet.tools.runs import Config, RunFiles, config_rows, text_of
 
-# Names of metrics and results, and their labels on the page.
+# Labels on the page, by name of the metric or result.
 _RESULTS = {
   'step': 'steps',
   'epoch': 'epochs',
@@ -27,7 +27,7 @@ _MACHINE = {
   'jax': 'JAX',
   'python': 'Python',
 }
-# Title, unit, and metrics with the label at the end of their line.
+# One chart each: title, unit, and the label of each metric.
 _CURVES = (
   ('Loss', 'nats', {'train/loss': 'train', 'eval/loss': 'eval'}),
   (
@@ -41,7 +41,7 @@ _CURVES = (
 
 
 def summary(run: RunFiles) -> Section:
-  """How far the run is, its scores, its machine."""
+  """Returns the section with the state of the run, its scores, its machine."""
   cards = {
     'accuracy': _percent(run.last('eval/accuracy')),
     'top-5': _percent(run.last('eval/top_5')),
@@ -67,7 +67,7 @@ def summary(run: RunFiles) -> Section:
 
 
 def curves(runs: list[RunFiles]) -> Section:
-  """Curves of all runs in the same charts."""
+  """Returns the section with the curves of all runs, in the same charts."""
   charts = []
   for place, (title, unit, metrics) in enumerate(_CURVES):
     lines = []
@@ -87,7 +87,7 @@ def curves(runs: list[RunFiles]) -> Section:
 
 
 def comparison(runs: list[RunFiles]) -> Section:
-  """Results of several runs side by side, and where their configs differ."""
+  """Returns the section that compares results and configs of several runs."""
   results = [
     (label, *(text_of(_rounded(run.last(name))) for run in runs))
     for name, label in _RESULTS.items()
@@ -105,7 +105,7 @@ def comparison(runs: list[RunFiles]) -> Section:
 
 
 def config(run: RunFiles, baseline: tuple[str, Config] | None) -> Section:
-  """All fields, and those that differ from a config file."""
+  """Returns the section with all fields, and those changed from `baseline`."""
   file, base = baseline or ('', run.config)
   fields = sorted(config_lib.flatten(run.config).items())
   body = fill(
@@ -118,7 +118,7 @@ def config(run: RunFiles, baseline: tuple[str, Config] | None) -> Section:
 
 
 def letter(place: int) -> str:
-  """Returns A, B, ... Z, A1, ... for a run."""
+  """Returns the letter that stands for a run: A, B, ... Z, A1, ..."""
   more, first = divmod(place, 26)
   return chr(ord('A') + first) + (str(more) if more else '')
 

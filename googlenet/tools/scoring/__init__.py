@@ -1,1 +1,1 @@
-"""Predictions of a split, of one or several networks, and their worth."""
+"""Predictions of one or several networks for a split, and their scores."""

@@ -1,4 +1,4 @@
-"""One network out of several: the mean of their parameters."""
+"""Averages the parameters of several networks."""
 
 import jax
 import numpy as np
@@ -9,22 +9,21 @@ from googlenet.tools.inference.trained import Trained
 
 
 def average_weights(members: list[Trained]) -> Trained:
-  """Returns a network with the mean of the parameters of several.
+  """Returns a network with the mean of the parameters of several networks.
 
   Izmailov et al., 2018 (arXiv 1803.05407). Running statistics of batch norm are
-  averaged like parameters: right for checkpoints that are close to each other,
-  as those of one run at its end. For others use precise BN
-  (`eval.batch_norm_batches`).
+  averaged too, which is only correct for similar checkpoints, like the last
+  ones of a run. For others use precise BN (`eval.batch_norm_batches`).
 
   Raises:
-    UserError: the members are not of one network.
+    UserError: the networks differ in architecture or input.
   """
   first = members[0]
   for other in members[1:]:
     for name, get in _MUST_EQUAL.items():
       if get(first) != get(other):
         raise UserError(
-          f'--average=weights: {first.path} and {other.path} differ in {name}; '
+          f'--average=weights: {first.path} and {other.path} differ in {name}: '
           'give checkpoints of one network, or --average=predictions'
         )
 
@@ -45,7 +44,7 @@ _MUST_EQUAL = {
   'config.model, the layers': lambda one: one.network.architecture,
   'config.model.num_classes': lambda one: one.network.num_classes,
   'config.model.activation': lambda one: one.config.model.activation,
-  'the channels that they see': lambda one: one.image_shape[-1],
+  'the number of image channels': lambda one: one.image_shape[-1],
   'config.data.mean': lambda one: tuple(one.config.data.mean),
   'config.data.std': lambda one: tuple(one.config.data.std),
 }

@@ -1,6 +1,5 @@
 """Predictions of trained networks for a whole split."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -30,23 +29,18 @@ class Predictions(NamedTuple):
   labels: np.ndarray
 
 
-def predict_split(
-  config: Config,
-  members: list[Trained],
-  after_batch: Callable[[int], None] = lambda count: None,
-) -> Predictions:
+def predict_split(config: Config, members: list[Trained]) -> Predictions:
   """Predicts `data.eval_split`, averaged over views and networks.
 
   The data is read once for each size of crops (`eval.crops`). The
   probabilities of all examples stay in memory: 4 bytes x examples x classes.
 
   Args:
-    config: its `data` and `eval` sections count for all members.
-    members: networks that see the same images.
-    after_batch: takes how many images are done, of all sizes together.
+    config: its `data` and `eval` sections are used for all members.
+    members: networks that take the same images.
 
   Returns:
-    The same in every process.
+    The predictions, the same in every process.
 
   Raises:
     UserError: the data is missing or does not fit the config.
@@ -58,16 +52,16 @@ def predict_split(
   def step(images: jax.Array) -> list[jax.Array]:
     return [of_member(images)[PROBABILITIES] for of_member in steps]
 
-  total, labels, done = 0.0, None, 0
+  total, labels = 0.0, None
   for squares in passes:
     dataset = pipeline.load_split(config, 'eval_split', squares)
-    feed = pipeline.make_feed(config, dataset)
+    inputs = pipeline.make_feed(config, dataset)
     parts, answers = [], []
     for batch, found in predict.run_batches(
       step,
       (
         predict.Batch(batch, batch['image'])
-        for batch in batches.eval_batches(feed, config.eval.batch_size)
+        for batch in batches.eval_batches(inputs, config.eval.batch_size)
       ),
     ):
       is_real, label = (
@@ -76,8 +70,6 @@ def predict_split(
       is_real, label, probabilities = _everywhere(is_real, label, sum(found))
       parts.append(probabilities[is_real > 0])
       answers.append(label[is_real > 0])
-      done += len(answers[-1])
-      after_batch(done)
     total = total + np.concatenate(parts)
     labels = np.concatenate(answers)
   count = np.float32(len(passes) * len(members))
@@ -87,7 +79,7 @@ def predict_split(
 
 
 def _everywhere(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-  """Returns [B, ...] of all processes for [B / P, ...] of each."""
+  """Gathers arrays of P processes: [B / P, ...] become [B, ...]."""
   if jax.process_count() == 1:
     return arrays
   gathered = multihost_utils.process_allgather(arrays)

@@ -11,7 +11,8 @@ MAX_ROWS = 20
 def lines(scores: Scores, class_names: tuple[str, ...]) -> list[str]:
   """Returns calibration, the table of classes, and the confusion matrix.
 
-  With more than `MAX_ROWS` classes: those of the lowest F1, and no matrix.
+  With more than `MAX_ROWS` classes the table shows the classes with the lowest
+  F1, and the matrix is left out.
   """
   confidence = sum(
     part.count * part.confidence for part in scores.bins if part.count
@@ -29,13 +30,13 @@ def lines(scores: Scores, class_names: tuple[str, ...]) -> list[str]:
 
 
 def worst_classes(scores: Scores) -> np.ndarray:
-  """Returns the classes that have an F1, the lowest first."""
+  """Returns the classes with a defined F1, the lowest first."""
   order = np.argsort(scores.f1, kind='stable')  # NaN comes last
   return order[np.isfinite(scores.f1[order])]
 
 
 def number(value: float) -> str:
-  """Returns a score, '-' where it is undefined."""
+  """Returns a score as text, '-' if it is not finite."""
   return f'{value:.4f}' if np.isfinite(value) else '-'
 
 
@@ -80,7 +81,8 @@ def _confusion_lines(
   cell = max(len(str(confusion.max())), 2) + 2
   numbers = range(len(class_names))
   return [
-    'confusion: a true class a line, predicted ones across in the same order',
+    'confusion: rows are true classes, columns predicted classes in the same '
+    'order',
     ' ' * (width + 4) + ''.join(f'{i:>{cell}}' for i in numbers),
     *(
       f'{i:>2}  {name:<{width}}' + ''.join(f'{n:>{cell}}' for n in row)

@@ -1,22 +1,22 @@
-"""Scores of predictions: NumPy, from probabilities and labels alone."""
+"""Scores of predictions, computed by NumPy from probabilities and labels."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 NUM_BINS = 15
-# Above that a confusion matrix has more than 8 MB and nobody reads it.
+# Confusion matrices of more classes take over 8 MB and are hardly readable.
 _MAX_CONFUSION = 1000
-_CHUNK = 4096  # examples whose ranks are found at a time
+_CHUNK = 4096  # examples that are ranked at the same time
 
 
 class Bin(NamedTuple):
-  """Examples whose confidence lies in one part of 0 to 1.
+  """The examples whose confidence lies in one interval.
 
   Attributes:
-    count: of examples.
-    confidence: their mean; NaN without any.
-    accuracy: likewise.
+    count: number of examples.
+    confidence: mean confidence; NaN without examples.
+    accuracy: mean accuracy; NaN without examples.
   """
 
   count: int
@@ -25,22 +25,23 @@ class Bin(NamedTuple):
 
 
 class Scores(NamedTuple):
-  """What is known of K classes over N examples.
+  """Scores over N examples of K classes.
 
   Attributes:
     count: N.
-    loss: mean negative log-likelihood, nats.
-    accuracy: top-1.
-    top_5: whether the true class is among five; top-K with fewer classes.
+    loss: mean negative log-likelihood, in nats.
+    accuracy: top-1 accuracy.
+    top_5: top-5 accuracy; 1 with at most five classes.
     calibration_error: ECE, Guo et al., 2017 (arXiv 1706.04599), equation 3: the
       mean distance of confidence and accuracy over bins, weighted by examples.
-    bins: its `NUM_BINS` bins of equal width, (low, high] each.
+    bins: the `NUM_BINS` bins of the ECE, of equal width, (low, high] each.
     counts: int64 [K], examples of each class.
-    precision: float64 [K], of what is predicted as a class; NaN if nothing is.
-    recall: float64 [K], of what is in a class; NaN if nothing is.
-    f1: float64 [K], their harmonic mean; NaN without either.
-    confusion: int64 [K, K], true classes down, predicted ones across; None with
-      more than 1000 classes.
+    precision: float64 [K]; NaN if a class is never predicted.
+    recall: float64 [K]; NaN if a class has no examples.
+    f1: float64 [K], harmonic mean of precision and recall; NaN if a class has
+      no examples and is never predicted.
+    confusion: int64 [K, K], rows are true classes, columns predicted classes;
+      None with more than 1000 classes.
   """
 
   count: int
@@ -57,10 +58,10 @@ class Scores(NamedTuple):
 
 
 def compute(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
-  """Scores predictions.
+  """Returns the scores of predictions.
 
   Args:
-    probabilities: float [N, K], N at least 1.
+    probabilities: float [N, K], with N at least 1.
     labels: int [N], each in range(K).
   """
   num_classes = probabilities.shape[1]
@@ -83,7 +84,11 @@ def compute(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
     loss=float(losses(probabilities, labels).mean()),
     accuracy=float((ranks < 1).mean()),
     top_5=float((ranks < 5).mean()),
-    calibration_error=_expected_error(bins, len(labels)),
+    calibration_error=sum(
+      part.count / len(labels) * abs(part.accuracy - part.confidence)
+      for part in bins
+      if part.count
+    ),
     bins=bins,
     counts=by_true,
     precision=_ratio(right, by_predicted),
@@ -96,17 +101,18 @@ def compute(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
 def losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """Returns the negative log-likelihood of each example, float64 [N].
 
-  A probability of 0 counts as the smallest float32, so that a mean is finite.
+  A probability of 0 is replaced by the smallest positive float32, so that the
+  mean is finite.
   """
   true = probabilities[np.arange(len(labels)), labels]
   return -np.log(np.maximum(true, np.finfo(np.float32).tiny), dtype=np.float64)
 
 
 def true_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """Returns how many classes stand above the true one, int64 [N].
+  """Returns the number of classes that rank above the true one, int64 [N].
 
-  As for argmax, the lower of two equal classes stands first. Nothing compares
-  with NaN: there it is K.
+  Of two equal probabilities the lower class ranks first, as in argmax. If the
+  probability of the true class is not finite, the result is K.
   """
   found = []
   for start in range(0, len(labels), _CHUNK):
@@ -122,7 +128,12 @@ def true_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def calibration_bins(
   confidence: np.ndarray, is_right: np.ndarray
 ) -> tuple[Bin, ...]:
-  """Returns `NUM_BINS` bins of confidences [N] in 0 to 1 and hits [N]."""
+  """Divides examples into `NUM_BINS` bins by their confidence.
+
+  Args:
+    confidence: float [N], in 0..1.
+    is_right: bool [N], whether the prediction is correct.
+  """
   place = np.ceil(np.nan_to_num(confidence) * NUM_BINS).astype(np.int64) - 1
   place = place.clip(0, NUM_BINS - 1)
   counts = np.bincount(place, minlength=NUM_BINS)
@@ -138,9 +149,9 @@ def calibration_bins(
 
 
 def class_means(scores: Scores) -> tuple[float, float, float]:
-  """Returns precision, recall and F1 averaged over the classes that have one.
+  """Returns the unweighted means of precision, recall and F1 over classes.
 
-  Each class counts the same, however many examples it has.
+  Classes whose value is NaN are left out.
   """
   return tuple(
     float(values[np.isfinite(values)].mean())
@@ -151,7 +162,7 @@ def class_means(scores: Scores) -> tuple[float, float, float]:
 
 
 def to_dict(scores: Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
-  """Returns what JSON can hold; None for what is undefined."""
+  """Returns the scores for JSON, with None for values that are not finite."""
 
   def number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
@@ -194,15 +205,7 @@ def to_dict(scores: Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
   }
 
 
-def _expected_error(bins: tuple[Bin, ...], count: int) -> float:
-  return sum(
-    part.count / count * abs(part.accuracy - part.confidence)
-    for part in bins
-    if part.count
-  )
-
-
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-  """Divides; NaN where there is nothing."""
+  """Returns part / whole, NaN where `whole` is 0."""
   out = np.full(np.shape(whole), np.nan)
   return np.divide(part, whole, out=out, where=whole > 0)

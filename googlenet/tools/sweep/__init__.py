@@ -1,1 +1,1 @@
-"""A grid over fields: its trials, their processes, and what came out."""
+"""Sweeps over values of fields: trials, their processes, their results."""

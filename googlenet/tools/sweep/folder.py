@@ -1,4 +1,4 @@
-"""The folder of a sweep: what it was begun with, and one sweep in it."""
+"""The folder of a sweep: it stores the sweep and the config of all trials."""
 
 import json
 import os
@@ -25,19 +25,21 @@ Config = ml_collections.FrozenConfigDict
 
 
 def read(workdir: pathlib.Path, config: Config) -> grid.Sweep | None:
-  """Returns the sweep of a folder; None where it holds none.
+  """Returns the sweep that a folder holds, or None.
 
   Args:
-    workdir: there or not.
+    workdir: the folder; it need not exist.
     config: that the trials would start from.
 
   Raises:
-    UserError: it holds a run, another config, or something damaged.
+    UserError: the folder holds a run, a sweep with another config, or a damaged
+      sweep.json.
   """
   path = workdir / NAME
   if not path.exists():
     for name in RUN_FILES:
-      # config.json is written before sweep.json: it may have been cut off.
+      # config.json alone may be left from a sweep that was interrupted between
+      # writing config.json and sweep.json.
       if name != 'config.json' and (workdir / name).exists():
         raise UserError(holds_a_run(workdir, name))
     return None
@@ -49,8 +51,8 @@ def read(workdir: pathlib.Path, config: Config) -> grid.Sweep | None:
     }
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(
-      f'{path} is damaged ({type(error).__name__}): delete it to begin the '
-      'sweep again; finished trials stay'
+      f'{path} is damaged ({type(error).__name__}): delete it and start the '
+      'sweep again; finished trials are kept'
     ) from error
   _check_config(workdir, config, sweep)
   return sweep
@@ -68,8 +70,8 @@ def _check_config(
   if changes:
     raise UserError(
       f'--workdir={workdir} holds a sweep with another config: '
-      f'{"; ".join(changes)}. Leave out what differs (or --config) to go on '
-      'with it, or give another folder'
+      f'{"; ".join(changes)}. Leave out these fields (or --config) to continue '
+      'the sweep, or give another folder'
     )
 
 
@@ -79,7 +81,7 @@ def check_same(
   """Checks that two sweeps have the same trials.
 
   Raises:
-    UserError: they have not; what differs is named.
+    UserError: the sweeps differ in their fields or values.
   """
 
   def words(values: tuple[Any, ...]) -> str:
@@ -94,20 +96,20 @@ def check_same(
   if changes:
     raise UserError(
       f'--workdir={workdir} holds another sweep: {"; ".join(changes)}. Leave '
-      'out --sweep to go on with it, or give another folder'
+      'out --sweep to continue that sweep, or give another folder'
     )
 
 
 def begin(
   workdir: pathlib.Path, config: Config, sweep: grid.Sweep
 ) -> grid.Sweep:
-  """Writes a sweep to its folder, unless another process was faster.
+  """Writes a sweep to its folder, unless another process has done so.
 
   Returns:
-    The sweep that the folder holds: the same one, its order perhaps another.
+    The sweep in the folder: the same one, but its order may differ.
 
   Raises:
-    UserError: it holds another one, or cannot be written to.
+    UserError: the folder holds another sweep, or cannot be written to.
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -128,9 +130,9 @@ def begin(
 
 
 def config_flags(workdir: str | os.PathLike[str], config: Config) -> list[str]:
-  """Returns the flags that make the stored config this one.
+  """Returns the flags that change the stored config to `config`.
 
-  What differs is where things are on this machine, not what is computed.
+  They may only change fields that do not affect results, like paths.
   """
   stored = config_lib.load(pathlib.Path(workdir) / 'config.json')
   values = {

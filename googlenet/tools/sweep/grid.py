@@ -1,10 +1,10 @@
-"""From --sweep to trials.
+"""Parses --sweep and makes the trials of a sweep.
 
   sweep = field=value,value;field=value,...
 
-A value is what the flag --config.field takes. Commas and semicolons within
-brackets or quotes are part of it, and quotes around a whole value are left out:
-data.mean=(0.2,),(0.3,) are two values, as are data.name='a,b','c' and
+A value is written as for the flag --config.field. Commas and semicolons within
+brackets or quotes belong to the value, and quotes around a whole value are
+removed: data.mean=(0.2,),(0.3,) has two values, as have data.name='a,b','c' and
 model.dropout=None,0.4. Every combination is a trial; the last field changes
 fastest.
 """
@@ -26,22 +26,22 @@ from googlenet.fields import FIELDS
 Sweep = dict[str, tuple[Any, ...]]  # values by field
 
 EXAMPLE = "--sweep='optimizer.learning_rate=0.05,0.1;seed=0,1,2'"
-# Beyond it nobody waits for the end, and it is a slip more likely than a wish.
+# More trials are probably a mistake, since training them would take too long.
 MAX_TRIALS = 10_000
-_MAX_NAME = 200  # bytes; most file systems know 255
+_MAX_NAME = 200  # bytes; most file systems allow 255
 
 
 class Trial(NamedTuple):
   """One combination of values."""
 
   index: int  # from 0
-  name: str  # of its folder
+  name: str  # of the folder
   values: dict[str, Any]  # by field
   config: ml_collections.FrozenConfigDict  # resolved
 
   @property
   def setting(self) -> tuple[tuple[str, Any], ...]:
-    """What it shares with the trials that differ by their seed alone."""
+    """All values but the seed: trials with equal ones are averaged."""
     return tuple((k, v) for k, v in self.values.items() if k != 'seed')
 
 
@@ -50,11 +50,11 @@ def parse(text: str, config: ml_collections.ConfigDict) -> Sweep:
 
   Args:
     text: in the grammar above.
-    config: whose values say what a text is read as.
+    config: its values determine the type of each field.
 
   Raises:
-    UserError: it is none, a field is unknown or given twice, or a value is not
-      allowed or given twice.
+    UserError: the text does not follow the grammar, a field is unknown or given
+      twice, or a value is not allowed or given twice.
   """
   sweep: Sweep = {}
   for part in _split(text, ';'):
@@ -94,7 +94,7 @@ def _values(
 def _set(
   config: ml_collections.ConfigDict, texts: Mapping[str, str]
 ) -> dict[str, Any]:
-  """Returns the fields of a config after some were set."""
+  """Returns all fields of a config after setting some of them."""
   copy = ml_collections.ConfigDict(config)
   try:
     set_fields(copy, texts)
@@ -104,7 +104,7 @@ def _set(
 
 
 def _split(text: str, separator: str) -> list[str]:
-  """Splits at separators outside of brackets and quotes, blanks left out."""
+  """Splits at separators outside of brackets and quotes; strips the parts."""
   parts, start, depth, quote = [], 0, 0, ''
   for i, letter in enumerate(text):
     if quote:
@@ -138,18 +138,19 @@ def _unquote(text: str) -> str:
 def make_trials(
   sweep: Sweep, config: ml_collections.ConfigDict
 ) -> tuple[Trial, ...]:
-  """Returns every combination, its config checked.
+  """Returns a trial for every combination of values.
 
   Raises:
-    UserError: a combination is not allowed, or there are more than MAX_TRIALS.
+    UserError: the config of a combination is not allowed, or there are more
+      than `MAX_TRIALS`.
   """
   count = 1
   for values in sweep.values():
     count *= len(values)
   if count > MAX_TRIALS:
     raise UserError(
-      f'--sweep makes {count:,} trials: give fewer values; allowed are '
-      f'{MAX_TRIALS:,}'
+      f'--sweep makes {count:,} trials: give fewer values; allowed are at most '
+      f'{MAX_TRIALS:,} trials'
     )
   grid = [
     dict(zip(sweep, values, strict=True))
@@ -168,7 +169,7 @@ def make_trials(
 
 
 def short_names(fields: Sequence[str]) -> dict[str, str]:
-  """Returns the last part of each name, the whole where two share that."""
+  """Returns the last part of each name, or the whole name if two share it."""
   leaves = [field.rpartition('.')[2] for field in fields]
   return {
     field: leaf if leaves.count(leaf) == 1 else field
@@ -177,7 +178,7 @@ def short_names(fields: Sequence[str]) -> dict[str, str]:
 
 
 def _names(grid: Sequence[Mapping[str, Any]]) -> list[str]:
-  """Returns a different name for each trial, fit for a folder."""
+  """Returns a unique name for each trial, valid as a folder name."""
   short = short_names(list(grid[0]))
   names = []
   for values in grid:
@@ -192,17 +193,17 @@ def _names(grid: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-  """Returns a value in letters that mean nothing to a shell."""
+  """Returns a value as text without special characters of a shell."""
   if isinstance(value, tuple):
     return '+'.join(map(_plain, value))
   return re.sub(r'[^A-Za-z0-9._+-]', '_', str(value))
 
 
 def shard(trials: Sequence[Trial], text: str) -> list[Trial]:
-  """Returns the part of the trials that --shard=I/N stands for; '': all.
+  """Returns the trials of --shard=I/N; '': all trials.
 
   Raises:
-    UserError: it is none.
+    UserError: the text is not I/N with I < N.
   """
   if not text:
     return list(trials)

@@ -1,4 +1,4 @@
-"""Curves of a sweep: eval accuracy by setting, with a band over seeds."""
+"""Plots eval accuracy of each setting of a sweep, with deviation over seeds."""
 
 import os
 import pathlib
@@ -12,16 +12,17 @@ from googlenet.io.writer import read_records
 from googlenet.tools.sweep.grid import short_names
 from googlenet.tools.sweep.summary import Row
 
-# Okabe and Ito, told apart without colour vision; lines and markers differ too.
+# Okabe-Ito colours, suitable for colour-blind readers; lines and markers differ
+# too.
 _COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#000000')
 _LINES = ('-', '--', '-.', ':', (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = 'os^Dv*'
 
 
 def curve(folders: Sequence[pathlib.Path]) -> list[tuple[float, float, float]]:
-  """Returns (epoch, mean, deviation) of eval/accuracy over some runs.
+  """Returns (epoch, mean, standard deviation) of eval/accuracy over runs.
 
-  The deviation (n - 1) is 0 where one run alone got so far.
+  The deviation (n - 1) is 0 at epochs that only one run has reached.
   """
   values: dict[float, list[float]] = {}
   for folder in folders:
@@ -39,11 +40,11 @@ def curve(folders: Sequence[pathlib.Path]) -> list[tuple[float, float, float]]:
 
 
 def make_figure(workdir: pathlib.Path, rows: Sequence[Row]) -> Figure:
-  """Returns the curves of the best settings, as many as can be told apart.
+  """Plots the curves of the best settings, one for each colour.
 
   Args:
     workdir: of the sweep.
-    rows: of its summary, the best first.
+    rows: of the summary, the best first.
   """
   short = short_names(list(rows[0].setting))
   shown = rows[: len(_COLOURS)]
@@ -80,7 +81,7 @@ def make_figure(workdir: pathlib.Path, rows: Sequence[Row]) -> Figure:
 
 
 def write(path: pathlib.Path, figure: Figure) -> None:
-  """Writes a PNG that is there whole, or as it was before."""
+  """Writes a PNG; if that fails, the file stays as it was before."""
   aside = path.with_name(path.name + '.tmp')
   figure.savefig(aside, format='png', dpi=150)
   os.replace(aside, path)

@@ -1,4 +1,4 @@
-"""The result of a sweep: mean and deviation over seeds, by setting."""
+"""The results of a sweep: mean and deviation over seeds, by setting."""
 
 import json
 import pathlib
@@ -14,13 +14,13 @@ SCORES = ('eval/accuracy', 'eval/loss')
 
 
 class Row(NamedTuple):
-  """One setting: trials that differ by their seed alone."""
+  """One setting: the trials that differ only in their seed."""
 
-  setting: dict[str, Any]  # values by field
+  setting: dict[str, Any]  # values by field, without the seed
   trials: tuple[Trial, ...]
-  finished: int
-  diverged: int
-  scores: dict[str, runs.Score]  # by SCORES, of the finished trials
+  finished: int  # number of finished trials
+  diverged: int  # number of diverged trials
+  scores: dict[str, runs.Score]  # of the finished trials; keys are SCORES
 
 
 def summarize(
@@ -30,7 +30,7 @@ def summarize(
 
   Args:
     trials: of a sweep.
-    states: of each.
+    states: of these trials.
   """
   groups: dict[Any, list[tuple[Trial, State]]] = {}
   for trial, state in zip(trials, states, strict=True):
@@ -81,7 +81,7 @@ def write(
   trials: Sequence[Trial],
   states: Sequence[State],
 ) -> None:
-  """Writes summary.csv, and summary.json with every trial as well."""
+  """Writes summary.csv, and summary.json, which also lists every trial."""
   records = [
     {
       **row.setting,

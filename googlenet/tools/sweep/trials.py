@@ -1,9 +1,8 @@
-"""How far a trial is, and the process that trains it.
+"""The state of a trial, and the process that trains it.
 
-A trial is a run like any other: `launch.py --workdir=...` goes on with it, and
-owns its folder meanwhile. It is a process of its own, so that its memory, a
-crash, or a device out of memory do not touch the others; this process uses no
-device.
+A trial is a run like any other, so `launch.py --workdir=...` can continue it.
+Each trial has its own process, so that a crash or lack of memory does not
+affect the others. The process of the sweep uses no device.
 """
 
 import os
@@ -28,11 +27,11 @@ LAUNCH = pathlib.Path(__file__).resolve().parents[3] / 'launch.py'
 
 
 class State(NamedTuple):
-  """How far a trial is.
+  """The state of a trial.
 
   Attributes:
     name: 'finished', 'diverged', 'in use', 'begun' or 'to do'.
-    result: what result.json holds, or the error of a trial that diverged.
+    result: content of result.json, or the error of a trial that diverged.
   """
 
   name: str
@@ -40,10 +39,10 @@ class State(NamedTuple):
 
 
 def look(folder: pathlib.Path, trial: Trial) -> State:
-  """Returns how far a trial is; writes nothing.
+  """Returns the state of a trial.
 
   Raises:
-    UserError: its folder holds a run with another config, or a damaged file.
+    UserError: the folder holds a run with another config, or a damaged file.
   """
   if (folder / 'config.json').exists():
     stored = config_lib.resolve(config_lib.load(folder / 'config.json'))
@@ -59,14 +58,15 @@ def look(folder: pathlib.Path, trial: Trial) -> State:
 def command(
   workdir: pathlib.Path, trial: Trial, flags: Sequence[str]
 ) -> list[str]:
-  """Returns the command line that trains a trial, or goes on with it.
+  """Returns the command that trains a trial, or continues its training.
 
   Args:
     workdir: of the sweep.
     trial: one of its trials.
-    flags: of all of them.
+    flags: for all trials.
   """
-  # A launcher may have started several sweeps: that is not one run of several.
+  # Several sweeps started by one cluster launcher do not form a distributed
+  # run.
   alone = ['--num_processes=1'] if supervisor.in_cluster(os.environ) else []
   return [
     sys.executable,
@@ -83,11 +83,11 @@ class End(NamedTuple):
   """How the process of a trial ended."""
 
   exit_code: int  # negative: the signal that killed it
-  error: str  # the last line of an error that it wrote, to be passed on, or ''
+  error: str  # the last error that the process wrote to stderr, or ''
 
   @property
   def words(self) -> str:
-    """Why a trial failed."""
+    """The reason why a trial failed."""
     if self.exit_code < 0:
       name = signal.Signals(-self.exit_code).name
       memory = ' (out of memory?)' if name == 'SIGKILL' else ''
@@ -98,8 +98,8 @@ class End(NamedTuple):
 class Process:
   """Runs commands one after another, and passes on SIGTERM and SIGINT.
 
-  While it is used as a context, the first such signal asks the running process
-  to end, and stands in `signal_name`.
+  Within its context such a signal is sent to the running process, and the name
+  of the first one is stored in `signal_name`.
   """
 
   def __init__(self):
@@ -128,7 +128,7 @@ class Process:
       command, stderr=subprocess.PIPE, text=True, errors='replace'
     )
     self._child = child
-    if self.signal_name:  # it came while the process was started
+    if self.signal_name:  # the signal came before the process had started
       child.send_signal(signal.SIGTERM)
     errors: list[str] = []
     thread = threading.Thread(target=_pass_on, args=(child.stderr, errors))
@@ -136,13 +136,13 @@ class Process:
     thread.start()
     exit_code = child.wait()
     self._child = None
-    # Processes that it started may live on, and hold the pipe.
+    # Processes that it started may still run and hold the pipe open.
     thread.join(timeout=10)
     return End(exit_code, errors[-1] if errors else '')
 
 
 def _pass_on(stream: TextIO, errors: list[str]) -> None:
-  """Shows what a process writes to stderr; keeps its lines of errors."""
+  """Copies the stderr of a process to ours; appends its errors to `errors`."""
   with stream:
     for line in stream:
       prefix, colon, text = line.partition(': ')

@@ -1,1 +1,1 @@
-"""Weights of other frameworks: their names and layouts, their files."""
+"""Conversion of weights from and to other frameworks."""

@@ -1,4 +1,4 @@
-"""From the arrays of a file to those of a network, and back."""
+"""Converts arrays of a weight file to those of a network, and back."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -9,27 +9,26 @@ from googlenet.errors import UserError
 from googlenet.io.array_files import Stored, damaged, printable
 from googlenet.tools.weights.names import Entry, Scheme
 
-# What float32 holds to the bit.
+# Types that float32 represents exactly.
 _DTYPES = ('float32', 'float16', 'bfloat16')
-# Names shown of each kind of problem; with the whole network wrong, a count of
-# the rest tells as much.
+# Number of names that are listed for each kind of problem.
 _SHOWN = 60
 
 
 class Problems(NamedTuple):
-  """Why a file does not fit a network: names, and what is wrong with each."""
+  """Why a file does not fit a network: array names by kind of problem."""
 
   missing: list[str]
   unknown: list[str]
   of_wrong_shape: list[str]
   of_wrong_dtype: list[str]
-  not_usable: list[str]  # infinite, not a number, a negative variance
+  not_usable: list[str]  # infinite, NaN, or a negative variance
 
 
 def find_problems(
   stored: Mapping[str, Stored], entries: Iterable[Entry]
 ) -> Problems:
-  """Compares names, shapes and dtypes; `not_usable` stays empty."""
+  """Compares names, shapes and dtypes; does not check values."""
   expected = {entry.name: entry.shape for entry in entries}
   shapes, dtypes = [], []
   for name, shape in expected.items():
@@ -50,7 +49,7 @@ def find_problems(
 
 
 def refusal(path: str, problems: Problems, hint: str = '') -> UserError:
-  """Returns one line with every problem by name."""
+  """Returns the error that lists all problems in one line."""
 
   def listed(names: list[str]) -> str:
     rest = len(names) - _SHOWN
@@ -63,7 +62,7 @@ def refusal(path: str, problems: Problems, hint: str = '') -> UserError:
     if names
   )
   return UserError(
-    f'--weights={path} is of another network than config.model: {text}{hint}; '
+    f'--weights={path} does not fit the network of config.model: {text}{hint}; '
     'nothing was written'
   )
 
@@ -75,21 +74,21 @@ def to_ours(
 
   Args:
     path: of the file, for messages.
-    stored: what the file holds and the network has a place for.
-    entries: of the network; `find_problems` found none.
+    stored: arrays of the file, without those that are ignored.
+    entries: of the network; `find_problems` must have found no problems.
 
   Returns:
     The trees 'params' and 'network_state', float32.
 
   Raises:
-    UserError: numbers are damaged, not finite, or a variance is negative.
+    UserError: an array is damaged or not finite, or a variance is negative.
   """
   trees: dict[str, Any] = {'params': {}, 'network_state': {}}
   bad = []
   for entry in entries:
     try:
       array = stored[entry.name].read()
-    except Exception as error:  # whatever NumPy, zlib or torch meet
+    except Exception as error:  # NumPy, zlib and torch raise many types
       raise damaged(path, error) from error
     array = np.asarray(array, np.float32)
     is_negative = entry.leaf == 'variance' and (array < 0).any()
@@ -114,7 +113,7 @@ def to_theirs(
     scheme: of the framework.
     entries: of the network.
     trees: 'params' and 'network_state'.
-    step: steps made: what PyTorch counts beside each running statistic.
+    step: number of training steps, which PyTorch stores with each batch norm.
   """
   arrays = {}
   for entry in entries:

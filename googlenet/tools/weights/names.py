@@ -1,7 +1,7 @@
 """Names and memory layouts of a network's arrays in other frameworks.
 
-A module here is a path of parameters, `inception_3a/conv_1x1`. The tables have
-every module of a network; the parameters say which of them it uses.
+A module is named by the path of its parameters, `inception_3a/conv_1x1`. The
+tables contain every module that a network may have.
 Sources: torchvision/models/googlenet.py and inception.py; the prototxt of
 Caffe's bvlc_googlenet.
 """
@@ -21,18 +21,18 @@ class Scheme(NamedTuple):
   """How a framework stores one network.
 
   Attributes:
-    framework: its name.
-    network: the name of the network in the framework.
-    normalization: of the network; decides which arrays it stores.
+    framework: name of the framework.
+    network: name of the network in the framework.
+    normalization: of the network; it determines which arrays are stored.
     modules: the framework's name of each module.
-    conv: how the name of each array of a convolution ends.
-    dense: how the name of each array of a fully connected layer ends.
-    ignored: how names end that carry nothing of the network.
+    conv: ending of the name of each array of a convolution.
+    dense: ending of the name of each array of a fully connected layer.
+    ignored: ending of names that do not belong to the network, or ''.
     is_bgr: whether the first convolution takes blue, green, red.
     mean: of RGB in 0..1, subtracted from the images.
     std: of RGB in 0..1, by which the images are then divided.
     input: mean and std in the framework's words.
-    suffixes: of files, the preferred one first.
+    suffixes: allowed endings of files, the preferred one first.
   """
 
   framework: str
@@ -52,7 +52,7 @@ class Scheme(NamedTuple):
 def _each(
   modules: dict[str, str], parts: dict[str, str], joint: str
 ) -> dict[str, str]:
-  """Names of the same parts in several modules."""
+  """Returns the names of parts that several modules have in common."""
   return {
     f'{ours}/{part}': f'{theirs}{joint}{name}'
     for ours, theirs in modules.items()
@@ -207,8 +207,8 @@ def _torch(network: str, modules: dict[str, str]) -> Scheme:
     dense={'w': '.weight', 'b': '.bias'},
     ignored='.num_batches_tracked',
     is_bgr=False,
-    # The published weights come with transform_input=True, which undoes the
-    # mean and standard deviation of ImageNet and goes to -1..1, as TF-slim.
+    # The published weights need transform_input=True, which undoes the mean and
+    # standard deviation of ImageNet and scales images to -1..1, as in TF-slim.
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     input='transform_input=True and images normalized as for ImageNet',
@@ -216,14 +216,14 @@ def _torch(network: str, modules: dict[str, str]) -> Scheme:
   )
 
 
-# By `config.model.variant`.
+# Keys are values of `config.model.variant`.
 SCHEMES: dict[str, Scheme] = {
   'paper': Scheme(
     framework='Caffe',
     network='bvlc_googlenet',
     normalization='lrn',
     modules=_CAFFE,
-    conv={'w': '/0', 'b': '/1'},  # numbers of the blobs of a layer
+    conv={'w': '/0', 'b': '/1'},  # indices of a layer's blobs
     dense={'w': '/0', 'b': '/1'},
     ignored='',
     is_bgr=True,
@@ -238,18 +238,19 @@ SCHEMES: dict[str, Scheme] = {
 
 
 class Layout(NamedTuple):
-  """Converts an array's layout, to ours and back."""
+  """Functions that convert an array to our layout and back."""
 
   to_ours: Callable[[np.ndarray], np.ndarray]
   to_theirs: Callable[[np.ndarray], np.ndarray]
 
 
+# The shapes below are those of the other framework, then ours.
 VECTOR = Layout(lambda v: v, lambda v: v)
 # [C_out, C_in, kh, kw] and [kh, kw, C_in, C_out].
 CONV = Layout(
   lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1)
 )
-# The same, its input channels in the opposite order: BGR and RGB.
+# The same, with input channels in BGR and RGB order.
 CONV_BGR = Layout(
   lambda w: w[:, ::-1].transpose(2, 3, 1, 0),
   lambda w: w.transpose(3, 2, 0, 1)[:, ::-1],
@@ -259,7 +260,10 @@ DENSE = Layout(np.transpose, np.transpose)
 
 
 def flattened(channels: int) -> Layout:
-  """A dense layer on a map: [C_out, C H W] and [H W C, C_out]."""
+  """Returns the layout of a dense layer on a flattened map.
+
+  It is [C_out, C H W] in the other framework and [H W C, C_out] in ours.
+  """
 
   def to_ours(w: np.ndarray) -> np.ndarray:
     out = w.shape[0]
@@ -272,7 +276,7 @@ def flattened(channels: int) -> Layout:
   return Layout(to_ours, to_theirs)
 
 
-# The shape in other frameworks of an array of ours, by its number of axes.
+# Functions from our shape to the other framework's, by number of axes.
 _SHAPES: dict[int, Callable[..., tuple[int, ...]]] = {
   1: lambda width: (width,),
   2: lambda width_in, width: (width, width_in),
@@ -286,7 +290,7 @@ _SHAPES: dict[int, Callable[..., tuple[int, ...]]] = {
 
 
 class Entry(NamedTuple):
-  """One array, in the other framework and in ours."""
+  """One array: its name in the other framework, and its place in ours."""
 
   name: str  # in the other framework
   shape: tuple[int, ...]  # in the other framework
@@ -297,10 +301,10 @@ class Entry(NamedTuple):
 
 
 def scheme_of(model_config: ml_collections.ConfigDict) -> Scheme:
-  """Returns how the network of the `model` section is stored elsewhere.
+  """Returns the scheme for the network of the `model` section.
 
   Raises:
-    UserError: no other framework has a network of this section.
+    UserError: no supported framework has this network.
   """
   variant = model_config.variant
   if variant not in SCHEMES:
@@ -308,8 +312,8 @@ def scheme_of(model_config: ml_collections.ConfigDict) -> Scheme:
       f'{name} ({scheme.network})' for name, scheme in SCHEMES.items()
     )
     raise UserError(
-      f'config.model.variant={variant!r}: weights are exchanged of {known}; '
-      'give one of them'
+      f'config.model.variant={variant!r}: weights can be imported and exported '
+      f'only for {known}; give one of them'
     )
   scheme = SCHEMES[variant]
   network = f'{scheme.network} of {scheme.framework}'
@@ -325,13 +329,14 @@ def scheme_of(model_config: ml_collections.ConfigDict) -> Scheme:
   ):
     if value != allowed:
       raise UserError(
-        f'config.model.{field}={value!r}: {network} has {allowed!r}; give that'
+        f'config.model.{field}={value!r}: {network} has {allowed!r}, give this '
+        'value'
       )
   return scheme
 
 
 def _channels_flattened(architecture: Architecture) -> dict[str, int]:
-  """Returns the channels of the maps that dense layers see flattened."""
+  """Returns the channels of the flattened map before each such dense layer."""
   layers = {layer.name: layer for layer in graph.graph(architecture)}
   channels = {}
   for layer in layers.values():
@@ -347,7 +352,7 @@ def make_entries(
   params: dict[str, Any],
   network_state: dict[str, Any],
 ) -> list[Entry]:
-  """Returns all arrays of a network.
+  """Returns an entry for each array of a network.
 
   Args:
     scheme: of the framework.

@@ -1,4 +1,4 @@
-// Sends a picture, shows the answer. No library, nothing from elsewhere.
+// Sends a picture to the server and shows the answer, without any library.
 
 const byId = (id) => document.getElementById(id);
 const make = (tag, properties = {}, ...children) => {
@@ -11,7 +11,7 @@ const percent = (x) => `${(100 * x).toFixed(1)} %`;
 
 let about = null;
 let lastPicture = null; // sent again when light and dark are swapped
-let latest = 0; // number of the last request: older answers are dropped
+let latest = 0; // number of the last request; answers to older ones are ignored
 let answer = null;
 let chosen = 0;
 
@@ -51,7 +51,7 @@ async function send(picture) {
   }
   lastPicture = picture;
   byId('error').hidden = true;
-  byId('status').textContent = 'Looking at it …';
+  byId('status').textContent = 'Computing …';
   byId('output').setAttribute('aria-busy', 'true');
   const invert = byId('invert').checked ? '?invert=1' : '';
   let reply;
@@ -73,7 +73,8 @@ async function send(picture) {
   show();
 }
 
-// On a narrow screen the result lies below; who draws goes on drawing.
+// Scrolls to the result, which is below the input on a narrow screen. Drawing
+// calls `send` instead, so that the canvas stays in view.
 async function sendAndLook(picture) {
   await send(picture);
   if (matchMedia('(max-width: 52rem)').matches) byId('output').scrollIntoView();
@@ -136,18 +137,18 @@ function showChosen() {
     byId('overlay').src = entry.map;
     byId('overlay').alt = `Class activation map of ${entry.name}`;
     byId('map-text').textContent =
-      `Class activation map. Orange speaks for ${entry.name}, blue against. ` +
-      `Its mean, ${signed(entry.logit - entry.bias)}, and the bias, ` +
-      `${signed(entry.bias)}, make the logit, ${signed(entry.logit)}.`;
+      `Class activation map. Orange is evidence for ${entry.name}, blue ` +
+      `against. The logit ${signed(entry.logit)} is the sum of the map's mean, ` +
+      `${signed(entry.logit - entry.bias)}, and the bias, ${signed(entry.bias)}.`;
   } else {
     byId('map-text').textContent =
       'This network has no class activation maps: its logits are not linear ' +
-      'in the mean of a last map.';
+      'in the global mean of the last map.';
   }
   byId('branch-text').textContent = answer.blocks.length
-    ? `By how much the logit of ${entry.name} falls without the branch: ` +
-      '+ speaks for the class, − against.'
-    : 'This network has no blocks of branches side by side.';
+    ? `Drop of the logit of ${entry.name} when the branch is set to zero: ` +
+      '+ is evidence for the class, − against.'
+    : 'This network has no blocks that concatenate branches.';
   const effects = answer.blocks.flatMap((block) =>
     block.branches.map((branch) => Math.abs(branch.effects[chosen])),
   );
@@ -179,7 +180,7 @@ function blockRow(block, largest) {
   return row;
 }
 
-// Drawing: white on black, as the images of MNIST and its kin.
+// Drawing, in white on black like the images of MNIST and Fashion-MNIST.
 const canvas = byId('draw');
 const context = canvas.getContext('2d');
 const pen = { x: 140, y: 140, down: false };
@@ -260,7 +261,8 @@ byId('file').onchange = (event) => {
 byId('invert').onchange = () => {
   if (lastPicture) send(lastPicture);
 };
-// Anywhere on the page: beside the box a browser would leave the page.
+// Pictures can be dropped anywhere: otherwise the browser would open a file
+// that is dropped outside of the box, and leave the page.
 document.ondragover = (event) => {
   event.preventDefault();
   byId('drop').classList.add('over');
