@@ -24,7 +24,7 @@ def dataset(num_examples=10, num_classes=10) -> Dataset:
 
 
 def feed(data, on_device, num_classes=10):
-  return batches.make_feed(data, num_classes, 1 if on_device else 0, 0)
+  return batches.make_pipeline(data, num_classes, 1 if on_device else 0, 0)
 
 
 def index_batches(*lists, epoch=0):

@@ -238,7 +238,7 @@ def test_advice_for_a_run_is_what_it_may_change(config, tmp_path, monkeypatch):
     (
       'train',
       SMALL,
-      'googlenet.data.batches.make_feed',
+      'googlenet.data.batches.make_pipeline',
       'lower config.data.on_device_mb, so that the set is streamed',
     ),
     (

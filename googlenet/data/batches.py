@@ -21,7 +21,7 @@ from googlenet.runtime.parallel import PMAP, parallelize, replicated
 Batch = dict[str, jax.Array]
 
 
-class Feed(NamedTuple):
+class Pipeline(NamedTuple):
   """The input pipeline of a split: turns index batches into batches.
 
   Attributes:
@@ -37,13 +37,13 @@ class Feed(NamedTuple):
   on_device: bool
 
 
-def make_feed(
+def make_pipeline(
   dataset: Dataset,
   num_classes: int,
   on_device_mb: int,
   num_workers: int,
   how: str = PMAP,
-) -> Feed:
+) -> Pipeline:
   """Makes the input pipeline; reads the whole set if it fits on a device.
 
   Args:
@@ -75,7 +75,7 @@ def make_feed(
         numbers = _numbers(index_batch)
         yield {**gather(images, labels, numbers['index']), **numbers}
 
-    return Feed(dataset, resident, True)
+    return Pipeline(dataset, resident, True)
 
   def streamed(index_batches: Sequence[IndexBatch]) -> Iterator[Batch]:
     share = (jax.process_index(), jax.process_count())
@@ -93,7 +93,7 @@ def make_feed(
           **_numbers(index_batch),
         }
 
-  return Feed(dataset, streamed, False)
+  return Pipeline(dataset, streamed, False)
 
 
 def _numbers(index_batch: IndexBatch) -> dict[str, np.ndarray]:
@@ -171,7 +171,7 @@ def eval_indices(
   return index_batches
 
 
-def eval_batches(feed: Feed, batch_size: int) -> Iterator[Batch]:
+def eval_batches(feed: Pipeline, batch_size: int) -> Iterator[Batch]:
   """Yields evaluation batches with `mask`, float32 [D, B], 0 for padding."""
   index_batches = eval_indices(
     feed.dataset.num_examples, batch_size, jax.device_count()

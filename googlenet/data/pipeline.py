@@ -100,9 +100,9 @@ def check_pixels_are_left(
       )
 
 
-def make_feed(
+def make_pipeline(
   config: Config, dataset: sources.Dataset, on_device_mb: int | None = None
-) -> batches.Feed:
+) -> batches.Pipeline:
   """Makes the input pipeline that gives a data set as batches on the devices.
 
   Args:
@@ -114,7 +114,7 @@ def make_feed(
     OutOfMemoryError: the data set does not fit into the devices' memory.
   """
   with memory.explained('data'):
-    return batches.make_feed(
+    return batches.make_pipeline(
       dataset,
       config.model.num_classes,
       config.data.on_device_mb if on_device_mb is None else on_device_mb,

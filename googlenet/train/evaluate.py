@@ -93,7 +93,7 @@ def evaluate(
   eval_step: Any,
   params: Any,
   network_state: Any,
-  feed: batches.Feed,
+  feed: batches.Pipeline,
   batch_size: int,
   should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:

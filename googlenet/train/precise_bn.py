@@ -15,7 +15,7 @@ import jmp
 import ml_collections
 
 from googlenet.data import pipeline
-from googlenet.data.batches import Feed, TrainIndices
+from googlenet.data.batches import Pipeline, TrainIndices
 from googlenet.input.preprocess import preprocess
 from googlenet.model.network import make_network
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize
@@ -75,7 +75,7 @@ def estimate(
   statistics_step: Callable[..., hk.State],
   params: hk.Params,
   network_state: hk.State,
-  feed: Feed,
+  feed: Pipeline,
   config: ml_collections.ConfigDict,
 ) -> hk.State:
   """Returns batch-norm statistics over `eval.batch_norm_batches` batches.
@@ -103,8 +103,8 @@ def estimate(
 
 
 def make_statistics(
-  config: ml_collections.FrozenConfigDict, train: Feed | None = None
-) -> tuple[Any, Feed | None]:
+  config: ml_collections.FrozenConfigDict, train: Pipeline | None = None
+) -> tuple[Any, Pipeline | None]:
   """Makes the step of precise BN and its input pipeline.
 
   Args:
@@ -122,7 +122,7 @@ def make_statistics(
   is_cropped = config.augment.random_resized_crop
   if train is None or is_cropped:
     split = pipeline.load_split(config, 'train_split', is_augmented=False)
-    train = pipeline.make_feed(
+    train = pipeline.make_pipeline(
       config, split, on_device_mb=0 if is_cropped else None
     )
   return make_statistics_step(config), train

@@ -51,14 +51,14 @@ class Run(NamedTuple):
 
   config: Config
   durations: config_lib.Durations
-  train: batches.Feed
-  evaluation: batches.Feed
+  train: batches.Pipeline
+  evaluation: batches.Pipeline
   network: network_lib.Network
   state: TrainState
   train_step: Any
   eval_step: Any
   statistics_step: Any = None
-  statistics: batches.Feed | None = None
+  statistics: batches.Pipeline | None = None
   lines: tuple[str, ...] = ()
 
   def indices(self, start: int, stop: int) -> batches.TrainIndices:
@@ -173,8 +173,8 @@ def build(config: Config) -> Run:
   )
   config_lib.check_pairs(config, jax.device_count())
   check_profile_steps(config.logging.profile_steps, durations)
-  train_feed = pipeline.make_feed(config, train)
-  eval_feed = pipeline.make_feed(config, evaluation)
+  train_pipeline = pipeline.make_pipeline(config, train)
+  eval_pipeline = pipeline.make_pipeline(config, evaluation)
 
   network = network_lib.from_config(config)
   params, network_state = init_from_numpy(
@@ -199,12 +199,12 @@ def build(config: Config) -> Run:
   return Run(
     config,
     durations,
-    train_feed,
-    eval_feed,
+    train_pipeline,
+    eval_pipeline,
     network,
     make_train_state(params, network_state, optimizer, config.train),
     step_lib.make_train_step(network, optimizer, schedule, config),
     evaluate.make_eval_step(network, config),
-    *precise_bn.make_statistics(config, train_feed),
+    *precise_bn.make_statistics(config, train_pipeline),
     lines,
   )

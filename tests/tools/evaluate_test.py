@@ -112,7 +112,7 @@ def test_batch_norm_is_that_of_the_mean_of_weights(tmp_path, capfd):
     precise_bn.make_statistics_step(config),
     mean.params,
     mean.network_state,
-    pipeline.make_feed(config, pipeline.load_split(config, 'train_split')),
+    pipeline.make_pipeline(config, pipeline.load_split(config, 'train_split')),
     config,
   )
   path = tmp_path / 'scores.json'

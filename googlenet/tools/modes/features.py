@@ -125,7 +125,7 @@ def _of_files(
 def _of_split(
   net: trained.Trained, dataset: Dataset, names: tuple[str, ...]
 ) -> Iterator[Part]:
-  inputs = pipeline.make_feed(net.config, dataset)
+  inputs = pipeline.make_pipeline(net.config, dataset)
 
   def given() -> Iterator[predict.Batch]:
     for batch in batches.eval_batches(inputs, net.config.eval.batch_size):

@@ -55,7 +55,7 @@ def predict_split(config: Config, members: list[Trained]) -> Predictions:
   total, labels = 0.0, None
   for squares in passes:
     dataset = pipeline.load_split(config, 'eval_split', squares)
-    inputs = pipeline.make_feed(config, dataset)
+    inputs = pipeline.make_pipeline(config, dataset)
     parts, answers = [], []
     for batch, found in predict.run_batches(
       step,
