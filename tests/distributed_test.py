@@ -143,6 +143,7 @@ def test_two_processes_with_the_kernels_of_this_machine(start, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_two_processes_with_shard_map(start, tmp_path):
   """They make the run that one process makes with `jax.pmap`.
 
@@ -182,7 +183,8 @@ def test_each_of_two_processes_finds_the_layer_that_is_not_finite(start, how):
     assert '(first ' in err.splitlines()[-1]
 
 
-@pytest.mark.parametrize('dies', [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('dies', [0, 1])
 def test_when_one_dies_the_other_ends_with_a_line(start, tmp_path, dies):
   processes = start(2, 2, *LONG, '--heartbeat_timeout_seconds=10')
   processes.wait_for('step 10/')

@@ -122,10 +122,10 @@ def test_gradient_step_alone_and_in_two_parts(variant):
     ('paper', 'gpu'),  # its blocks are those of the others too
     ('paper', 'onednn'),
     ('paper', 'cpu'),
-    ('residual', 'cpu'),
     *(
       pytest.param(*pair, marks=pytest.mark.slow)
       for pair in (
+        ('residual', 'cpu'),
         ('residual', 'onednn'),
         ('factorized', 'onednn'),
         ('factorized', 'cpu'),

@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import photos
+import pytest
 from conftest import ROOT, SMALL
 from run_files import arrays
 
 
+@pytest.mark.slow
 def test_trains_on_jpegs_with_the_same_bits_from_any_workers(
   launch_here, photos_dir, tmp_path
 ):

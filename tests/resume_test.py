@@ -86,6 +86,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(
   assert_same_run(whole, workdir)
 
 
+@pytest.mark.slow
 def test_augmentation_average_and_adam_go_on_too(small, tmp_path, monkeypatch):
   small.augment.flip = 'alternating'
   small.augment.crop_padding = 2

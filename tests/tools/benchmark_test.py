@@ -28,6 +28,7 @@ def read_json(folder):
   return json.loads((folder / 'run/benchmark.json').read_text())
 
 
+@pytest.mark.slow
 def test_measures_this_project(launch_py, launch_here, tmp_path):
   """The program as it is, but for torch, on two devices."""
   done = launch_py(*FAST, '--workdir=run', devices=2)

@@ -20,6 +20,7 @@ def test_images_are_like_those_of_imagenet():
   assert np.abs(np.diff(grey)).mean() < grey.std() / 2
 
 
+@pytest.mark.slow
 def test_prints_a_line_for_each_number_of_workers(monkeypatch, capsys):
   monkeypatch.setattr(throughput, '_NUM_FILES', 130)
   monkeypatch.setattr(throughput, '_NUM_DIFFERENT', 2)
