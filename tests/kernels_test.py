@@ -145,8 +145,8 @@ GEOMETRIES = {
   [
     *((name, 'float32') for name in KERNELS),
     # The others do the same in every dtype.
-    ('onednn', 'bfloat16'),
-    ('cpu', 'bfloat16'),
+    pytest.param('onednn', 'bfloat16', marks=pytest.mark.slow),
+    pytest.param('cpu', 'bfloat16', marks=pytest.mark.slow),
   ],
 )
 def test_convolution_of_every_geometry(name: str, dtype: str) -> None:
@@ -224,7 +224,9 @@ POOLS = {
 }
 
 
-@TWO_DTYPES
+@pytest.mark.parametrize(
+  'dtype', ['float32', pytest.param('bfloat16', marks=pytest.mark.slow)]
+)
 @ALL
 def test_max_pooling_with_many_ties(kernels: Kernels, dtype: str) -> None:
   cases = {

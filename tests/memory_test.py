@@ -133,6 +133,7 @@ def test_the_line_tells_what_there_is(monkeypatch, stats, expected):
     raises_full()
 
 
+@pytest.mark.slow
 def test_a_step_that_is_too_large_is_one_line(tmp_path, compilation_cache):
   """As a user runs it, with little memory to be had on any machine."""
 

@@ -325,8 +325,9 @@ def test_rows_of_the_table_are_those_of_the_architecture(mixed):
   assert [row.passes for row in rows] == [2, 3, 3, 3, 3, 3, 3]
 
 
-@pytest.mark.parametrize('normalization', ['none', 'batch'])
-@pytest.mark.parametrize('kernels', ['xla', 'cpu'])
+@pytest.mark.parametrize(
+  ('kernels', 'normalization'), [('xla', 'batch'), ('cpu', 'none')]
+)
 def test_layers_after_one_another_are_the_network(
   mixed, kernels, normalization
 ):
