@@ -170,7 +170,7 @@ def test_two_processes_with_shard_map(start, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('how', ['pmap', 'shard_map'])
-def test_each_of_two_processes_finds_the_layer_that_is_not_finite(start, how):
+def test_one_of_two_processes_names_the_layer_that_is_not_finite(start, how):
   flags = (
     '--config.optimizer.learning_rate=1e30',
     '--config.optimizer.grad_clip_norm=0',
@@ -179,8 +179,15 @@ def test_each_of_two_processes_finds_the_layer_that_is_not_finite(start, how):
     f'--config.train.parallel={how}',
     '--workdir=run',
   )
-  for _, err in start(2, 2, *flags, PATIENT).wait(2):
-    assert '(first ' in err.splitlines()[-1]
+  processes = start(2, 2, *flags, PATIENT).all
+  errors = [process.communicate()[1] for process in processes]
+  codes = [process.returncode for process in processes]
+  # JAX ends the slower process with the faster one, if it is still looking.
+  assert 2 in codes, errors
+  assert set(codes) <= {2, 75}, errors
+  for code, error in zip(codes, errors, strict=True):
+    if code == 2:
+      assert '(first ' in error.splitlines()[-1]
 
 
 @pytest.mark.slow
