@@ -20,7 +20,7 @@ _COMPILED = '/jax/core/compile/backend_compile_duration'
 _CACHE_ERROR = (
   "Error (reading|writing) persistent compilation cache entry for '"
 )
-_UNWRITABLE = _CACHE_ERROR + r".*': (Jax|Xla)RuntimeError"
+_UNWRITABLE = _CACHE_ERROR + r".*': (JaxRuntime|XlaRuntime|Memory)Error"
 
 
 class _Process:
