@@ -35,9 +35,14 @@ def get_config() -> ml_collections.ConfigDict:
   model.kernels = 'auto'  # auto | xla (plain jax.lax) | gpu | onednn | cpu
 
   config.data = data = ml_collections.ConfigDict()
-  data.source = 'bundled'  # bundled (Fashion-MNIST) | tfds
+  # bundled (Fashion-MNIST) | folder (of class folders) | csv | parquet | arrays
+  # (.npz, .npy) | tfds
+  data.source = 'bundled'
   data.name = 'fashion_mnist'  # data set; for tfds any name, like cifar10
   data.data_dir = ''  # folder of the data set; '': the default of the source
+  # Own images: file with a class per line, in the order of labels; '': as found.
+  data.classes = ''
+  data.on_bad_image = 'stop'  # own images that cannot be read: stop | skip
   data.train_split = 'train'  # training images; or a slice: train[:50000]
   data.eval_split = 'test'  # evaluation images; or a slice: train[90%:]
   data.image_size = 96  # pixels; images are resized on the device

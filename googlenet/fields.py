@@ -220,11 +220,15 @@ FIELDS: dict[str, Field] = {
   'model.aux_heads': _choice('auto', 'on', 'off'),
   'model.initializer': _choice('auto', *INITIALIZERS),
   'model.kernels': _choice('auto', *kernels.KERNELS),
-  'data.source': _choice('bundled', 'tfds'),
+  'data.source': _choice(
+    'bundled', 'folder', 'csv', 'parquet', 'arrays', 'tfds'
+  ),
   'data.name': _text(),
   'data.data_dir': _text(empty=True),
   'data.train_split': _text(),
   'data.eval_split': _text(),
+  'data.classes': _text(empty=True),
+  'data.on_bad_image': _choice('stop', 'skip'),
   'data.image_size': _integer(1, 4096),
   'data.channels': _one_of(0, 1, 3),
   'data.mean': _tuple_of(_number(-math.inf), 'numbers'),

@@ -5,6 +5,7 @@ one shape. The functions are those that read a data set.
 """
 
 import collections
+import contextlib
 import functools
 import glob
 import os
@@ -13,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -29,6 +30,7 @@ _LARGE = 2**24
 # Formats that are not read: Pillow decodes them by another program,
 # Ghostscript.
 _REFUSED = {'EPS'}
+_GREY_MODES = ('1', 'L', 'LA', 'La', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 # What turns stored pixels upright, by EXIF orientation: (transpose, then flip
 # the rows, flip the columns).
 _ORIENTATIONS = {
@@ -120,14 +122,20 @@ def _formats() -> tuple[str, ...]:
   return tuple(name for name in Image.ID if name not in _REFUSED)
 
 
-def _in_folder(folder: str) -> list[str]:
-  """Returns the files below a folder that have a suffix of an image, sorted."""
+@functools.cache
+def suffixes() -> frozenset[str]:
+  """Returns the suffixes of the formats that are read, like '.jpg'."""
   formats = _formats()
-  known = {
+  return frozenset(
     suffix
     for suffix, name in Image.registered_extensions().items()
     if name in formats
-  }
+  )
+
+
+def _in_folder(folder: str) -> list[str]:
+  """Returns the files below a folder that have a suffix of an image, sorted."""
+  known = suffixes()
   return sorted(
     str(path)
     for path in pathlib.Path(folder).rglob('*')
@@ -135,6 +143,76 @@ def _in_folder(folder: str) -> list[str]:
     and not path.name.startswith('.')
     and path.is_file()
   )
+
+
+class Header(NamedTuple):
+  """What a file says of its image before the pixels.
+
+  Attributes:
+    size: (height, width), upright by EXIF.
+    is_grey: whether it has no colour.
+  """
+
+  size: tuple[int, int]
+  is_grey: bool
+
+
+def header(path: str | os.PathLike[str] | BinaryIO, decode: bool) -> Header:
+  """Reads the header of an image.
+
+  Args:
+    path: of the file, or the file itself.
+    decode: whether to decode the pixels too, which finds damage behind the
+      header.
+
+  Raises:
+    UnreadableError: the file is missing, damaged, too large or not an image.
+  """
+  with _opened(path) as image:
+    transpose, *_ = _orientation(image)
+    size = image.size if transpose else image.size[::-1]
+    found = Header(size, image.mode in _GREY_MODES)
+    if decode:
+      _to_8_bits(image).load()
+    return found
+
+
+@contextlib.contextmanager
+def _opened(
+  path: str | os.PathLike[str] | BinaryIO,
+) -> Iterator[Image.Image]:
+  """Opens an image; turns errors in the block into an `UnreadableError`."""
+  try:
+    with Image.open(path, formats=_formats()) as image:
+      width, height = image.size
+      if width * height > MAX_PIXELS:
+        raise UnreadableError(
+          f'{width}x{height} is more than {MAX_PIXELS:,} pixels: make it '
+          'smaller'
+        )
+      yield image
+  except UnreadableError:
+    raise
+  except Exception as error:  # Pillow raises a dozen types
+    text = ' '.join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+      text = error.strerror
+    elif isinstance(error, Image.UnidentifiedImageError):
+      text = 'not an image that Pillow can read'
+    elif isinstance(error, Image.DecompressionBombError):
+      text = f'more than {MAX_PIXELS:,} pixels'
+    raise UnreadableError(
+      text[:200] or f'damaged ({type(error).__name__})'
+    ) from error
+
+
+def _orientation(image: Image.Image) -> tuple[bool, bool, bool]:
+  """Returns what turns an image upright, by its EXIF; see `_ORIENTATIONS`."""
+  try:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+  except Exception:  # damaged EXIF: the image is taken as it is stored
+    orientation = 1
+  return _ORIENTATIONS.get(orientation, (False, False, False))
 
 
 class Reader:
@@ -159,58 +237,43 @@ class Reader:
     """(H, W, C) of the returned arrays; (n, R, R, C) for squares."""
     return (*self._transform.sides, self._num_channels)
 
-  def __call__(self, path: str | os.PathLike[str]) -> np.ndarray:
+  def __call__(
+    self,
+    path: str | os.PathLike[str] | BinaryIO,
+    epoch: int = 0,
+    index: int = 0,
+  ) -> np.ndarray:
     """Returns the image as uint8 [H, W, C].
 
     Of a file with several pictures the first is read. Transparency is dropped,
     as in data sets.
 
+    Args:
+      path: of the file, or the file itself.
+      epoch: for the random numbers of a transform, like `index`.
+      index: of the image in its split.
+
     Raises:
       UnreadableError: the file is missing, damaged, too large or not an image.
     """
-    try:
-      with Image.open(path, formats=_formats()) as image:
-        return self._read(image)
-    except UnreadableError:
-      raise
-    except Exception as error:  # Pillow raises a dozen types
-      text = ' '.join(str(error).split())
-      if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-      elif isinstance(error, Image.UnidentifiedImageError):
-        text = 'not an image that Pillow can read'
-      elif isinstance(error, Image.DecompressionBombError):
-        text = f'more than {MAX_PIXELS:,} pixels'
-      raise UnreadableError(
-        text[:200] or f'damaged ({type(error).__name__})'
-      ) from error
+    with _opened(path) as image:
+      width, height = image.size
+      if width * height > _LARGE:
+        with self._large:
+          return self._convert(image, epoch, index)
+      return self._convert(image, epoch, index)
 
-  def _read(self, image: Image.Image) -> np.ndarray:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-      raise UnreadableError(
-        f'{width}x{height} is more than {MAX_PIXELS:,} pixels: make it smaller'
-      )
-    if width * height > _LARGE:
-      with self._large:
-        return self._convert(image)
-    return self._convert(image)
-
-  def _convert(self, image: Image.Image) -> np.ndarray:
+  def _convert(self, image: Image.Image, epoch: int, index: int) -> np.ndarray:
     # Only a JPEG has its EXIF before the pixels. These are decoded later, maybe
     # at a fraction of their size.
     if image.format != 'JPEG':
       image.load()
-    try:
-      orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF: the image is taken as it is stored
-      orientation = 1
+    transpose, *flips = _orientation(image)
     image = _to_8_bits(image)
-    transpose, *flips = _ORIENTATIONS.get(orientation, (False, False, False))
     # The small result is turned, which is cheaper. Squeezing and centre crops
     # give the same either way, up to rounding.
     transform = self._turned if transpose else self._transform
-    array = transform(image, self._num_channels, 0, 0)
+    array = transform(image, self._num_channels, epoch, index)
     if transpose:
       array = array.swapaxes(-3, -2)
     for axis, flip in zip((-3, -2), flips, strict=True):

@@ -1,6 +1,6 @@
-"""Opens data sets: the bundled Fashion-MNIST, or any TFDS data set.
+"""Opens data sets: the bundled Fashion-MNIST, TFDS's, or the user's own files.
 
-Both become a `Dataset`, which gives random access to one split.
+All become a `Dataset`, which gives random access to one split.
 """
 
 from typing import NamedTuple
@@ -8,9 +8,10 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
+from googlenet.data import own
 from googlenet.data.bundled import open_bundled
 from googlenet.data.images import Transform, Whole
-from googlenet.data.splits import Read, resolve_split
+from googlenet.data.splits import Identity, Read, Source, resolve_split
 from googlenet.data.tfds_reader import open_tfds
 from googlenet.errors import UserError
 
@@ -28,6 +29,8 @@ class Dataset(NamedTuple):
   # -> (images uint8 [n, H, W, C], labels int32 [n])
   read: 'SliceReader'
   is_random: bool = False  # whether images differ from epoch to epoch
+  notes: tuple[str, ...] = ()  # lines for the console
+  identity: Identity | None = None  # of the user's own files
 
 
 class SliceReader(NamedTuple):
@@ -48,6 +51,20 @@ class SliceReader(NamedTuple):
     return self.read(indices + self.start, epoch)
 
 
+def open_source(data_config: ml_collections.ConfigDict) -> tuple[str, Source]:
+  """Opens the data set that the config names; returns its name too.
+
+  Raises:
+    UserError: as `load_dataset`.
+  """
+  kind, folder = data_config.source, data_config.data_dir
+  if kind == 'bundled':
+    return data_config.name, open_bundled(data_config.name, folder)
+  if kind == 'tfds':
+    return data_config.name, open_tfds(data_config.name, folder)
+  return own.name(folder), own.open_own(data_config)
+
+
 def load_dataset(
   data_config: ml_collections.ConfigDict,
   split: str,
@@ -57,9 +74,9 @@ def load_dataset(
   """Opens one split of the data set that the config names.
 
   Args:
-    data_config: the config's `data` section. `source` is 'bundled' or 'tfds';
-      `name` is the data set; `data_dir` its folder, or '' for the default of
-      the source. `image_size` is used only if images differ in size and there
+    data_config: the config's `data` section. `source` is its kind; `name` is
+      the data set of 'bundled' and 'tfds'; `data_dir` its folder, or '' for the
+      default of the source. `image_size` is used only if images differ in size and there
       is no transform: they are squeezed into that square.
     split: a split's name, alone or sliced, with TFDS's meaning for both
       sources: 'train', 'train[:50000]', 'train[-5000:]', 'train[10%:90%]'.
@@ -75,16 +92,7 @@ def load_dataset(
     UserError: the source, name or split is unknown, or the data is missing or
       damaged.
   """
-  name = data_config.name
-  if data_config.source == 'bundled':
-    source = open_bundled(name, data_config.data_dir)
-  elif data_config.source == 'tfds':
-    source = open_tfds(name, data_config.data_dir)
-  else:
-    raise UserError(
-      f'config.data.source={data_config.source!r}; allowed is one of '
-      'bundled, tfds'
-    )
+  name, source = open_source(data_config)
   split_name, start, stop = resolve_split(split, source.split_sizes, called)
   if transform is None and source.sides is None:
     transform = Whole(data_config.image_size)
@@ -98,6 +106,8 @@ def load_dataset(
     class_names=source.class_names,
     read=SliceReader(source.open_split(split_name, transform), start, stop),
     is_random=transform is not None and transform.is_random,
+    notes=source.notes,
+    identity=source.identity.get(split_name),
   )
 
 

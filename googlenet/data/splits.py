@@ -1,7 +1,7 @@
 """The interface of a data source, and the parser of splits."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,26 @@ from googlenet.errors import UserError, did_you_mean
 Read = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
+class Identity(NamedTuple):
+  """What tells whether a split of the user's own files has changed.
+
+  Attributes:
+    sha256: of all names and labels, in order.
+    classes: number of images by name of the class.
+  """
+
+  sha256: str
+  classes: Mapping[str, int]
+
+
+def count_classes(
+  labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, int]:
+  """Returns the number of images by name of the class."""
+  counts = np.bincount(labels, minlength=len(class_names))
+  return dict(zip(class_names, counts.tolist(), strict=True))
+
+
 class Source(NamedTuple):
   """An image-classification data set whose splits can be opened."""
 
@@ -24,6 +44,10 @@ class Source(NamedTuple):
   # Opens a whole split by its name. Without a transform images keep their
   # native size; a source whose sides are None needs a transform.
   open_split: Callable[[str, Transform | None], Read]
+  # Lines for the console, like how many files were left out.
+  notes: tuple[str, ...] = ()
+  # By split; empty where others guarantee that a set never changes.
+  identity: Mapping[str, Identity] = {}
 
 
 _BOUND = r'-?[0-9]{1,12}(?:(?:\.[0-9]{1,12})?%)?'
@@ -31,6 +55,11 @@ _SPLIT = re.compile(
   rf'(?P<name>[\w-]+)(?:\[(?P<start>{_BOUND})?:(?P<stop>{_BOUND})?\])?',
   re.ASCII,
 )
+
+
+def split_names(split: str) -> list[str]:
+  """Returns the names of the splits in a field: 'train[:10%]' -> ['train']."""
+  return [part.partition('[')[0].strip() for part in split.split('+')]
 
 
 def resolve_split(
