@@ -40,7 +40,8 @@ def get_config() -> ml_collections.ConfigDict:
   data.source = 'bundled'
   data.name = 'fashion_mnist'  # data set; for tfds any name, like cifar10
   data.data_dir = ''  # folder of the data set; '': the default of the source
-  # Own images: file with a class per line, in the order of labels; '': as found.
+  # Own images: file with a class per line, in the order of labels; '': classes
+  # of the training split in natural order.
   data.classes = ''
   data.on_bad_image = 'stop'  # own images that cannot be read: stop | skip
   data.train_split = 'train'  # training images; or a slice: train[:50000]

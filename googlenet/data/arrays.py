@@ -169,8 +169,8 @@ def _split(
     or labels.min() < 0
   ):
     raise UserError(
-      f'{root}: {label_name} is {labels.dtype} {labels.shape}; labels are whole '
-      f'numbers from 0, one for each of the {len(images)} images'
+      f'{root}: {label_name} is {labels.dtype} {labels.shape}; labels are '
+      f'whole numbers from 0, one for each of the {len(images)} images'
     )
   return images, labels.astype(np.int32)
 

@@ -9,7 +9,6 @@ import hashlib
 import io
 import os
 import re
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent import futures
@@ -19,11 +18,19 @@ import numpy as np
 
 from googlenet.data import files
 from googlenet.data.images import Transform
-from googlenet.data.splits import Identity, Read, Source, count_classes
+from googlenet.data.splits import (
+  Identity,
+  Read,
+  Source,
+  count_classes,
+  some,
+)
 from googlenet.errors import UserError
 
-# Examples in a message; the others are counted.
-_SHOWN = 10
+# From so many images on, a call decodes in several threads: then a whole set is
+# read, not a part of a stream.
+_MANY = 64
+_PART = 256  # headers that a thread reads at a time
 _THREADS = min(os.cpu_count() or 1, 32)
 
 
@@ -65,13 +72,6 @@ def natural_key(name: str) -> list[tuple[bool, Any]]:
   ]
 
 
-def some(names: Sequence[str]) -> str:
-  """Joins names for a message: the first ten, and how many more there are."""
-  shown = ', '.join(names[:_SHOWN])
-  left = len(names) - _SHOWN
-  return shown if left <= 0 else f'{shown} and {left:,} more'
-
-
 class Look(NamedTuple):
   """What the headers of a split say.
 
@@ -95,20 +95,31 @@ def look(images: Encoded, decode: bool) -> Look:
       header.
   """
 
-  def header(index: int) -> files.Header | str:
-    try:
-      return files.header(images[index], decode)
-    except files.UnreadableError as error:
-      return str(error)
+  def look_at(indices: range) -> Look:
+    headers, problems = [], {}
+    for index in indices:
+      try:
+        headers.append(files.header(images[index], decode))
+      except files.UnreadableError as error:
+        problems[index] = str(error)
+    sizes = frozenset(header.size for header in headers)
+    return Look(sizes, all(header.is_grey for header in headers), problems)
 
+  parts = [
+    range(len(images))[first : first + _PART]
+    for first in range(0, len(images), _PART)
+  ]
   with warnings.catch_warnings(), futures.ThreadPoolExecutor(_THREADS) as pool:
     warnings.filterwarnings('ignore', module=r'PIL\.')
-    found = list(pool.map(header, range(len(images)), chunksize=64))
-  headers = [x for x in found if isinstance(x, files.Header)]
+    return joined(list(pool.map(look_at, parts)))
+
+
+def joined(looks: Sequence[Look]) -> Look:
+  """Joins what the headers of several parts say."""
   return Look(
-    frozenset(x.size for x in headers),
-    all(x.is_grey for x in headers),
-    {i: x for i, x in enumerate(found) if isinstance(x, str)},
+    frozenset().union(*(part.sizes for part in looks)),
+    all(part.is_grey for part in looks),
+    {i: why for part in looks for i, why in part.problems.items()},
   )
 
 
@@ -144,18 +155,28 @@ class EncodedReader:
     if self._reader is None:
       self._reader = files.Reader(self._transform, self._num_channels)
     out = np.empty((len(indices), *self._reader.shape), np.uint8)
+
+    def read(place: int) -> None:
+      out[place] = self._read(int(indices[place]), epoch)
+
     with warnings.catch_warnings():
-      if threading.current_thread() is threading.main_thread():
-        warnings.filterwarnings('ignore', module=r'PIL\.')
-      for place, index in enumerate(map(int, indices)):
-        try:
-          out[place] = self._reader(self._images[index], epoch, index)
-        except files.UnreadableError as error:
-          raise UserError(
-            f'{self._images.name(index)} cannot be read: {error}; mend or '
-            'remove it, or give --config.data.on_bad_image=skip'
-          ) from error
+      warnings.filterwarnings('ignore', module=r'PIL\.')
+      if len(indices) < _MANY:
+        for place in range(len(indices)):
+          read(place)
+      else:
+        with futures.ThreadPoolExecutor(_THREADS) as pool:
+          list(pool.map(read, range(len(indices))))
     return out, self._labels[indices]
+
+  def _read(self, index: int, epoch: int) -> np.ndarray:
+    try:
+      return self._reader(self._images[index], epoch, index)
+    except files.UnreadableError as error:
+      raise UserError(
+        f'{self._images.name(index)} cannot be read: {error}; mend or remove '
+        'it, or give --config.data.on_bad_image=skip'
+      ) from error
 
 
 def make_source(

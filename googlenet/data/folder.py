@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from googlenet.data import files
-from googlenet.data.encoded import Labelled, make_source, natural_key, some
-from googlenet.data.splits import Source, split_names
+from googlenet.data.encoded import Labelled, make_source, natural_key
+from googlenet.data.splits import Source, some, split_names
 from googlenet.errors import UserError
 
 ALL = 'all'
@@ -205,17 +205,12 @@ def _split_folders(root: str, wanted: Sequence[str]) -> dict[str, str]:
   missing = [name for name in wanted if name not in there]
   if not missing:
     return {name: os.path.join(root, name) for name in wanted}
-  if any(not _folders(os.path.join(root, name)) for name in there):
-    how = (
-      'for folders of classes without splits give '
-      "--config.data.train_split='all[:90%]' --config.data.eval_split="
-      "'all[90%:]'"
-    )
-  else:
-    how = 'give config.data.train_split and config.data.eval_split by them'
   raise UserError(
     f'config.data.data_dir={root!r} has no folder {missing[0]!r} for the split '
-    f'of that name; it has {some(there) or "no folders"}: {how}'
+    f'of that name, it has {some(there) or "no folders"}: name those as '
+    'config.data.train_split and config.data.eval_split; or, if they are '
+    "classes, give --config.data.train_split='all[:90%]' "
+    "--config.data.eval_split='all[90%:]'"
   )
 
 

@@ -76,8 +76,8 @@ def load_dataset(
   Args:
     data_config: the config's `data` section. `source` is its kind; `name` is
       the data set of 'bundled' and 'tfds'; `data_dir` its folder, or '' for the
-      default of the source. `image_size` is used only if images differ in size and there
-      is no transform: they are squeezed into that square.
+      default of the source. `image_size` is used only if images differ in size
+      and there is no transform: they are squeezed into that square.
     split: a split's name, alone or sliced, with TFDS's meaning for both
       sources: 'train', 'train[:50000]', 'train[-5000:]', 'train[10%:90%]'.
     transform: what the host does to each image; None: images keep their native

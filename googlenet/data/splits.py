@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from googlenet.errors import UserError, did_you_mean
 # (int indices [n], epoch) -> (images uint8 [n, H, W, C], labels int32 [n]).
 # Only random crops depend on the epoch. Can be pickled for a worker process.
 Read = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+
+
+# Names in a message; the others are counted.
+_SHOWN = 10
 
 
 class Identity(NamedTuple):
@@ -24,6 +28,31 @@ class Identity(NamedTuple):
 
   sha256: str
   classes: Mapping[str, int]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns what a checkpoint keeps."""
+    return {'files': self.sha256, 'classes': dict(self.classes)}
+
+
+def changed_classes(
+  there: Mapping[str, int] | None, here: Mapping[str, int] | None
+) -> str:
+  """Says in words in which classes two sets differ; '' if in none."""
+  there, here = there or {}, here or {}
+  names = dict.fromkeys([*there, *here])
+  changes = [
+    f'{name} had {there.get(name, 0):,} images and has {here.get(name, 0):,}'
+    for name in names
+    if there.get(name, 0) != here.get(name, 0)
+  ]
+  return some(changes, '; ')
+
+
+def some(names: Sequence[str], between: str = ', ') -> str:
+  """Joins names for a message: the first ten, and how many more there are."""
+  shown = between.join(names[:_SHOWN])
+  left = len(names) - _SHOWN
+  return shown if left <= 0 else f'{shown} and {left:,} more'
 
 
 def count_classes(

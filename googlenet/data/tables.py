@@ -207,8 +207,8 @@ def _column(paths: Sequence[str], name: str) -> Any:
       parts += parquet.read_table(path, columns=[name]).column(0).chunks
     except (OSError, pa.ArrowException, IndexError) as error:
       raise UserError(
-        f'{path} cannot be read: {" ".join(str(error).split())[:200]}; it needs '
-        'the columns image and label'
+        f'{path} cannot be read: {" ".join(str(error).split())[:200]}; it '
+        'needs the columns image and label'
       ) from error
   return pa.chunked_array(parts)
 

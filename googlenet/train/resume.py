@@ -13,6 +13,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.data.sources import Dataset
+from googlenet.data.splits import changed_classes
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.io import checkpoint
@@ -206,8 +207,11 @@ def check_config(
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
   """Returns what identifies a training set, for JSON."""
+  # Files of the user are the same in another folder.
+  identity = dataset.identity
+  found = {'name': dataset.name} if identity is None else identity.to_json()
   return {
-    'name': dataset.name,
+    **found,
     'split': dataset.split,
     'num_examples': dataset.num_examples,
     'image_shape': list(dataset.image_shape),
@@ -298,6 +302,11 @@ def check_about(
         f'checkpoint {path} is of another run: config.{name} is {there!r} '
         f'there and {here!r} here'
       )
+  if changed := changed_classes(theirs.get('classes'), data.get('classes')):
+    raise UserError(
+      f'checkpoint {path} is of a run on other images: {changed}; restore '
+      'them, or give another --workdir'
+    )
   for key, value in data.items():
     if theirs.get(key) != value:
       raise UserError(
