@@ -22,7 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.model = model = ml_collections.ConfigDict()
   model.variant = 'plain'  # a network of googlenet/model/variants
-  model.num_classes = 10  # labels are 0 to num_classes - 1
+  # Labels are 0 to num_classes - 1; 0: as many classes as the data set has.
+  model.num_classes = 0
   model.width_multiplier = 1.0  # factor for all widths except classifiers
   # 'auto', and None for dropout: the default of the variant.
   model.normalization = 'auto'  # auto | none | lrn | batch
@@ -49,7 +50,9 @@ def get_config() -> ml_collections.ConfigDict:
   data.image_size = 96  # pixels; images are resized on the device
   # Channels that the network sees: 1 (grey) | 3 (colour) | 0: as stored.
   data.channels = 0
-  data.mean = (0.2860,)  # subtracted from pixels in 0..1; 1 or 1 per channel
+  # Subtracted from pixels in 0..1: 1 number or 1 per channel. ('auto',):
+  # measured on the training images, for std too.
+  data.mean = (0.2860,)
   data.std = (0.3530,)  # pixels are divided by it; 1 number or 1 per channel
   data.resize = 0  # short side in pixels before a centre crop; 0: no crop
   data.on_device_mb = 2048  # MiB; larger data sets are streamed from the host

@@ -90,6 +90,13 @@ def _optional(field: Field) -> Field:
   )
 
 
+def _or_auto(field: Field) -> Field:
+  return Field(
+    lambda v: v in (('auto',), ['auto']) or field.is_valid(v),
+    f'{field.allowed}, or auto',
+  )
+
+
 def _boolean() -> Field:
   return Field(lambda v: isinstance(v, bool), 'true or false')
 
@@ -210,7 +217,7 @@ _OPTIMIZERS = (
 FIELDS: dict[str, Field] = {
   'seed': _integer(0),
   'model.variant': _choice(*variants.ARCHITECTURES),
-  'model.num_classes': _integer(1, 100_000),
+  'model.num_classes': _integer(0, 100_000),
   'model.width_multiplier': _positive(100),
   'model.normalization': _choice('auto', *variants.NORMALIZATIONS),
   'model.batch_norm_decay': _fraction(),
@@ -231,8 +238,8 @@ FIELDS: dict[str, Field] = {
   'data.on_bad_image': _choice('stop', 'skip'),
   'data.image_size': _integer(1, 4096),
   'data.channels': _one_of(0, 1, 3),
-  'data.mean': _tuple_of(_number(-math.inf), 'numbers'),
-  'data.std': _tuple_of(_positive(), 'numbers > 0'),
+  'data.mean': _or_auto(_tuple_of(_number(-math.inf), 'numbers')),
+  'data.std': _or_auto(_tuple_of(_positive(), 'numbers > 0')),
   'data.resize': _integer(0, 4096),
   'data.on_device_mb': _integer(0),
   'data.workers': _integer(0, 1024),

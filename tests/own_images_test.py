@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from googlenet.data import sources, stream
+from googlenet import config as config_lib
+from googlenet.data import auto, sources, stream
 from googlenet.data.images import CenterCrop, RandomResizedCrop
 from googlenet.errors import UserError
 
@@ -476,3 +477,27 @@ def test_tables_that_do_not_fit_are_refused(case, tmp_path):
   with pytest.raises(UserError) as error:
     load(tmp_path, source='csv')
   assert words in str(error.value), error.value
+
+
+def test_the_data_set_decides_classes_mean_and_deviation(photos, config):
+  config.model.num_classes = 0
+  config.data.source, config.data.data_dir = 'folder', str(photos)
+  config.data.mean = config.data.std = auto.AUTO
+  config.data.eval_split, config.data.image_size = 'test', 24
+  completed = auto.complete(config_lib.resolve(config))
+  assert completed.model.num_classes == 3
+  images, _ = sources.read_all(load(photos))
+  pixels = images.reshape(-1, 3) / 255
+  np.testing.assert_allclose(completed.data.mean, pixels.mean(0), atol=6e-5)
+  np.testing.assert_allclose(completed.data.std, pixels.std(0), atol=6e-5)
+  config.data.channels = 1
+  grey = auto.complete(config_lib.resolve(config)).data
+  luma = pixels @ np.array([0.299, 0.587, 0.114])
+  np.testing.assert_allclose(grey.mean, [luma.mean()], atol=6e-5)
+  np.testing.assert_allclose(grey.std, [luma.std()], atol=6e-5)
+  # A run that goes on keeps its own.
+  stored = completed.copy_and_resolve_references()
+  config.data.data_dir, config.data.channels = '/nowhere', 0
+  again = auto.complete(config_lib.resolve(config), stored)
+  assert again.data.mean == completed.data.mean
+  assert again.model.num_classes == 3

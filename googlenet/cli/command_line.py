@@ -20,6 +20,7 @@ from googlenet.cli.modes import (
   unknown_mode,
 )
 from googlenet.cli.overrides import set_fields, split_flags
+from googlenet.data import auto
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS
 from googlenet.runtime import distributed
@@ -68,7 +69,10 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   if mode.takes_several and not os.path.isdir(workdir):
     workdir, *others = map(os.path.expanduser, workdir.split(','))
   if file and mode.compares:
-    options['baseline'] = file, config_lib.resolve(load_config_file(file))
+    options['baseline'] = (
+      file,
+      auto.complete(config_lib.resolve(load_config_file(file))),
+    )
     file = ''
   if not file and (not workdir or mode.workdir == 'makes'):
     if rest and not rest[0].startswith('-'):  # perhaps the missing config
@@ -114,7 +118,10 @@ def read_config(
   set_fields(config, texts)
   if others:
     raise _stray(others[0])
-  return config_lib.resolve(config)
+  config = config_lib.resolve(config)
+  stored = pathlib.Path(workdir or os.devnull) / 'config.json'
+  is_run = bool(workdir) and stored.is_file()
+  return auto.complete(config, config_lib.load(stored) if is_run else None)
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:
