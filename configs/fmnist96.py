@@ -45,6 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
   # of the training split in natural order.
   data.classes = ''
   data.on_bad_image = 'stop'  # own images that cannot be read: stop | skip
+  data.per_class = 0  # training images of each class, the first ones; 0: all
   data.train_split = 'train'  # training images; or a slice: train[:50000]
   data.eval_split = 'test'  # evaluation images; or a slice: train[90%:]
   data.image_size = 96  # pixels; images are resized on the device
@@ -125,6 +126,9 @@ def get_config() -> ml_collections.ConfigDict:
   train.image_sizes = ()
   train.label_smoothing = 0.0  # share of a target spread over all classes
   train.aux_loss_weight = 0.3  # factor for the loss of each auxiliary head
+  # Factors for the loss by class: one number each | ('balanced',): each class
+  # counts as much, whatever its number of training images; (): 1.
+  train.class_weights = ()
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
   # Loss scale, so that float16 gradients do not underflow: a number, or
   # 'dynamic' (adapted to the gradients).

@@ -236,6 +236,7 @@ FIELDS: dict[str, Field] = {
   'data.eval_split': _text(),
   'data.classes': _text(empty=True),
   'data.on_bad_image': _choice('stop', 'skip'),
+  'data.per_class': _integer(0),
   'data.image_size': _integer(1, 4096),
   'data.channels': _one_of(0, 1, 3),
   'data.mean': _or_auto(_tuple_of(_number(-math.inf), 'numbers')),
@@ -297,6 +298,13 @@ FIELDS: dict[str, Field] = {
   ),
   'train.label_smoothing': _fraction(),
   'train.aux_loss_weight': _number(0),
+  'train.class_weights': Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and (list(v) == ['balanced'] or all(_number(0).is_valid(x) for x in v))
+    ),
+    'balanced, or a tuple of a number >= 0 per class, or ()',
+  ),
   'train.precision': _POLICY,
   'train.loss_scale': Field(
     lambda v: v == 'dynamic' if isinstance(v, str) else _positive().is_valid(v),

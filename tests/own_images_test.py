@@ -16,9 +16,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from googlenet import config as config_lib
-from googlenet.data import auto, sources, stream
+from googlenet.data import auto, classes, pipeline, sources, splits, stream
 from googlenet.data.images import CenterCrop, RandomResizedCrop
 from googlenet.errors import UserError
+from googlenet.train import resume
 
 CLASSES = {
   'cat': (220, 20, 20),
@@ -366,7 +367,7 @@ REFUSED = {
   'no folder': (
     {'data_dir': '/nowhere'},
     None,
-    ["config.data.data_dir='/nowhere' cannot be read"],
+    ["config.data.data_dir='/nowhere' is not a folder"],
   ),
   'no data_dir': ({'data_dir': ''}, None, ['config.data.data_dir is missing']),
   'no split': (
@@ -501,3 +502,99 @@ def test_the_data_set_decides_classes_mean_and_deviation(photos, config):
   again = auto.complete(config_lib.resolve(config), stored)
   assert again.data.mean == completed.data.mean
   assert again.model.num_classes == 3
+
+
+def uneven(tmp_path):
+  """8 black, 2 grey and 4 white images."""
+  images, labels = [], []
+  for label, count in enumerate((8, 2, 4)):
+    images += [np.full((6, 6), 100 * label, np.uint8)] * count
+    labels += [label] * count
+  order = np.random.default_rng(0).permutation(14)
+  images, labels = np.stack(images)[order], np.array(labels)[order]
+  names = np.array(['black', 'grey', 'white'])
+  for split in PER_CLASS:
+    np.savez(
+      tmp_path / 'set.npz',
+      **{f'{split}_images': images for split in PER_CLASS},
+      **{f'{split}_labels': labels for split in PER_CLASS},
+      class_names=names,
+    )
+  return tmp_path / 'set.npz'
+
+
+def use(config, path):
+  config.data.source, config.data.data_dir = 'arrays', str(path)
+  config.data.eval_split = 'test'
+  config.model.num_classes = 0
+
+
+def test_balanced_weights_make_classes_count_as_much(tmp_path, config):
+  use(config, uneven(tmp_path))
+  config.train.class_weights = auto.BALANCED
+  weights = auto.complete(config_lib.resolve(config)).train.class_weights
+  np.testing.assert_allclose(weights, [14 / 24, 14 / 6, 14 / 12], atol=1e-4)
+  config.data.per_class = 2
+  even = auto.complete(config_lib.resolve(config)).train.class_weights
+  assert even == (1.0, 1.0, 1.0)
+
+
+def test_weights_are_one_per_class(tmp_path, config):
+  use(config, uneven(tmp_path))
+  config.train.class_weights = (1.0, 2.0)
+  with pytest.raises(UserError, match='class_weights has 2 numbers for 3'):
+    auto.complete(config_lib.resolve(config))
+
+
+def test_the_first_images_of_each_class_are_a_small_set(tmp_path, config):
+  use(config, uneven(tmp_path))
+  config.data.per_class = 2
+  config = auto.complete(config_lib.resolve(config))
+  whole = sources.load_dataset(config.data, 'train')
+  images, labels = sources.read_all(pipeline.load_split(config, 'train_split'))
+  assert labels.tolist() == [
+    label
+    for i, label in enumerate(whole.labels)
+    if (whole.labels[:i] == label).sum() < 2
+  ]
+  assert (images == 100 * labels.reshape(-1, 1, 1, 1)).all()
+  assert pipeline.load_split(config, 'eval_split').num_examples == 14
+
+
+def test_too_few_images_of_a_class_are_named(tmp_path, config):
+  use(config, uneven(tmp_path))
+  config.data.per_class = 3
+  config = auto.complete(config_lib.resolve(config))
+  with pytest.raises(
+    UserError, match=r'fewer images of grey \(2\); choose at m'
+  ):
+    pipeline.load_split(config, 'train_split')
+
+
+def test_labels_of_another_set_are_matched_by_name(tmp_path):
+  dataset = load(uneven(tmp_path), source='arrays')
+  names = ('white', 'red', 'grey', 'black')
+  matched = classes.with_classes(dataset, names)
+  images, labels = sources.read_all(matched)
+  levels = {'black': 0, 'grey': 100, 'white': 200}
+  assert [levels[names[label]] for label in labels] == images[
+    :, 0, 0, 0
+  ].tolist()
+  assert matched.class_names == names
+  with pytest.raises(UserError, match='set has the classes grey, which'):
+    classes.with_classes(dataset, ('white', 'black', 'red'))
+  numbers = tuple(map(str, range(1000)))
+  with pytest.raises(UserError, match=r'it has 0, 1, .* and 990 more'):
+    classes.with_classes(dataset, numbers)
+
+
+def test_changed_files_are_told_by_class(photos, tmp_path):
+  there = copy(photos, tmp_path)
+  before = resume.describe_data(load(there))
+  assert not splits.changed_files(before, resume.describe_data(load(photos)))
+  (there / 'train/cat/0.jpg').rename(there / 'train/cat/00.jpg')
+  renamed = resume.describe_data(load(there))
+  assert 'some have other names' in splits.changed_files(before, renamed)
+  shutil.copy(there / 'train/cat/00.jpg', there / 'train/dog 2')
+  words = splits.changed_files(before, resume.describe_data(load(there)))
+  assert words == 'dog 2 had 8 images and has 9'

@@ -18,10 +18,10 @@ from photos import prepare
 from PIL import Image
 
 import googlenet.data
+from googlenet.data.classes import check_labels
 from googlenet.data.idx import idx_header, read_idx
 from googlenet.data.sources import (
   Dataset,
-  check_labels,
   load_dataset,
   read_all,
 )

@@ -48,7 +48,10 @@ def open_arrays(
   root = os.path.expanduser(data_dir)
   wanted = dict.fromkeys([*split_names(train_split), *split_names(eval_split)])
   try:
-    stamp = os.stat(root).st_mtime_ns
+    paths = [root]
+    if os.path.isdir(root):
+      paths += [entry.path for entry in os.scandir(root)]
+    stamp = tuple(os.stat(path).st_mtime_ns for path in paths)
   except OSError as error:
     raise UserError(
       f'config.data.data_dir={data_dir!r} cannot be read: {error.strerror}; '
@@ -59,7 +62,7 @@ def open_arrays(
 
 @functools.lru_cache(maxsize=2)
 def _open(
-  root: str, wanted: tuple[str, ...], classes: str, stamp: int
+  root: str, wanted: tuple[str, ...], classes: str, stamp: tuple[int, ...]
 ) -> Source:
   """Opens the arrays once per process, since both splits need the classes."""
   del stamp  # part of the key: changed files are read again
@@ -97,6 +100,7 @@ def _open(
       name: Identity('', count_classes(labels, names))
       for name, (_, labels) in splits.items()
     },
+    labels={name: labels for name, (_, labels) in splits.items()},
   )
 
 

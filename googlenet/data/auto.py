@@ -6,10 +6,12 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from googlenet.data import images, sources
+from googlenet.data import classes, images, sources
+from googlenet.errors import UserError
 from googlenet.input.preprocess import LUMA, num_channels
 
 AUTO = ('auto',)
+BALANCED = ('balanced',)
 # So many images, evenly spaced, give mean and deviation to three digits.
 _MOST_MEASURED = 10_000
 _CHUNK = 500
@@ -22,7 +24,8 @@ def complete(
   """Returns the config with the fields that the data set decides.
 
   `model.num_classes` 0 becomes the number of classes; `data.mean` and
-  `data.std` ('auto',) become those of the training images.
+  `data.std` ('auto',) become those of the training images;
+  `train.class_weights` ('balanced',) becomes numbers.
 
   Args:
     config: resolved.
@@ -32,31 +35,67 @@ def complete(
   Raises:
     UserError: the data set cannot be read.
   """
+  balanced = tuple(config.train.class_weights) == BALANCED
   wanted = [
     (section, field)
     for section, field, is_open in (
       ('model', 'num_classes', config.model.num_classes == 0),
       ('data', 'mean', tuple(config.data.mean) == AUTO),
       ('data', 'std', tuple(config.data.std) == AUTO),
+      ('train', 'class_weights', balanced),
     )
     if is_open
   ]
   if not wanted:
+    _check_weights(config)
     return config
   changed = ml_collections.ConfigDict(config.to_dict())
-  if stored is not None:
-    for section, field in wanted:
-      changed[section][field] = stored[section][field]
-    return ml_collections.FrozenConfigDict(changed)
-  if not config.model.num_classes:
+  found = stored or _decided(config, wanted)
+  for section, field in wanted:
+    changed[section][field] = found[section][field]
+  config = ml_collections.FrozenConfigDict(changed)
+  _check_weights(config)
+  return config
+
+
+def _decided(
+  config: ml_collections.FrozenConfigDict, wanted: list[tuple[str, str]]
+) -> dict[str, dict[str, Any]]:
+  """Returns the values of fields that the data set decides, by section."""
+  found = {'model': {}, 'data': {}, 'train': {}}
+  if ('model', 'num_classes') in wanted:
     _, source = sources.open_source(config.data)
-    changed.model.num_classes = len(source.class_names)
-  fields = [field for section, field in wanted if section == 'data']
-  if fields:
-    measured = dict(zip(('mean', 'std'), measure(config), strict=True))
-    for field in fields:
-      changed.data[field] = measured[field]
-  return ml_collections.FrozenConfigDict(changed)
+    found['model']['num_classes'] = len(source.class_names)
+  if ('train', 'class_weights') in wanted:
+    found['train']['class_weights'] = tuple(_weights(config))
+  if ('data', 'mean') in wanted or ('data', 'std') in wanted:
+    found['data'] = dict(zip(('mean', 'std'), measure(config), strict=True))
+  return found
+
+
+def _check_weights(config: ml_collections.FrozenConfigDict) -> None:
+  """Checks that there is a weight for each class.
+
+  Raises:
+    UserError: there are more or fewer.
+  """
+  count, classes_ = len(config.train.class_weights), config.model.num_classes
+  if count not in (0, classes_):
+    raise UserError(
+      f'config.train.class_weights has {count} numbers for {classes_} classes: '
+      'give one for each class, balanced, or () for none'
+    )
+
+
+def _weights(config: ml_collections.FrozenConfigDict) -> list[float]:
+  """Returns class weights by the numbers of training images."""
+  dataset = sources.load_dataset(
+    config.data, config.data.train_split, called='config.data.train_split'
+  )
+  if config.data.per_class:
+    dataset = classes.first_of_each_class(dataset, config.data.per_class)
+  count = config.model.num_classes or dataset.num_classes
+  return classes.balanced_weights(classes.read_labels(dataset), count)
 
 
 def measure(

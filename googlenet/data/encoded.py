@@ -46,6 +46,9 @@ class Encoded(Protocol):
   def name(self, index: int) -> str:
     """Returns the name of an image, for messages and for the fingerprint."""
 
+  def stamp(self) -> str:
+    """Returns a text that is another one when files have changed."""
+
   def subset(self, indices: np.ndarray) -> 'Encoded':
     """Returns the images of some indices."""
 
@@ -112,6 +115,21 @@ def look(images: Encoded, decode: bool) -> Look:
   with warnings.catch_warnings(), futures.ThreadPoolExecutor(_THREADS) as pool:
     warnings.filterwarnings('ignore', module=r'PIL\.')
     return joined(list(pool.map(look_at, parts)))
+
+
+# Both splits are opened for each of them, as their images must be alike.
+_seen: dict[tuple[str, bool], Look] = {}
+_MOST_SEEN = 8
+
+
+def _look_once(images: Encoded, decode: bool) -> Look:
+  """Returns what `look` finds, from memory if the files are unchanged."""
+  key = images.stamp(), decode
+  if key not in _seen:
+    while len(_seen) >= _MOST_SEEN:
+      _seen.pop(next(iter(_seen)))
+    _seen[key] = look(images, decode)
+  return _seen[key]
 
 
 def joined(looks: Sequence[Look]) -> Look:
@@ -199,7 +217,7 @@ def make_source(
     UserError: images cannot be read.
   """
   looks = {
-    name: look(split.images, on_bad_image == 'skip')
+    name: _look_once(split.images, on_bad_image == 'skip')
     for name, split in splits.items()
   }
   bad = [
@@ -240,6 +258,7 @@ def make_source(
     identity={
       name: _identity(split, class_names) for name, split in splits.items()
     },
+    labels={name: split.labels for name, split in splits.items()},
   )
 
 

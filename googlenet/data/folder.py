@@ -4,7 +4,6 @@ Either the classes lie in a folder of each split, photos/train/cat/1.jpg, or
 directly in the data set's, photos/cat/1.jpg; then `all` is the only split.
 """
 
-import functools
 import hashlib
 import os
 import pathlib
@@ -41,6 +40,17 @@ class ImageFiles:
 
   def name(self, index: int) -> str:
     return self._names[index]
+
+  def stamp(self) -> str:
+    digest = hashlib.sha256(self._folder.encode('utf-8', 'surrogateescape'))
+    for index, name in enumerate(self._names):
+      try:
+        stat = os.stat(self[index])
+        state = f'{stat.st_size} {stat.st_mtime_ns}'
+      except OSError:  # told of by the look
+        state = 'missing'
+      digest.update(f'{name}\0{state}\0'.encode('utf-8', 'surrogateescape'))
+    return digest.hexdigest()
 
   def subset(self, indices: np.ndarray) -> 'ImageFiles':
     return ImageFiles(self._folder, [self._names[i] for i in indices])
@@ -120,25 +130,11 @@ def open_folder(
   wanted = list(
     dict.fromkeys([*split_names(train_split), *split_names(eval_split)])
   )
-  try:
-    stamp = os.stat(root).st_mtime_ns
-  except OSError as error:
+  if not os.path.isdir(root):
     raise UserError(
-      f'config.data.data_dir={data_dir!r} cannot be read: {error.strerror}'
-    ) from error
-  return _open(root, tuple(wanted), classes, on_bad_image, stamp)
-
-
-@functools.lru_cache(maxsize=4)
-def _open(
-  root: str,
-  wanted: tuple[str, ...],
-  classes: str,
-  on_bad_image: str,
-  stamp: int,
-) -> Source:
-  """Opens a folder once per process, since both splits need all of it."""
-  del stamp  # part of the key: another one is looked at again
+      f'config.data.data_dir={data_dir!r} is not a folder; '
+      'config.data.source=folder takes one with a folder of images per class'
+    )
   folders = _split_folders(root, wanted)
   class_folders = {split: _folders(folder) for split, folder in folders.items()}
   first = wanted[0]

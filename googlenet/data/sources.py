@@ -13,7 +13,6 @@ from googlenet.data.bundled import open_bundled
 from googlenet.data.images import Transform, Whole
 from googlenet.data.splits import Identity, Read, Source, resolve_split
 from googlenet.data.tfds_reader import open_tfds
-from googlenet.errors import UserError
 
 
 class Dataset(NamedTuple):
@@ -31,6 +30,7 @@ class Dataset(NamedTuple):
   is_random: bool = False  # whether images differ from epoch to epoch
   notes: tuple[str, ...] = ()  # lines for the console
   identity: Identity | None = None  # of the user's own files
+  labels: np.ndarray | None = None  # int32 [num_examples]; None: not known yet
 
 
 class SliceReader(NamedTuple):
@@ -97,6 +97,7 @@ def load_dataset(
   if transform is None and source.sides is None:
     transform = Whole(data_config.image_size)
   sides = source.sides if transform is None else transform.sides
+  labels = source.labels.get(split_name)
   return Dataset(
     name=name,
     split=split,
@@ -108,6 +109,7 @@ def load_dataset(
     is_random=transform is not None and transform.is_random,
     notes=source.notes,
     identity=source.identity.get(split_name),
+    labels=None if labels is None else labels[start:stop],
   )
 
 
@@ -128,32 +130,3 @@ def read_all(
     indices = np.arange(start, min(start + chunk_size, dataset.num_examples))
     images[indices], labels[indices] = dataset.read(indices)
   return images, labels
-
-
-def check_labels(
-  labels: np.ndarray, num_classes: int, source_name: str
-) -> None:
-  """Checks that every label is a class of the model.
-
-  Args:
-    labels: integers of any shape.
-    num_classes: number of classes of the model.
-    source_name: name of the data set, for the message.
-
-  Raises:
-    UserError: a label is not in range(num_classes).
-  """
-  if labels.size == 0:
-    return
-  low, high = int(labels.min()), int(labels.max())
-  if low < 0:
-    raise UserError(
-      f'config.model.num_classes={num_classes}: {source_name} has the label '
-      f'{low} (seen: {low} to {high}), and no label may be negative; such a '
-      'split holds no labels, choose another'
-    )
-  if high >= num_classes:
-    raise UserError(
-      f'config.model.num_classes={num_classes}: {source_name} has the label '
-      f'{high} (seen: {low} to {high}); allowed is at least {high + 1}'
-    )

@@ -34,18 +34,25 @@ class Identity(NamedTuple):
     return {'files': self.sha256, 'classes': dict(self.classes)}
 
 
-def changed_classes(
-  there: Mapping[str, int] | None, here: Mapping[str, int] | None
-) -> str:
-  """Says in words in which classes two sets differ; '' if in none."""
-  there, here = there or {}, here or {}
+def changed_files(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+  """Says in words how two sets differ; '' if they do not.
+
+  Args:
+    there: has what `Identity.to_json` returns, if the set is of own files.
+    here: likewise.
+  """
+  if there.get('files') == here.get('files'):
+    return ''
+  there, here = there.get('classes', {}), here.get('classes', {})
   names = dict.fromkeys([*there, *here])
   changes = [
     f'{name} had {there.get(name, 0):,} images and has {here.get(name, 0):,}'
     for name in names
     if there.get(name, 0) != here.get(name, 0)
   ]
-  return some(changes, '; ')
+  return some(changes, '; ') or (
+    'each class has as many as before, but some have other names or labels'
+  )
 
 
 def some(names: Sequence[str], between: str = ', ') -> str:
@@ -77,6 +84,8 @@ class Source(NamedTuple):
   notes: tuple[str, ...] = ()
   # By split; empty where others guarantee that a set never changes.
   identity: Mapping[str, Identity] = {}
+  # int32 [N] by split, where they are known without reading images.
+  labels: Mapping[str, np.ndarray] = {}
 
 
 _BOUND = r'-?[0-9]{1,12}(?:(?:\.[0-9]{1,12})?%)?'

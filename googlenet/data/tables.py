@@ -6,19 +6,18 @@ only split is `all`.
 """
 
 import csv
-import functools
 import glob
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from googlenet.data.encoded import Encoded, Labelled, make_source, natural_key
 from googlenet.data.folder import ALL, ImageFiles, read_class_map
-from googlenet.data.splits import Source, split_names
+from googlenet.data.splits import Source, some, split_names
 from googlenet.errors import UserError
 
 
@@ -65,8 +64,36 @@ def open_table(
   root = os.path.expanduser(data_dir)
   wanted = dict.fromkeys([*split_names(train_split), *split_names(eval_split)])
   paths = {name: tuple(_paths(source, root, data_dir, name)) for name in wanted}
-  stamp = tuple(os.stat(p).st_mtime_ns for ps in paths.values() for p in ps)
-  return _open(source, root, tuple(paths.items()), classes, on_bad_image, stamp)
+  read = _READERS[source]
+  tables = {name: read(files) for name, files in paths.items()}
+  keys, names = _classes(tables, classes)
+  index = {key: label for label, key in enumerate(keys)}
+  index |= {str(key): label for key, label in index.items()}
+  splits = {}
+  for name, table in tables.items():
+    more = sorted(set(table.labels) - index.keys(), key=str)
+    if more:
+      there = classes or f'the split {next(iter(tables))!r}'
+      raise UserError(
+        f'the split {name!r} in {root} has labels that {there} lacks: '
+        f'{some([*map(str, more)])}; mend or remove them'
+      )
+    labels = np.array([index[label] for label in table.labels], np.int32)
+    splits[name] = Labelled(table.images, labels)
+  return make_source(splits, names, on_bad_image, root)
+
+
+def _classes(
+  tables: Mapping[str, _Table], classes: str
+) -> tuple[Sequence[str] | Sequence[int], tuple[str, ...]]:
+  """Returns the label of each class in the tables, and its name."""
+  first = next(iter(tables.values()))
+  if classes:
+    return read_class_map(classes)
+  if first.class_names:
+    return range(len(first.class_names)), first.class_names
+  keys = sorted(set(first.labels), key=lambda x: natural_key(str(x)))
+  return keys, tuple(map(str, keys))
 
 
 def _paths(source: str, root: str, data_dir: str, split: str) -> list[str]:
@@ -90,45 +117,6 @@ def _paths(source: str, root: str, data_dir: str, split: str) -> list[str]:
       f"--config.data.train_split='{ALL}[:90%]'"
     )
   return sorted(found)
-
-
-@functools.lru_cache(maxsize=4)
-def _open(
-  source: str,
-  root: str,
-  paths: tuple[tuple[str, tuple[str, ...]], ...],
-  classes: str,
-  on_bad_image: str,
-  stamp: tuple[int, ...],
-) -> Source:
-  """Opens the tables once per process, since both splits need the classes."""
-  del stamp  # part of the key: changed files are read again
-  read = _READERS[source]
-  tables = {name: read(files) for name, files in paths}
-  first = next(iter(tables))
-  if classes:
-    class_map = read_class_map(classes)
-    keys, names = class_map
-  elif tables[first].class_names:
-    names = tables[first].class_names
-    keys = tuple(range(len(names)))
-  else:
-    keys = sorted(set(tables[first].labels), key=lambda x: natural_key(str(x)))
-    names = tuple(map(str, keys))
-  index = {key: label for label, key in enumerate(keys)}
-  index |= {str(key): label for key, label in index.items()}
-  splits = {}
-  for name, table in tables.items():
-    more = sorted(set(table.labels) - index.keys(), key=str)
-    if more:
-      raise UserError(
-        f'the split {name!r} in {root} has labels that '
-        f'{classes or f"the split {first!r}"} lacks: '
-        f'{", ".join(map(str, more[:10]))}; mend or remove them'
-      )
-    labels = np.array([index[label] for label in table.labels], np.int32)
-    splits[name] = Labelled(table.images, labels)
-  return make_source(splits, tuple(names), on_bad_image, root)
 
 
 def _read_csv(paths: Sequence[str]) -> _Table:
@@ -186,6 +174,10 @@ class ParquetImages:
 
   def name(self, index: int) -> str:
     return f'row {self._row(index)}'
+
+  def stamp(self) -> str:
+    times = [os.stat(path).st_mtime_ns for path in self._paths]
+    return f'{self._paths} {times} {self._rows}'
 
   def subset(self, indices: np.ndarray) -> 'ParquetImages':
     rows = np.arange(len(self)) if self._rows is None else self._rows

@@ -13,7 +13,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.data.sources import Dataset
-from googlenet.data.splits import changed_classes
+from googlenet.data.splits import changed_files
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.io import checkpoint
@@ -302,7 +302,7 @@ def check_about(
         f'checkpoint {path} is of another run: config.{name} is {there!r} '
         f'there and {here!r} here'
       )
-  if changed := changed_classes(theirs.get('classes'), data.get('classes')):
+  if changed := changed_files(theirs, data):
     raise UserError(
       f'checkpoint {path} is of a run on other images: {changed}; restore '
       'them, or give another --workdir'

@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from googlenet.data import batches, pipeline, sources
+from googlenet.data import batches, classes, pipeline, sources
 from googlenet.tools.inference import predict
 from googlenet.tools.inference.apply import PROBABILITIES
 from googlenet.tools.inference.trained import Trained
@@ -54,7 +54,9 @@ def predict_split(config: Config, members: list[Trained]) -> Predictions:
 
   total, labels = 0.0, None
   for squares in passes:
-    dataset = pipeline.load_split(config, 'eval_split', squares)
+    dataset = classes.with_classes(
+      pipeline.load_split(config, 'eval_split', squares), members[0].class_names
+    )
     inputs = pipeline.make_pipeline(config, dataset)
     parts, answers = [], []
     for batch, found in predict.run_batches(
