@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import SMALL
 from PIL import Image
 from pyarrow import parquet
 
@@ -598,3 +599,80 @@ def test_changed_files_are_told_by_class(photos, tmp_path):
   shutil.copy(there / 'train/cat/00.jpg', there / 'train/dog 2')
   words = splits.changed_files(before, resume.describe_data(load(there)))
   assert words == 'dog 2 had 8 images and has 9'
+
+
+@pytest.mark.slow
+def test_a_folder_is_used_from_training_to_prediction(
+  photos, launch_here, tmp_path
+):
+  flags = (
+    *SMALL,
+    '--config.data.source=folder',
+    f'--config.data.data_dir={photos}',
+    '--config.data.eval_split=test',
+    '--config.data.mean=auto',
+    '--config.data.std=auto',
+    '--config.train.class_weights=balanced',
+    '--config.train.batch_size=12',
+    '--config.optimizer.warmup_steps=2',
+  )
+  done = launch_here(
+    *flags, '--config.train.epochs=10', '--config.train.max_steps=0'
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'photos (folder): 24 train and 12 test images' in done.stdout
+  assert 'classes  cat 8 + 4, dog 2 8 + 4, dog 10 8 + 4' in done.stdout
+  (workdir,) = (tmp_path / 'runs').iterdir()
+  names = (workdir / 'classes.txt').read_text().splitlines()
+  assert names == ['cat', 'dog 2', 'dog 10']
+  stored = json.loads((workdir / 'config.json').read_text())
+  assert stored['model']['num_classes'] == 3
+  assert stored['train']['class_weights'] == [1.0, 1.0, 1.0]
+
+  # Evaluated on the same images as arrays, whose classes are in another order.
+  images, labels = sources.read_all(load(photos, 'test', image_size=28))
+  np.savez(
+    tmp_path / 'set.npz',
+    test_images=images,
+    test_labels=2 - labels,
+    class_names=np.array(names[::-1]),
+  )
+  lines = []
+  for other in (
+    (),
+    (
+      '--config.data.source=arrays',
+      f'--config.data.data_dir={tmp_path}/set.npz',
+      '--config.data.train_split=test',
+    ),
+  ):
+    done = launch_here(
+      '--mode=evaluate', f'--workdir={workdir}', *other, config=''
+    )
+    assert done.returncode == 0, done.stderr
+    lines.append(done.stdout.splitlines()[1].partition(': accuracy')[2])
+  assert lines[0] == lines[1]
+  done = launch_here(
+    '--mode=evaluate',
+    f'--workdir={workdir}',
+    '--config.data.source=bundled',
+    '--config.data.name=fashion_mnist',
+    '--config.data.data_dir=',
+    '--config.data.channels=3',
+    config='',
+  )
+  assert done.returncode == 2
+  assert 'has 10 classes' in done.stderr
+
+  done = launch_here(
+    '--mode=predict',
+    f'--workdir={workdir}',
+    f'--images={photos}/test/cat/*.*',
+    '--top_k=1',
+    config='',
+  )
+  assert done.returncode == 0, done.stderr
+  assert all(
+    line.split()[-2] in ('cat', '2', '10')
+    for line in done.stdout.splitlines()[:2]
+  )

@@ -182,9 +182,7 @@ def test_missing_and_swapped_files(tmp_path: pathlib.Path) -> None:
   assert load_dataset(config, 'test').num_examples == 10000  # train not needed
 
 
-def test_unknown_source_and_name() -> None:
-  text = _error(lambda: load_dataset(_config(source='bundle'), 'train'))
-  assert "config.data.source='bundle'; allowed is one of bundled, tfds" in text
+def test_unknown_name() -> None:
   text = _error(lambda: load_dataset(_config(name='cifar10'), 'train'))
   assert "config.data.name='cifar10'; allowed is fashion_mnist" in text
   assert '--config.data.source=tfds' in text
