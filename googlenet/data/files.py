@@ -29,16 +29,15 @@ _LARGE = 2**24
 # Formats that are not read: Pillow decodes them by another program,
 # Ghostscript.
 _REFUSED = {'EPS'}
-# What turns stored pixels upright, by EXIF orientation: (transpose, then flip
-# the rows, flip the columns).
-_ORIENTATIONS = {
-  2: (False, False, True),
-  3: (False, True, True),
-  4: (False, True, False),
-  5: (True, False, False),
-  6: (True, False, True),
-  7: (True, True, True),
-  8: (True, True, False),
+# What turns a stored image upright, by EXIF orientation.
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -56,7 +55,7 @@ class Squeezed(NamedTuple):
   def __call__(
     self, image: Image.Image, num_channels: int, epoch: int, index: int
   ) -> np.ndarray:
-    return pixels(image, num_channels, [(0, 0, *image.size)], self.sides)[0]
+    return pixels(image, num_channels, (0, 0, *image.size), self.sides)
 
 
 def find(images: str, stdin: TextIO, flag: str = '--images') -> list[str]:
@@ -149,10 +148,6 @@ class Reader:
     """
     self._transform, self._num_channels = transform, num_channels
     self._large = threading.Lock()
-    # The transform for images that are stored lying on their side.
-    self._turned = transform
-    if isinstance(transform, Squeezed):
-      self._turned = Squeezed(transform.sides[::-1])
 
   @property
   def shape(self) -> tuple[int, int, int]:
@@ -197,24 +192,15 @@ class Reader:
     return self._convert(image)
 
   def _convert(self, image: Image.Image) -> np.ndarray:
-    # Only a JPEG has its EXIF before the pixels. These are decoded later, maybe
-    # at a fraction of their size.
-    if image.format != 'JPEG':
-      image.load()
+    image.load()  # some formats have their EXIF after the pixels
     try:
       orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF: the image is taken as it is stored
       orientation = 1
     image = _to_8_bits(image)
-    transpose, *flips = _ORIENTATIONS.get(orientation, (False, False, False))
-    # The small result is turned, which is cheaper. Squeezing and centre crops
-    # give the same either way, up to rounding.
-    transform = self._turned if transpose else self._transform
-    array = transform(image, self._num_channels, 0, 0)
-    if transpose:
-      array = array.swapaxes(-3, -2)
-    for axis, flip in zip((-3, -2), flips, strict=True):
-      array = np.flip(array, axis) if flip else array
+    if orientation in _UPRIGHT:
+      image = image.transpose(_UPRIGHT[orientation])
+    array = self._transform(image, self._num_channels, 0, 0)
     return np.ascontiguousarray(array)
 
 
