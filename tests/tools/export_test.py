@@ -150,6 +150,7 @@ def test_views_are_in_the_program_or_told(run, config, capfd):
 SIZES = {
   'inception_v3': 75,
   'alexnet': 99,
+  'alexnet_torchvision': 99,
   'vgg16': 64,
   'nin': 67,
   'fmnist28': 28,
