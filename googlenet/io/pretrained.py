@@ -54,18 +54,26 @@ def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
   return trees
 
 
-def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
-  """Returns (H, W, C) of the training images stored in a checkpoint.
+def stored_data(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what a checkpoint tells of its training set, see `train.resume`.
 
-  None if the parameters were imported.
+  Empty if the parameters were imported.
   """
   about = array_files.read(path).get('about')
   if about is None:
-    return None
+    return {}
   try:
-    shape = json.loads(about.read().tobytes())['data']['image_shape']
-    height, width, channels = (int(side) for side in shape)
+    data = json.loads(about.read().tobytes())['data']
   except (ValueError, TypeError, KeyError, RecursionError):
+    return {}
+  return data if isinstance(data, dict) else {}
+
+
+def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
+  """Returns (H, W, C) of the training images; None if a file does not say."""
+  try:
+    height, width, channels = map(int, stored_data(path)['image_shape'])
+  except (ValueError, TypeError, KeyError):
     return None
   return height, width, channels
 
