@@ -56,6 +56,8 @@ def get_config() -> ml_collections.ConfigDict:
   data.mean = (0.2860,)
   data.std = (0.3530,)  # pixels are divided by it; 1 number or 1 per channel
   data.resize = 0  # short side in pixels before a centre crop; 0: no crop
+  data.interpolation = 'bilinear'  # with `resize`: bilinear | bicubic
+  data.squeeze = False  # whether the long side becomes `resize` pixels too
   data.on_device_mb = 2048  # MiB; larger data sets are streamed from the host
   data.workers = 0  # processes that read streamed data; 0: one thread
 

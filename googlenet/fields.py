@@ -242,6 +242,8 @@ FIELDS: dict[str, Field] = {
   'data.mean': _or_auto(_tuple_of(_number(-math.inf), 'numbers')),
   'data.std': _or_auto(_tuple_of(_positive(), 'numbers > 0')),
   'data.resize': _integer(0, 4096),
+  'data.interpolation': _choice('bilinear', 'bicubic'),
+  'data.squeeze': _boolean(),
   'data.on_device_mb': _integer(0),
   'data.workers': _integer(0, 1024),
   'augment.flip': _FLIP,

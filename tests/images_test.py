@@ -248,7 +248,14 @@ def test_what_the_config_asks_for(fields, training, evaluation):
       'crop_aspect': ASPECT,
     }
   )
-  data = ml_collections.ConfigDict({'image_size': 24, 'resize': fields[1]})
+  data = ml_collections.ConfigDict(
+    {
+      'image_size': 24,
+      'resize': fields[1],
+      'interpolation': 'bilinear',
+      'squeeze': False,
+    }
+  )
   made = images.make_transform(data, augment, 5, is_training=True)
   if training is images.RandomResizedCrop:
     training = images.RandomResizedCrop(24, AREA, ASPECT, 5)

@@ -1,6 +1,7 @@
 """Parses a command line into a mode, its flags and a checked config."""
 
 import difflib
+import importlib
 import importlib.util
 import os
 import pathlib
@@ -23,6 +24,7 @@ from googlenet.cli.overrides import set_fields, split_flags
 from googlenet.data import auto
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS
+from googlenet.io import named
 from googlenet.runtime import distributed
 
 # Flags to suggest for a mistyped flag.
@@ -68,6 +70,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
     raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
   if mode.takes_several and not os.path.isdir(workdir):
     workdir, *others = map(os.path.expanduser, workdir.split(','))
+  if mode.workdir in ('reads', 'optional'):
+    workdir, *others = map(_run_of, [workdir, *others])
   if file and mode.compares:
     options['baseline'] = (
       file,
@@ -81,11 +85,15 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
       '--config is missing: give a config file, like '
       '--config=configs/fmnist96.py'
     )
-  config = read_config(file, workdir, rest)
+  config = read_config(file, workdir, rest, mode.completes)
+  if not mode.completes:
+    options['given'] = frozenset(split_flags(rest)[0])
   if others:
     options['others'] = tuple(
       (other, read_config(file, other, rest)) for other in others
     )
+  if mode.workdir == 'continues':
+    _run_of(config.finetune.from_workdir)
   return Arguments(
     values.mode,
     workdir or _fresh_workdir(file),
@@ -96,8 +104,19 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   )
 
 
+def _run_of(name: str) -> str:
+  """Returns the folder of a run that a name stands for, see `named.find`.
+
+  Raises:
+    UserError: the run has to be downloaded first and cannot be.
+  """
+  if not named.is_remote(name):
+    return named.find(name)
+  return importlib.import_module('googlenet.tools.hub').run_of(name)
+
+
 def read_config(
-  file: str, workdir: str, arguments: Sequence[str]
+  file: str, workdir: str, arguments: Sequence[str], completes: bool = True
 ) -> ml_collections.FrozenConfigDict:
   """Reads a config and applies overrides from the command line.
 
@@ -105,6 +124,8 @@ def read_config(
     file: config file; '': use the config of the run in the workdir.
     workdir: folder of a run.
     arguments: flags like --config.FIELD=VALUE.
+    completes: whether the data set decides the fields that are left open, and
+      fields that depend on each other are checked.
 
   Raises:
     UserError: the config, a field or its value is wrong, or an argument is not
@@ -118,9 +139,11 @@ def read_config(
   set_fields(config, texts)
   if others:
     raise _stray(others[0])
+  if not completes:
+    return config_lib.resolve(config, with_combinations=False)
   config = config_lib.resolve(config)
-  stored = pathlib.Path(workdir or os.devnull) / 'config.json'
-  is_run = bool(workdir) and stored.is_file()
+  stored = os.path.join(workdir or os.devnull, 'config.json')
+  is_run = bool(workdir) and os.path.isfile(stored)
   return auto.complete(config, config_lib.load(stored) if is_run else None)
 
 

@@ -33,6 +33,9 @@ class Mode(NamedTuple):
       `run` gets it as `baseline`, (file, config).
     preallocates: whether the mode, or a process that it starts, allocates most
       of a GPU's memory at the start.
+    completes: whether the data set decides the fields that are left open; if
+      not, `run` gets the names of fields that flags set as `given`, and checks
+      those that depend on each other.
   """
 
   group: str
@@ -44,6 +47,7 @@ class Mode(NamedTuple):
   uses_devices: bool = True
   compares: bool = False
   preallocates: bool = False
+  completes: bool = True
 
   @property
   def memory(self) -> str:
@@ -123,8 +127,9 @@ MODES = {
     _ELSEWHERE,
     'make a run from a weight file of PyTorch or Caffe',
     'makes',
-    ('weights',),
+    ('weights', 'preset'),
     example='--config.model.variant=torchvision --weights=googlenet.pth',
+    completes=False,
   ),
   'export_weights': Mode(
     _ELSEWHERE,
@@ -204,6 +209,12 @@ def define_flags(values: flags.FlagValues) -> None:
     'what an exported network computes in: float32, or run (train.precision)',
   )
   string('weights', '', 'weight file of another framework to read or write')
+  string(
+    'preset',
+    '',
+    'whose weights these are: torchvision, timm, gluon or caffe; sets how '
+    'images are prepared',
+  )
   string('coordinator_address', None, 'address of process 0, host:port')
   integer('num_processes', None, 'number of processes')
   integer('process_id', None, 'index of this process, from 0')

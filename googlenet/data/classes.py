@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from googlenet.data import imagenet
 from googlenet.data.sources import Dataset
 from googlenet.data.splits import some
 from googlenet.errors import UserError
@@ -71,7 +72,8 @@ def with_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
   """Returns a data set whose labels are those of a network, matched by name.
 
   Args:
-    dataset: may have fewer classes, in another order.
+    dataset: may have fewer classes, in another order; WordNet ids of
+      ImageNet's classes stand for their names.
     class_names: of the network; numbers where it does not know them.
 
   Raises:
@@ -82,6 +84,9 @@ def with_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     return dataset
   if len(theirs) == len(names) and names == tuple(map(str, range(len(names)))):
     return dataset
+  if not set(theirs) <= set(names):
+    ids = imagenet.names_by_id()
+    theirs = tuple(ids.get(name, name) for name in theirs)
   unknown = [name for name in theirs if name not in names]
   if unknown:
     raise UserError(

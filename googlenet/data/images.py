@@ -14,6 +14,13 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
+from googlenet.errors import UserError
+
+# Keys are values of `data.interpolation`.
+FILTERS = {
+  'bilinear': Image.Resampling.BILINEAR,
+  'bicubic': Image.Resampling.BICUBIC,
+}
 # Pillow's mode for a number of channels. Images stored in another mode (grey,
 # palette, with alpha, CMYK) are converted to it.
 MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
@@ -70,6 +77,8 @@ class CenterCrop(NamedTuple):
 
   size: int  # pixels of the square
   resize: int  # pixels, at least `size`
+  interpolation: str = 'bilinear'  # a name in `FILTERS`
+  is_squeezed: bool = False  # whether both sides become `resize` pixels long
 
   is_random = False
 
@@ -80,7 +89,13 @@ class CenterCrop(NamedTuple):
   def __call__(
     self, image: Image.Image, num_channels: int, epoch: int, index: int
   ) -> np.ndarray:
-    (square,) = cut(image, num_channels, self.resize, self.size, [0.5])
+    if self.is_squeezed:
+      image = in_mode(image, num_channels).resize(
+        (self.resize, self.resize), FILTERS[self.interpolation]
+      )
+    (square,) = cut(
+      image, num_channels, self.resize, self.size, [0.5], self.interpolation
+    )
     return square
 
 
@@ -139,12 +154,29 @@ def make_transform(
   seed: int,
   is_training: bool,
 ) -> Transform | None:
-  """Returns the transform that the config asks for; None: keep the size."""
+  """Returns the transform that the config asks for; None: keep the size.
+
+  Raises:
+    UserError: a field says how to resize, but `data.resize` is 0.
+  """
   size = data_config.image_size
+  for name, default in (('interpolation', 'bilinear'), ('squeeze', False)):
+    if not data_config.resize and data_config[name] != default:
+      raise UserError(
+        f'config.data.{name}={data_config[name]!r} is for images that the host '
+        'resizes, and config.data.resize=0 leaves that to the device: give '
+        f'config.data.resize, or config.data.{name}={default!r}',
+        f'data.{name}',
+      )
   if augment_config.random_resized_crop and is_training:
     return random_resized_crop(size, augment_config, seed)
   if data_config.resize:
-    return CenterCrop(size, data_config.resize)
+    return CenterCrop(
+      size,
+      data_config.resize,
+      data_config.interpolation,
+      data_config.squeeze,
+    )
   # Evaluation without `resize` needs the same shape as training.
   return Whole(size) if augment_config.random_resized_crop else None
 
@@ -211,6 +243,7 @@ def cut(
   short: int,
   size: int,
   places: Sequence[float],
+  interpolation: str = 'bilinear',
 ) -> np.ndarray:
   """Resizes the short side of an image, then cuts out squares.
 
@@ -221,6 +254,7 @@ def cut(
     size: side of the squares in pixels, at most `short`.
     places: of the squares: 0 is left or above, 0.5 the centre, 1 right or
       below.
+    interpolation: a name in `FILTERS`.
 
   Returns:
     uint8 [n, size, size, C].
@@ -233,12 +267,15 @@ def cut(
   ]
   boxes = [(left, top, left + size, top + size) for left, top in corners]
   if max(width, height) <= _LONGEST * short:
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    image = image.resize((width, height), FILTERS[interpolation])
   else:  # the whole strip could take gigabytes
     scale = image.width / width, image.height / height
     boxes = [tuple(np.multiply(box, scale * 2)) for box in boxes]
   return np.stack(
-    [pixels(image, num_channels, box, (size, size)) for box in boxes]
+    [
+      pixels(image, num_channels, box, (size, size), interpolation)
+      for box in boxes
+    ]
   )
 
 
@@ -249,24 +286,29 @@ def in_mode(image: Image.Image, num_channels: int) -> Image.Image:
 
 
 def pixels(
-  image: Image.Image, num_channels: int, box: Box, sides: tuple[int, int]
+  image: Image.Image,
+  num_channels: int,
+  box: Box,
+  sides: tuple[int, int],
+  interpolation: str = 'bilinear',
 ) -> np.ndarray:
   """Returns a window of an image, resized to (H, W): uint8 [H, W, C].
 
-  Resizing is bilinear, with a wider filter when it shrinks.
+  The filter is wider when it shrinks.
 
   Args:
     image: the image.
     num_channels: 1, 3 or 4.
     box: the window, in pixels of the image.
     sides: (H, W) of the result.
+    interpolation: a name in `FILTERS`.
 
   Raises:
     OSError, SyntaxError: the image is damaged.
   """
   height, width = sides
   window = in_mode(image, num_channels).resize(
-    (width, height), Image.Resampling.BILINEAR, box=tuple(box)
+    (width, height), FILTERS[interpolation], box=tuple(box)
   )
   return np.asarray(window).reshape(height, width, num_channels)
 

@@ -14,7 +14,7 @@ import optax
 
 from googlenet.config import near_run
 from googlenet.errors import UserError
-from googlenet.io import checkpoint, pretrained
+from googlenet.io import checkpoint, named, pretrained
 from googlenet.model import graph
 from googlenet.model.context import is_within
 from googlenet.model.groups import check_groups, parse_factors
@@ -118,7 +118,7 @@ def load(
   `convert_channels` adapts the first convolution.
 
   Args:
-    workdir: folder of the other run.
+    workdir: folder of the other run, or its name, see `named.find`.
     network: the network of this run.
     params: newly initialized.
     network_state: newly initialized.
@@ -129,6 +129,7 @@ def load(
   Raises:
     UserError: the other run does not exist or has another network.
   """
+  workdir = named.find(workdir)
   if not checkpoint.paths(workdir):
     raise UserError(
       f'config.finetune.from_workdir={workdir!r} holds no checkpoint: give the '

@@ -381,7 +381,12 @@ def test_all_problems_are_listed_and_nothing_is_written(
     )
   path = tmp_path / f'a{compare}'
   array_files.write(path, damaged_arrays())
-  line = refused(capfd, import_weights(path, f'{tmp_path}/run'))
+  line = refused(
+    capfd,
+    import_weights(
+      path, f'{tmp_path}/run', 'torchvision', '--config.model.num_classes=10'
+    ),
+  )
   for text in (
     'missing (2): conv2.bn.weight, inception4c.branch2.1.conv.weight',
     'unknown (2): ',

@@ -13,6 +13,7 @@ feature_files.py     files of features
 import os
 import pathlib
 
+from googlenet.tools import hub
 from googlenet.tools.inference import arrays, trained
 
 
@@ -20,11 +21,15 @@ def load(path: str | os.PathLike[str]) -> trained.Trained:
   """Returns the network of a run, or of a .safetensors file.
 
   Args:
-    path: a workdir, or a .safetensors file that --mode=export has written.
+    path: a workdir; a .safetensors file that --mode=export has written; the
+      name of a network in pretrained/, like 'fmnist28_best'; or one that is
+      downloaded once: 'torchvision/googlenet' (and inception_v3, alexnet,
+      vgg16), or 'hf:OWNER/NAME', a published run on Hugging Face.
 
   Raises:
-    UserError: the path holds neither, or its files are damaged.
+    UserError: the path holds neither, its files are damaged, or a network
+      cannot be downloaded.
   """
   if pathlib.Path(path).suffix == '.safetensors':
     return arrays.read(path)
-  return trained.load_run(path)
+  return trained.load_run(hub.run_of(path))

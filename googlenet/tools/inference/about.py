@@ -15,9 +15,10 @@ def images_in_words(net: Trained) -> str:
   height, width, channels = net.stored_shape
   data = net.config.data
   if data.resize:
+    sides = 'both sides' if data.squeeze else 'short side'
     what = (
-      f'short side resized to {data.resize} pixels, then the {height}x{width} '
-      'square in the centre'
+      f'{sides} resized to {data.resize} pixels ({data.interpolation}), then '
+      f'the {height}x{width} square in the centre'
     )
   else:
     what = f'resized to {height}x{width}'

@@ -1,21 +1,36 @@
 """--mode=import_weights: makes a run from weights of another framework."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import os
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.data import auto, imagenet
 from googlenet.errors import UserError
 from googlenet.io import array_files, pretrained
 from googlenet.io.array_files import Stored
-from googlenet.io.workdir import check_workdir
+from googlenet.io.workdir import check_workdir, write_classes
 from googlenet.model import graph, variants
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, count_parameters
-from googlenet.tools.weights import convert, names
+from googlenet.tools import hub
+from googlenet.tools.weights import convert, names, presets
 
 Config = ml_collections.FrozenConfigDict
+# Fields that say how the images of a file's network were prepared.
+_OF_IMAGES = {'data.mean', 'data.std', 'data.resize'}
+# The `data` section of ImageNet's own layout, whose folder is given later.
+_IMAGENET = {
+  'source': 'folder',
+  'name': 'imagenet',
+  'data_dir': '',
+  'classes': '',
+  'train_split': 'all',
+  'eval_split': 'all',
+}
 
 
 class Plan(NamedTuple):
@@ -26,65 +41,121 @@ class Plan(NamedTuple):
     stored: the arrays of the file, without those that are ignored.
     lines: printed for the user: fields that were set, arrays that were left
       out.
+    class_names: of the run; (): not known.
   """
 
   config: Config
   stored: Mapping[str, Stored]
   lines: tuple[str, ...]
+  class_names: tuple[str, ...] = ()
 
 
 def run(
-  config: Config, workdir: str, started: float, weights: str = ''
+  config: Config,
+  workdir: str,
+  started: float,
+  weights: str = '',
+  preset: str = '',
+  given: Collection[str] = (),
 ) -> None:
   """Writes config.json and a checkpoint with the weights of a file.
 
   Args:
-    config: names the network; `model.aux_heads`, `data.channels`, `data.mean`
-      and `data.std` are set to match the file.
+    config: names the network; other fields are set to match the file and the
+      preset. Fields that depend on each other need not be checked yet.
     workdir: a folder that holds no run.
     started: unused.
-    weights: path of the file.
+    weights: path of the file, or a name that `hub.weights_of` knows.
+    preset: how images are prepared, a name in `presets.NAMES`; '': as the only
+      preset of the network says.
+    given: names of fields that keep their values.
 
   Raises:
-    UserError: the file cannot be read or belongs to another network; nothing
-      is written then.
+    UserError: the file cannot be read or belongs to another network, or a
+      preset is needed; nothing is written then.
   """
   del started
+  for line in import_run(config, workdir, weights, preset, given):
+    print(line)
+
+
+def import_run(
+  config: Config,
+  workdir: str,
+  weights: str,
+  preset: str = '',
+  given: Collection[str] = (),
+) -> list[str]:
+  """Does what `run` does; returns the lines that it prints."""
   if not weights:
     raise UserError(
-      '--weights is missing: give the name of a .safetensors, .pth or .npz file'
+      '--weights is missing: give the name of a .safetensors, .pth or .npz '
+      f'file, or one of {", ".join(hub.TORCHVISION)}'
     )
   check_workdir(workdir)
+  if (known := hub.TORCHVISION.get(weights)) and not os.path.exists(weights):
+    if 'model.variant' not in given:
+      changed = config.to_dict()
+      changed['model']['variant'] = known.variant
+      config = ml_collections.FrozenConfigDict(changed)
+    preset = preset or 'torchvision'
   scheme = names.scheme_of(config.model)
+  preset, how = presets.choose(config.model.variant, preset)
+  if how is None and not set(given) >= _OF_IMAGES:
+    raise presets.missing(config.model.variant)
+  changed = ml_collections.ConfigDict(config.to_dict())
+  if how and 'data.image_size' not in given:
+    changed.data.image_size = how.image_size
+  config_lib.resolve(changed)  # before the file, which may be large, is read
+  weights = hub.weights_of(weights)
   stored = array_files.read(weights)
-  plan = make_plan(config, scheme, stored)
+  plan = make_plan(config, scheme, stored, preset, given)
   network = network_lib.make_network(plan.config.model)
-  size = config.data.image_size
+  size = plan.config.data.image_size
   shapes = abstract_init(network, (size, size, plan.config.data.channels))
   entries = names.make_entries(scheme, network.architecture, *shapes)
   problems = convert.find_problems(plan.stored, entries)
   if any(problems):
     raise convert.refusal(weights, problems, _hint(plan, scheme, problems))
   trees = convert.to_ours(weights, plan.stored, entries)
+  if plan.class_names:
+    pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+    write_classes(workdir, plan.class_names)
   path = pretrained.write_run(workdir, plan.config, **trees)
-  print(
+  return [
     f'weights  {weights}: {scheme.network} of {scheme.framework}, '
     f'{count_parameters(trees["params"]):,} parameters, '
-    f'{config.model.num_classes} classes'
-  )
-  for line in plan.lines:
-    print(line)
-  print(f'in       {path}')
+    f'{plan.config.model.num_classes} classes',
+    *plan.lines,
+    f'in       {path}',
+  ]
 
 
 def make_plan(
-  config: Config, scheme: names.Scheme, stored: Mapping[str, Stored]
+  config: Config,
+  scheme: names.Scheme,
+  stored: Mapping[str, Stored],
+  preset: str = '',
+  given: Collection[str] = (),
 ) -> Plan:
-  """Returns the config and the arrays of a run for the content of a file."""
-  changed, lines = ml_collections.ConfigDict(config.to_dict()), []
+  """Returns the config and the arrays of a run for the content of a file.
 
-  def set_field(section: str, field: str, value, why: str) -> None:
-    if changed[section][field] != value:
+  Args:
+    config: of the command line.
+    scheme: of the network.
+    stored: the arrays of the file.
+    preset: name of a preset; '': as `presets.choose` says.
+    given: names of fields that keep their values.
+  """
+  preset, how = presets.choose(config.model.variant, preset)
+  changed, lines = ml_collections.ConfigDict(config.to_dict()), []
+  open_values = 0, auto.AUTO
+
+  def set_field(section: str, field: str, value: Any, why: str) -> None:
+    found = changed[section][field]
+    if f'{section}.{field}' in given and found not in open_values:
+      return
+    if found != value:
       changed[section][field] = value
       lines.append(f'set      config.{section}.{field}={value!r}: {why}')
 
@@ -125,8 +196,11 @@ def make_plan(
     why = f'auxiliary heads, which only training uses{untrained}; '
     leave_out(of_heads, f'{why}--config.model.aux_heads=on takes them')
     stored = {k: v for k, v in stored.items() if k not in set(of_heads)}
-    if heads:
-      set_field('model', 'aux_heads', 'off', 'the run has no auxiliary heads')
+    if heads and changed.model.aux_heads != 'off':
+      changed.model.aux_heads = 'off'
+      lines.append(
+        "set      config.model.aux_heads='off': the run has no auxiliary heads"
+      )
   elif of_heads:
     lines.append(f'taken    {listed(of_heads)}: auxiliary heads{untrained}')
   ignored = (scheme.ignored, 'n_averaged') if scheme.ignored else 'n_averaged'
@@ -134,27 +208,87 @@ def make_plan(
   leave_out(counters, 'step counters, which are not used here')
   stored = {k: v for k, v in stored.items() if k not in set(counters)}
 
-  if scheme.framework == 'PyTorch' and not config.data.resize:
-    # The published accuracy is that of the centre: 224 of 256, 299 of 342.
-    why = f'as {scheme.network} is evaluated; 0: the whole image is squeezed'
-    set_field('data', 'resize', round(config.data.image_size * 8 / 7), why)
+  stored, num_classes, is_cut = _without_background(
+    scheme, stored, how.background if how else 0
+  )
+  if is_cut:
+    lines.append(
+      "left out the first output: it is the background of TF-slim's networks"
+    )
+  if num_classes:
+    why = 'the outputs of its classifier'
+    set_field('model', 'num_classes', num_classes, why)
   w = stored.get(first_name)
   found = w.shape[1] if w and len(w.shape) == 4 else 0
   if not config.data.channels:
     channels = found if found in (1, 3) else 3
     why = 'the input channels of the first convolution'
     set_field('data', 'channels', channels, why)
-  if changed.data.channels == 3:
-    why = f'{scheme.network} takes {scheme.input}'
-    set_field('data', 'mean', scheme.mean, why)
-    set_field('data', 'std', scheme.std, why)
-  else:
+  if how:
+    why = f'--preset={preset}, as {scheme.network} sees images'
+    set_field('data', 'image_size', how.image_size, why)
+    for field, value in how.fields(changed.data.image_size).items():
+      if field not in ('mean', 'std') or changed.data.channels == 3:
+        set_field('data', field, value, why)
+  if changed.data.channels != 3:
     lines.append(
       f'kept     config.data.mean={tuple(config.data.mean)} and '
       f'std={tuple(config.data.std)}: check them, since the file does not say '
       'how grey images were normalized'
     )
-  return Plan(config_lib.resolve(changed), stored, tuple(lines))
+  class_names: tuple[str, ...] = ()
+  if how and changed.model.num_classes == presets.NUM_CLASSES:
+    class_names = tuple(imagenet.names_by_id().values())
+    if 'data.source' not in given:
+      for field, value in _IMAGENET.items():
+        if f'data.{field}' not in given:
+          changed.data[field] = value
+      lines.append(
+        'set      config.data to ImageNet: evaluate on its validation images '
+        'by --config.data.data_dir=FOLDER, with a folder per class, named by '
+        'its WordNet id'
+      )
+  config = config_lib.resolve(changed)
+  return Plan(config, stored, tuple(lines), class_names)
+
+
+def _without_background(
+  scheme: names.Scheme, stored: Mapping[str, Stored], background: int
+) -> tuple[Mapping[str, Stored], int, bool]:
+  """Removes outputs before those of ImageNet's first class.
+
+  Args:
+    scheme: of the network.
+    stored: the arrays of a file.
+    background: number of such outputs that the file may have.
+
+  Returns:
+    The arrays, the number of classes (0: the file does not tell), and whether
+    outputs were removed.
+  """
+  bias = stored.get(scheme.modules['logits'] + scheme.dense['b'])
+  num_outputs = bias.shape[0] if bias and len(bias.shape) == 1 else 0
+  if not background or num_outputs != presets.NUM_CLASSES + background:
+    return stored, num_outputs, False
+  classifiers = tuple(
+    name + ending
+    for module, name in scheme.modules.items()
+    if module.endswith('logits')
+    for ending in scheme.dense.values()
+  )
+
+  def cut(array: Stored) -> Stored:
+    shape = (presets.NUM_CLASSES, *array.shape[1:])
+    read = array.read
+    return array._replace(shape=shape, read=lambda: read()[background:])
+
+  stored = {
+    name: cut(array)
+    if name in classifiers and array.shape[:1] == (num_outputs,)
+    else array
+    for name, array in stored.items()
+  }
+  return stored, presets.NUM_CLASSES, True
 
 
 def _hint(plan: Plan, scheme: names.Scheme, problems: convert.Problems) -> str:

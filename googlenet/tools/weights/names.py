@@ -24,9 +24,6 @@ class Scheme(NamedTuple):
     dense: ending of the name of each array of a fully connected layer.
     ignored: ending of names that do not belong to the network, or ''.
     is_bgr: whether the first convolution takes blue, green, red.
-    mean: of RGB in 0..1, subtracted from the images.
-    std: of RGB in 0..1, by which the images are then divided.
-    input: mean and std in the framework's words.
     suffixes: allowed endings of files, the preferred one first.
     image_size: of the published weights, in pixels.
     has_untrained_heads: whether the auxiliary heads of the published weights
@@ -41,9 +38,6 @@ class Scheme(NamedTuple):
   dense: dict[str, str]
   ignored: str
   is_bgr: bool
-  mean: tuple[float, float, float]
-  std: tuple[float, float, float]
-  input: str
   suffixes: tuple[str, ...]
   image_size: int = 224
   has_untrained_heads: bool = False
@@ -72,11 +66,6 @@ def _torch(network: str, **fields: Any) -> Scheme:
     dense=_TORCH,
     ignored='.num_batches_tracked',
     is_bgr=False,
-    # The published weights need transform_input=True, which undoes the mean and
-    # standard deviation of ImageNet and scales images to -1..1, as in TF-slim.
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-    input='transform_input=True and images normalized as for ImageNet',
     suffixes=('.safetensors', '.pth', '.pt'),
   )
   return scheme._replace(**fields)
@@ -86,9 +75,6 @@ _PLAIN: dict[str, Any] = {
   'normalization': 'none',
   'conv': _TORCH,
   'ignored': '',
-  'mean': (0.485, 0.456, 0.406),
-  'std': (0.229, 0.224, 0.225),
-  'input': 'images normalized as for ImageNet',
 }
 
 # Keys are values of `config.model.variant`.
@@ -102,9 +88,6 @@ SCHEMES: dict[str, Scheme] = {
     dense=_CAFFE,
     ignored='',
     is_bgr=True,
-    mean=(123 / 255, 117 / 255, 104 / 255),
-    std=(1 / 255, 1 / 255, 1 / 255),
-    input='BGR in 0..255 minus (104, 117, 123)',
     suffixes=('.npz',),
   ),
   'torchvision': _torch(

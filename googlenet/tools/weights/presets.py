@@ -1,0 +1,125 @@
+"""How the published weights of ImageNet see images, and their classes.
+
+Where the values are from:
+torchvision: `transforms` of the `Weights` in torchvision/models, with what
+  `transform_input=True` makes of their mean and deviation.
+timm, gluon: `default_cfgs` of `inception_v3.tv_in1k` and
+  `inception_v3.gluon_in1k` in timm/models/inception_v3.py, whose crop of 0.875
+  becomes floor(299 / 0.875). Of Gluon's own file, timm has the PyTorch form.
+caffe: transform_param in bvlc_googlenet/train_val.prototxt, and
+  examples/imagenet/create_imagenet.sh, which resizes to 256x256. OpenCV resizes
+  without a wider filter for smaller images, Pillow with one.
+"""
+
+from typing import NamedTuple
+
+from googlenet.errors import UserError, did_you_mean
+
+NUM_CLASSES = 1000
+
+Colour = tuple[float, float, float]
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MINUS_ONE_TO_ONE = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+class Preset(NamedTuple):
+  """How a framework prepares images for one network.
+
+  Attributes:
+    image_size: side of the centre crop, in pixels.
+    resize: short side before that crop, in pixels.
+    mean: of RGB in 0..1.
+    std: of RGB in 0..1.
+    interpolation: a value of `data.interpolation`.
+    squeeze: whether the long side becomes `resize` pixels too.
+    background: number of outputs before the first class that files may have.
+  """
+
+  image_size: int
+  resize: int
+  mean: Colour
+  std: Colour
+  interpolation: str = 'bilinear'
+  squeeze: bool = False
+  background: int = 0
+
+  def fields(self, image_size: int) -> dict[str, object]:
+    """Returns fields of the `data` section.
+
+    Args:
+      image_size: side of the crop, in pixels; other sizes than that of the
+        preset have a short side of the same proportion.
+    """
+    resize = self.resize
+    if image_size != self.image_size:
+      resize = round(image_size * resize / self.image_size)
+    return {
+      'resize': resize,
+      'mean': self.mean,
+      'std': self.std,
+      'interpolation': self.interpolation,
+      'squeeze': self.squeeze,
+    }
+
+
+# Presets by value of `config.model.variant`.
+PRESETS: dict[str, dict[str, Preset]] = {
+  'torchvision': {'torchvision': Preset(224, 256, *_MINUS_ONE_TO_ONE)},
+  'inception_v3': {
+    'torchvision': Preset(299, 342, *_MINUS_ONE_TO_ONE),
+    # Its older ports of TF-slim have 1,001 outputs, of which the first is none
+    # of ImageNet's classes.
+    'timm': Preset(
+      299, 341, *_MINUS_ONE_TO_ONE, interpolation='bicubic', background=1
+    ),
+    'gluon': Preset(299, 341, *_IMAGENET, interpolation='bicubic'),
+  },
+  'alexnet_torchvision': {'torchvision': Preset(224, 256, *_IMAGENET)},
+  'vgg16': {'torchvision': Preset(224, 256, *_IMAGENET)},
+  'paper': {
+    'caffe': Preset(
+      224,
+      256,
+      (123 / 255, 117 / 255, 104 / 255),
+      (1 / 255, 1 / 255, 1 / 255),
+      squeeze=True,
+    )
+  },
+}
+NAMES = tuple(dict.fromkeys(name for of in PRESETS.values() for name in of))
+
+
+def choose(variant: str, name: str) -> tuple[str, Preset | None]:
+  """Returns the preset of --preset and its name.
+
+  Args:
+    variant: a key of `PRESETS`.
+    name: value of --preset; '': the only one that the network has.
+
+  Returns:
+    ('', None) if no name is given and the network has several presets.
+
+  Raises:
+    UserError: there is no such preset of this network.
+  """
+  known = PRESETS[variant]
+  if not name:
+    return next(iter(known.items())) if len(known) == 1 else ('', None)
+  if name not in known:
+    raise UserError(
+      f'--preset={name} is not one of config.model.variant={variant!r}'
+      f'{did_you_mean(name, known)}: it takes {" or ".join(known)}'
+    )
+  return name, known[name]
+
+
+def missing(variant: str) -> UserError:
+  """Returns the error for weights whose images are not known."""
+  return UserError(
+    f'--preset is missing: weights of config.model.variant={variant!r} by '
+    f'{", ".join(PRESETS[variant])} have the same names and were trained on '
+    'images that were prepared differently; say whose these are, like '
+    f'--preset={next(iter(PRESETS[variant]))}, or give all of '
+    '--config.data.mean, --config.data.std and --config.data.resize'
+  )
