@@ -138,6 +138,7 @@ def download(
         found.update(part)
         file.write(part)
   except urllib.error.HTTPError as error:
+    error.close()
     raise DownloadError(
       f'{url} cannot be downloaded: the server answers {error.code} '
       f'{error.reason}'

@@ -8,26 +8,34 @@ it. Of the checkpoints it holds only the last one, with the parameters and
 statistics used in evaluation. In config.json the paths of this machine are
 reset (data.data_dir, train.compilation_cache, benchmark.torch_python), and
 eval.batch_norm_batches is 0, since the file holds the statistics.
-`sha256sum -c SHA256SUMS` in the folder checks all files.
+`sha256sum -c SHA256SUMS` in the folder checks all files but README.md, the
+model card, which is yours to edit. Uploaded to Hugging Face as OWNER/NAME, the
+folder is read by `googlenet.load('hf:OWNER/NAME')`.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import pathlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.data.splits import some
 from googlenet.errors import UserError
 from googlenet.io import pretrained
-from googlenet.io.workdir import write_text
+from googlenet.io.workdir import read_classes, write_text
 from googlenet.runtime.machine import DEFAULT_CACHE
 from googlenet.tools import runs
 
 SUMS = 'SHA256SUMS'
+CARD = 'README.md'
 # Paths of this machine, with their default values.
 _OF_A_MACHINE = {
   'data.data_dir': '',
@@ -39,13 +47,16 @@ _COPIED = ('classes.txt', 'metrics.jsonl', 'result.json')
 
 
 def publish(
-  run: str | os.PathLike[str], folder: str | os.PathLike[str]
+  run: str | os.PathLike[str],
+  folder: str | os.PathLike[str],
+  license: str = 'unknown',
 ) -> pathlib.Path:
   """Writes the folder, completely or not at all.
 
   Args:
     run: workdir of a finished run.
     folder: path of a new or empty folder.
+    license: of the parameters, for the model card, in Hugging Face's words.
 
   Returns:
     The path of the checkpoint in the folder.
@@ -92,6 +103,10 @@ def publish(
       for name in _COPIED:
         if (run / name).is_file():
           shutil.copyfile(run / name, aside / name)
+      names = read_classes(aside, config.model.num_classes)
+      write_text(
+        aside / CARD, card(folder.name, config, result, names, license)
+      )
       write_text(aside / SUMS, sums(aside))
       os.replace(aside, folder)
   except OSError as error:
@@ -102,12 +117,87 @@ def publish(
 
 
 def sums(folder: pathlib.Path) -> str:
-  """Returns the SHA-256 of each file in a folder, as `sha256sum` prints it."""
-  paths = (p for p in folder.rglob('*') if p.is_file() and p.name != SUMS)
+  """Returns the SHA-256 of each file of a run, as `sha256sum` prints it."""
+  left_out = SUMS, CARD
+  paths = (
+    p for p in folder.rglob('*') if p.is_file() and p.name not in left_out
+  )
   return ''.join(
     f'{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n'
     for name, path in sorted((str(p.relative_to(folder)), p) for p in paths)
   )
+
+
+def card(
+  name: str,
+  config: ml_collections.ConfigDict,
+  result: Mapping[str, Any],
+  class_names: Sequence[str],
+  license: str,
+) -> str:
+  """Returns the model card of a run: Markdown after YAML, which JSON is too.
+
+  Args:
+    name: of the network.
+    config: of the run.
+    result: content of result.json.
+    class_names: of all classes.
+    license: of the parameters.
+  """
+  dataset, split = config.data.name, config.data.eval_split
+  if config.data.source not in ('bundled', 'tfds'):
+    dataset = 'own images'
+  metrics = [
+    {'type': kind, 'name': words, 'value': result[key]}
+    for key, kind, words in (
+      ('eval/accuracy', 'accuracy', 'Accuracy'),
+      ('eval/top_5', 'accuracy', 'Top-5 accuracy'),
+      ('eval/loss', 'loss', 'Loss'),
+    )
+    if isinstance(result.get(key), float)
+  ]
+  task = {'type': 'image-classification'}
+  scored = {
+    'task': task,
+    'dataset': {'name': dataset, 'type': dataset, 'split': split},
+    'metrics': metrics,
+  }
+  head = {
+    'license': license,
+    'library_name': 'googlenet',
+    'pipeline_tag': task['type'],
+    'tags': ['image-classification', 'jax', 'haiku', 'googlenet'],
+    'metrics': ['accuracy'],
+    'model-index': [{'name': name, 'results': [scored]}],
+  }
+  front = '\n'.join(f'{key}: {json.dumps(x)}' for key, x in head.items())
+  scores = ''.join(f'| {x["name"]} | {x["value"]:.4f} |\n' for x in metrics)
+  size = config.data.image_size
+  return f"""---
+{front}
+---
+
+# {name}
+
+A network of the GoogLeNet family (`model.variant={config.model.variant}`), \
+{size}x{size} pixels, {len(class_names)} classes: {some(class_names)}.
+
+| {dataset}, {split} | |
+|---|---|
+{scores}
+With the code of the project GoogLeNet in Haiku:
+
+```python
+import googlenet
+
+net = googlenet.load('hf:OWNER/{name}')  # or the folder of these files
+probabilities = net.predict(['photo.jpg'])
+print(net.class_names[probabilities[0].argmax()])
+```
+
+`config.json` has the recipe, `metrics.jsonl` the curves. \
+`sha256sum -c {SUMS}` checks the files.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -119,9 +209,14 @@ def main(argv: Sequence[str]) -> int:
   )
   parser.add_argument('run', help='workdir of a finished run')
   parser.add_argument('folder', help='the new folder')
+  parser.add_argument(
+    '--license',
+    default='unknown',
+    help='licence of the parameters, for the model card, like apache-2.0',
+  )
   options = parser.parse_args(argv)
   try:
-    path = publish(options.run, options.folder)
+    path = publish(options.run, options.folder, options.license)
     result = runs.read(options.run).result
   except (UserError, OSError) as error:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)

@@ -21,7 +21,8 @@ def test_what_is_published_is_what_was_evaluated(
   trained_run, tmp_path, launch_here, capfd
 ):
   made = tmp_path / 'shared' / 'net'
-  assert publish.main([str(trained_run), str(made)]) == 0
+  flags = ['--license=mit']
+  assert publish.main([str(trained_run), str(made), *flags]) == 0
   said = capfd.readouterr().out
   result = json.loads((trained_run / 'result.json').read_text())
   assert f'eval accuracy {result["eval/accuracy"]}' in said
@@ -38,6 +39,17 @@ def test_what_is_published_is_what_was_evaluated(
   )
   files = {str(p.relative_to(made)): p for p in made.rglob('*') if p.is_file()}
   assert files.pop(publish.SUMS)
+  _, head, text = files.pop(publish.CARD).read_text().split('---\n', 2)
+  head = {
+    key: json.loads(value)
+    for key, _, value in (line.partition(': ') for line in head.splitlines())
+  }
+  assert head['license'] == 'mit'
+  assert 'image-classification' in head['tags']
+  (scored,) = head['model-index'][0]['results']
+  assert scored['metrics'][0]['value'] == result['eval/accuracy']
+  assert "googlenet.load('hf:OWNER/net')" in text
+  assert 'T-shirt/top' in text
   assert listed == {
     name: hashlib.sha256(path.read_bytes()).hexdigest()
     for name, path in files.items()
