@@ -14,6 +14,7 @@ from run_files import files_under
 from small_run import untrained
 
 import googlenet
+import launch
 from googlenet import config as config_lib
 from googlenet.cli import command_line
 from googlenet.errors import UserError
@@ -258,8 +259,6 @@ def test_fine_tuning_takes_names(tmp_path, monkeypatch):
 
 
 def parsed(*flags):
-  import launch
-
   return command_line.parse(launch.FLAGS, ['launch.py', *flags])
 
 

@@ -21,7 +21,7 @@ from googlenet.model import network as network_lib
 from googlenet.model import regularization
 from googlenet.model.initialization import abstract_init
 from googlenet.runtime.compilation import compile_with
-from googlenet.tools.weights import convert, names
+from googlenet.tools.weights import convert, names, presets
 from googlenet.train import loss as loss_lib
 
 torch = pytest.importorskip('torch', reason='compares with PyTorch')
@@ -75,6 +75,7 @@ def import_weights(folder, path, variant, size, *flags):
     f'--config.model.num_classes={CLASSES}',
     f'--config.data.image_size={size}',
     f'--weights={path}',
+    f'--preset={next(iter(presets.PRESETS[variant]))}',
     f'--workdir={workdir}',
     *flags,
   )
@@ -307,6 +308,7 @@ def test_a_photo_is_predicted_as_by_torchvision(name, tmp_path):
   with torch.no_grad():
     expected = theirs(published(name)(photo)[None]).numpy()
   assert_close(found, expected, 'logits')
+  assert found.argsort().tolist() == expected.argsort().tolist()
   back = tmp_path / 'back.pth'
   target = (f'--workdir={tmp_path}/run', f'--weights={back}')
   assert launch_here('--mode=export_weights', *target) == 0
