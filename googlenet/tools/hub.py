@@ -102,8 +102,16 @@ def weights_of(name: str) -> str:
     raise _unknown(name)
   file = TORCHVISION[name].file
   path = named.cache() / 'torchvision' / file
-  if not path.is_file():
-    digest = file.rpartition('-')[2].partition('.')[0]
+  digest = file.rpartition('-')[2].partition('.')[0]
+  if path.is_file():  # it may have been put there by hand
+    with open(path, 'rb') as opened:
+      found = hashlib.file_digest(opened, 'sha256').hexdigest()
+    if not found.startswith(digest):
+      raise UserError(
+        f'{path} is not the file of {name}: its SHA-256 begins with '
+        f'{found[: len(digest)]}; delete it, and it is downloaded'
+      )
+  else:
     url = f'{TORCHVISION_URL}/{file}'
     try:
       with _made_aside(path) as aside:

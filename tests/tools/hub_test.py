@@ -227,7 +227,11 @@ def test_weights_that_are_not_the_published_ones(server):
   assert 'should begin with 1378be20' in line
   server.stop()
   line = refused('torchvision/googlenet')
-  assert f'or put {server.url}/{file} at {named.cache()}/torchvision' in line
+  place = named.cache() / 'torchvision' / file
+  assert f'or put {server.url}/{file} at {place}' in line
+  place.write_bytes(b'other')
+  with pytest.raises(UserError, match='begins with d9298a10; delete it'):
+    hub.run_of('torchvision/googlenet')
 
 
 def test_unknown_names_are_told(server):
