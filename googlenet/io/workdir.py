@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import filelock
 
 from googlenet.errors import UserError
-from googlenet.io.archive import sync_folder
+from googlenet.runtime import files
 
 # A workdir holds a run if it has one of these files.
 RUN_FILES = (
@@ -91,13 +91,8 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
 
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a text file atomically; on failure an old file is unchanged."""
-  aside = path.with_name(path.name + '.tmp')
-  with open(aside, 'w', encoding='utf-8') as file:
+  with files.written_aside(path, 'w') as file:
     file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(aside, path)
-  sync_folder(path.parent)
 
 
 def write_classes(
