@@ -294,11 +294,13 @@ def check_bits(kind, every, folder, saved):
     changed = bytearray(whole)
     changed[bit // 8] ^= 1 << bit % 8
     path.write_bytes(reseal(changed) if kind == 'resealed' else changed)
+    text = str(path)
     try:
       read(path)
       accepted += 1
     except UserError as error:
-      assert str(path) in one_line(error), bit
+      text = one_line(error)
+    assert str(path) in text, bit
   if kind == 'sealed':
     assert accepted == 0
 

@@ -95,7 +95,8 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
   """
   folder = pathlib.Path(workdir)
   if config is None:
-    config = config_lib.resolve(config_lib.load(folder / 'config.json'))
+    config = config_lib.load(folder / 'config.json', with_local=True)
+    config = config_lib.resolve(config)
   records = sorted(
     read_records(folder / 'metrics.jsonl'), key=lambda record: record['step']
   )

@@ -127,7 +127,8 @@ def look(
         f'({error.strerror}): nothing was changed'
       ) from error
     try:
-      stored = config_lib.resolve(config_lib.load(path / 'config.json'))
+      stored = config_lib.load(path / 'config.json', with_local=True)
+      stored = config_lib.resolve(stored)
       is_changed = check_config(workdir, stored, config, allow_config_change)
       if not (path / 'checkpoints').is_dir():
         raise UserError(
