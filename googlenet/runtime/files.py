@@ -14,6 +14,8 @@ import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from googlenet.errors import UserError
+
 # A text larger than this is no config, list of classes or result.
 MAX_TEXT_BYTES = 16 * 2**20
 # Missing on Windows, which has neither such links nor pipes in folders.
@@ -85,8 +87,15 @@ def read_text(
     return file.read(max_bytes).decode('utf-8')
 
 
-def open_new(path: str | os.PathLike[str], mode: str = 'wb') -> Any:
+def open_new(
+  path: str | os.PathLike[str], mode: str = 'wb', buffering: int = -1
+) -> Any:
   """Creates a file; never opens one that exists, nor follows a link.
+
+  Args:
+    path: of the file.
+    mode: 'wb', 'w+b' or, for UTF-8 without changed line ends, 'w'.
+    buffering: as for `open`.
 
   Raises:
     OSError: there is something at `path`, or it cannot be created.
@@ -94,15 +103,33 @@ def open_new(path: str | os.PathLike[str], mode: str = 'wb') -> Any:
   flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
   descriptor = os.open(path, flags, 0o666)
   options = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
-  return os.fdopen(descriptor, mode, **options)
+  return os.fdopen(descriptor, mode, buffering, **options)
+
+
+def check_own(path: str | os.PathLike[str]) -> None:
+  """Checks that a file that is changed in place is no link, pipe or device.
+
+  Raises:
+    UserError: it is.
+  """
+  if os.path.islink(path) or (os.path.exists(path) and not _is_regular(path)):
+    raise UserError(
+      f'{path} is a link or no regular file and is not written to: remove it'
+    )
+
+
+def _is_regular(path: str | os.PathLike[str]) -> bool:
+  return stat.S_ISREG(os.stat(path).st_mode)
 
 
 def open_append(path: str | os.PathLike[str]) -> BinaryIO:
   """Opens a regular file to append to it unbuffered; creates it if missing.
 
   Raises:
-    OSError: `path` is a link or no regular file, or cannot be written.
+    UserError: `path` is a link or no regular file.
+    OSError: it cannot be written.
   """
+  check_own(path)
   flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
   flags |= _NO_FOLLOW | _NO_WAIT | _BINARY
   descriptor = os.open(path, flags, 0o666)
