@@ -5,13 +5,14 @@ one shape. The functions are those that read a data set.
 """
 
 import collections
+import contextlib
 import functools
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -68,6 +69,14 @@ def known_formats() -> tuple[str, ...]:
   return tuple(name for name in Image.ID if name not in _REFUSED)
 
 
+def _opened(
+  path: str | os.PathLike[str] | BinaryIO,
+) -> contextlib.AbstractContextManager[BinaryIO]:
+  if isinstance(path, str | os.PathLike):
+    return open_regular(path, _MAX_BYTES)
+  return contextlib.nullcontext(path)
+
+
 class Reader:
   """Reads one image file per call; threads may share it."""
 
@@ -90,8 +99,8 @@ class Reader:
     """(H, W, C) of the returned arrays; (n, R, R, C) for squares."""
     return (*self._transform.sides, self._num_channels)
 
-  def __call__(self, path: str | os.PathLike[str]) -> np.ndarray:
-    """Returns the image as uint8 [H, W, C].
+  def __call__(self, path: str | os.PathLike[str] | BinaryIO) -> np.ndarray:
+    """Returns the image in a file, or in one that is open: uint8 [H, W, C].
 
     Of a file with several pictures the first is read. Transparency is dropped,
     as in data sets.
@@ -101,7 +110,7 @@ class Reader:
     """
     try:
       with (
-        open_regular(path, _MAX_BYTES) as file,
+        _opened(path) as file,
         Image.open(file, formats=known_formats()) as image,
       ):
         return self._read(image)
