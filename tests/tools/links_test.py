@@ -20,6 +20,7 @@ from googlenet.io.workdir import Lock, is_locked, read_classes, write_text
 from googlenet.runtime import files
 from googlenet.tools import runs
 from googlenet.tools.inference import outputs
+from googlenet.train import resume
 
 pytestmark = pytest.mark.skipif(
   not hasattr(os, 'mkfifo'), reason='needs pipes in folders'
@@ -194,6 +195,23 @@ def test_appended_files_are_no_links(tmp_path, treasure, monkeypatch):
   event_file.symlink_to(treasure)
   with pytest.raises(FileExistsError):
     events.EventFile(folder)
+
+
+def test_checkpoints_of_another_run(tmp_path):
+  """A link to them would have them renamed and removed; to a disk it may be."""
+  own = save_run(tmp_path / 'own', small_config())
+  there = tmp_path / 'received'
+  there.mkdir()
+  config = config_lib.load(own / 'config.json')
+  (there / 'config.json').write_text(config_lib.to_json(config))
+  (there / 'checkpoints').symlink_to(own / 'checkpoints')
+  with pytest.raises(UserError, match='is a link into another run, .*/own'):
+    resume.look(there, config_lib.resolve(config), False)
+  assert not (there / 'lock').exists()
+  (own / 'config.json').unlink()
+  found = resume.look(there, config_lib.resolve(config), False)
+  assert found.is_run
+  found.lock.release()
 
 
 def test_metrics_are_cut_where_the_checkpoint_ends(tmp_path):
