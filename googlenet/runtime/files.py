@@ -83,8 +83,8 @@ def read_text(
     UnicodeDecodeError: the text is not UTF-8.
   """
   with open_regular(path, max_bytes) as file:
-    # A file may grow meanwhile, and those of /proc have the size 0.
-    return file.read(max_bytes).decode('utf-8')
+    # Not `read()`: a file may grow meanwhile, and some of the system never end.
+    return file.read(os.fstat(file.fileno()).st_size).decode('utf-8')
 
 
 def open_new(
