@@ -45,7 +45,9 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
   arrays = array_files.read(path)
   try:
     stored = json.loads(array_files.read_metadata(path)[_KEY])
-    config = config_lib.from_json(json.dumps(stored['config']))
+    config = config_lib.from_json(
+      json.dumps(stored['config']), str(path), with_local=False
+    )
     class_names = tuple(map(str, stored['class_names']))
     stored_shape = pretrained.image_shape_of(stored['image_shape'])
     step = int(stored['step'])
@@ -57,7 +59,7 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
       f'{path} does not describe its network: allowed is a file that '
       '--mode=export has written'
     ) from None
-  config = config_lib.resolve(config_lib.without_local(config))
+  config = config_lib.resolve(config)
   if len(class_names) != config.model.num_classes:
     raise UserError(
       f'{path} names {len(class_names)} classes, but its network has '
