@@ -89,6 +89,8 @@ class Writer:
     self._open_files(first_step)
 
   def _open_files(self, first_step: int | None) -> None:
+    for name in ('config.json', 'classes.txt', 'result.json'):
+      files.remove_leftovers(self._workdir / name)
     # config.json first: it marks the folder as a run that can be continued.
     write_text(self._workdir / 'config.json', self._config_json)
     write_classes(self._workdir, self._class_names)

@@ -7,6 +7,7 @@ of a data set and of the user's images are opened here.
 
 import contextlib
 import errno
+import glob
 import os
 import pathlib
 import secrets
@@ -157,6 +158,16 @@ def name_aside(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     aside.unlink(missing_ok=True)
     raise
   sync_folder(path.parent)
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+  """Removes what killed processes have left beside `path`.
+
+  Only where no other process may be writing `path`.
+  """
+  path = pathlib.Path(path)
+  for aside in path.parent.glob(glob.escape(path.name) + '.????????.tmp'):
+    aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -216,8 +216,10 @@ def test_checkpoints_of_another_run(tmp_path):
 
 def test_metrics_are_cut_where_the_checkpoint_ends(tmp_path):
   (tmp_path / 'metrics.jsonl').write_bytes(b'{"step": 1}\n{"step": 2}\n')
+  (tmp_path / 'result.json.0123abcd.tmp').write_text('half')
   made = writer.Writer(tmp_path, '{}', ['a'], tensorboard=False)
   made.resume(Lock(tmp_path), 12, 2)
+  assert not list(tmp_path.glob('*.tmp'))
   made.write(2, 1.0, {})
   made.close()
   records = list(writer.read_records(tmp_path / 'metrics.jsonl'))
