@@ -26,6 +26,11 @@ from googlenet.runtime.files import open_regular
 MAX_PIXELS = 2**27
 # Images of more pixels are decoded one at a time, to limit memory.
 _LARGE = 2**24
+# Memory that decoding takes, with copies in other modes, by format or mode, in
+# bytes per pixel, measured: WebP keeps several canvases, 16 bits become 8.
+_BYTES_PER_PIXEL = {'WEBP': 25, 'I': 16, 'F': 16}
+_PLAIN_BYTES_PER_PIXEL = 8
+_MAX_DECODED_BYTES = 2**31
 # Formats that are not read: Pillow decodes them by another program,
 # Ghostscript.
 _REFUSED = {'EPS'}
@@ -134,6 +139,11 @@ class Reader:
       raise UnreadableError(
         f'{width}x{height} is more than {MAX_PIXELS:,} pixels: make it smaller'
       )
+    if (needed := decoded_bytes(image)) > _MAX_DECODED_BYTES:
+      raise UnreadableError(
+        f'{width}x{height} pixels of {image.format} need {needed >> 20} MiB, '
+        f'more than {_MAX_DECODED_BYTES >> 20}: make it smaller'
+      )
     if width * height > _LARGE:
       with self._large:
         return self._convert(image)
@@ -159,6 +169,13 @@ class Reader:
     for axis, flip in zip((-3, -2), flips, strict=True):
       array = np.flip(array, axis) if flip else array
     return np.ascontiguousarray(array)
+
+
+def decoded_bytes(image: Image.Image) -> int:
+  """Returns how much memory decoding an image takes."""
+  width, height = image.size
+  plain = _BYTES_PER_PIXEL.get(image.mode[:1], _PLAIN_BYTES_PER_PIXEL)
+  return width * height * _BYTES_PER_PIXEL.get(image.format, plain)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -162,7 +163,8 @@ def test_bounds_that_users_meet():
     *(('JPEG', 7071, True), ('PNG', 7071, True), ('WEBP', 4500, True)),
     *(('WEBP', 8000, False), ('PNG', 8192, True)),
   ]:
-    needed = side**2 * server.bytes_per_pixel(format, 'RGB')
+    image = types.SimpleNamespace(size=(side, side), mode='RGB', format=format)
+    needed = server.decoded_bytes(image)
     assert (needed <= server.MAX_DECODED_BYTES) == fits, (format, side)
 
 

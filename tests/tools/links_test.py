@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 from conftest import ROOT, small_config
-from PIL import Image
+from PIL import Image, features
 from saved_run import save_run
 
 from googlenet import config as config_lib
@@ -92,6 +92,23 @@ def test_sizes_have_bounds(tmp_path):
     files.read_text(path)
   reader = image_files.Reader(image_files.Squeezed((8, 8)), 3)
   with pytest.raises(image_files.UnreadableError, match='more than'):
+    reader(path)
+
+
+def test_small_files_that_are_large_when_decoded(tmp_path):
+  """A WebP of some hundred bytes would take 2 GiB."""
+  if not features.check('webp'):
+    pytest.skip('Pillow without WebP')
+  path = tmp_path / 'a.webp'
+  Image.new('RGB', (64, 64)).save(path, lossless=True)
+  data = bytearray(path.read_bytes())
+  at = data.index(b'VP8L') + 9  # 14 bits of the width - 1, 14 of the height - 1
+  sides = int.from_bytes(data[at : at + 4], 'little') >> 28 << 28
+  data[at : at + 4] = (sides | 9_400 << 14 | 9_400).to_bytes(4, 'little')
+  path.write_bytes(data)
+  reader = image_files.Reader(image_files.Squeezed((8, 8)), 3)
+  message = '9401x9401 pixels of WEBP need 2107 MiB, more than 2048'
+  with pytest.raises(image_files.UnreadableError, match=message):
     reader(path)
 
 

@@ -31,16 +31,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from googlenet.data.files import decoded_bytes
 from googlenet.runtime.allocator import release_free_memory
 
 HOST = '127.0.0.1'
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 2**26  # phones take images of 50 megapixels
-# Memory for decoding a picture and for its copies in other modes, measured:
-# WebP has two frames of a canvas, 16 bits are cut to 8 in arrays.
-MAX_DECODED_BYTES = 2**29
-_BYTES_PER_PIXEL = {'WEBP': 25, 'I': 16, 'F': 16}  # by format or mode
-_PLAIN_BYTES = 8
+MAX_DECODED_BYTES = 2**29  # of memory that decoding takes
 # The formats that browsers show. Others are rare, and for EPS Pillow would run
 # an external program.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP')
@@ -210,7 +207,7 @@ def decode(data: bytes, read: Read) -> np.ndarray:
   try:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
       width, height = image.size
-      format, mode = image.format, image.mode
+      format, needed = image.format, decoded_bytes(image)
   except Image.DecompressionBombError as error:
     raise HTTPException(413, _too_many('These')) from error
   except Exception as error:  # Pillow raises a dozen types
@@ -219,7 +216,6 @@ def decode(data: bytes, read: Read) -> np.ndarray:
     ) from error
   if width * height > MAX_PIXELS:
     raise HTTPException(413, _too_many(f'{width}x{height}'))
-  needed = width * height * bytes_per_pixel(format, mode)
   if needed > MAX_DECODED_BYTES:
     raise HTTPException(
       413,
@@ -230,13 +226,6 @@ def decode(data: bytes, read: Read) -> np.ndarray:
     return read(io.BytesIO(data))
   except Exception as error:  # Pillow again
     raise HTTPException(422, 'The picture is damaged.') from error
-
-
-def bytes_per_pixel(format: str, mode: str) -> int:
-  """Returns how much memory decoding takes for each pixel."""
-  return _BYTES_PER_PIXEL.get(
-    format, _BYTES_PER_PIXEL.get(mode[:1], _PLAIN_BYTES)
-  )
 
 
 def _too_many(size: str) -> str:
