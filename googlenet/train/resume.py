@@ -21,6 +21,7 @@ from googlenet.io.archive import DamagedError
 from googlenet.io.metrics import Progress
 from googlenet.io.workdir import (
   Lock,
+  check_not_of_another,
   check_workdir,
   check_writable,
   read_object,
@@ -50,6 +51,7 @@ NEVER_CHANGES = (
 )
 # Fields that any resumed run may change: they do not affect its results.
 MAY_CHANGE = (
+  'data.classes',  # other labels are found by `check_about`
   'data.data_dir',
   'data.on_device_mb',
   'data.workers',
@@ -119,6 +121,7 @@ def look(
     if not os.path.exists(path / 'config.json'):
       check_workdir(path)
       return False, None
+    check_not_of_another(path)
     try:
       check_writable(path)
       locks.append(Lock(path))
@@ -128,7 +131,8 @@ def look(
         f'({error.strerror}): nothing was changed'
       ) from error
     try:
-      stored = config_lib.resolve(config_lib.load(path / 'config.json'))
+      stored = config_lib.load(path / 'config.json', with_local=True)
+      stored = config_lib.resolve(stored)
       is_changed = check_config(workdir, stored, config, allow_config_change)
       if not (path / 'checkpoints').is_dir():
         raise UserError(
