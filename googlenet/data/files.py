@@ -18,6 +18,7 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from PIL import ExifTags, Image
 
+from googlenet.data.colours import tell_conversion
 from googlenet.data.images import MODES, Transform, pixels
 from googlenet.errors import UserError, did_you_mean
 
@@ -200,6 +201,7 @@ class Reader:
     image = _to_8_bits(image)
     if orientation in _UPRIGHT:
       image = image.transpose(_UPRIGHT[orientation])
+    tell_conversion(image, self._num_channels)
     array = self._transform(image, self._num_channels, 0, 0)
     return np.ascontiguousarray(array)
 

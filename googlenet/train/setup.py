@@ -11,7 +11,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet import optimizer as optimizer_lib
-from googlenet.data import batches, pipeline
+from googlenet.data import batches, constants, pipeline
 from googlenet.errors import UserError
 from googlenet.input import image_sizes
 from googlenet.model import groups
@@ -177,10 +177,10 @@ def build(config: Config) -> Run:
   eval_pipeline = pipeline.make_pipeline(config, evaluation)
 
   network = network_lib.from_config(config)
-  params, network_state = init_from_numpy(
-    network, pipeline.image_shape(config, train), config.seed
-  )
-  check_image_sizes(config, network, pipeline.image_shape(config, train)[-1])
+  shape = pipeline.image_shape(config, train)
+  constants.check(config.data, train, shape[-1])
+  params, network_state = init_from_numpy(network, shape, config.seed)
+  check_image_sizes(config, network, shape[-1])
   schedule = optimizer_lib.make_schedule(
     config.optimizer, durations.steps_per_epoch, durations.total_steps
   )
