@@ -235,6 +235,8 @@ def test_round_trip_is_bit_for_bit(variant, ending, aux, tmp_path, capfd):
   back = tmp_path / f'b{ending}'
   target = (f'--workdir={tmp_path}/run', f'--weights={back}')
   assert run('export_weights', *target) == 0
+  told = ', with auxiliary heads\n' if aux else ', without auxiliary heads\n'
+  assert told in capfd.readouterr().out
   stored = array_files.read(back)
   counters = {n for n in stored if n.endswith('num_batches_tracked')}
   assert len(counters) == (59 if variant == 'torchvision' else 0)
