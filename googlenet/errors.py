@@ -1,10 +1,12 @@
 """Errors with a one-line message for the user, and exit codes of launch.py."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 EXIT_DONE = 0
 EXIT_BAD_INPUT = 2
+EXIT_UNWRITTEN = 74  # EX_IOERR of sysexits.h: make space, then the same again
 EXIT_CONTINUE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
@@ -34,6 +36,36 @@ class Stopped(UserError):
   """A run ended because of a signal; it can be continued."""
 
   exit_code = EXIT_CONTINUE
+
+
+class WriteError(UserError):
+  """A file of the run cannot be written; the run can be continued later."""
+
+  exit_code = EXIT_UNWRITTEN
+
+
+class UnreadableError(UserError):
+  """A file or folder exists, but may not be read."""
+
+  def __init__(self, path: object, error: OSError):
+    super().__init__(
+      f'{path} is there but cannot be read ({error.strerror}): nothing was '
+      'changed; mend its permissions, then give the same command'
+    )
+
+
+def unwritable(message: str, error: OSError) -> UserError:
+  """Returns the error for a folder that cannot be made or written to.
+
+  Args:
+    message: what cannot be written.
+    error: why. On a full disk the same command works once there is space, which
+      the exit code says.
+  """
+  message = f'{message} ({error.strerror})'
+  if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    return WriteError(f'{message}: make space, or give another folder')
+  return UserError(f'{message}: give another folder')
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -164,7 +164,6 @@ def test_two_hundred_damaged_checkpoints(config, tmp_path):
   config = config_lib.resolve(config)
   loop.train_and_evaluate(config, tmp_path / 'run')
   run = setup.build(config)
-  data = resume.describe_data(run.train.dataset)
   whole = {
     path.name: (
       path.read_bytes(),
@@ -182,9 +181,7 @@ def test_two_hundred_damaged_checkpoints(config, tmp_path):
     before = {p: p.read_bytes() for p in checkpoint.paths(tmp_path / 'run')}
     lines = []
     try:
-      begin = resume.restore(
-        tmp_path / 'run', config, data, run.state, lines.append
-      )
+      begin = resume.restore(tmp_path / 'run', run, False, lines.append)
     except UserError as error:
       lines.append(str(error))
       outcome = 'refused'

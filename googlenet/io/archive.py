@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from googlenet.errors import UserError
+from googlenet.errors import UnreadableError, UserError
 
 _MARK = b'sha256:'
 _DIGEST_CHARS = 64
@@ -156,6 +156,7 @@ def read(
 
   Raises:
     DamagedError: the file is missing, changed or incomplete.
+    UnreadableError: the file may not be read.
     MismatchError: an expected array is missing or has another dtype or shape.
   """
   limits = limits or {}
@@ -183,6 +184,8 @@ def read(
     raise
   except FileNotFoundError as error:
     raise DamagedError(path, 'there is no such file') from error
+  except PermissionError as error:
+    raise UnreadableError(path, error) from error
   except Exception as error:  # zipfile and NumPy raise errors of many types
     text = ' '.join(str(error).split())[:100] or type(error).__name__
     raise DamagedError(path, text) from error

@@ -22,16 +22,18 @@ import jax
 import numpy as np
 
 from googlenet.config import near_run
-from googlenet.errors import UserError
+from googlenet.errors import UnreadableError, UserError
 from googlenet.io import archive
 from googlenet.io.archive import DamagedError, MismatchError
 
 _SUFFIX = '.npz'
 # Parts of a state that keep an older name in the file.
 _STORED_NAMES = {'finite_check': 'guard'}
-_ABOUT, _MAX_ABOUT_BYTES = 'about', 2**20
+_ABOUT = 'about'
+MAX_ABOUT_BYTES = 2**20
 # An array of version 0.1.0 that is ignored: metrics of single steps.
 _PROGRESS = 'progress'
+_NAME = re.compile(r'step_(\d{9}|[1-9]\d{9})' + re.escape(_SUFFIX))
 Warn = Callable[[str], None]
 
 
@@ -71,11 +73,23 @@ def path_of(workdir: str | os.PathLike[str], step: int) -> pathlib.Path:
 
 
 def paths(workdir: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """Returns the paths of all checkpoints, newest first."""
-  found = folder_of(workdir).glob('step_*' + _SUFFIX)
-  return sorted(
-    (p for p in found if re.fullmatch(r'step_\d{9,10}', p.stem)), reverse=True
+  """Returns the paths of all checkpoints, newest first.
+
+  Raises:
+    UnreadableError: the folder exists, but may not be read.
+  """
+  folder = folder_of(workdir)
+  try:
+    names = os.listdir(folder)
+  except PermissionError as error:  # a glob would find nothing
+    raise UnreadableError(folder, error) from error
+  except OSError:
+    return []
+  steps = sorted(
+    (int(match[1]) for match in map(_NAME.fullmatch, names) if match),
+    reverse=True,
   )
+  return [path_of(workdir, step) for step in steps]
 
 
 def save(
@@ -97,9 +111,12 @@ def save(
 
   Raises:
     OSError: the file cannot be written; older checkpoints are unchanged.
+    ValueError: `about` is too large to be read back, or not JSON.
   """
   path = path_of(workdir, snapshot.step)
   about = json.dumps(snapshot.about, allow_nan=False).encode()
+  if len(about) > MAX_ABOUT_BYTES:
+    raise ValueError(f'the description of the run has {len(about):,} bytes')
   arrays = {
     'step': np.asarray(snapshot.step, np.int64),
     _ABOUT: np.frombuffer(about, np.uint8),
@@ -138,7 +155,7 @@ def restore_state(
       f'{pathlib.Path(path).parent.parent}'
     )
   arrays, names = archive.read(
-    path, _with_step(expected), {_ABOUT: _MAX_ABOUT_BYTES}
+    path, _with_step(expected), {_ABOUT: MAX_ABOUT_BYTES}
   )
   for name in sorted(names - {*expected, 'step', _ABOUT, _PROGRESS}):
     raise MismatchError(path, name, 'an array', 'nothing')
@@ -207,7 +224,8 @@ def newest_whole(
     The path, and what `read` returned.
 
   Raises:
-    UserError: there is no checkpoint, or none can be read; no file is changed.
+    UserError: there is no checkpoint, none can be read, or the newest may not
+      be read; no file is changed.
   """
   found, problems = paths(workdir), []
   if not found:
@@ -218,6 +236,8 @@ def newest_whole(
   for path in found:
     try:
       contents = read(path)
+    except UnreadableError:
+      raise
     except UserError as error:
       problems.append(str(error))
       continue

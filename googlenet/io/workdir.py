@@ -1,21 +1,23 @@
 """The workdir, the folder of a run: its files and its lock."""
 
+import contextlib
 import errno
 import json
 import os
 import pathlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import filelock
 
-from googlenet.errors import UserError
+from googlenet.errors import UnreadableError, UserError, unwritable
 from googlenet.io.archive import sync_folder
 
 # A workdir holds a run if it has one of these files.
 RUN_FILES = (
   'config.json',
+  'classes.txt',
   'metrics.jsonl',
   'checkpoints',
   'tensorboard',
@@ -24,6 +26,7 @@ RUN_FILES = (
   'benchmark.json',
   'sweep.json',
 )
+_FIRST_FILES = ('config.json', 'classes.txt')
 # On a file system without locks, a run works without one.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _LOCK_FILE = 'lock'
@@ -35,6 +38,16 @@ def holds_a_run(workdir: pathlib.Path, name: str) -> str:
     f'--workdir={workdir} already holds a run ({name}), which is never '
     'overwritten: give another folder, or none for a fresh one'
   )
+
+
+def is_begun(workdir: pathlib.Path) -> bool:
+  """Returns whether a run has written more than its first files.
+
+  `Writer` makes the folder of the checkpoints before anything that could be
+  lost. A run that ended before it starts again.
+  """
+  later = [name for name in RUN_FILES if name not in _FIRST_FILES]
+  return any((workdir / name).exists() for name in later)
 
 
 def check_workdir(workdir: str | os.PathLike[str]) -> None:
@@ -54,9 +67,8 @@ def check_workdir(workdir: str | os.PathLike[str]) -> None:
       folder.rmdir()
     check_writable(path if not made else made[-1].parent)
   except OSError as error:
-    raise UserError(
-      f'--workdir={workdir} cannot be made or written to '
-      f'({error.strerror}): give another folder'
+    raise unwritable(
+      f'--workdir={workdir} cannot be made or written to', error
     ) from error
 
 
@@ -74,13 +86,15 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
     what: 'run' or 'trial', for the error message.
 
   Raises:
-    UserError: the file is damaged.
+    UserError: the file is damaged, or may not be read.
     FileNotFoundError: there is no such file.
   """
   try:
     result = json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
     raise
+  except PermissionError as error:
+    raise UnreadableError(path, error) from error
   except (OSError, ValueError, RecursionError) as error:
     raise UserError(
       f'{path} is damaged ({type(error).__name__}): delete it, and the {what} '
@@ -89,15 +103,35 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
   return result if isinstance(result, dict) else {}
 
 
+@contextlib.contextmanager
+def _named(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Adds the name of the file to the error of a write, which has none."""
+  try:
+    yield
+  except OSError as error:
+    if error.filename is None:
+      error.filename = str(path)
+    raise
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a text file atomically; on failure an old file is unchanged."""
+  """Writes a text file atomically.
+
+  Raises:
+    OSError: the file cannot be written; an existing `path` is unchanged.
+  """
   aside = path.with_name(path.name + '.tmp')
-  with open(aside, 'w', encoding='utf-8') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(aside, path)
-  sync_folder(path.parent)
+  try:
+    with _named(aside), open(aside, 'w', encoding='utf-8') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(aside, path)
+    sync_folder(path.parent)
+  except OSError:
+    with contextlib.suppress(OSError):
+      aside.unlink(missing_ok=True)
+    raise
 
 
 def write_classes(
@@ -138,8 +172,9 @@ def append(file: BinaryIO, data: bytes) -> None:
 
   A buffered file would raise a write error again when it is closed.
   """
-  while data:
-    data = data[file.write(data) :]
+  with _named(file.name):
+    while data:
+      data = data[file.write(data) :]
 
 
 class Lock:

@@ -6,14 +6,14 @@ Only process 0 reads the workdir; it broadcasts the result to the others.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.data.sources import Dataset
-from googlenet.errors import UserError
+from googlenet.errors import UserError, unwritable
 from googlenet.fields import FIELDS
 from googlenet.io import checkpoint
 from googlenet.io.archive import DamagedError
@@ -22,10 +22,13 @@ from googlenet.io.workdir import (
   Lock,
   check_workdir,
   check_writable,
+  is_begun,
   read_object,
 )
+from googlenet.io.writer import LogSize
 from googlenet.runtime.distributed import broadcast, on_process_0
 from googlenet.runtime.parallel import replicated
+from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
 # Fields that no resumed run may change: its parameters or the order of its data
@@ -59,6 +62,17 @@ MAY_CHANGE = (
 )
 
 
+# Fields without which scores cannot be compared, so the best begins anew.
+_SCORED_BY = (
+  'checkpoint.best_metric',
+  'data.eval_split',
+  'data.image_size',
+  'data.resize',
+  'eval.flip',
+  'eval.shift',
+)
+
+
 class Found(NamedTuple):
   """What a workdir holds.
 
@@ -66,11 +80,13 @@ class Found(NamedTuple):
     is_run: whether it holds a run, which is then continued.
     result: contents of result.json; None if the run is not finished.
     lock: lock of the workdir; None without a run or outside process 0.
+    allow_config_change: whether the run may be continued with another config.
   """
 
   is_run: bool
   result: dict[str, Any] | None
   lock: Lock | None
+  allow_config_change: bool = False
 
 
 class Start(NamedTuple):
@@ -80,14 +96,14 @@ class Start(NamedTuple):
     step: steps made so far.
     state: training state, on every local device.
     progress: progress of the run so far.
-    metrics_bytes: length of metrics.jsonl at this step.
+    log: size of metrics.jsonl at this step.
     path: path of the checkpoint; '' without one.
   """
 
   step: int
   state: TrainState
   progress: Progress
-  metrics_bytes: int = 0
+  log: LogSize = LogSize()
   path: str = ''
 
 
@@ -122,14 +138,15 @@ def look(
       check_writable(path)
       locks.append(Lock(path))
     except OSError as error:
-      raise UserError(
-        f'--workdir={workdir} holds a run but cannot be written to '
-        f'({error.strerror}): nothing was changed'
+      raise unwritable(
+        f'nothing was changed: --workdir={workdir} holds a run but cannot be '
+        'written to',
+        error,
       ) from error
     try:
       stored = config_lib.resolve(config_lib.load(path / 'config.json'))
       is_changed = check_config(workdir, stored, config, allow_config_change)
-      if not (path / 'checkpoints').is_dir():
+      if not (path / 'checkpoints').is_dir() and is_begun(path):
         raise UserError(
           f'--workdir={workdir} holds a run, but its folder checkpoints is '
           'missing: restore it, or give another folder'
@@ -141,7 +158,7 @@ def look(
     return True, result
 
   is_run, result = on_process_0(at_process_0)
-  return Found(is_run, result, locks[0] if locks else None)
+  return Found(is_run, result, locks[0] if locks else None, allow_config_change)
 
 
 def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
@@ -155,7 +172,11 @@ def differences(
   stored: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
   """Returns {field: (value there, value here)} where two configs differ."""
-  there, here = config_lib.flatten(stored), config_lib.flatten(config)
+  here = config_lib.flatten(config)
+  there = {
+    name: FIELDS[name].current(value) if name in FIELDS else value
+    for name, value in config_lib.flatten(stored).items()
+  }
 
   def plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
@@ -217,9 +238,8 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 
 def restore(
   workdir: str | os.PathLike[str],
-  config: Any,
-  data: dict[str, Any],
-  state: TrainState,
+  run: Run,
+  allow_config_change: bool,
   warn: checkpoint.Warn,
 ) -> Start:
   """Reads the newest undamaged checkpoint of a run.
@@ -228,37 +248,136 @@ def restore(
 
   Args:
     workdir: a folder that holds a run.
-    config: resolved.
-    data: returned by `describe_data` for the training set.
-    state: the state before the first step, on every local device.
-    warn: called with a message for each skipped checkpoint.
+    run: made from the config; its state is the one before the first step.
+    allow_config_change: whether the config may differ from the one that the
+      checkpoint was trained with.
+    warn: called with a message for each skipped checkpoint, and if the best
+      evaluation cannot be compared with later ones.
 
   Raises:
-    UserError: all checkpoints are damaged or have another network; nothing was
+    UserError: all checkpoints are damaged or have another network, the config
+      differs, or the run has made more steps than it asks for; nothing was
       changed.
   """
   restored = []
+  config, data = run.config, describe_data(run.train.dataset)
 
   def read(path: pathlib.Path) -> Any:
-    read_state, about = checkpoint.restore_state(path, state)
-    progress = check_about(path, about, config, data)
-    return read_state, progress, about['metrics_bytes']
+    state, about = checkpoint.restore_state(path, run.state)
+    return state, check_about(path, about, config, data), about
 
-  def at_process_0() -> tuple[str, Any, int]:
+  def at_process_0() -> tuple[str, Any, LogSize]:
     if not checkpoint.paths(workdir):
-      return '', dataclasses.asdict(Progress()), 0
-    path, found = checkpoint.newest_whole(workdir, read, warn)
+      return '', dataclasses.asdict(Progress()), LogSize()
+    path, (state, progress, about) = checkpoint.newest_whole(
+      workdir, read, warn
+    )
+    changes = trained_with(about, config)
+    check_trained(workdir, path, changes, allow_config_change)
+    check_length(workdir, int(state.step), run)
+    for line in adapt(progress, changes, int(state.step), run):
+      warn(line)
     set_aside(workdir, path)
-    restored.append(found[0])
-    return str(path), dataclasses.asdict(found[1]), found[2]
+    restored.append(state)
+    return str(path), dataclasses.asdict(progress), LogSize.of(about)
 
-  path, values, metrics_bytes = on_process_0(at_process_0)
+  path, values, log = on_process_0(at_process_0)
   progress = Progress.from_json(values)
   if not path:
-    return Start(0, state, progress)
-  state = broadcast(checkpoint.to_host(restored[0] if restored else state))
+    return Start(0, run.state, progress)
+  state = broadcast(checkpoint.to_host(restored[0] if restored else run.state))
   step = int(state.step)
-  return Start(step, replicated(state), progress, metrics_bytes, path)
+  return Start(step, replicated(state), progress, LogSize(*log), path)
+
+
+Changes = Mapping[str, tuple[Any, Any]]
+
+
+def trained_with(about: Mapping[str, Any], config: Any) -> Changes:
+  """Returns {field: (value of the checkpoint, value here)} where they differ.
+
+  Fields that are newer than the checkpoint, and those that may always change,
+  are left out.
+  """
+  stored = config_lib.flatten(about['config'])
+  return {
+    name: values
+    for name, values in differences(about['config'], config).items()
+    if name in stored and name not in MAY_CHANGE
+  }
+
+
+def check_trained(
+  workdir: str | os.PathLike[str],
+  path: pathlib.Path,
+  changes: Changes,
+  allow_config_change: bool,
+) -> None:
+  """Checks the config against the one that a checkpoint was trained with.
+
+  `check_config` compares with config.json, which anyone may edit.
+
+  Raises:
+    UserError: they differ, and the user did not ask for it.
+  """
+  if changes and not allow_config_change:
+    words = '; '.join(
+      f'config.{name} was {there!r} and is {here!r}'
+      for name, (there, here) in changes.items()
+    )
+    raise UserError(
+      f'{pathlib.Path(workdir) / "config.json"} is not what {path} was trained '
+      f'with: {words}. Put the old values back to continue the run, or give '
+      '--allow_config_change to continue with the new ones'
+    )
+
+
+def check_length(workdir: str | os.PathLike[str], step: int, run: Run) -> None:
+  """Checks that a run has not made more steps than its config asks for.
+
+  Raises:
+    UserError: it has; its result would be that of another step.
+  """
+  durations, train = run.durations, run.config.train
+  if step > durations.num_steps:
+    name = 'epochs' if durations.num_steps == durations.total_steps else ''
+    name = name or 'max_steps'
+    raise UserError(
+      f'config.train.{name}={train[name]} ends after step '
+      f'{durations.num_steps:,}, but the run in {workdir} has made {step:,} '
+      'steps: choose more, or give another folder',
+      f'train.{name}',
+    )
+
+
+def adapt(
+  progress: Progress, changes: Changes, step: int, run: Run
+) -> Iterator[str]:
+  """Drops from the progress of a run what a new config makes wrong.
+
+  Args:
+    progress: changed in place.
+    changes: returned by `trained_with`.
+    step: steps made.
+    run: made from the new config.
+
+  Yields:
+    What the user should know.
+  """
+  names = [name for name in _SCORED_BY if name in changes]
+  if progress.best is not None and names:
+    words = '; '.join(
+      f'config.{name} was {changes[name][0]!r} and is {changes[name][1]!r}'
+      for name in names
+    )
+    yield (
+      f'{words}: the best evaluation is chosen anew, and the checkpoint of '
+      f'step {progress.best["step"]:,} is no longer kept as the best'
+    )
+    progress.best = None
+  # Nothing is left to train, but the scores may be of another step or config.
+  if changes and step == run.durations.num_steps:
+    progress.is_epoch_pending = True
 
 
 def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:
@@ -284,8 +403,8 @@ def check_about(
   """
   try:
     progress = _progress_of(about)
-    is_whole = about['metrics_bytes'] >= 0
-    changes = differences(about['config'], config)
+    is_whole = LogSize.of(about).bytes >= 0
+    changes = trained_with(about, config)
     theirs = about['data']
   except (KeyError, TypeError, AttributeError, IndexError) as error:
     raise DamagedError(path, 'its description of the run is bad') from error
