@@ -148,8 +148,8 @@ def read(
     path: the file.
     expected: arrays or ShapeDtypeStructs by name; each array in the file must
       have the same dtype and shape. Arrays with other names are not read.
-    limits: largest size in bytes, by name, of optional arrays that may have any
-      dtype and shape.
+    limits: largest size of the data in bytes, by name, of optional arrays that
+      may have any dtype and shape.
 
   Returns:
     The arrays, read-only, and the names of all arrays in the file.
@@ -179,7 +179,8 @@ def read(
           if kind(arrays[name]) != kind(like):
             raise MismatchError(path, name, kind(arrays[name]), kind(like))
         for name in names & limits.keys():
-          arrays[name] = _read_entry(archive, name, limits[name])
+          limit = limits[name] + _ENTRY_BYTES
+          arrays[name] = _read_entry(archive, name, limit)
   except UserError:
     raise
   except FileNotFoundError as error:

@@ -159,16 +159,33 @@ def restore_state(
   )
   for name in sorted(names - {*expected, 'step', _ABOUT, _PROGRESS}):
     raise MismatchError(path, name, 'an array', 'nothing')
-  try:
-    about = json.loads(arrays[_ABOUT].tobytes())
-    if not isinstance(about, dict):
-      raise ValueError('its description of the run is bad')
-  except (ValueError, TypeError, RecursionError) as error:
-    raise DamagedError(path, str(error)[:100]) from error
+  about = _parse_about(path, arrays[_ABOUT])
   state = _unflatten(_trees(like), arrays)
   if hasattr(like, '_asdict'):
     state = type(like)(step=np.asarray(arrays['step'], np.int32), **state)
   return state, about
+
+
+def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Returns `about` of a checkpoint; {} if it holds only parameters.
+
+  Raises:
+    DamagedError: the file is missing or damaged.
+  """
+  arrays, _ = archive.read(path, {}, {_ABOUT: MAX_ABOUT_BYTES})
+  return _parse_about(path, arrays[_ABOUT]) if _ABOUT in arrays else {}
+
+
+def _parse_about(
+  path: str | os.PathLike[str], array: np.ndarray
+) -> dict[str, Any]:
+  try:
+    about = json.loads(array.tobytes())
+    if not isinstance(about, dict):
+      raise ValueError('its description of the run is bad')
+  except (ValueError, TypeError, RecursionError) as error:
+    raise DamagedError(path, str(error)[:100]) from error
+  return about
 
 
 def restore(

@@ -16,7 +16,7 @@ import numpy as np
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError, did_you_mean
-from googlenet.io import archive, array_files, checkpoint, workdir
+from googlenet.io import array_files, checkpoint, workdir
 from googlenet.io.archive import DamagedError
 from googlenet.runtime.terminal import warn
 
@@ -167,12 +167,11 @@ def select(
 
 def _best_step(path: pathlib.Path) -> int | None:
   """Returns the step of the best checkpoint, stored in the newest one."""
-  arrays, _ = archive.read(path, {}, {'about': 2**20})
+  about = checkpoint.read_about(path)
   try:
-    about = json.loads(arrays['about'].tobytes())
     # Older checkpoints have no `progress` around it.
     return int(about.get('progress', about)['best']['step'])
-  except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+  except (AttributeError, KeyError, TypeError, ValueError):
     return None
 
 

@@ -73,6 +73,19 @@ _SCORED_BY = (
 )
 
 
+# Fields that say what a trained network computes.
+_USED_BY_TOOLS = (
+  'model.',
+  'data.image_size',
+  'data.resize',
+  'data.channels',
+  'data.mean',
+  'data.std',
+  'train.ema_decay',
+  'train.precision',
+)
+
+
 class Found(NamedTuple):
   """What a workdir holds.
 
@@ -152,7 +165,7 @@ def look(
           'missing: restore it, or give another folder'
         )
       result = None if is_changed else _read_result(path / 'result.json')
-    except UserError:
+    except (UserError, OSError):
       locks.pop().release()
       raise
     return True, result
@@ -307,6 +320,37 @@ def trained_with(about: Mapping[str, Any], config: Any) -> Changes:
   }
 
 
+def edited(
+  workdir: str | os.PathLike[str], path: pathlib.Path
+) -> Iterator[str]:
+  """Yields a warning if config.json describes another network than was trained.
+
+  Args:
+    workdir: of a run.
+    path: of the checkpoint to use.
+  """
+  about = checkpoint.read_about(path)
+  if not isinstance(about.get('config'), dict):
+    return  # imported or published weights
+  stored = pathlib.Path(workdir) / 'config.json'
+  if not stored.exists():  # --config is used instead
+    return
+  changes = {
+    name: values
+    for name, values in trained_with(about, config_lib.load(stored)).items()
+    if name.startswith(_USED_BY_TOOLS)
+  }
+  if changes:
+    yield f'{stored} is not what {path} was trained with: {_words(changes)}'
+
+
+def _words(changes: Changes) -> str:
+  return '; '.join(
+    f'config.{name} was {there!r} and is {here!r}'
+    for name, (there, here) in changes.items()
+  )
+
+
 def check_trained(
   workdir: str | os.PathLike[str],
   path: pathlib.Path,
@@ -321,14 +365,10 @@ def check_trained(
     UserError: they differ, and the user did not ask for it.
   """
   if changes and not allow_config_change:
-    words = '; '.join(
-      f'config.{name} was {there!r} and is {here!r}'
-      for name, (there, here) in changes.items()
-    )
     raise UserError(
       f'{pathlib.Path(workdir) / "config.json"} is not what {path} was trained '
-      f'with: {words}. Put the old values back to continue the run, or give '
-      '--allow_config_change to continue with the new ones'
+      f'with: {_words(changes)}. Put the old values back to continue the run, '
+      'or give --allow_config_change to continue with the new ones'
     )
 
 
@@ -364,15 +404,12 @@ def adapt(
   Yields:
     What the user should know.
   """
-  names = [name for name in _SCORED_BY if name in changes]
-  if progress.best is not None and names:
-    words = '; '.join(
-      f'config.{name} was {changes[name][0]!r} and is {changes[name][1]!r}'
-      for name in names
-    )
+  scored = {name: changes[name] for name in _SCORED_BY if name in changes}
+  if progress.best is not None and scored:
     yield (
-      f'{words}: the best evaluation is chosen anew, and the checkpoint of '
-      f'step {progress.best["step"]:,} is no longer kept as the best'
+      f'{_words(scored)}: the best evaluation is chosen anew, and the '
+      f'checkpoint of step {progress.best["step"]:,} is no longer kept as the '
+      'best'
     )
     progress.best = None
   # Nothing is left to train, but the scores may be of another step or config.
@@ -382,9 +419,9 @@ def adapt(
 
 def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:
   """Renames the checkpoints newer than `used`, so no one reads them again."""
-  for path in checkpoint.paths(workdir):
-    if path > used:
-      os.replace(path, path.with_name(path.name + '.unusable'))
+  found = checkpoint.paths(workdir)
+  for path in found[: found.index(used)]:
+    os.replace(path, path.with_name(path.name + '.unusable'))
   for path in checkpoint.folder_of(workdir).glob('step_*.tmp'):
     path.unlink()
 

@@ -26,6 +26,7 @@ from googlenet.model import graph
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init
 from googlenet.runtime.parallel import replicated
+from googlenet.runtime.terminal import warn
 from googlenet.tools.inference import predict as predict_lib
 from googlenet.tools.inference.apply import (
   PROBABILITIES,
@@ -33,6 +34,7 @@ from googlenet.tools.inference.apply import (
   check_end_points,
 )
 from googlenet.tools.inference.predict import Views
+from googlenet.train import resume
 
 
 def refuse(item: files.Item) -> NoReturn:
@@ -332,6 +334,8 @@ def load_run(
     return abstract_init(network, (size, size, seen))
 
   path, restored = pretrained.read_run(workdir, config, path, expected)
+  for line in resume.edited(workdir, path):
+    warn(line)
   return make_trained(
     path,
     config,
