@@ -4,6 +4,7 @@ Code that computes (network, data, augmentation, loss, optimizer, steps) gets
 only its section, already checked by `resolve`, and never imports this file.
 """
 
+import contextlib
 import difflib
 import functools
 import importlib.util
@@ -307,8 +308,11 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
 
   Raises:
     UserError: the file is missing or damaged.
+    OSError: it is there, but cannot be read.
   """
   if not os.path.isfile(path):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+      os.stat(path)  # the folder may not be searched: PermissionError
     folder = os.path.dirname(path)
     raise UserError(
       f'--workdir={folder} holds no run: there is no {path}{near_run(folder)}'

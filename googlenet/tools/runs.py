@@ -113,10 +113,14 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
-  """Returns the object in a JSON file; {} if it is missing or damaged."""
+  """Returns the object in a JSON file; {} if it is missing or damaged.
+
+  Raises:
+    OSError: the file is there, but cannot be read.
+  """
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError, RecursionError):
+  except (FileNotFoundError, ValueError, RecursionError):
     return {}
   return found if isinstance(found, dict) else {}
 
