@@ -384,25 +384,30 @@ def test_another_metric_begins_the_best_anew(train, tmp_path, capsys):
 def test_what_may_not_be_read_is_an_error(train, half, monkeypatch):
   """Nothing is begun anew or passed over. Root may read everything."""
   before = contents(half)
+
+  def refuse(place):
+    """Refuses a place to whatever function opens it."""
+
+    def make(function):
+      def refused(target, *args, **kwargs):
+        if str(target) == str(place):
+          raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target)
+        return function(target, *args, **kwargs)
+
+      return refused
+
+    for module, name in (
+      (os, 'listdir'),
+      (os, 'open'),
+      (builtins, 'open'),
+      (io, 'open'),
+    ):
+      patch.setattr(module, name, make(getattr(module, name)))
+
   newest = checkpoint.path_of(half, 2)
-
-  def refuse(module, name, place):
-    function = getattr(module, name)
-
-    def refused(target, *args, **kwargs):
-      if str(target) == str(place):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target)
-      return function(target, *args, **kwargs)
-
-    patch.setattr(module, name, refused)
-
-  for module, name, place in (
-    (os, 'listdir', newest.parent),
-    (builtins, 'open', newest),
-    (builtins, 'open', half / 'config.json'),
-  ):
+  for place in (newest.parent, newest, half / 'config.json'):
     with monkeypatch.context() as patch:
-      refuse(module, name, place)
+      refuse(place)
       with pytest.raises((UserError, PermissionError)) as error:
         train(half, **ALL)
       assert f'{place}' in str(error.value)
@@ -410,6 +415,6 @@ def test_what_may_not_be_read_is_an_error(train, half, monkeypatch):
     assert contents(half) == before
   (half / 'result.json').write_text('{}')
   with monkeypatch.context() as patch:
-    refuse(io, 'open', half / 'result.json')
+    refuse(half / 'result.json')
     with pytest.raises(UserError, match='is there but cannot be read'):
       train(half, **ALL)

@@ -17,6 +17,7 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from googlenet.io.workdir import append
+from googlenet.runtime import files
 
 _PREFIX = 'events.out.tfevents.'
 _TIME = re.compile(re.escape(_PREFIX) + r'(\d+\.\d+)\.')
@@ -39,7 +40,7 @@ class EventFile:
     older = [float(m[1]) for m in map(_TIME.match, os.listdir(folder)) if m]
     stamp = max([time.time(), *(stamp + 1e-5 for stamp in older)])
     name = f'{_PREFIX}{stamp:.6f}.{socket.gethostname()}'
-    self._file = open(folder / name, 'xb', buffering=0)  # noqa: SIM115
+    self._file = files.open_new(folder / name, buffering=0)
     try:
       self._append(event_pb2.Event(file_version='brain.Event:2'))
       if first_step is not None:

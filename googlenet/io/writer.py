@@ -17,7 +17,6 @@ from tensorboardX.proto import summary_pb2
 
 from googlenet.errors import UserError
 from googlenet.io import events
-from googlenet.io.archive import sync_folder
 from googlenet.io.checkpoint import MAX_ABOUT_BYTES
 from googlenet.io.metrics import NonFiniteError
 from googlenet.io.workdir import (
@@ -28,12 +27,15 @@ from googlenet.io.workdir import (
   write_classes,
   write_text,
 )
+from googlenet.runtime import files
 from googlenet.runtime.terminal import warn
 
 # A checkpoint repeats some of it, in what it says of the data.
 _MAX_CONFIG_BYTES = MAX_ABOUT_BYTES // 4
+_WRITTEN_ASIDE = ('config.json', 'classes.txt', 'result.json')
 # Written when a run ends because a loss or gradient is not finite.
 DIVERGED = 'diverged.json'
+_MAX_LINE = 2**20  # bytes of a record; a longer line is none
 
 
 class LogSize(NamedTuple):
@@ -62,12 +64,12 @@ def cut_log(path: pathlib.Path, size: LogSize) -> tuple[int, str]:
     The number of its records, and what is wrong with them or ''.
   """
   data = b''
-  if path.exists():
-    with open(path, 'r+b') as file:
-      data = file.read(size.bytes)
-      # A line that was cut or changed by hand must not merge with the next one.
-      data = data[: data.rfind(b'\n') + 1]
-      file.truncate(len(data))
+  with contextlib.suppress(FileNotFoundError), files.open_regular(path) as file:
+    data = file.read(min(size.bytes, os.fstat(file.fileno()).st_size))
+  # A line that was cut or changed by hand must not merge with the next one.
+  data = data[: data.rfind(b'\n') + 1]
+  with files.open_append(path) as file:
+    file.truncate(len(data))
   records, missing = data.count(b'\n'), size.bytes - len(data)
   if size.records is not None and records != size.records:
     problem = (
@@ -155,15 +157,17 @@ class Writer:
     self._open_files(step + 1 if step else 0)
 
   def _open_files(self, first_step: int | None) -> None:
+    files.remove_leftovers(self._workdir, _WRITTEN_ASIDE)
+    files.remove_leftovers(self._workdir / 'checkpoints', ('step_*',))
     # In this order: config.json marks the folder as a run that can be
     # continued, and without `checkpoints` it starts again, see `is_begun`.
     write_text(self._workdir / 'config.json', self._config_json)
     if not (self._workdir / 'classes.txt').exists():  # users may edit it
       write_classes(self._workdir, self._class_names)
     (self._workdir / 'checkpoints').mkdir(exist_ok=True)
-    sync_folder(self._workdir)
+    files.sync_folder(self._workdir)
     path = self._workdir / 'metrics.jsonl'
-    self._jsonl = open(path, 'ab', buffering=0)  # noqa: SIM115
+    self._jsonl = files.open_append(path)
     if self.has_tensorboard:
       folder = self._workdir / 'tensorboard'
       self._events = events.EventFile(folder, first_step)
@@ -232,12 +236,12 @@ class Writer:
 
 def read_records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
   """Yields the records of a metrics.jsonl; invalid lines are skipped."""
-  if not path.exists():
+  if not os.path.lexists(path):
     return
-  with open(path, encoding='utf-8', errors='replace') as file:
-    for line in file:
+  with files.open_regular(path) as file:
+    for line in iter(lambda: file.readline(_MAX_LINE), b''):
       try:
-        record = json.loads(line)
+        record = json.loads(line.decode(errors='replace'))
       except (ValueError, RecursionError):
         continue
       if isinstance(record, dict) and isinstance(record.get('step'), int):

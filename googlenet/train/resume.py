@@ -157,7 +157,8 @@ def look(
         error,
       ) from error
     try:
-      stored = config_lib.resolve(config_lib.load(path / 'config.json'))
+      stored = config_lib.load(path / 'config.json', with_local=True)
+      stored = config_lib.resolve(stored)
       is_changed = check_config(workdir, stored, config, allow_config_change)
       if not (path / 'checkpoints').is_dir() and is_begun(path):
         raise UserError(
@@ -422,8 +423,6 @@ def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:
   found = checkpoint.paths(workdir)
   for path in found[: found.index(used)]:
     os.replace(path, path.with_name(path.name + '.unusable'))
-  for path in checkpoint.folder_of(workdir).glob('step_*.tmp'):
-    path.unlink()
 
 
 def check_about(
