@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, writing
 
 _MARK = b'sha256:'
 _DIGEST_CHARS = 64
@@ -74,7 +74,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
   """
   aside = path.with_suffix('.tmp')
   try:
-    with open(aside, 'w+b') as file:
+    with writing(path), open(aside, 'w+b') as file:
       with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
           with archive.open(f'{name}.npy', 'w', force_zip64=True) as entry:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, writing
 
 # Dtypes in the header of a .safetensors file -> NumPy dtypes.
 _DTYPES = {
@@ -274,7 +274,7 @@ def write(
   path = pathlib.Path(path)
   aside = path.with_name(path.name + '.tmp')
   try:
-    with open(aside, 'wb') as file:
+    with writing(path), open(aside, 'wb') as file:
       if metadata or path.suffix == '.safetensors':
         _write_safetensors(file, arrays, metadata or {'format': 'pt'})
       elif path.suffix == '.npz':

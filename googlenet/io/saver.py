@@ -3,14 +3,14 @@
 import os
 import threading
 
-from googlenet.errors import UserError
+from googlenet.errors import EXIT_CANNOT_WRITE, UserError
 from googlenet.io import checkpoint
 
 
 class WriteError(UserError):
   """A file of the run cannot be written; the run can be continued later."""
 
-  exit_code = 74  # EX_IOERR of sysexits.h
+  exit_code = EXIT_CANNOT_WRITE
 
 
 class Saver:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, is_full, writing
 from googlenet.io.archive import sync_folder
 
 # A workdir holds a run if it has one of these files.
@@ -54,6 +54,8 @@ def check_workdir(workdir: str | os.PathLike[str]) -> None:
       folder.rmdir()
     check_writable(path if not made else made[-1].parent)
   except OSError as error:
+    if is_full(error):
+      raise
     raise UserError(
       f'--workdir={workdir} cannot be made or written to '
       f'({error.strerror}): give another folder'
@@ -92,11 +94,14 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a text file atomically; on failure an old file is unchanged."""
   aside = path.with_name(path.name + '.tmp')
-  with open(aside, 'w', encoding='utf-8') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(aside, path)
+  try:
+    with writing(path), open(aside, 'w', encoding='utf-8') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(aside, path)
+  finally:
+    aside.unlink(missing_ok=True)
   sync_folder(path.parent)
 
 

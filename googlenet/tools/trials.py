@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.cli.process import ending
 from googlenet.errors import UserError
 from googlenet.tools import runs
 
@@ -182,7 +183,7 @@ def main(argv: Sequence[str]) -> int:
     '--format', default='text', choices=('text', 'csv', 'json')
   )
   options = parser.parse_args(argv)
-  try:
+  with ending() as end:
     trials, base = [], load_config(options.base) if options.base else None
     for workdir in options.workdirs:
       try:
@@ -192,11 +193,8 @@ def main(argv: Sequence[str]) -> int:
         print(f'warning: left out: {error}', file=sys.stderr)
     if not trials:
       raise UserError('none of these folders holds a run')
-  except UserError as error:
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-    return 2
-  print(render(trials, options.format))
-  return 0
+    print(render(trials, options.format))
+  return end.code
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
 """--mode=evaluate in this process: checkpoints, averages, JSON."""
 
+import errno
 import json
+import os
 import re
 import shutil
 
@@ -54,6 +56,23 @@ def test_scores_are_shown_and_written(run, capfd, tmp_path):
   assert f'calibration error {told["calibration_error"]:.4f}' in out
   assert re.search(r'Ankle boot +\d+ +', out)
   assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_has_its_exit_code(run, tmp_path, monkeypatch, capfd):
+  def fail(_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', fail)
+  path = tmp_path / 'scores.json'
+  given = [f'--workdir={run}', SPLIT]
+  code = launch.main(['', '--mode=evaluate', *given, f'--output={path}'])
+  assert code == 74
+  assert f'error: {path} cannot be written' in capfd.readouterr().err
+  assert list(tmp_path.iterdir()) == []
+  before = sorted(run.rglob('*'))
+  assert launch.main(['', '--mode=report', *given]) == 74
+  assert f'{run}/report.html cannot be written' in capfd.readouterr().err
+  assert sorted(run.rglob('*')) == before
 
 
 def test_a_checkpoint_is_chosen(run, capfd):

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from googlenet.errors import UserError, did_you_mean
+from googlenet.errors import UserError, did_you_mean, writing
 
 
 def format_of(
@@ -93,7 +93,7 @@ def written_aside(
   path = pathlib.Path(path)
   aside = path.with_name(path.name + '.tmp')
   options = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
-  with terminates_cleanly():
+  with terminates_cleanly(), writing(path):
     try:
       with open(aside, mode, **options) as file:
         yield file

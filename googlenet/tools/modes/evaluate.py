@@ -2,7 +2,6 @@
 
 import json
 import math
-import pathlib
 
 import jax
 import ml_collections
@@ -11,7 +10,6 @@ from googlenet import config as config_lib
 from googlenet.data import pipeline
 from googlenet.errors import UserError, did_you_mean
 from googlenet.io import pretrained
-from googlenet.io.workdir import write_text
 from googlenet.tools.inference import outputs, predict, trained
 from googlenet.tools.scoring import averaging, score_table, scores
 from googlenet.tools.scoring.predictions import predict_split
@@ -104,7 +102,8 @@ def run(
       **scores.to_dict(found, class_names),
     }
     outputs.check_new(output)  # again, since the evaluation took a while
-    write_text(pathlib.Path(output), json.dumps(result, allow_nan=False) + '\n')
+    with outputs.written_aside(output, 'w') as file:
+      file.write(json.dumps(result, allow_nan=False) + '\n')
     print(f'in       {output}')
 
 

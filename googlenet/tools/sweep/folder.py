@@ -9,7 +9,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
-from googlenet.errors import UserError
+from googlenet.errors import UserError, is_full
 from googlenet.io.workdir import (
   RUN_FILES,
   Lock,
@@ -122,6 +122,8 @@ def begin(
       write_text(workdir / 'config.json', config_lib.to_json(config))
       write_text(workdir / NAME, json.dumps({'sweep': sweep}, indent=2) + '\n')
   except OSError as error:
+    if is_full(error):
+      raise
     raise UserError(
       f'--workdir={workdir} cannot be made or written to '
       f'({error.strerror}): give another folder'
