@@ -46,6 +46,11 @@ def test_scores_are_shown_and_written(run, capfd, tmp_path):
   result = json.loads((run / 'result.json').read_text())
   told = json.loads(path.read_text())
   assert told['accuracy'] == result['eval/accuracy']
+  low, high = told['accuracy_interval']
+  assert low < told['accuracy'] < high
+  assert f' +- {(high - low) / 2:.4f} (95 %), top-5' in out
+  assert f'on {told["count"]:,} images, 1 view\n' in out
+  assert told['views'] == 1
   assert told['loss'] == pytest.approx(result['eval/loss'], rel=1e-5)
   assert told['top_5'] == result['eval/top_5']
   assert told['count'] == np.sum(told['confusion']) == 300

@@ -79,12 +79,13 @@ def run(
     print(f'{member.path}: step {member.step:,}')
   views = predict.views_of(config.eval)
   kind = 'crops' if views.crops > 1 else 'views'
-  of = [f'{views.count} {kind}'] if views.count > 1 else []
+  of = [f'{views.count} {kind}' if views.count > 1 else '1 view']
   if len(members) > 1:
     what = 'networks' if average == 'predictions' else 'weights'
     of += [f'{len(members)} {what} averaged']
   print(
-    f'{dataset.name} {dataset.split}: accuracy {found.accuracy:.4f}, '
+    f'{dataset.name} {dataset.split}: accuracy {found.accuracy:.4f} '
+    f'+- {score_table.half_width(found.accuracy, found.count):.4f} (95 %), '
     f'top-5 {found.top_5:.4f}, loss {found.loss:.4f} on '
     f'{found.count:,} images' + ''.join(f', {text}' for text in of)
   )
@@ -99,6 +100,7 @@ def run(
       ],
       'average': average if len(members) > 1 else None,
       'crops': config.eval.crops,
+      'views': views.count,
       **scores.to_dict(found, class_names),
     }
     outputs.check_new(output)  # again, since the evaluation took a while
