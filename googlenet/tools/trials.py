@@ -8,11 +8,13 @@ Each run has one row: how its config differs from the base, its seed, the
 evaluation split, the last and the best accuracy, images/s, minutes, and whether
 it is finished. Finished runs that differ only in their seed form a group, with
 the mean of their last accuracies; of two runs with the same seed, only the
-first counts.
+first counts. Groups with common seeds are compared by the differences of these.
+A folder of a sweep is left out: its trials are the folders in it.
 """
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -56,6 +58,17 @@ class Group(NamedTuple):
   minutes: float | None  # mean
 
 
+class Pair(NamedTuple):
+  """Two groups, compared by their accuracies with the same seeds."""
+
+  split: str
+  seeds: int
+  difference: float  # mean over seeds
+  error: float  # standard error of the mean
+  changes: str  # of the better group
+  minus: str  # changes of the other
+
+
 def read_trial(
   workdir: str | os.PathLike[str], base: ml_collections.ConfigDict
 ) -> Trial:
@@ -89,21 +102,50 @@ def read_trial(
   )
 
 
-def make_groups(trials: Sequence[Trial]) -> list[Group]:
-  """Returns the groups of finished runs, the highest mean first."""
+def _members(
+  trials: Sequence[Trial],
+) -> dict[tuple[str, str], dict[int, Trial]]:
+  """Returns finished trials by (changes, split) and seed."""
   groups: dict[tuple[str, str], dict[int, Trial]] = {}
   for trial in trials:
     if trial.is_finished and trial.accuracy is not None:
       group = groups.setdefault((trial.changes, trial.split), {})
       group.setdefault(trial.seed, trial)
+  return groups
+
+
+def make_groups(trials: Sequence[Trial]) -> list[Group]:
+  """Returns the groups of finished runs, the highest mean first."""
   made = []
-  for (changes, split), members in groups.items():
+  for (changes, split), members in _members(trials).items():
     accuracy = runs.score([trial.accuracy for trial in members.values()])
     minutes = [t.minutes for t in members.values() if t.minutes is not None]
     made.append(
       Group(changes, split, len(members), *accuracy, runs.score(minutes).mean)
     )
   return sorted(made, key=lambda group: -group.mean)
+
+
+def make_pairs(trials: Sequence[Trial]) -> list[Pair]:
+  """Returns the differences of groups with at least two common seeds."""
+  members = _members(trials)
+  made = []
+  for first, second in itertools.combinations(make_groups(trials), 2):
+    if first.split != second.split:
+      continue
+    found = runs.paired(
+      *(
+        {
+          seed: trial.accuracy
+          for seed, trial in members[group.changes, group.split].items()
+        }
+        for group in (first, second)
+      )
+    )
+    if found:
+      words = (group.changes or '(none)' for group in (first, second))
+      made.append(Pair(first.split, *found, *words))
+  return made
 
 
 def load_config(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
@@ -140,11 +182,12 @@ def _cell(value: Any) -> str:
 
 
 def to_text(rows: Sequence[NamedTuple]) -> str:
-  """Returns rows as a table; the long column of changes is the last."""
+  """Returns rows as a table; the long columns are the last."""
   if not rows:
     return ''
-  names = [name for name in rows[0]._fields if name != 'changes']
-  names.append('changes')
+  long = ('changes', 'minus')
+  names = [name for name in rows[0]._fields if name not in long]
+  names += [name for name in long if name in rows[0]._fields]
   return runs.aligned(
     [
       [name.replace('_', ' ') for name in names],
@@ -157,7 +200,11 @@ def render(trials: Sequence[Trial], form: str) -> str:
   """Returns the trials as text in a `--format`; except in CSV, groups too."""
   if form == 'csv':
     return runs.as_csv([row._asdict() for row in trials]).rstrip('\n')
-  parts = {'trials': trials, 'groups': make_groups(trials)}
+  parts = {
+    'trials': trials,
+    'groups': make_groups(trials),
+    'pairs': make_pairs(trials),
+  }
   if form == 'json':
     rows = {
       name: [row._asdict() for row in part] for name, part in parts.items()
@@ -187,6 +234,7 @@ def main(argv: Sequence[str]) -> int:
     trials, base = [], load_config(options.base) if options.base else None
     for workdir in options.workdirs:
       try:
+        runs.check_no_sweep(workdir)
         base = base or load_config(workdir)
         trials.append(read_trial(workdir, base))
       except UserError as error:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
@@ -98,6 +99,18 @@ def check_same(
       f'--workdir={workdir} holds another sweep: {"; ".join(changes)}. Leave '
       'out --sweep to continue that sweep, or give another folder'
     )
+
+
+def with_old_names(
+  workdir: pathlib.Path, trials: Iterable[grid.Trial]
+) -> tuple[grid.Trial, ...]:
+  """Gives trials that an older version has begun the names of their folders."""
+  return tuple(
+    trial._replace(name=trial.old_name)
+    if (workdir / trial.old_name).is_dir()
+    else trial
+    for trial in trials
+  )
 
 
 def begin(
