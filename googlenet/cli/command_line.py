@@ -68,7 +68,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   if mode.workdir == 'reads' and not workdir:
     raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
   if mode.takes_several and not os.path.isdir(workdir):
-    workdir, *others = map(os.path.expanduser, workdir.split(','))
+    workdir, *others = _split_workdirs(workdir)
   if file and mode.compares:
     options['baseline'] = file, config_lib.resolve(load_config_file(file))
     file = ''
@@ -92,6 +92,23 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
     address,
     values.heartbeat_timeout_seconds,
   )
+
+
+def _split_workdirs(text: str) -> list[str]:
+  """Splits a,b,c at commas, but for those in the name of a folder."""
+  parts, found = text.split(','), []
+  while parts:
+    count = next(
+      (
+        n
+        for n in range(len(parts), 1, -1)
+        if os.path.isdir(os.path.expanduser(','.join(parts[:n])))
+      ),
+      1,
+    )
+    found.append(os.path.expanduser(','.join(parts[:count])))
+    parts = parts[count:]
+  return found
 
 
 def read_config(

@@ -1,17 +1,16 @@
 """The workdir, the folder of a run: its files and its lock."""
 
-import contextlib
 import errno
 import json
 import os
 import pathlib
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import filelock
 
-from googlenet.errors import UnreadableError, UserError, unwritable
+from googlenet.errors import UnreadableError, UserError, unwritable, writing
 from googlenet.runtime import files
 
 # A workdir holds a run if it has one of these files.
@@ -103,17 +102,6 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
   return result if isinstance(result, dict) else {}
 
 
-@contextlib.contextmanager
-def _named(path: str | os.PathLike[str]) -> Iterator[None]:
-  """Adds the name of the file to the error of a write, which has none."""
-  try:
-    yield
-  except OSError as error:
-    if error.filename is None:
-      error.filename = str(path)
-    raise
-
-
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a text file atomically; on failure an old file is unchanged."""
   with files.written_aside(path, 'w') as file:
@@ -164,7 +152,7 @@ def append(file: BinaryIO, data: bytes) -> None:
 
   A buffered file would raise a write error again when it is closed.
   """
-  with _named(file.name):
+  with writing(file.name):
     while data:
       data = data[file.write(data) :]
 

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, writing
 
 # A text larger than this is no config, list of classes or result.
 MAX_TEXT_BYTES = 16 * 2**20
@@ -67,7 +67,7 @@ def _check_regular(
     raise OSError(errno.EINVAL, 'not a regular file', name)
   if max_bytes is not None and found.st_size > max_bytes:
     raise OSError(
-      errno.EFBIG,
+      errno.EINVAL,
       f'{found.st_size:,} bytes are more than the {max_bytes:,} allowed',
       name,
     )
@@ -157,8 +157,9 @@ def name_aside(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
   path = pathlib.Path(path)
   aside = path.with_name(f'{path.name}.{secrets.token_hex(4)}.tmp')
   try:
-    yield aside
-    os.replace(aside, path)
+    with writing(path):
+      yield aside
+      os.replace(aside, path)
   except BaseException:
     aside.unlink(missing_ok=True)
     raise

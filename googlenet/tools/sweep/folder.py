@@ -3,13 +3,14 @@
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
-from googlenet.errors import UserError
+from googlenet.errors import UserError, is_full
 from googlenet.fields import FIELDS, LOCAL
 from googlenet.io.workdir import (
   RUN_FILES,
@@ -118,6 +119,18 @@ def check_same(
     )
 
 
+def with_old_names(
+  workdir: pathlib.Path, trials: Iterable[grid.Trial]
+) -> tuple[grid.Trial, ...]:
+  """Gives trials that an older version has begun the names of their folders."""
+  return tuple(
+    trial._replace(name=trial.old_name)
+    if (workdir / trial.old_name).is_dir()
+    else trial
+    for trial in trials
+  )
+
+
 def begin(
   workdir: pathlib.Path, config: Config, sweep: grid.Sweep
 ) -> grid.Sweep:
@@ -140,6 +153,8 @@ def begin(
       write_text(workdir / 'config.json', config_lib.to_json(config))
       write_text(workdir / NAME, json.dumps({'sweep': sweep}, indent=2) + '\n')
   except OSError as error:
+    if is_full(error):
+      raise
     raise UserError(
       f'--workdir={workdir} cannot be made or written to '
       f'({error.strerror}): give another folder'
