@@ -184,8 +184,8 @@ def test_without_profile_steps_nothing_is_traced(plain_run):
 def test_a_run_that_fails_closes_its_trace(config, tmp_path, monkeypatch):
   build = setup.build
 
-  def broken(config):
-    parts = build(config)
+  def broken(config, *options):
+    parts = build(config, *options)
     calls = []
 
     def train_step(*arguments):

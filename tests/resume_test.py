@@ -34,8 +34,8 @@ def killed_at(monkeypatch, step):
   """Makes the program end before a step."""
   build = setup.build
 
-  def broken(config):
-    run = build(config)
+  def broken(config, *options):
+    run = build(config, *options)
 
     def train_step(state, *inputs):
       if int(state.step) + 1 == step:
@@ -381,8 +381,8 @@ def test_a_folder_that_goes_away_ends_the_run_with_a_line(
 ):
   build = setup.build
 
-  def broken(config):
-    run = build(config)
+  def broken(config, *options):
+    run = build(config, *options)
 
     def train_step(state, *inputs):
       if int(state.step) == 15:

@@ -16,7 +16,7 @@ from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.io import checkpoint
-from googlenet.io.archive import DamagedError
+from googlenet.io.archive import DamagedError, MismatchError
 from googlenet.io.metrics import Progress
 from googlenet.io.workdir import (
   Lock,
@@ -26,6 +26,7 @@ from googlenet.io.workdir import (
 )
 from googlenet.runtime.distributed import broadcast, on_process_0
 from googlenet.runtime.parallel import replicated
+from googlenet.train import carry_over
 from googlenet.train.state import TrainState
 
 # Fields that no resumed run may change: its parameters or the order of its data
@@ -46,7 +47,16 @@ NEVER_CHANGES = (
   'train.batch_size',
   'optimizer.name',
   'optimizer.muon_rest',
+  'finetune.from_workdir',
 )
+# Fields on which the size of images that the host gives depends.
+_SHAPES_IMAGES = (
+  'data.image_size',
+  'data.resize',
+  'augment.random_resized_crop',
+)
+# Fields on which the parameters of some networks depend.
+_SHAPES_PARAMETERS = ('data.image_size',)
 # Fields that any resumed run may change: they do not affect its results.
 MAY_CHANGE = (
   'data.data_dir',
@@ -64,11 +74,13 @@ class Found(NamedTuple):
 
   Attributes:
     is_run: whether it holds a run, which is then continued.
+    has_checkpoint: whether that run has a checkpoint to continue from.
     result: contents of result.json; None if the run is not finished.
     lock: lock of the workdir; None without a run or outside process 0.
   """
 
   is_run: bool
+  has_checkpoint: bool
   result: dict[str, Any] | None
   lock: Lock | None
 
@@ -82,6 +94,8 @@ class Start(NamedTuple):
     progress: progress of the run so far.
     metrics_bytes: length of metrics.jsonl at this step.
     path: path of the checkpoint; '' without one.
+    changes: parts of the state that start anew or are dropped, because the
+      config was changed; '' if none.
   """
 
   step: int
@@ -89,6 +103,7 @@ class Start(NamedTuple):
   progress: Progress
   metrics_bytes: int = 0
   path: str = ''
+  changes: str = ''
 
 
 def look(
@@ -109,7 +124,7 @@ def look(
   """
   path, locks = pathlib.Path(workdir), []
 
-  def at_process_0() -> tuple[bool, dict[str, Any] | None]:
+  def at_process_0() -> tuple[bool, bool, dict[str, Any] | None]:
     if os.path.exists(path / 'sweep.json'):
       raise UserError(
         f'--workdir={workdir} holds a sweep: give --mode=sweep to continue it, '
@@ -117,7 +132,7 @@ def look(
       )
     if not os.path.exists(path / 'config.json'):
       check_workdir(path)
-      return False, None
+      return False, False, None
     try:
       check_writable(path)
       locks.append(Lock(path))
@@ -128,6 +143,7 @@ def look(
       ) from error
     try:
       stored = config_lib.resolve(config_lib.load(path / 'config.json'))
+      _check_continues(workdir)
       is_changed = check_config(workdir, stored, config, allow_config_change)
       if not (path / 'checkpoints').is_dir():
         raise UserError(
@@ -138,10 +154,26 @@ def look(
     except UserError:
       locks.pop().release()
       raise
-    return True, result
+    return True, bool(checkpoint.paths(workdir)), result
 
-  is_run, result = on_process_0(at_process_0)
-  return Found(is_run, result, locks[0] if locks else None)
+  is_run, has_checkpoint, result = on_process_0(at_process_0)
+  return Found(is_run, has_checkpoint, result, locks[0] if locks else None)
+
+
+def _check_continues(workdir: str | os.PathLike[str]) -> None:
+  """Raises UserError if a workdir holds a network without its training."""
+  try:
+    is_whole = all(map(checkpoint.is_whole, checkpoint.paths(workdir)[:1]))
+  except DamagedError:  # perhaps an older one is whole
+    return
+  if not is_whole:
+    raise UserError(
+      f'--workdir={workdir} holds a published or imported network, without the '
+      'state of its training: it can be used, but not trained further. To '
+      'start a new run from it, give another --workdir, --config='
+      f'{pathlib.Path(workdir) / "config.json"} and '
+      f'--config.finetune.from_workdir={workdir}'
+    )
 
 
 def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
@@ -155,15 +187,17 @@ def differences(
   stored: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
   """Returns {field: (value there, value here)} where two configs differ."""
-  there, here = config_lib.flatten(stored), config_lib.flatten(config)
+  defaults = config_lib.flatten(config_lib.default_config())
+  there = defaults | config_lib.flatten(stored)  # older ones lack some fields
+  here = config_lib.flatten(config)
 
   def plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
   return {
-    name: (there.get(name), here[name])
-    for name in FIELDS
-    if plain(there.get(name)) != plain(here[name])
+    name: (there[name], here[name])
+    for name, field in FIELDS.items()
+    if plain(field.current(there[name])) != plain(here[name])
   }
 
 
@@ -240,25 +274,74 @@ def restore(
   restored = []
 
   def read(path: pathlib.Path) -> Any:
-    read_state, about = checkpoint.restore_state(path, state)
-    progress = check_about(path, about, config, data)
-    return read_state, progress, about['metrics_bytes']
+    read_state, about, changes = read_state_of(path, config, data, state)
+    return read_state, _progress_of(about), about['metrics_bytes'], changes
 
-  def at_process_0() -> tuple[str, Any, int]:
+  def at_process_0() -> tuple[str, Any, int, str]:
     if not checkpoint.paths(workdir):
-      return '', dataclasses.asdict(Progress()), 0
+      return '', dataclasses.asdict(Progress()), 0, ''
     path, found = checkpoint.newest_whole(workdir, read, warn)
     set_aside(workdir, path)
     restored.append(found[0])
-    return str(path), dataclasses.asdict(found[1]), found[2]
+    return str(path), dataclasses.asdict(found[1]), *found[2:]
 
-  path, values, metrics_bytes = on_process_0(at_process_0)
+  path, values, metrics_bytes, changes = on_process_0(at_process_0)
   progress = Progress.from_json(values)
   if not path:
     return Start(0, state, progress)
   state = broadcast(checkpoint.to_host(restored[0] if restored else state))
   step = int(state.step)
-  return Start(step, replicated(state), progress, metrics_bytes, path)
+  return Start(step, replicated(state), progress, metrics_bytes, path, changes)
+
+
+def read_state_of(
+  path: pathlib.Path, config: Any, data: dict[str, Any], state: TrainState
+) -> tuple[TrainState, dict[str, Any], str]:
+  """Reads the state of a checkpoint as the config of this run needs it.
+
+  Args:
+    path: of the checkpoint.
+    config: resolved; may differ from that of the checkpoint.
+    data: returned by `describe_data` for the training set.
+    state: the state before the first step, under `config`.
+
+  Returns:
+    The state as NumPy arrays; the checkpoint's description of the run; and
+    which parts start anew or are dropped, '' if none.
+
+  Raises:
+    DamagedError, MismatchError: the file is damaged or of another network.
+    UserError: the checkpoint is of another run, or the network has other
+      parameters because of a changed field.
+  """
+  changes, sources = {}, carry_over.Sources({})
+
+  def find_sources(
+    expected: Mapping[str, Any], stored: set[str], about: dict[str, Any]
+  ) -> dict[str, tuple[str, ...]]:
+    nonlocal changes, sources
+    check_about(path, about, config, data)
+    changes = differences(about['config'], config)
+    if not changes:  # arrays that do not fit are those of another run
+      return {name: (name,) for name in expected}
+    sources = carry_over.find_sources(expected, stored)
+    return sources.names
+
+  try:
+    restored, about = checkpoint.restore_state(path, state, find_sources)
+  except MismatchError as error:
+    for name in _SHAPES_PARAMETERS:
+      if name in changes:
+        there, here = changes[name]
+        raise UserError(
+          f'config.{name}={here!r}: the run has {there!r}, and this network '
+          f'has other parameters for {here!r}: continue with {there!r}, or '
+          'train into another --workdir',
+          name,
+        ) from error
+    raise
+  restored, told = carry_over.finish(restored, state, sources, changes)
+  return restored, about, told
 
 
 def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:
@@ -299,6 +382,8 @@ def check_about(
         f'there and {here!r} here'
       )
   for key, value in data.items():
+    if key == 'image_shape' and changes.keys() & {*_SHAPES_IMAGES}:
+      continue
     if theirs.get(key) != value:
       raise UserError(
         f'checkpoint {path} is of a run on other data: {key} was '
