@@ -220,7 +220,7 @@ FIELDS: dict[str, Field] = {
   'model.aux_heads': _choice('auto', 'on', 'off'),
   'model.initializer': _choice('auto', *INITIALIZERS),
   'model.kernels': _choice('auto', *kernels.KERNELS),
-  'data.source': _choice('bundled', 'tfds'),
+  'data.source': _choice('bundled', 'idx', 'tfds'),
   'data.name': _text(),
   'data.data_dir': _text(empty=True),
   'data.train_split': _text(),
