@@ -152,9 +152,9 @@ def unknown_field(name: str) -> UserError:
 def invalid(name: str, value: Any) -> UserError:
   """Returns the error for a value that its field does not allow."""
   field = FIELDS[name]
-  near = did_you_mean(value, field.choices) if isinstance(value, str) else ''
   return UserError(
-    f'config.{name}={value!r} is not allowed{near}: it takes {field.allowed}',
+    f'config.{name}={value!r} is not allowed{field.suggest(value)}: it takes '
+    f'{field.allowed}',
     name,
   )
 
@@ -183,24 +183,30 @@ def durations(
   """
   batch = train_config.batch_size
   parts = num_devices * train_config.microbatches
+  below = min(batch, num_examples) // parts * parts
   if batch % parts:
-    below = batch - batch % parts
+    each = train_config.microbatches
+    options = [f'{n}' for n in (below, below + parts) if 0 < n <= num_examples]
+    fewer = [n for n in range(1, num_devices) if batch % (n * each) == 0]
+    options += [f'{n} device(s)' for n in fewer[-2:]]
     raise UserError(
       f'config.train.batch_size={batch} does not divide by {num_devices} '
-      f'devices x {train_config.microbatches} microbatches: choose '
-      + (f'{below} or {below + parts}' if below else f'{parts}'),
+      f'devices x {each} microbatches: choose '
+      f'{" or ".join(options) or "fewer microbatches"} (a run that is '
+      'continued keeps its batch size)',
       'train.batch_size',
     )
   if batch > num_examples:
     raise UserError(
       f'config.train.batch_size={batch} is larger than the training data '
-      f'({num_examples} images): choose at most {num_examples}',
+      f'({num_examples} images): choose '
+      + (f'at most {below}' if below else 'fewer devices or microbatches'),
       'train.batch_size',
     )
   steps_per_epoch = num_examples // batch
   total_steps = train_config.epochs * steps_per_epoch
   if total_steps >= 2**31:
-    most = 2**31 // steps_per_epoch
+    most = (2**31 - 1) // steps_per_epoch
     raise UserError(
       f'config.train.epochs={train_config.epochs} makes {total_steps} steps, '
       f'which are counted in 31 bits: choose at most {most}',
