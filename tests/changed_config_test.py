@@ -412,3 +412,32 @@ def test_arrays_of_another_run_are_refused(run):
   like = new_state(resolved(**{'train.ema_decay': 0.9}))
   with pytest.raises(MismatchError, match='at ema_network_state/.* nothing'):
     resume.read_state_of(path, resolved(), DATA, like)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'lines'),
+  [
+    ({'optimizer.warmup_steps': 8}, []),
+    (
+      {'optimizer.warmup_steps': 1000},
+      [
+        'schedule config.optimizer.warmup_steps=1000 is longer than the whole '
+        'schedule: shortened to its 8 steps'
+      ],
+    ),
+    ({'optimizer.step_epochs': (1.0, 9.0)}, []),  # of another schedule
+    (
+      {'optimizer.schedule': 'step', 'optimizer.step_epochs': (1.0, 4.0, 9.0)},
+      [
+        'schedule config.optimizer.step_epochs=(1.0, 4.0, 9.0): no drop at 4, '
+        '9, after the last of 4 epochs'
+      ],
+    ),
+  ],
+)
+def test_what_a_short_schedule_never_reaches_is_told(changes, lines):
+  config = resolved(
+    **{'train.epochs': 4, 'optimizer.warmup_steps': 0, **changes}
+  )
+  params, _ = shapes('tiny', 1.0, 28)
+  assert list(make_optimizer(config, Durations(2, 8, 8), params)[2]) == lines

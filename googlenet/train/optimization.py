@@ -46,4 +46,25 @@ def make_optimizer(
     config.optimizer.lookahead_period,
     config.optimizer.lookahead_rate,
   )
-  return optimizer, schedule, lines
+  return optimizer, schedule, (*_never_reached(config, durations), *lines)
+
+
+def _never_reached(
+  config: ml_collections.FrozenConfigDict, durations: config_lib.Durations
+) -> list[str]:
+  """Returns console lines about parts of the schedule after its last step."""
+  section, lines = config.optimizer, []
+  if section.warmup_steps > durations.total_steps:
+    lines.append(
+      f'schedule config.optimizer.warmup_steps={section.warmup_steps} is '
+      'longer than the whole schedule: shortened to its '
+      f'{durations.total_steps:,} steps'
+    )
+  late = [e for e in section.step_epochs if e >= config.train.epochs]
+  if section.schedule == 'step' and late:
+    lines.append(
+      f'schedule config.optimizer.step_epochs={tuple(section.step_epochs)}: no '
+      f'drop at {", ".join(f"{e:g}" for e in late)}, after the last of '
+      f'{config.train.epochs} epochs'
+    )
+  return lines
