@@ -35,11 +35,13 @@ def get_config() -> ml_collections.ConfigDict:
   model.kernels = 'auto'  # auto | xla (plain jax.lax) | gpu | onednn | cpu
 
   config.data = data = ml_collections.ConfigDict()
-  data.source = 'bundled'  # bundled (Fashion-MNIST) | tfds
-  data.name = 'fashion_mnist'  # data set; for tfds any name, like cifar10
+  data.source = 'bundled'  # bundled (Fashion-MNIST) | idx | tfds
+  # Data set: bundled: fashion_mnist; idx: mnist | kmnist | any name; tfds: any.
+  data.name = 'fashion_mnist'
   data.data_dir = ''  # folder of the data set; '': the default of the source
-  data.train_split = 'train'  # training images; or a slice: train[:50000]
-  data.eval_split = 'test'  # evaluation images; or a slice: train[90%:]
+  # Training images; or slices, as train[:50000] or train[:10%]+train[20%:].
+  data.train_split = 'train'
+  data.eval_split = 'test'  # evaluation images; or slices: train[90%:]
   data.image_size = 96  # pixels; images are resized on the device
   # Channels that the network sees: 1 (grey) | 3 (colour) | 0: as stored.
   data.channels = 0

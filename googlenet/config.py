@@ -4,8 +4,6 @@ Code that computes (network, data, augmentation, loss, optimizer, steps) gets
 only its section, already checked by `resolve`, and never imports this file.
 """
 
-import contextlib
-import difflib
 import functools
 import importlib.util
 import json
@@ -154,9 +152,9 @@ def unknown_field(name: str) -> UserError:
 def invalid(name: str, value: Any) -> UserError:
   """Returns the error for a value that its field does not allow."""
   field = FIELDS[name]
-  near = did_you_mean(value, field.choices) if isinstance(value, str) else ''
   return UserError(
-    f'config.{name}={value!r} is not allowed{near}: it takes {field.allowed}',
+    f'config.{name}={value!r} is not allowed{field.suggest(value)}: it takes '
+    f'{field.allowed}',
     name,
   )
 
@@ -185,24 +183,30 @@ def durations(
   """
   batch = train_config.batch_size
   parts = num_devices * train_config.microbatches
+  below = min(batch, num_examples) // parts * parts
   if batch % parts:
-    below = batch - batch % parts
+    each = train_config.microbatches
+    options = [f'{n}' for n in (below, below + parts) if 0 < n <= num_examples]
+    fewer = [n for n in range(1, num_devices) if batch % (n * each) == 0]
+    options += [f'{n} device(s)' for n in fewer[-2:]]
     raise UserError(
       f'config.train.batch_size={batch} does not divide by {num_devices} '
-      f'devices x {train_config.microbatches} microbatches: choose '
-      + (f'{below} or {below + parts}' if below else f'{parts}'),
+      f'devices x {each} microbatches: choose '
+      f'{" or ".join(options) or "fewer microbatches"} (a run that is '
+      'continued keeps its batch size)',
       'train.batch_size',
     )
   if batch > num_examples:
     raise UserError(
       f'config.train.batch_size={batch} is larger than the training data '
-      f'({num_examples} images): choose at most {num_examples}',
+      f'({num_examples} images): choose '
+      + (f'at most {below}' if below else 'fewer devices or microbatches'),
       'train.batch_size',
     )
   steps_per_epoch = num_examples // batch
   total_steps = train_config.epochs * steps_per_epoch
   if total_steps >= 2**31:
-    most = 2**31 // steps_per_epoch
+    most = (2**31 - 1) // steps_per_epoch
     raise UserError(
       f'config.train.epochs={train_config.epochs} makes {total_steps} steps, '
       f'which are counted in 31 bits: choose at most {most}',
@@ -318,18 +322,17 @@ def load(
     UserError: the file is missing or damaged.
     OSError: it is there, but cannot be read.
   """
-  if not os.path.isfile(path):
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-      os.stat(path)  # the folder may not be searched: PermissionError
-    folder = os.path.dirname(path)
-    raise UserError(
-      f'--workdir={folder} holds no run: there is no {path}{near_run(folder)}'
-    )
   try:
     config = from_json(files.read_text(path), str(path))
     return config if with_local else without_local(config)
   except UserError as error:
     raise UserError(f'{path}: {error}', error.field) from error
+  except (FileNotFoundError, NotADirectoryError) as error:
+    folder = os.path.dirname(path)
+    near = files.near_run(folder)
+    raise UserError(
+      f'--workdir={folder} holds no run: there is no {path}{near}'
+    ) from error
   # Errors of JSON parsing and of ConfigDict for bad keys or nesting.
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path} is damaged: {type(error).__name__}') from error
@@ -342,18 +345,3 @@ def without_local(
   defaults = flatten(default_config())
   config.update_from_flattened_dict({name: defaults[name] for name in LOCAL})
   return config
-
-
-def near_run(workdir: str | os.PathLike[str]) -> str:
-  """Suggests a run with a similar name in the same folder, or returns ''."""
-  path = pathlib.Path(workdir)
-  try:
-    runs = {
-      other.name: str(other)
-      for other in sorted(path.parent.iterdir())
-      if other != path and (other / 'config.json').exists()
-    }
-  except OSError:
-    return ''
-  near = difflib.get_close_matches(path.name, runs, n=1)
-  return f', did you mean {runs[near[0]]!r}?' if near else ''

@@ -102,6 +102,8 @@ def unwritable(message: str, error: OSError) -> UserError:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
   """Returns ', did you mean ...?' for the nearest known name, or ''."""
   known = list(known)
+  if name.lower() in known:
+    return f', did you mean {name.lower()!r}?'
   near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
   if not near:  # 'optimiser.lr' matches no name, but 'lr' may match a leaf
     leaf = name.rsplit('.', 1)[-1]

@@ -24,10 +24,10 @@ from run_files import assert_same_run, records
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
-from googlenet.io import checkpoint, events, writer
+from googlenet.io import checkpoint, compare, events, writer
 from googlenet.io.saver import Saver
 from googlenet.runtime.parallel import replicated
-from googlenet.train import loop, resume, setup, summaries
+from googlenet.train import loop, setup, summaries
 
 
 class Killed(BaseException):
@@ -129,7 +129,7 @@ def train():
   built = setup.build(config_lib.resolve(config))
   host = checkpoint.to_host(built.state)
 
-  def build(config):
+  def build(config, *_):
     count = built.train.dataset.num_examples
     durations = config_lib.durations(config.train, count, 1)
     state = replicated(host)
@@ -266,9 +266,9 @@ def test_a_mode_tells_that_its_network_is_not_what_was_trained(half):
   path, newest = half / 'config.json', checkpoint.path_of(half, 2)
   text = path.read_text()
   path.write_text(text.replace('"epochs": 2', '"epochs": 3'))
-  assert list(resume.edited(half, newest)) == []
+  assert list(compare.edited(half, newest)) == []
   path.write_text(text.replace('"activation": "relu"', '"activation": "elu"'))
-  assert list(resume.edited(half, newest)) == [
+  assert list(compare.edited(half, newest)) == [
     f'{path} is not what {newest} was trained with: '
     "config.model.activation was 'relu' and is 'elu'"
   ]

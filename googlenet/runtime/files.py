@@ -6,6 +6,7 @@ of a data set and of the user's images are opened here.
 """
 
 import contextlib
+import difflib
 import errno
 import os
 import pathlib
@@ -195,3 +196,18 @@ def written_aside(
     yield file
     file.flush()
     os.fsync(file.fileno())
+
+
+def near_run(workdir: str | os.PathLike[str]) -> str:
+  """Suggests a run with a similar name in the same folder, or returns ''."""
+  path = pathlib.Path(workdir)
+  try:
+    runs = {
+      other.name: str(other)
+      for other in sorted(path.parent.iterdir())
+      if other != path and (other / 'config.json').exists()
+    }
+  except OSError:
+    return ''
+  near = difflib.get_close_matches(path.name, runs, n=1)
+  return f', did you mean {runs[near[0]]!r}?' if near else ''

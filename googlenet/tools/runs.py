@@ -18,9 +18,9 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.io import checkpoint
+from googlenet.io.compare import MAY_CHANGE, differences
 from googlenet.io.writer import DIVERGED, read_records
 from googlenet.runtime import files
-from googlenet.train.resume import MAY_CHANGE, differences
 
 Config = ml_collections.FrozenConfigDict
 

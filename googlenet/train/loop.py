@@ -63,11 +63,11 @@ def train_and_evaluate(
       stack.callback(found.lock.release)
     if found.result is not None:
       if jax.process_index() == 0:
-        print(messages.finished(found.result, workdir), flush=True)
+        print(messages.finished(found.result, workdir, config), flush=True)
       return found.result
     stack.enter_context(compilation.told_on(sys.stdout))
     stack.enter_context(_memory_errors_explained(workdir))
-    run = setup.build(config)
+    run = setup.build(config, found.has_checkpoint)
     session, start = _open(run, workdir, found, preemption, started, stack)
     stack.enter_context(divergence_recorded(workdir))
     log = Log(session)

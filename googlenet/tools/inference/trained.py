@@ -20,7 +20,7 @@ from googlenet import config as config_lib
 from googlenet.data import files, images
 from googlenet.errors import UserError
 from googlenet.input.preprocess import num_channels
-from googlenet.io import checkpoint, pretrained
+from googlenet.io import checkpoint, compare, pretrained
 from googlenet.io.workdir import read_classes
 from googlenet.model import graph
 from googlenet.model import network as network_lib
@@ -34,7 +34,6 @@ from googlenet.tools.inference.apply import (
   check_end_points,
 )
 from googlenet.tools.inference.predict import Views
-from googlenet.train import resume
 
 
 def refuse(item: files.Item) -> NoReturn:
@@ -334,7 +333,7 @@ def load_run(
     return abstract_init(network, (size, size, seen))
 
   path, restored = pretrained.read_run(workdir, config, path, expected)
-  for line in resume.edited(workdir, path):
+  for line in compare.edited(workdir, path):
     warn(line)
   return make_trained(
     path,
