@@ -327,7 +327,9 @@ def load(
     return config if with_local else without_local(config)
   except UserError as error:
     raise UserError(f'{path}: {error}', error.field) from error
-  except (FileNotFoundError, NotADirectoryError) as error:
+  except PermissionError:
+    raise
+  except OSError as error:
     folder = os.path.dirname(path)
     near = files.near_run(folder)
     raise UserError(

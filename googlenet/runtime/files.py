@@ -12,7 +12,7 @@ import os
 import pathlib
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from googlenet.errors import UserError, writing
@@ -165,18 +165,6 @@ def name_aside(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     aside.unlink(missing_ok=True)
     raise
   sync_folder(path.parent)
-
-
-def remove_leftovers(folder: pathlib.Path, names: Iterable[str]) -> None:
-  """Removes files that `name_aside` has left, in processes that were killed.
-
-  Args:
-    folder: may be missing; no other process writes these files there.
-    names: of the files, or patterns.
-  """
-  for name in names:
-    for path in folder.glob(f'{name}.{"[0-9a-f]" * 8}.tmp'):
-      path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -54,6 +54,7 @@ def test_files_are_opened_in_one_place():
   """Elsewhere only what the system or this program itself has made."""
   assert set(opened_elsewhere()) == {
     'cli/help.py',  # /proc
+    'data/idx.py',  # after a check of its own
     'io/workdir.py',  # the lock, after `check_own`
     'runtime/backend.py',  # /sys
     'runtime/distributed.py',  # stderr, by its number
