@@ -4,7 +4,6 @@ Code that computes (network, data, augmentation, loss, optimizer, steps) gets
 only its section, already checked by `resolve`, and never imports this file.
 """
 
-import difflib
 import functools
 import importlib.util
 import json
@@ -17,9 +16,10 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet.errors import UserError, did_you_mean
-from googlenet.fields import FIELDS
+from googlenet.fields import FIELDS, LOCAL
 from googlenet.input import image_sizes, mixing
 from googlenet.model import graph, variants
+from googlenet.runtime import files
 from googlenet.runtime.terminal import warn
 
 _DEFAULTS = pathlib.Path(__file__).parents[1] / 'configs/fmnist96.py'
@@ -308,37 +308,40 @@ def _set(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
   (config[section] if section else config)[key] = value
 
 
-def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+def load(
+  path: str | os.PathLike[str], with_local: bool = False
+) -> ml_collections.ConfigDict:
   """Reads a config.json; lists become tuples.
+
+  Args:
+    path: of the file.
+    with_local: whether to keep the `LOCAL` fields, to compare or show them;
+      otherwise they get their defaults.
 
   Raises:
     UserError: the file is missing or damaged.
+    OSError: it is there, but cannot be read.
   """
-  if not os.path.isfile(path):
-    folder = os.path.dirname(path)
-    raise UserError(
-      f'--workdir={folder} holds no run: there is no {path}{near_run(folder)}'
-    )
   try:
-    with open(path, encoding='utf-8') as file:
-      return from_json(file.read(), str(path))
+    config = from_json(files.read_text(path), str(path))
+    return config if with_local else without_local(config)
   except UserError as error:
     raise UserError(f'{path}: {error}', error.field) from error
+  except (FileNotFoundError, NotADirectoryError) as error:
+    folder = os.path.dirname(path)
+    near = files.near_run(folder)
+    raise UserError(
+      f'--workdir={folder} holds no run: there is no {path}{near}'
+    ) from error
   # Errors of JSON parsing and of ConfigDict for bad keys or nesting.
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path} is damaged: {type(error).__name__}') from error
 
 
-def near_run(workdir: str | os.PathLike[str]) -> str:
-  """Suggests a run with a similar name in the same folder, or returns ''."""
-  path = pathlib.Path(workdir)
-  try:
-    runs = {
-      other.name: str(other)
-      for other in sorted(path.parent.iterdir())
-      if other != path and (other / 'config.json').exists()
-    }
-  except OSError:
-    return ''
-  near = difflib.get_close_matches(path.name, runs, n=1)
-  return f', did you mean {runs[near[0]]!r}?' if near else ''
+def without_local(
+  config: ml_collections.ConfigDict,
+) -> ml_collections.ConfigDict:
+  """Gives the `LOCAL` fields of a config their defaults, in place."""
+  defaults = flatten(default_config())
+  config.update_from_flattened_dict({name: defaults[name] for name in LOCAL})
+  return config

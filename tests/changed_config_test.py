@@ -15,7 +15,7 @@ from googlenet import config as config_lib
 from googlenet.config import Durations
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
-from googlenet.io import checkpoint
+from googlenet.io import checkpoint, compare
 from googlenet.io.archive import MismatchError
 from googlenet.io.metrics import Progress
 from googlenet.model import network as network_lib
@@ -254,15 +254,15 @@ def test_a_run_continues_with_another_value(run, name):
 
 
 def test_the_table_has_every_field_that_may_change():
-  fixed = {*resume.NEVER_CHANGES, *resume.MAY_CHANGE}
+  fixed = {*compare.NEVER_CHANGES, *compare.MAY_CHANGE}
   assert list(OTHER) == [name for name in FIELDS if name not in fixed]
 
 
 def test_the_documentation_names_the_fields_of_the_program():
   text = (ROOT / 'docs/reliability.md').read_text()
   for start, fields in (
-    ('These fields may not change during a run: ', resume.NEVER_CHANGES),
-    ('These may change freely: ', resume.MAY_CHANGE),
+    ('These fields may not change during a run: ', compare.NEVER_CHANGES),
+    ('These may change freely: ', compare.MAY_CHANGE),
   ):
     told = text.partition(start)[2].partition('.\n')[0].partition('. ')[0]
     found = set()

@@ -13,7 +13,6 @@ import ml_collections
 import numpy as np
 import optax
 
-from googlenet.config import near_run
 from googlenet.errors import UserError
 from googlenet.io import checkpoint, pretrained
 from googlenet.model import graph
@@ -21,6 +20,7 @@ from googlenet.model.context import is_within
 from googlenet.model.groups import check_groups, parse_factors
 from googlenet.model.network import Network
 from googlenet.optimizer.groups import with_frozen, with_rates
+from googlenet.runtime.files import near_run
 
 _MAX_PROBLEMS = 20  # mismatches listed in an error
 

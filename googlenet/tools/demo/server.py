@@ -51,7 +51,7 @@ Answer = Callable[[np.ndarray], dict[str, Any]]
 
 def make_app(
   about: dict[str, Any],
-  examples: Sequence[bytes],
+  examples: Sequence[tuple[bytes, str]],
   read: Read,
   answer: Answer,
 ) -> Starlette:
@@ -59,7 +59,7 @@ def make_app(
 
   Args:
     about: facts about the run, for JSON.
-    examples: PNGs to choose from.
+    examples: images to choose from: PNG and true class.
     read: an open image file -> uint8 [H, W, C]; an exception means that the
       file is damaged.
     answer: uint8 [H, W, C] -> the data that the page shows, for JSON.
@@ -75,14 +75,15 @@ def make_app(
       return answer(255 - image if is_inverted else image)
 
   async def describe(request: Request) -> Response:
-    limits = {'max_bytes': MAX_BYTES, 'examples': len(examples)}
+    names = [name for _, name in examples]
+    limits = {'max_bytes': MAX_BYTES, 'examples': names}
     return JSONResponse({**about, **limits})
 
   async def example(request: Request) -> Response:
     place = request.path_params['place']
     if place >= len(examples):
       raise HTTPException(404, 'there is no such example')
-    return Response(examples[place], media_type='image/png')
+    return Response(examples[place][0], media_type='image/png')
 
   async def ask(request: Request) -> Response:
     data = await _body(request)

@@ -54,7 +54,7 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
       f'{path} does not describe its network: allowed is a file that '
       '--mode=export has written'
     ) from None
-  config = config_lib.resolve(config)
+  config = config_lib.resolve(config_lib.without_local(config))
   if len(class_names) != config.model.num_classes:
     raise UserError(
       f'{path} names {len(class_names)} classes, but its network has '
