@@ -4,6 +4,8 @@ import functools
 import pathlib
 import re
 
+from googlenet.runtime import files
+
 _DEFAULTS = pathlib.Path(__file__).parents[2] / 'configs/fmnist96.py'
 # "config.data = data = ..." and "data.name = 'fashion_mnist'  # its name".
 _SECTION = re.compile(r' +config\.(\w+) = (\w+) = ')
@@ -14,7 +16,7 @@ _FIELD = re.compile(r' +(\w+)\.(\w+) = .*?(?:  # (.*))?')
 def of_fields() -> dict[str, str]:
   """Returns the comment above and beside each field, {'seed': '...'}."""
   sections, found, above = {'config': ''}, {}, []
-  for line in _DEFAULTS.read_text(encoding='utf-8').splitlines():
+  for line in files.read_text(_DEFAULTS).splitlines():
     if line.strip().startswith('# '):
       above.append(line.strip().removeprefix('# '))
       continue

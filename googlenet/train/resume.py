@@ -275,8 +275,8 @@ def adapt(
   if progress.best is not None and scored:
     yield (
       f'{compare.words_of(scored)}: the best evaluation is chosen anew, and '
-      f'the checkpoint of step {progress.best["step"]:,} is no longer kept as the '
-      'best'
+      f'the checkpoint of step {progress.best["step"]:,} is no longer kept as '
+      'the best'
     )
     progress.best = None
   # Nothing is left to train, but the scores may be of another step or config.
