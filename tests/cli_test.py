@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import pydoc
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from conftest import ROOT, load_config
 import googlenet
 import launch
 from googlenet import config as config_lib
+from googlenet.cli import comments
 from googlenet.cli import help as help_lib
 from googlenet.cli.command_line import load_config_file, parse
 from googlenet.cli.modes import FLAGS, MODES
@@ -93,15 +95,26 @@ def test_help_with_a_config_lists_every_field_as_a_flag(capsys):
   assert launch.main(['l', '--help', CONFIG, '--config.seed=7']) == 0
   out = capsys.readouterr().out
   lines = out.splitlines()
-  assert lines[lines.index('  --config.seed=7') + 1].strip() == (
-    FIELDS['seed'].allowed
-  )
+  place = lines.index('  --config.seed=7')
+  assert lines[place + 1 : place + 3] == [
+    '      Determines initial weights, data order, augmentation and dropout.',
+    f'      Takes {FIELDS["seed"].allowed}.',
+  ]
   assert "  --config.data.mean='(0.286,)'" in lines
-  assert '      one of auto, on, off' in lines
+  assert '      Takes one of auto, on, off.' in lines
+  place = lines.index('  --config.augment.crop_padding=0')
+  assert lines[place + 1] == (
+    '      Border in stored pixels that is added before a random crop; 0: off.'
+  )
   for name in FIELDS:
     assert any(line.startswith(f'  --config.{name}=') for line in lines)
   # What is shown can be given back as it is shown.
-  given = [w for w in shlex.split(out) if re.match('--config[.].*=', w)]
+  given = [
+    word
+    for line in lines
+    if line.startswith('  --config.')
+    for word in shlex.split(line)
+  ]
   config = load_config(ROOT / 'configs/fmnist96.py')
   wanted = config_lib.flatten(config)
   config.update_from_flattened_dict(
@@ -109,6 +122,17 @@ def test_help_with_a_config_lists_every_field_as_a_flag(capsys):
   )
   set_fields(config, split_flags(given)[0])
   assert config_lib.flatten(config) == {**wanted, 'seed': 7}
+
+
+def test_every_field_has_a_comment_of_its_own():
+  found = comments.of_fields()
+  assert found.keys() == FIELDS.keys()
+  assert all(found.values())
+  assert len({*found.values()}) == len(found)
+  assert found['train.epochs'] == 'length of the schedule and of the run'
+  assert found['data.channels'].startswith('Channels that the network sees')
+  assert found['benchmark.steps'].startswith('Steps timed per round')
+  assert 'prefixes' not in found['finetune.from_workdir']
 
 
 def test_help_with_a_config_that_is_not_valid(capsys):
@@ -121,6 +145,13 @@ def test_version(capsys):
   assert lines[0].startswith(f'googlenet {googlenet.__version__}')
   assert re.search(r'Python 3\.\d+\.\d+.*, JAX 0\.\d+.*, Haiku 0\.', lines[1])
   assert re.match(r'\d+ CPU cores?', lines[2])
+
+
+def test_the_package_shows_what_it_offers():
+  assert 'load' in dir(googlenet)
+  text = pydoc.plain(pydoc.render_doc(googlenet))
+  assert 'load(' in text
+  assert googlenet.load.__doc__.splitlines()[0] in text
 
 
 def test_help_and_version_import_no_jax():

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from googlenet.errors import UserError
+from googlenet.runtime import files
 
 _UINT8 = 0x08
 _MAX_RANK = 4
@@ -83,8 +84,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     found = 'is not a file' if os.path.exists(path) else 'no such file'
     raise damaged_file(path, found, what)
   try:
-    with gzip.open(path, 'rb') if is_packed else open(path, 'rb') as stream:
-      yield stream
+    with files.open_regular(path) as file:
+      yield gzip.GzipFile(fileobj=file) if is_packed else file
   except (OSError, EOFError, zlib.error) as error:
     # Truncated, corrupted, not gzip, or no permission to read.
     how = 'unpacked' if is_packed else 'read'

@@ -11,7 +11,7 @@ import numpy as np
 from googlenet.data.bundled import open_bundled
 from googlenet.data.idx_folder import open_idx_folder
 from googlenet.data.images import Transform, Whole
-from googlenet.data.splits import Parts, Read, resolve_split
+from googlenet.data.splits import Parts, SliceReader, join, resolve_split
 from googlenet.data.tfds_reader import open_tfds
 from googlenet.errors import UserError
 
@@ -27,26 +27,8 @@ class Dataset(NamedTuple):
   class_names: tuple[str, ...]
   # (int indices [n], each 0 <= i < num_examples, epoch=0)
   # -> (images uint8 [n, H, W, C], labels int32 [n])
-  read: 'SliceReader | Parts'
+  read: SliceReader | Parts
   is_random: bool = False  # whether images differ from epoch to epoch
-
-
-class SliceReader(NamedTuple):
-  """Restricts `read` to the examples start to stop - 1, counted from 0."""
-
-  read: Read
-  start: int
-  stop: int
-
-  def __call__(
-    self, indices: np.ndarray, epoch: int = 0
-  ) -> tuple[np.ndarray, np.ndarray]:
-    indices = np.asarray(indices)
-    size = self.stop - self.start
-    if indices.size and not 0 <= indices.min() <= indices.max() < size:
-      # Otherwise examples outside of the slice would be returned.
-      raise IndexError(f'indices must be in range({size}): {indices}')
-    return self.read(indices + self.start, epoch)
 
 
 def load_dataset(
@@ -92,17 +74,14 @@ def load_dataset(
   if transform is None and source.sides is None:
     transform = Whole(data_config.image_size)
   sides = source.sides if transform is None else transform.sides
-  opened = {p.name: source.open_split(p.name, transform) for p in parts}
-  readers = tuple(SliceReader(opened[p.name], p.start, p.stop) for p in parts)
-  sizes = tuple(p.stop - p.start for p in parts)
   return Dataset(
     name=name,
     split=split,
-    num_examples=sum(sizes),
+    num_examples=sum(part.stop - part.start for part in parts),
     image_shape=(*sides, source.num_channels),
     num_classes=len(source.class_names),
     class_names=source.class_names,
-    read=readers[0] if len(readers) == 1 else Parts(readers, sizes),
+    read=join(source, parts, transform),
     is_random=transform is not None and transform.is_random,
   )
 

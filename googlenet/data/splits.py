@@ -43,6 +43,24 @@ class Part(NamedTuple):
   stop: int
 
 
+class SliceReader(NamedTuple):
+  """Restricts `read` to the examples start to stop - 1, counted from 0."""
+
+  read: Read
+  start: int
+  stop: int
+
+  def __call__(
+    self, indices: np.ndarray, epoch: int = 0
+  ) -> tuple[np.ndarray, np.ndarray]:
+    indices = np.asarray(indices)
+    size = self.stop - self.start
+    if indices.size and not 0 <= indices.min() <= indices.max() < size:
+      # Otherwise examples outside of the slice would be returned.
+      raise IndexError(f'indices must be in range({size}): {indices}')
+    return self.read(indices + self.start, epoch)
+
+
 class Parts(NamedTuple):
   """Joins the examples of several readers, one after another."""
 
@@ -102,6 +120,17 @@ def resolve_split(
       f'goes from {start} to {stop}'
     )
   return parts
+
+
+def join(
+  source: Source, parts: tuple[Part, ...], transform: Transform | None
+) -> SliceReader | Parts:
+  """Opens parts of a data set as one; each split is opened once."""
+  opened = {p.name: source.open_split(p.name, transform) for p in parts}
+  readers = tuple(SliceReader(opened[p.name], p.start, p.stop) for p in parts)
+  if len(readers) == 1:
+    return readers[0]
+  return Parts(readers, tuple(p.stop - p.start for p in parts))
 
 
 def _part(split: str, sizes: Mapping[str, int], shown: str) -> Part:

@@ -121,6 +121,8 @@ def read_classes(
 ) -> tuple[str, ...]:
   """Returns a name for each class: from classes.txt, or its number.
 
+  An empty line leaves a class its number; those at the end do not count.
+
   Raises:
     UserError: classes.txt cannot be read, is not UTF-8, or has more than
       `num_classes` lines.
@@ -128,7 +130,7 @@ def read_classes(
   path, names = pathlib.Path(workdir) / 'classes.txt', []
   try:
     if os.path.lexists(path):
-      names = files.read_text(path).splitlines()
+      names = files.read_text(path).rstrip().splitlines()
   except UnicodeDecodeError as error:
     raise UserError(
       f'{path} is not UTF-8 text: give one class name per line'
@@ -143,8 +145,8 @@ def read_classes(
       f'{path} has {len(names)} lines, but the network has {num_classes} '
       'classes: give one class name per line'
     )
-  numbers = range(len(names), num_classes)
-  return (*names, *(str(number) for number in numbers))
+  names += [''] * (num_classes - len(names))
+  return tuple(name.strip() or str(k) for k, name in enumerate(names))
 
 
 def append(file: BinaryIO, data: bytes) -> None:

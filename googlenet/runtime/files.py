@@ -77,7 +77,7 @@ def _check_regular(
 def read_text(
   path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES
 ) -> str:
-  """Reads a text in UTF-8.
+  """Reads a text in UTF-8, without the byte-order mark of some editors.
 
   Raises:
     OSError: see `open_regular`.
@@ -85,7 +85,7 @@ def read_text(
   """
   with open_regular(path, max_bytes) as file:
     # A file may grow meanwhile, and those of /proc have the size 0.
-    return file.read(max_bytes).decode('utf-8')
+    return file.read(max_bytes).decode('utf-8-sig')
 
 
 def open_new(

@@ -118,7 +118,7 @@ def test_a_workdir_of_them(kind, tmp_path):
   assert path == checkpoint.path_of(run, 7)
   (run / 'config.json').unlink()
   make(run / 'config.json')
-  with pytest.raises(UserError, match='there is no .*config.json'):
+  with pytest.raises((UserError, OSError), match=r'config\.json'):
     config_lib.load(run / 'config.json')
   make(run / 'lock')
   assert not is_locked(run)
