@@ -32,14 +32,6 @@ from googlenet.runtime.terminal import warn
 
 # A checkpoint repeats some of it, in what it says of the data.
 _MAX_CONFIG_BYTES = MAX_ABOUT_BYTES // 4
-# What `files.name_aside` leaves of them in a process that is killed.
-_LEFTOVERS = (
-  *(
-    f'{name}.{"[0-9a-f]" * 8}.tmp'
-    for name in ('config.json', 'classes.txt', 'result.json')
-  ),
-  'checkpoints/step_*.tmp',
-)
 # Written when a run ends because a loss or gradient is not finite.
 DIVERGED = 'diverged.json'
 _MAX_LINE = 2**20  # bytes of a record; a longer line is none
@@ -164,9 +156,10 @@ class Writer:
     self._open_files(step + 1 if step else 0)
 
   def _open_files(self, first_step: int | None) -> None:
-    for pattern in _LEFTOVERS:
-      for path in self._workdir.glob(pattern):
-        path.unlink(missing_ok=True)
+    for name in ('config.json', 'classes.txt', 'result.json'):
+      files.remove_leftovers(self._workdir / name)
+    for path in self._workdir.glob('checkpoints/step_*.tmp'):
+      path.unlink(missing_ok=True)
     # In this order: config.json marks the folder as a run that can be
     # continued, and without `checkpoints` it starts again, see `is_begun`.
     write_text(self._workdir / 'config.json', self._config_json)
