@@ -4,7 +4,6 @@ Code that computes (network, data, augmentation, loss, optimizer, steps) gets
 only its section, already checked by `resolve`, and never imports this file.
 """
 
-import difflib
 import functools
 import importlib.util
 import json
@@ -17,9 +16,10 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet.errors import UserError, did_you_mean
-from googlenet.fields import FIELDS
+from googlenet.fields import FIELDS, LOCAL
 from googlenet.input import image_sizes, mixing
 from googlenet.model import graph, variants
+from googlenet.runtime import files
 from googlenet.runtime.terminal import warn
 
 _DEFAULTS = pathlib.Path(__file__).parents[1] / 'configs/fmnist96.py'
@@ -155,9 +155,9 @@ def unknown_field(name: str) -> UserError:
 def invalid(name: str, value: Any) -> UserError:
   """Returns the error for a value that its field does not allow."""
   field = FIELDS[name]
-  near = did_you_mean(value, field.choices) if isinstance(value, str) else ''
   return UserError(
-    f'config.{name}={value!r} is not allowed{near}: it takes {field.allowed}',
+    f'config.{name}={value!r} is not allowed{field.suggest(value)}: it takes '
+    f'{field.allowed}',
     name,
   )
 
@@ -186,24 +186,30 @@ def durations(
   """
   batch = train_config.batch_size
   parts = num_devices * train_config.microbatches
+  below = min(batch, num_examples) // parts * parts
   if batch % parts:
-    below = batch - batch % parts
+    each = train_config.microbatches
+    options = [f'{n}' for n in (below, below + parts) if 0 < n <= num_examples]
+    fewer = [n for n in range(1, num_devices) if batch % (n * each) == 0]
+    options += [f'{n} device(s)' for n in fewer[-2:]]
     raise UserError(
       f'config.train.batch_size={batch} does not divide by {num_devices} '
-      f'devices x {train_config.microbatches} microbatches: choose '
-      + (f'{below} or {below + parts}' if below else f'{parts}'),
+      f'devices x {each} microbatches: choose '
+      f'{" or ".join(options) or "fewer microbatches"} (a run that is '
+      'continued keeps its batch size)',
       'train.batch_size',
     )
   if batch > num_examples:
     raise UserError(
       f'config.train.batch_size={batch} is larger than the training data '
-      f'({num_examples} images): choose at most {num_examples}',
+      f'({num_examples} images): choose '
+      + (f'at most {below}' if below else 'fewer devices or microbatches'),
       'train.batch_size',
     )
   steps_per_epoch = num_examples // batch
   total_steps = train_config.epochs * steps_per_epoch
   if total_steps >= 2**31:
-    most = 2**31 // steps_per_epoch
+    most = (2**31 - 1) // steps_per_epoch
     raise UserError(
       f'config.train.epochs={train_config.epochs} makes {total_steps} steps, '
       f'which are counted in 31 bits: choose at most {most}',
@@ -240,7 +246,7 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(
-  text: str, source: str = 'the config'
+  text: str, source: str = 'the config', with_local: bool = True
 ) -> ml_collections.ConfigDict:
   """Reads a config from the JSON of `to_json`; lists become tuples.
 
@@ -251,6 +257,7 @@ def from_json(
   Args:
     text: JSON.
     source: name of the config in the warning.
+    with_local: whether to read the `LOCAL` fields, which else take defaults.
 
   Raises:
     UserError: a field is unknown or has the wrong type, or model.variant is
@@ -267,6 +274,8 @@ def from_json(
     raise UserError('config.model.variant is missing', 'model.variant')
   config = default_config()
   for name, value in stored.items():
+    if name in LOCAL and not with_local:
+      continue
     value = FIELDS[name].current(_as_tuple(value))
     try:
       _set(config, name, value)
@@ -305,37 +314,31 @@ def _set(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
   (config[section] if section else config)[key] = value
 
 
-def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+def load(
+  path: str | os.PathLike[str], with_local: bool = False
+) -> ml_collections.ConfigDict:
   """Reads a config.json; lists become tuples.
+
+  Args:
+    path: of the file.
+    with_local: see `from_json`; they are only compared or shown.
 
   Raises:
     UserError: the file is missing or damaged.
+    OSError: it is there, but cannot be read.
   """
-  if not os.path.isfile(path):
-    folder = os.path.dirname(path)
-    raise UserError(
-      f'--workdir={folder} holds no run: there is no {path}{near_run(folder)}'
-    )
   try:
-    with open(path, encoding='utf-8') as file:
-      return from_json(file.read(), str(path))
+    return from_json(files.read_text(path), str(path), with_local)
   except UserError as error:
     raise UserError(f'{path}: {error}', error.field) from error
+  except PermissionError:
+    raise
+  except OSError as error:
+    folder = os.path.dirname(path)
+    near = files.near_run(folder)
+    raise UserError(
+      f'--workdir={folder} holds no run: there is no {path}{near}'
+    ) from error
   # Errors of JSON parsing and of ConfigDict for bad keys or nesting.
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path} is damaged: {type(error).__name__}') from error
-
-
-def near_run(workdir: str | os.PathLike[str]) -> str:
-  """Suggests a run with a similar name in the same folder, or returns ''."""
-  path = pathlib.Path(workdir)
-  try:
-    runs = {
-      other.name: str(other)
-      for other in sorted(path.parent.iterdir())
-      if other != path and (other / 'config.json').exists()
-    }
-  except OSError:
-    return ''
-  near = difflib.get_close_matches(path.name, runs, n=1)
-  return f', did you mean {runs[near[0]]!r}?' if near else ''

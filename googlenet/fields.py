@@ -13,11 +13,26 @@ import jax.numpy as jnp
 import jmp
 
 from googlenet import kernels
+from googlenet.errors import did_you_mean
 from googlenet.input import augment, image_sizes, rand_augment
 from googlenet.model import groups, variants
 from googlenet.model.context import ACTIVATIONS
 from googlenet.model.initialization import INITIALIZERS
 from googlenet.runtime.parallel import FORMS
+
+# Fields that name a folder or a program of this machine, and the modes that use
+# them. They count where the user gives them, on the command line or in a config
+# file of Python; from a config.json, which somebody else may have written, they
+# are never taken.
+LOCAL = {
+  'data.data_dir': (
+    *('train', 'sweep', 'benchmark', 'evaluate', 'report', 'demo'),
+    'features',
+  ),
+  'finetune.from_workdir': ('train', 'sweep'),
+  'train.compilation_cache': (),  # changes no result, so nobody need know
+  'benchmark.torch_python': ('benchmark',),
+}
 
 
 class Field(NamedTuple):
@@ -41,6 +56,35 @@ class Field(NamedTuple):
       if type(value) is type(old) and value == old:
         return new
     return value
+
+  def suggest(self, value: Any) -> str:
+    """Returns ', did you mean ...?' for a wrong value, or ''."""
+    if not isinstance(value, str):
+      return ''
+    names = [n for n in _SYNONYMS.get(value.lower(), ()) if n in self.choices]
+    if names:
+      return f', did you mean {" or ".join(map(repr, names))}?'
+    return did_you_mean(value, self.choices)
+
+
+# What others call our choices, where the spelling would suggest a wrong one.
+_GOOGLENET = ('plain', 'paper', 'torchvision')
+_SYNONYMS = {
+  'googlenet': _GOOGLENET,
+  'inception': _GOOGLENET,
+  'inception_v1': _GOOGLENET,
+  'inceptionv1': _GOOGLENET,
+  'batch_norm': ('batch', 'bn'),
+  'bn': ('batch',),
+  'momentum': ('sgd',),
+  'nesterov': ('sgd',),
+  'swish': ('silu',),
+  'linear': ('poly',),
+  'polynomial': ('poly',),
+  'cuda': ('gpu',),
+  'mkl': ('onednn',),
+  'dnnl': ('onednn',),
+}
 
 
 # Larger numbers would be infinite in float32.
@@ -220,7 +264,7 @@ FIELDS: dict[str, Field] = {
   'model.aux_heads': _choice('auto', 'on', 'off'),
   'model.initializer': _choice('auto', *INITIALIZERS),
   'model.kernels': _choice('auto', *kernels.KERNELS),
-  'data.source': _choice('bundled', 'tfds'),
+  'data.source': _choice('bundled', 'idx', 'tfds'),
   'data.name': _text(),
   'data.data_dir': _text(empty=True),
   'data.train_split': _text(),

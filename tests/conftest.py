@@ -99,6 +99,8 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
   if 'PYTEST_XDIST_WORKER' in os.environ:
     base = base.parent  # a worker has a folder of its own there
   folder = str(base / 'compilation_cache')
+  # Counts where the field has its default: the config of a run keeps no folder.
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   return folder
@@ -146,6 +148,16 @@ def config_flags(config: str, compilation_cache: str) -> list[str]:
   ]
 
 
+def last_of_each(flags: Sequence[str]) -> list[str]:
+  """Leaves out what a later flag replaces, of which a warning would tell."""
+  last = {flag.partition('=')[0]: i for i, flag in enumerate(flags)}
+  return [
+    flag
+    for i, flag in enumerate(flags)
+    if '=' not in flag or last[flag.partition('=')[0]] == i
+  ]
+
+
 def start(
   folder: pathlib.Path,
   *flags: str,
@@ -155,7 +167,7 @@ def start(
 ) -> subprocess.CompletedProcess:
   """Runs `python launch.py` to its end in a process of its own."""
   return subprocess.run(
-    [sys.executable, str(ROOT / 'launch.py'), *flags],
+    [sys.executable, str(ROOT / 'launch.py'), *last_of_each(flags)],
     cwd=folder,
     env={**os.environ, **environment(devices, optimized)},
     capture_output=True,
@@ -194,7 +206,8 @@ def launch_here(
   def run(
     *flags: str, config: str = 'configs/fmnist96.py'
   ) -> subprocess.CompletedProcess:
-    argv = ['launch.py', *config_flags(config, compilation_cache), *flags]
+    flags = (*config_flags(config, compilation_cache), *flags)
+    argv = ['launch.py', *last_of_each(flags)]
     capfd.readouterr()
     code = launch.main(argv)
     return subprocess.CompletedProcess(argv, code, *capfd.readouterr())

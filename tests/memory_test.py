@@ -214,8 +214,8 @@ def test_advice_for_a_run_is_what_it_may_change(config, tmp_path, monkeypatch):
   config.checkpoint.every_steps = 3
   build = setup.build
 
-  def broken(config):
-    run = build(config)
+  def broken(config, *options):
+    run = build(config, *options)
 
     def train_step(state, *inputs):
       return (

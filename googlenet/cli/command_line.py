@@ -1,11 +1,13 @@
 """Parses a command line into a mode, its flags and a checked config."""
 
+import contextlib
 import difflib
 import importlib.util
 import os
 import pathlib
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -21,14 +23,18 @@ from googlenet.cli.modes import (
 )
 from googlenet.cli.overrides import set_fields, split_flags
 from googlenet.errors import UserError, did_you_mean
-from googlenet.fields import FIELDS
+from googlenet.fields import FIELDS, LOCAL
+from googlenet.io import checkpoint
 from googlenet.runtime import distributed
+from googlenet.runtime.terminal import warn
 
 # Flags to suggest for a mistyped flag.
 _OURS = (
   *('config', 'workdir', 'mode', 'help', 'version', *FLAGS),
   *('coordinator_address', 'num_processes', 'process_id'),
 )
+
+_MODULE = '_config_file'  # the name under which a config file is imported
 
 
 class Arguments(NamedTuple):
@@ -61,12 +67,15 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
     values.coordinator_address, values.num_processes, values.process_id
   )
   distributed.check_address(address)
-  file, others = values.config, []
+  for name in _OURS:
+    if name in values and values[name].present > 1:
+      warn(f'--{name} is given more than once: {values[name].value!r} counts')
+  file, others = os.path.expanduser(values.config), []
   workdir = os.path.expanduser(values.workdir)
   if mode.workdir == 'reads' and not workdir:
     raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
   if mode.takes_several and not os.path.isdir(workdir):
-    workdir, *others = map(os.path.expanduser, workdir.split(','))
+    workdir, *others = _split_workdirs(workdir)
   if file and mode.compares:
     options['baseline'] = file, config_lib.resolve(load_config_file(file))
     file = ''
@@ -77,10 +86,10 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
       '--config is missing: give a config file, like '
       '--config=configs/fmnist96.py'
     )
-  config = read_config(file, workdir, rest)
+  config = read_config(file, workdir, rest, values.mode)
   if others:
     options['others'] = tuple(
-      (other, read_config(file, other, rest)) for other in others
+      (other, read_config(file, other, rest, values.mode)) for other in others
     )
   return Arguments(
     values.mode,
@@ -92,29 +101,63 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   )
 
 
+def _split_workdirs(text: str) -> list[str]:
+  """Splits a,b,c at commas, but for those in the name of a folder."""
+  parts, found = text.split(','), []
+  while parts:
+    count = next(
+      (
+        n
+        for n in range(len(parts), 1, -1)
+        if os.path.isdir(os.path.expanduser(','.join(parts[:n])))
+      ),
+      1,
+    )
+    found.append(os.path.expanduser(','.join(parts[:count])))
+    parts = parts[count:]
+  return found
+
+
 def read_config(
-  file: str, workdir: str, arguments: Sequence[str]
+  file: str, workdir: str, arguments: Sequence[str], mode: str = ''
 ) -> ml_collections.FrozenConfigDict:
   """Reads a config and applies overrides from the command line.
+
+  Of a config.json, the fields `LOCAL` are left out, with a warning if the mode
+  uses them. `finetune.from_workdir` stays where the run has checkpoints: it
+  only tells then where the run comes from.
 
   Args:
     file: config file; '': use the config of the run in the workdir.
     workdir: folder of a run.
     arguments: flags like --config.FIELD=VALUE.
+    mode: name of the mode; '': none, so that nothing is told.
 
   Raises:
     UserError: the config, a field or its value is wrong, or an argument is not
       such a flag.
   """
-  if file:
-    config = load_config_file(file)
-  else:
-    config = config_lib.load(pathlib.Path(workdir) / 'config.json')
+  path = file or str(pathlib.Path(workdir) / 'config.json')
+  config = load_config_file(path) if file else config_lib.load(path)
   texts, others = split_flags(arguments)
+  stored = {}
+  if path.endswith('.json'):
+    stored = config_lib.flatten(config_lib.load(path, with_local=True))
+    if not file and checkpoint.paths(workdir):
+      config.finetune.from_workdir = stored['finetune.from_workdir']
   set_fields(config, texts)
   if others:
     raise _stray(others[0])
-  return config_lib.resolve(config)
+  resolved = config_lib.resolve(config)
+  for name, here in config_lib.flatten(resolved).items():
+    is_used = mode in LOCAL.get(name, ()) and name not in texts
+    if stored and is_used and stored[name] != here:
+      warn(
+        f'config.{name}={stored[name]!r} of {path} is left out, as only your '
+        'own command line or config file names folders and programs: to use '
+        f'it, give --config.{name}=... yourself'
+      )
+  return resolved
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:
@@ -149,13 +192,16 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
 
   Args:
     path: a Python file with a function get_config(), or the config.json of a
-      run. 'FILE.py:TEXT' passes TEXT to get_config.
+      run. 'FILE.py:TEXT' passes TEXT to get_config. The file may import its
+      neighbours, as a program may.
 
   Raises:
     UserError: the file is missing or broken (ml_collections would show a long
       traceback).
   """
-  file, _, argument = path.partition(':')
+  file, argument = path, ''
+  if not os.path.isfile(path):
+    file, _, argument = path.partition(':')
   if os.path.isfile(path) and path.endswith('.json'):
     return config_lib.load(path)
   if not os.path.isfile(file) or not file.endswith('.py'):
@@ -164,15 +210,8 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       f'{_near_config(path)}'
     )
   try:
-    spec = importlib.util.spec_from_file_location('config_file', file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, 'get_config'):
-      raise UserError(
-        f'--config={path} has no get_config(): a config file defines that '
-        'function, like configs/fmnist96.py'
-      )
-    config = module.get_config(*[argument] if argument else [])
+    with _importing_from(os.path.dirname(os.path.abspath(file))):
+      config = _call(path, file, *[argument] if argument else [])
     if not isinstance(config, ml_collections.ConfigDict):
       raise UserError(
         f'--config={path}: get_config() returns a {type(config).__name__}; '
@@ -187,6 +226,30 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       f'--config={path} cannot be loaded: {type(error).__name__}: {error}'
     ) from error
   return config
+
+
+@contextlib.contextmanager
+def _importing_from(folder: str) -> Iterator[None]:
+  """Lets modules of a folder be imported, before all others."""
+  sys.path.insert(0, folder)
+  try:
+    yield
+  finally:
+    sys.path.remove(folder)
+
+
+def _call(path: str, file: str, *arguments: str) -> Any:
+  """Imports a config file and calls its get_config; `path` is for errors."""
+  spec = importlib.util.spec_from_file_location(_MODULE, file)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[_MODULE] = module  # dataclasses look their module up there
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise UserError(
+      f'--config={path} has no get_config(): a config file defines that '
+      'function, like configs/fmnist96.py'
+    )
+  return module.get_config(*arguments)
 
 
 def _near_config(path: str) -> str:

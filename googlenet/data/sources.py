@@ -1,6 +1,6 @@
-"""Opens data sets: the bundled Fashion-MNIST, or any TFDS data set.
+"""Opens data sets: the bundled Fashion-MNIST, IDX files, or any TFDS data set.
 
-Both become a `Dataset`, which gives random access to one split.
+They become a `Dataset`, which gives random access to one split.
 """
 
 from typing import NamedTuple
@@ -9,8 +9,9 @@ import ml_collections
 import numpy as np
 
 from googlenet.data.bundled import open_bundled
+from googlenet.data.idx_folder import open_idx_folder
 from googlenet.data.images import Transform, Whole
-from googlenet.data.splits import Read, resolve_split
+from googlenet.data.splits import Parts, SliceReader, join, resolve_split
 from googlenet.data.tfds_reader import open_tfds
 from googlenet.errors import UserError
 
@@ -26,26 +27,8 @@ class Dataset(NamedTuple):
   class_names: tuple[str, ...]
   # (int indices [n], each 0 <= i < num_examples, epoch=0)
   # -> (images uint8 [n, H, W, C], labels int32 [n])
-  read: 'SliceReader'
+  read: SliceReader | Parts
   is_random: bool = False  # whether images differ from epoch to epoch
-
-
-class SliceReader(NamedTuple):
-  """Restricts `read` to the examples start to stop - 1, counted from 0."""
-
-  read: Read
-  start: int
-  stop: int
-
-  def __call__(
-    self, indices: np.ndarray, epoch: int = 0
-  ) -> tuple[np.ndarray, np.ndarray]:
-    indices = np.asarray(indices)
-    size = self.stop - self.start
-    if indices.size and not 0 <= indices.min() <= indices.max() < size:
-      # Otherwise examples outside of the slice would be returned.
-      raise IndexError(f'indices must be in range({size}): {indices}')
-    return self.read(indices + self.start, epoch)
 
 
 def load_dataset(
@@ -57,19 +40,19 @@ def load_dataset(
   """Opens one split of the data set that the config names.
 
   Args:
-    data_config: the config's `data` section. `source` is 'bundled' or 'tfds';
-      `name` is the data set; `data_dir` its folder, or '' for the default of
-      the source. `image_size` is used only if images differ in size and there
-      is no transform: they are squeezed into that square.
-    split: a split's name, alone or sliced, with TFDS's meaning for both
-      sources: 'train', 'train[:50000]', 'train[-5000:]', 'train[10%:90%]'.
+    data_config: the config's `data` section. `source` is 'bundled', 'idx' or
+      'tfds'; `name` is the data set; `data_dir` its folder, or '' for the
+      default of the source. `image_size` is used only if images differ in
+      size and there is no transform: they are squeezed into that square.
+    split: a split's name, alone or sliced, or several joined by +, with TFDS's
+      meaning: 'train', 'train[:50000]', 'train[:10%]+train[20%:]'.
     transform: what the host does to each image; None: images keep their native
       size if they share one.
     called: name of the split in errors, like 'config.data.eval_split'.
 
   Returns:
-    The split. A bundled set is read as a whole by this call, a TFDS set example
-    by example by calls of `read`.
+    The split. A TFDS set is read example by example by calls of `read`, others
+    as a whole by this call.
 
   Raises:
     UserError: the source, name or split is unknown, or the data is missing or
@@ -78,25 +61,27 @@ def load_dataset(
   name = data_config.name
   if data_config.source == 'bundled':
     source = open_bundled(name, data_config.data_dir)
+  elif data_config.source == 'idx':
+    source = open_idx_folder(name, data_config.data_dir)
   elif data_config.source == 'tfds':
     source = open_tfds(name, data_config.data_dir)
   else:
     raise UserError(
       f'config.data.source={data_config.source!r}; allowed is one of '
-      'bundled, tfds'
+      'bundled, idx, tfds'
     )
-  split_name, start, stop = resolve_split(split, source.split_sizes, called)
+  parts = resolve_split(split, source.split_sizes, called)
   if transform is None and source.sides is None:
     transform = Whole(data_config.image_size)
   sides = source.sides if transform is None else transform.sides
   return Dataset(
     name=name,
     split=split,
-    num_examples=stop - start,
+    num_examples=sum(part.stop - part.start for part in parts),
     image_shape=(*sides, source.num_channels),
     num_classes=len(source.class_names),
     class_names=source.class_names,
-    read=SliceReader(source.open_split(split_name, transform), start, stop),
+    read=join(source, parts, transform),
     is_random=transform is not None and transform.is_random,
   )
 

@@ -10,12 +10,13 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from googlenet.errors import UserError
-from googlenet.io.archive import sync_folder
+from googlenet.errors import UnreadableError, UserError, unwritable, writing
+from googlenet.runtime import files
 
 # A workdir holds a run if it has one of these files.
 RUN_FILES = (
   'config.json',
+  'classes.txt',
   'metrics.jsonl',
   'checkpoints',
   'tensorboard',
@@ -24,6 +25,7 @@ RUN_FILES = (
   'benchmark.json',
   'sweep.json',
 )
+_FIRST_FILES = ('config.json', 'classes.txt')
 # On a file system without locks, a run works without one.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _LOCK_FILE = 'lock'
@@ -35,6 +37,16 @@ def holds_a_run(workdir: pathlib.Path, name: str) -> str:
     f'--workdir={workdir} already holds a run ({name}), which is never '
     'overwritten: give another folder, or none for a fresh one'
   )
+
+
+def is_begun(workdir: pathlib.Path) -> bool:
+  """Returns whether a run has written more than its first files.
+
+  `Writer` makes the folder of the checkpoints before anything that could be
+  lost. A run that ended before it starts again.
+  """
+  later = [name for name in RUN_FILES if name not in _FIRST_FILES]
+  return any((workdir / name).exists() for name in later)
 
 
 def check_workdir(workdir: str | os.PathLike[str]) -> None:
@@ -54,9 +66,8 @@ def check_workdir(workdir: str | os.PathLike[str]) -> None:
       folder.rmdir()
     check_writable(path if not made else made[-1].parent)
   except OSError as error:
-    raise UserError(
-      f'--workdir={workdir} cannot be made or written to '
-      f'({error.strerror}): give another folder'
+    raise unwritable(
+      f'--workdir={workdir} cannot be made or written to', error
     ) from error
 
 
@@ -74,13 +85,15 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
     what: 'run' or 'trial', for the error message.
 
   Raises:
-    UserError: the file is damaged.
+    UserError: the file is damaged, or may not be read.
     FileNotFoundError: there is no such file.
   """
   try:
-    result = json.loads(path.read_text(encoding='utf-8'))
+    result = json.loads(files.read_text(path))
   except FileNotFoundError:
     raise
+  except PermissionError as error:
+    raise UnreadableError(path, error) from error
   except (OSError, ValueError, RecursionError) as error:
     raise UserError(
       f'{path} is damaged ({type(error).__name__}): delete it, and the {what} '
@@ -89,15 +102,28 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
   return result if isinstance(result, dict) else {}
 
 
+def check_not_of_another(workdir: pathlib.Path) -> None:
+  """Checks that no link makes the checkpoints those of another run.
+
+  They would be renamed and removed as if they were this run's. A link to any
+  other folder is allowed, like one on a larger disk.
+
+  Raises:
+    UserError: the folder of the checkpoints lies in another run.
+  """
+  owner = os.path.dirname(os.path.realpath(workdir / 'checkpoints'))
+  has_run = os.path.exists(os.path.join(owner, 'config.json'))
+  if has_run and owner != os.path.realpath(workdir):
+    raise UserError(
+      f'{workdir / "checkpoints"} is a link into another run, {owner}: remove '
+      'it, or copy the folder there'
+    )
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a text file atomically; on failure an old file is unchanged."""
-  aside = path.with_name(path.name + '.tmp')
-  with open(aside, 'w', encoding='utf-8') as file:
+  with files.written_aside(path, 'w') as file:
     file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(aside, path)
-  sync_folder(path.parent)
 
 
 def write_classes(
@@ -113,24 +139,32 @@ def read_classes(
 ) -> tuple[str, ...]:
   """Returns a name for each class: from classes.txt, or its number.
 
+  An empty line leaves a class its number; those at the end do not count.
+
   Raises:
-    UserError: classes.txt is not UTF-8, or has more than `num_classes` lines.
+    UserError: classes.txt cannot be read, is not UTF-8, or has more than
+      `num_classes` lines.
   """
   path, names = pathlib.Path(workdir) / 'classes.txt', []
   try:
-    if path.exists():
-      names = path.read_text(encoding='utf-8').splitlines()
+    if os.path.lexists(path):
+      names = files.read_text(path).rstrip().splitlines()
   except UnicodeDecodeError as error:
     raise UserError(
       f'{path} is not UTF-8 text: give one class name per line'
+    ) from error
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be read ({error.strerror}): give a text with one class '
+      'name per line, or remove it'
     ) from error
   if len(names) > num_classes:
     raise UserError(
       f'{path} has {len(names)} lines, but the network has {num_classes} '
       'classes: give one class name per line'
     )
-  numbers = range(len(names), num_classes)
-  return (*names, *(str(number) for number in numbers))
+  names += [''] * (num_classes - len(names))
+  return tuple(name.strip() or str(k) for k, name in enumerate(names))
 
 
 def append(file: BinaryIO, data: bytes) -> None:
@@ -138,8 +172,9 @@ def append(file: BinaryIO, data: bytes) -> None:
 
   A buffered file would raise a write error again when it is closed.
   """
-  while data:
-    data = data[file.write(data) :]
+  with writing(file.name):
+    while data:
+      data = data[file.write(data) :]
 
 
 class Lock:
@@ -157,10 +192,12 @@ class Lock:
       wait: whether to wait while another process has the lock.
 
     Raises:
-      UserError: another process has the lock, and `wait` is false.
+      UserError: another process has the lock, and `wait` is false; or the
+        lock file is a link or no regular file.
       OSError: the lock file cannot be created.
     """
     path = pathlib.Path(workdir) / _LOCK_FILE
+    files.check_own(path)
     self._lock = filelock.FileLock(
       path,
       blocking=wait,
@@ -203,7 +240,7 @@ def _write_owner(descriptor: int) -> None:
 
 
 def _read_owner(path: pathlib.Path) -> str:
-  with open(path, 'rb') as file:
+  with files.open_regular(path) as file:
     file.seek(1)
     owner = file.read(200).decode(errors='replace')
   return ' '.join(owner.split()) or 'unknown'
@@ -211,9 +248,11 @@ def _read_owner(path: pathlib.Path) -> str:
 
 def is_locked(workdir: str | os.PathLike[str]) -> bool:
   """Returns whether a process has locked the workdir; writes nothing."""
+  path = pathlib.Path(workdir) / _LOCK_FILE
   try:
+    files.check_own(path)
     # NFS grants an exclusive lock only on a file that is open for writing.
-    with open(pathlib.Path(workdir) / _LOCK_FILE, 'r+b') as file:
+    with open(path, 'r+b') as file:
       return not filelock.lock_descriptor(file.fileno(), blocking=False)
-  except OSError:  # no lock file, or a file system without locks
+  except (OSError, UserError):  # none, or a file system without locks
     return False

@@ -9,6 +9,7 @@ import jax
 
 from googlenet.data import pipeline
 from googlenet.errors import UserError
+from googlenet.io.workdir import write_text
 from googlenet.train import layer_times
 from googlenet.train.hooks import Metrics, Session
 from googlenet.train.state import TrainState
@@ -33,6 +34,13 @@ class Profile:
     if jax.process_index():
       self._steps = range(0)
     self._is_tracing, self._started = False, 0.0
+    is_late = self._steps and session.first_step >= self._steps[0]
+    if is_late and not self._folder.exists():
+      session.console.line(
+        f'profile  config.logging.profile_steps={len(self._steps)}: nothing '
+        f'is traced, because only steps {self._steps[0]} to {self._steps[-1]} '
+        'of a run are'
+      )
 
   def __call__(
     self, step: int, state: TrainState, metrics: Metrics
@@ -80,6 +88,6 @@ class Profile:
       pipeline.image_shape(run.config, run.train.dataset)[-1],
       step_seconds,
     )
-    (self._folder / 'layers.txt').write_text(text + '\n')
+    write_text(self._folder / 'layers.txt', text + '\n')
     console.line(text)
     console.line(f'profile  in {self._folder}')

@@ -51,6 +51,8 @@ def run(
   base = config_lib.from_json(config_lib.to_json(config))
   stored = folder.read(path, config)
   values = grid.parse(sweep, base) if sweep else stored
+  if values and not sweep:
+    folder.check_own(path, values)
   if not values:
     raise UserError(
       f'--sweep is missing: give fields and their values, like {grid.EXAMPLE}'
@@ -58,7 +60,7 @@ def run(
   if stored is not None:
     folder.check_same(path, stored, values)
     values = stored
-  every = grid.make_trials(values, base)
+  every = folder.with_old_names(path, grid.make_trials(values, base))
   mine = grid.shard(every, shard)
   for trial in every:  # reports folders with another config before training
     trials.look(path / trial.name, trial)
@@ -69,7 +71,7 @@ def run(
   begun = folder.begin(path, config, values)
   if list(begun.items()) != list(values.items()):
     # Another process has just begun the sweep with the fields in another order.
-    every = grid.make_trials(begun, base)
+    every = folder.with_old_names(path, grid.make_trials(begun, base))
     mine = grid.shard(every, shard)
   failed, stopped = _train(path, config, mine, len(every))
   _sum_up(path, every)
