@@ -59,12 +59,12 @@ def run(mode, *flags):
   )
 
 
-def import_weights(path, workdir, variant='torchvision', *flags):
+def import_weights(path, workdir, variant='torchvision', *flags, size=0):
   return run(
     'import_weights',
     f'--config={ROOT}/configs/fmnist96.py',
     f'--config.model.variant={variant}',
-    f'--config.data.image_size={SIZES[variant]}',
+    f'--config.data.image_size={size or SIZES[variant]}',
     f'--weights={path}',
     f'--workdir={workdir}',
     *flags,
@@ -301,8 +301,8 @@ def test_heads_that_are_not_asked_for_are_left_out_and_told(value):
 def test_hints_name_the_fields(tmp_path, monkeypatch, capfd):
   stored = shapes_alone(entries_of('alexnet_torchvision'))
   monkeypatch.setattr(array_files, 'read', lambda path: stored)
-  flags = ['alexnet_torchvision', '--config.data.image_size=96']
-  line = refused(capfd, import_weights('a.pth', f'{tmp_path}/run', *flags))
+  target = ('a.pth', f'{tmp_path}/run', 'alexnet_torchvision')
+  line = refused(capfd, import_weights(*target, size=96))
   assert 'classifier.1.weight (4096, 9216) instead of (4096, 1024)' in line
   assert 'its shapes fit --config.data.image_size=224' in line
   assert files_under(tmp_path) == []
@@ -318,10 +318,9 @@ def test_hints_name_the_fields(tmp_path, monkeypatch, capfd):
 
 def test_small_images_need_no_heads(tmp_path, capfd):
   """Inception v3 can be imported at any size; its head wants 299."""
-  flags = ['--config.data.image_size=224', '--config.model.aux_heads=on']
-  line = refused(
-    capfd, import_weights('a.pth', f'{tmp_path}/run', 'inception_v3', *flags)
-  )
+  target = ('a.pth', f'{tmp_path}/run', 'inception_v3')
+  code = import_weights(*target, '--config.model.aux_heads=on', size=224)
+  line = refused(capfd, code)
   assert "works is 299, or 75 with config.model.aux_heads='off'" in line
 
 
