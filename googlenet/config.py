@@ -243,7 +243,7 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(
-  text: str, source: str = 'the config'
+  text: str, source: str = 'the config', with_local: bool = True
 ) -> ml_collections.ConfigDict:
   """Reads a config from the JSON of `to_json`; lists become tuples.
 
@@ -254,6 +254,7 @@ def from_json(
   Args:
     text: JSON.
     source: name of the config in the warning.
+    with_local: whether to read the `LOCAL` fields, which else take defaults.
 
   Raises:
     UserError: a field is unknown or has the wrong type, or model.variant is
@@ -270,6 +271,8 @@ def from_json(
     raise UserError('config.model.variant is missing', 'model.variant')
   config = default_config()
   for name, value in stored.items():
+    if name in LOCAL and not with_local:
+      continue
     value = FIELDS[name].current(_as_tuple(value))
     try:
       _set(config, name, value)
@@ -315,19 +318,19 @@ def load(
 
   Args:
     path: of the file.
-    with_local: whether to keep the `LOCAL` fields, to compare or show them;
-      otherwise they get their defaults.
+    with_local: see `from_json`; they are only compared or shown.
 
   Raises:
     UserError: the file is missing or damaged.
     OSError: it is there, but cannot be read.
   """
   try:
-    config = from_json(files.read_text(path), str(path))
-    return config if with_local else without_local(config)
+    return from_json(files.read_text(path), str(path), with_local)
   except UserError as error:
     raise UserError(f'{path}: {error}', error.field) from error
-  except (FileNotFoundError, NotADirectoryError) as error:
+  except PermissionError:
+    raise
+  except OSError as error:
     folder = os.path.dirname(path)
     near = files.near_run(folder)
     raise UserError(
@@ -336,12 +339,3 @@ def load(
   # Errors of JSON parsing and of ConfigDict for bad keys or nesting.
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path} is damaged: {type(error).__name__}') from error
-
-
-def without_local(
-  config: ml_collections.ConfigDict,
-) -> ml_collections.ConfigDict:
-  """Gives the `LOCAL` fields of a config their defaults, in place."""
-  defaults = flatten(default_config())
-  config.update_from_flattened_dict({name: defaults[name] for name in LOCAL})
-  return config

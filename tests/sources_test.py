@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -640,6 +641,15 @@ def test_tfds_imports_no_module_that_a_set_names(
   assert "its features.json names 'planted.Text'" in text
   assert 'planted' not in sys.modules
   assert not (tmp_path / 'ran').exists()
+
+
+def test_tfds_waits_for_no_pipe(tmp_path: pathlib.Path) -> None:
+  folder = prepare(NoImages, tmp_path)
+  (folder / 'features.json').unlink()
+  os.mkfifo(folder / 'features.json')
+  config = _config('tfds', 'no_images', tmp_path)
+  text = _error(lambda: load_dataset(config, 'train'))
+  assert f'{folder}/features.json is no regular file' in text
 
 
 # Labels.

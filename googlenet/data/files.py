@@ -5,13 +5,14 @@ one shape. The functions are those that read a data set.
 """
 
 import collections
+import contextlib
 import functools
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -25,6 +26,11 @@ from googlenet.runtime.files import open_regular
 MAX_PIXELS = 2**27
 # Images of more pixels are decoded one at a time, to limit memory.
 _LARGE = 2**24
+# Memory that decoding takes, with copies in other modes, by format or mode, in
+# bytes per pixel, measured: WebP keeps several canvases, 16 bits become 8.
+_BYTES_PER_PIXEL = {'WEBP': 25, 'I': 16, 'F': 16}
+_PLAIN_BYTES_PER_PIXEL = 8
+_MAX_DECODED_BYTES = 2**31
 # Formats that are not read: Pillow decodes them by another program,
 # Ghostscript.
 _REFUSED = {'EPS'}
@@ -68,6 +74,14 @@ def known_formats() -> tuple[str, ...]:
   return tuple(name for name in Image.ID if name not in _REFUSED)
 
 
+def _opened(
+  path: str | os.PathLike[str] | BinaryIO,
+) -> contextlib.AbstractContextManager[BinaryIO]:
+  if isinstance(path, str | os.PathLike):
+    return open_regular(path, _MAX_BYTES)
+  return contextlib.nullcontext(path)
+
+
 class Reader:
   """Reads one image file per call; threads may share it."""
 
@@ -90,8 +104,8 @@ class Reader:
     """(H, W, C) of the returned arrays; (n, R, R, C) for squares."""
     return (*self._transform.sides, self._num_channels)
 
-  def __call__(self, path: str | os.PathLike[str]) -> np.ndarray:
-    """Returns the image as uint8 [H, W, C].
+  def __call__(self, path: str | os.PathLike[str] | BinaryIO) -> np.ndarray:
+    """Returns the image in a file, or in one that is open: uint8 [H, W, C].
 
     Of a file with several pictures the first is read. Transparency is dropped,
     as in data sets.
@@ -101,7 +115,7 @@ class Reader:
     """
     try:
       with (
-        open_regular(path, _MAX_BYTES) as file,
+        _opened(path) as file,
         Image.open(file, formats=known_formats()) as image,
       ):
         return self._read(image)
@@ -124,6 +138,11 @@ class Reader:
     if width * height > MAX_PIXELS:
       raise UnreadableError(
         f'{width}x{height} is more than {MAX_PIXELS:,} pixels: make it smaller'
+      )
+    if (needed := decoded_bytes(image)) > _MAX_DECODED_BYTES:
+      raise UnreadableError(
+        f'{width}x{height} pixels of {image.format} need {needed >> 20} MiB, '
+        f'more than {_MAX_DECODED_BYTES >> 20}: make it smaller'
       )
     if width * height > _LARGE:
       with self._large:
@@ -150,6 +169,13 @@ class Reader:
     for axis, flip in zip((-3, -2), flips, strict=True):
       array = np.flip(array, axis) if flip else array
     return np.ascontiguousarray(array)
+
+
+def decoded_bytes(image: Image.Image) -> int:
+  """Returns how much memory decoding an image takes."""
+  width, height = image.size
+  plain = _BYTES_PER_PIXEL.get(image.mode[:1], _PLAIN_BYTES_PER_PIXEL)
+  return width * height * _BYTES_PER_PIXEL.get(image.format, plain)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

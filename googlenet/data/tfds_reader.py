@@ -6,6 +6,7 @@ random access.
 
 import functools
 import os
+import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -204,6 +205,12 @@ def _tfds_builder(name: str, data_dir: str) -> 'tfds.core.DatasetBuilder':
       f'config.data.data_dir={data_dir!r}; allowed is a folder of this machine'
     )
   folder = os.path.expanduser(data_dir) or tfds.core.constants.DATA_DIR
+  # TFDS would wait for ever where a pipe is in place of a file.
+  for path in pathlib.Path(folder, parsed.group('base')).rglob('*'):
+    if not (path.is_file() or path.is_dir()):
+      raise UserError(
+        f'config.data.name={name!r}: {path} is no regular file; {_AGAIN}'
+      )
   try:
     builder = tfds.builder(name, data_dir=folder, try_gcs=False)
   except tfds.core.DatasetNotFoundError as error:

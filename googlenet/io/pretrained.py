@@ -19,6 +19,7 @@ from googlenet.runtime.terminal import warn
 
 Tree = dict[str, dict[str, Any]]
 
+_MAX_SIDE = 2**16  # pixels of an image
 _WORDS = ('last', 'best', 'all')
 
 
@@ -56,9 +57,21 @@ def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
   """
   about = checkpoint.read_about(path)
   try:
-    height, width, channels = map(int, about['data']['image_shape'])
-  except (ValueError, TypeError, KeyError, OverflowError):
+    return image_shape_of(about['data']['image_shape'])
+  except (ValueError, TypeError, KeyError):
     return None
+
+
+def image_shape_of(value: Any) -> tuple[int, int, int]:
+  """Returns (H, W, C) from the JSON of a file.
+
+  Raises:
+    ValueError, TypeError: it is no shape of images.
+  """
+  height, width, channels = value
+  for side in value:
+    if type(side) is not int or not 0 < side <= _MAX_SIDE:
+      raise ValueError(f'{side!r} is not a whole number from 1 to {_MAX_SIDE}')
   return height, width, channels
 
 

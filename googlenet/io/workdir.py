@@ -102,6 +102,24 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
   return result if isinstance(result, dict) else {}
 
 
+def check_not_of_another(workdir: pathlib.Path) -> None:
+  """Checks that no link makes the checkpoints those of another run.
+
+  They would be renamed and removed as if they were this run's. A link to any
+  other folder is allowed, like one on a larger disk.
+
+  Raises:
+    UserError: the folder of the checkpoints lies in another run.
+  """
+  owner = os.path.dirname(os.path.realpath(workdir / 'checkpoints'))
+  has_run = os.path.exists(os.path.join(owner, 'config.json'))
+  if has_run and owner != os.path.realpath(workdir):
+    raise UserError(
+      f'{workdir / "checkpoints"} is a link into another run, {owner}: remove '
+      'it, or copy the folder there'
+    )
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a text file atomically; on failure an old file is unchanged."""
   with files.written_aside(path, 'w') as file:

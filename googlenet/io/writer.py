@@ -32,7 +32,6 @@ from googlenet.runtime.terminal import warn
 
 # A checkpoint repeats some of it, in what it says of the data.
 _MAX_CONFIG_BYTES = MAX_ABOUT_BYTES // 4
-_WRITTEN_ASIDE = ('config.json', 'classes.txt', 'result.json')
 # Written when a run ends because a loss or gradient is not finite.
 DIVERGED = 'diverged.json'
 _MAX_LINE = 2**20  # bytes of a record; a longer line is none
@@ -64,12 +63,13 @@ def cut_log(path: pathlib.Path, size: LogSize) -> tuple[int, str]:
     The number of its records, and what is wrong with them or ''.
   """
   data = b''
-  with contextlib.suppress(FileNotFoundError), files.open_regular(path) as file:
-    data = file.read(min(size.bytes, os.fstat(file.fileno()).st_size))
-  # A line that was cut or changed by hand must not merge with the next one.
-  data = data[: data.rfind(b'\n') + 1]
-  with files.open_append(path) as file:
-    file.truncate(len(data))
+  with contextlib.suppress(FileNotFoundError):  # it is not made here
+    with files.open_regular(path) as file:
+      data = file.read(min(size.bytes, os.fstat(file.fileno()).st_size))
+    # A line that was cut or changed by hand must not merge with the next one.
+    data = data[: data.rfind(b'\n') + 1]
+    with files.open_append(path) as file:
+      file.truncate(len(data))
   records, missing = data.count(b'\n'), size.bytes - len(data)
   if size.records is not None and records != size.records:
     problem = (
@@ -157,8 +157,10 @@ class Writer:
     self._open_files(step + 1 if step else 0)
 
   def _open_files(self, first_step: int | None) -> None:
-    files.remove_leftovers(self._workdir, _WRITTEN_ASIDE)
-    files.remove_leftovers(self._workdir / 'checkpoints', ('step_*',))
+    for name in ('config.json', 'classes.txt', 'result.json'):
+      files.remove_leftovers(self._workdir / name)
+    for path in self._workdir.glob('checkpoints/step_*.tmp'):
+      path.unlink(missing_ok=True)
     # In this order: config.json marks the folder as a run that can be
     # continued, and without `checkpoints` it starts again, see `is_begun`.
     write_text(self._workdir / 'config.json', self._config_json)

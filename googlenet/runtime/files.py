@@ -8,11 +8,12 @@ of a data set and of the user's images are opened here.
 import contextlib
 import difflib
 import errno
+import glob
 import os
 import pathlib
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from googlenet.errors import UserError, writing
@@ -84,8 +85,9 @@ def read_text(
     UnicodeDecodeError: the text is not UTF-8.
   """
   with open_regular(path, max_bytes) as file:
-    # A file may grow meanwhile, and those of /proc have the size 0.
-    return file.read(max_bytes).decode('utf-8-sig')
+    # Not `read()`: a file may grow meanwhile, and some of the system never end.
+    size = os.fstat(file.fileno()).st_size
+    return file.read(size).decode('utf-8-sig')
 
 
 def open_new(
@@ -167,16 +169,14 @@ def name_aside(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
   sync_folder(path.parent)
 
 
-def remove_leftovers(folder: pathlib.Path, names: Iterable[str]) -> None:
-  """Removes files that `name_aside` has left, in processes that were killed.
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+  """Removes what killed processes have left beside `path`.
 
-  Args:
-    folder: may be missing; no other process writes these files there.
-    names: of the files, or patterns.
+  Only where no other process may be writing `path`.
   """
-  for name in names:
-    for path in folder.glob(f'{name}.{"[0-9a-f]" * 8}.tmp'):
-      path.unlink(missing_ok=True)
+  path = pathlib.Path(path)
+  for aside in path.parent.glob(glob.escape(path.name) + '.????????.tmp'):
+    aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from googlenet.io.compare import (
 from googlenet.io.metrics import Progress
 from googlenet.io.workdir import (
   Lock,
+  check_not_of_another,
   check_workdir,
   check_writable,
   is_begun,
@@ -124,6 +125,7 @@ def look(
     if not os.path.exists(path / 'config.json'):
       check_workdir(path)
       return False, False, None
+    check_not_of_another(path)
     try:
       check_writable(path)
       locks.append(Lock(path))

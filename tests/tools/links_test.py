@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 from conftest import ROOT, small_config
-from PIL import Image
+from PIL import Image, features
 from saved_run import save_run
 
 from googlenet import config as config_lib
@@ -20,6 +20,7 @@ from googlenet.io.workdir import Lock, is_locked, read_classes, write_text
 from googlenet.runtime import files
 from googlenet.tools import runs
 from googlenet.tools.inference import outputs
+from googlenet.train import resume
 
 pytestmark = pytest.mark.skipif(
   not hasattr(os, 'mkfifo'), reason='needs pipes in folders'
@@ -92,6 +93,23 @@ def test_sizes_have_bounds(tmp_path):
     files.read_text(path)
   reader = image_files.Reader(image_files.Squeezed((8, 8)), 3)
   with pytest.raises(image_files.UnreadableError, match='more than'):
+    reader(path)
+
+
+def test_small_files_that_are_large_when_decoded(tmp_path):
+  """A WebP of some hundred bytes would take 2 GiB."""
+  if not features.check('webp'):
+    pytest.skip('Pillow without WebP')
+  path = tmp_path / 'a.webp'
+  Image.new('RGB', (64, 64)).save(path, lossless=True)
+  data = bytearray(path.read_bytes())
+  at = data.index(b'VP8L') + 9  # 14 bits of the width - 1, 14 of the height - 1
+  sides = int.from_bytes(data[at : at + 4], 'little') >> 28 << 28
+  data[at : at + 4] = (sides | 9_400 << 14 | 9_400).to_bytes(4, 'little')
+  path.write_bytes(data)
+  reader = image_files.Reader(image_files.Squeezed((8, 8)), 3)
+  message = '9401x9401 pixels of WEBP need 2107 MiB, more than 2048'
+  with pytest.raises(image_files.UnreadableError, match=message):
     reader(path)
 
 
@@ -198,10 +216,31 @@ def test_appended_files_are_no_links(tmp_path, treasure, monkeypatch):
   assert treasure.read_bytes() == before
 
 
+def test_checkpoints_of_another_run(tmp_path):
+  """A link to them would have them renamed and removed; to a disk it may be."""
+  own = save_run(tmp_path / 'own', small_config())
+  there = tmp_path / 'received'
+  there.mkdir()
+  config = config_lib.load(own / 'config.json')
+  (there / 'config.json').write_text(config_lib.to_json(config))
+  (there / 'checkpoints').symlink_to(own / 'checkpoints')
+  with pytest.raises(UserError, match='is a link into another run, .*/own'):
+    resume.look(there, config_lib.resolve(config), False)
+  assert not (there / 'lock').exists()
+  (own / 'config.json').unlink()
+  for path in checkpoint.paths(own):  # they cannot be continued
+    path.unlink()
+  found = resume.look(there, config_lib.resolve(config), False)
+  assert found.is_run
+  found.lock.release()
+
+
 def test_metrics_are_cut_where_the_checkpoint_ends(tmp_path):
   (tmp_path / 'metrics.jsonl').write_bytes(b'{"step": 1}\n{"step": 2}\n')
+  (tmp_path / 'result.json.0123abcd.tmp').write_text('half')
   made = writer.Writer(tmp_path, '{}', ['a'], tensorboard=False)
   made.resume(Lock(tmp_path), 1, writer.LogSize(12, 1))
+  assert not list(tmp_path.glob('*.tmp'))
   made.write(2, 1.0, {})
   made.close()
   records = list(writer.read_records(tmp_path / 'metrics.jsonl'))

@@ -13,9 +13,10 @@ from googlenet.cli.command_line import parse
 from googlenet.cli.modes import MODES
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS, LOCAL
-from googlenet.io import compare
+from googlenet.io import array_files, compare
 from googlenet.tools import trials
 from googlenet.tools.inference import arrays, trained
+from googlenet.tools.modes import predict
 from googlenet.tools.sweep import folder as sweep_folder
 from googlenet.tools.sweep import grid
 
@@ -151,6 +152,31 @@ def test_a_sweep_from_elsewhere(name, run, tmp_path):
   sweep_folder.check_own(
     run, grid.parse('seed=1,2', config_lib.default_config())
   )
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    *({'image_shape': [28, 28, -1]}, {'image_shape': [2**40, 28, 1]}),
+    *({'image_shape': [28, 28, float('inf')]}, {'step': float('inf')}),
+    *({'class_names': 3}, {'config': {}}),
+  ],
+)
+def test_a_description_that_is_none(change, run, tmp_path):
+  """The parameters are as exported; what stands beside them is not."""
+  path = tmp_path / 'net.safetensors'
+  arrays.write(path, trained.load_run(run))
+  described = json.loads(array_files.read_metadata(path)['googlenet'])
+  stored = {name: x.read() for name, x in array_files.read(path).items()}
+  text = json.dumps(described | change)
+  array_files.write(path, stored, {'format': 'np', 'googlenet': text})
+  with pytest.raises(UserError, match='does not describe its network'):
+    arrays.read(path)
+
+
+def test_class_names_send_no_codes_to_the_terminal():
+  _, row = predict.make_rows('table', 1, ['a'])
+  assert row('a', [predict.Guess(0, '\x1b[2J', 0.5)]) == 'a  ?[2J 0.5000\n'
 
 
 def test_a_pattern_of_runs_runs_no_code(run, tmp_path, capsys):

@@ -243,7 +243,9 @@ def make_rows(format: str, top_k: int, paths: Sequence[str]) -> tuple[str, Row]:
   width = min(max(len(printable(path)) for path in paths), _LONGEST_PATH)
 
   def row(path: str, guesses: Sequence[Guess]) -> str:
-    words = [f'{guess.name} {guess.probability:.4f}' for guess in guesses]
+    words = [
+      f'{printable(guess.name)} {guess.probability:.4f}' for guess in guesses
+    ]
     return f'{printable(path):<{width}}  {", ".join(words)}\n'
 
   return '', row
