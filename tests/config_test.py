@@ -129,7 +129,9 @@ def test_mixing_takes_pairs(config):
   config_lib.check_pairs(config, 4)
   config.augment.mixup_alpha = 1.0
   config_lib.check_pairs(config, 2)
-  with pytest.raises(UserError, match='choose a multiple of 8$'):
+  with pytest.raises(
+    UserError, match='choose a multiple of 8, or fewer devices'
+  ):
     config_lib.check_pairs(config, 4)
 
 
@@ -201,6 +203,24 @@ def test_advice_on_epochs_works():
 )
 def test_a_value_that_others_use_is_understood(name, value, near):
   assert f', did you mean {near}?' in str(config_lib.invalid(name, value))
+
+
+@pytest.mark.parametrize('value', ['resnet50', 'mobilenet', 'efficientnet'])
+def test_another_network_is_not_suggested(value):
+  text = str(config_lib.invalid('model.variant', value))
+  assert 'did you mean' not in text
+
+
+@pytest.mark.parametrize(
+  ('name', 'near'),
+  [
+    ('optimizer.lr', 'optimizer.learning_rate'),
+    ('lr', 'optimizer.learning_rate'),
+    ('train.num_epochs', 'train.epochs'),
+  ],
+)
+def test_a_field_that_others_call_otherwise(name, near):
+  assert f', did you mean {near!r}?' in str(config_lib.unknown_field(name))
 
 
 def test_suggestions():

@@ -152,34 +152,47 @@ def train():
     yield train
 
 
-def half_then_whole(train):
-  """Trains one epoch; returns what trains the other, with another config."""
+def stages(train, begun, folder):
+  """Returns what makes a workdir, and what goes on there to the same end.
+
+  Args:
+    train: see there.
+    begun: 'new': there is no workdir; 'named': config.json only, because the
+      run ended at once; 'half': one epoch, the other has another config.
+    folder: for a run of its own.
+  """
+  if begun == 'half':
+    begin = functools.partial(train, train__max_steps=2)
+    return begin, functools.partial(train, allow_config_change=True)
+  train(folder)
+  text = (folder / 'config.json').read_text()
 
   def begin(workdir):
-    train(workdir, train__max_steps=2)
+    if begun == 'named':
+      workdir.mkdir()
+      (workdir / 'config.json').write_text(text)
 
-  return begin, functools.partial(train, allow_config_change=True)
+  return begin, train
 
 
 @pytest.mark.parametrize(
-  ('is_continued', 'error', 'every'),
+  ('begun', 'error', 'every'),
   [
-    (False, Killed, 3),
-    (False, full, 10),
-    (True, Killed, 9),
+    ('new', Killed, 4),
+    ('new', full, 20),
+    ('named', Killed, 8),
+    ('half', Killed, 15),
     *(
-      pytest.param(is_continued, error, 1, marks=pytest.mark.slow)
-      for is_continued in (False, True)
+      pytest.param(begun, error, 1, marks=pytest.mark.slow)
+      for begun in ('new', 'named', 'half')
       for error in (Killed, full)
     ),
   ],
 )
 def test_what_ends_before_any_file_operation_goes_on(
-  train, tmp_path, is_continued, error, every
+  train, tmp_path, begun, error, every
 ):
-  begin, end = lambda _: None, train
-  if is_continued:
-    begin, end = half_then_whole(train)
+  begin, end = stages(train, begun, tmp_path / 'other')
 
   def interrupted(workdir, *options):
     begin(workdir)
@@ -196,7 +209,7 @@ def test_what_ends_before_any_file_operation_goes_on(
   assert_same_run(whole, count)
   for last in range(0, len(done), every):
     workdir = tmp_path / f'run_{last}'
-    with pytest.raises((Killed, UserError)) as caught:
+    with pytest.raises(UserError if error is full else Killed) as caught:
       interrupted(workdir, last, error)
     if error is full:
       assert caught.value.exit_code == 74, done[last]

@@ -63,12 +63,13 @@ def cut_log(path: pathlib.Path, size: LogSize) -> tuple[int, str]:
     The number of its records, and what is wrong with them or ''.
   """
   data = b''
-  with contextlib.suppress(FileNotFoundError), files.open_regular(path) as file:
-    data = file.read(min(size.bytes, os.fstat(file.fileno()).st_size))
-  # A line that was cut or changed by hand must not merge with the next one.
-  data = data[: data.rfind(b'\n') + 1]
-  with files.open_append(path) as file:
-    file.truncate(len(data))
+  with contextlib.suppress(FileNotFoundError):  # it is not made here
+    with files.open_regular(path) as file:
+      data = file.read(min(size.bytes, os.fstat(file.fileno()).st_size))
+    # A line that was cut or changed by hand must not merge with the next one.
+    data = data[: data.rfind(b'\n') + 1]
+    with files.open_append(path) as file:
+      file.truncate(len(data))
   records, missing = data.count(b'\n'), size.bytes - len(data)
   if size.records is not None and records != size.records:
     problem = (
