@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
+from googlenet.data.colours import tell_conversion
 from googlenet.data.images import MODES, Transform, pixels
 from googlenet.errors import UserError
 from googlenet.runtime.files import open_regular
@@ -38,17 +39,19 @@ _GREY_MODES = ('1', 'L', 'LA', 'La', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 # Some of Pillow's readers read a whole file before they look at its size. Raw
 # images of `MAX_PIXELS` with four channels of 16 bits have 1 GiB.
 _MAX_BYTES = 2**30
-# What turns stored pixels upright, by EXIF orientation: (transpose, then flip
-# the rows, flip the columns).
-_ORIENTATIONS = {
-  2: (False, False, True),
-  3: (False, True, True),
-  4: (False, True, False),
-  5: (True, False, False),
-  6: (True, False, True),
-  7: (True, True, True),
-  8: (True, True, False),
+# What turns a stored image upright, by EXIF orientation.
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
 }
+
+
+_SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
 class UnreadableError(Exception):
@@ -65,7 +68,7 @@ class Squeezed(NamedTuple):
   def __call__(
     self, image: Image.Image, num_channels: int, epoch: int, index: int
   ) -> np.ndarray:
-    return pixels(image, num_channels, [(0, 0, *image.size)], self.sides)[0]
+    return pixels(image, num_channels, (0, 0, *image.size), self.sides)
 
 
 @functools.cache
@@ -118,8 +121,8 @@ def header(path: str | os.PathLike[str] | BinaryIO, decode: bool) -> Header:
     UnreadableError: the file is missing, damaged, too large or not an image.
   """
   with _opened(path) as image:
-    transpose, *_ = _orientation(image)
-    size = image.size if transpose else image.size[::-1]
+    is_turned = _orientation(image) in _SIDEWAYS
+    size = image.size if is_turned else image.size[::-1]
     found = Header(size, image.mode in _GREY_MODES)
     if decode:
       _to_8_bits(image).load()
@@ -166,13 +169,12 @@ def _check_size(image: Image.Image) -> None:
     )
 
 
-def _orientation(image: Image.Image) -> tuple[bool, bool, bool]:
-  """Returns what turns an image upright, by its EXIF; see `_ORIENTATIONS`."""
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+  """Returns what turns an image upright, by its EXIF; None: nothing."""
   try:
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
   except Exception:  # damaged EXIF: the image is taken as it is stored
-    orientation = 1
-  return _ORIENTATIONS.get(orientation, (False, False, False))
+    return None
 
 
 class Reader:
@@ -187,10 +189,6 @@ class Reader:
     """
     self._transform, self._num_channels = transform, num_channels
     self._large = threading.Lock()
-    # The transform for images that are stored lying on their side.
-    self._turned = transform
-    if isinstance(transform, Squeezed):
-      self._turned = Squeezed(transform.sides[::-1])
 
   @property
   def shape(self) -> tuple[int, int, int]:
@@ -224,20 +222,15 @@ class Reader:
       return self._convert(image, epoch, index)
 
   def _convert(self, image: Image.Image, epoch: int, index: int) -> np.ndarray:
-    # Only a JPEG has its EXIF before the pixels. These are decoded later, maybe
-    # at a fraction of their size.
-    if image.format != 'JPEG':
-      image.load()
-    transpose, *flips = _orientation(image)
+    turn = _orientation(image) if image.format == 'JPEG' else None
+    if turn or image.format != 'JPEG' or not self._transform.is_random:
+      image.load()  # other formats may have their EXIF after the pixels
+      turn = _orientation(image)
     image = _to_8_bits(image)
-    # The small result is turned, which is cheaper. Squeezing and centre crops
-    # give the same either way, up to rounding.
-    transform = self._turned if transpose else self._transform
-    array = transform(image, self._num_channels, epoch, index)
-    if transpose:
-      array = array.swapaxes(-3, -2)
-    for axis, flip in zip((-3, -2), flips, strict=True):
-      array = np.flip(array, axis) if flip else array
+    if turn:
+      image = image.transpose(turn)
+    tell_conversion(image, self._num_channels)
+    array = self._transform(image, self._num_channels, epoch, index)
     return np.ascontiguousarray(array)
 
 

@@ -21,7 +21,8 @@ import tempfile
 from collections.abc import Sequence
 
 from googlenet import config as config_lib
-from googlenet.errors import UserError
+from googlenet.cli.process import ending
+from googlenet.errors import UserError, is_full, writing
 from googlenet.io import pretrained
 from googlenet.io.workdir import write_text
 from googlenet.runtime.machine import DEFAULT_CACHE
@@ -79,7 +80,10 @@ def publish(
   config.eval.batch_norm_batches = 0
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+    with (
+      writing(folder),
+      tempfile.TemporaryDirectory(dir=folder.parent) as made,
+    ):
       aside = pathlib.Path(made) / 'run'
       path = pretrained.write_run(
         aside,
@@ -95,6 +99,8 @@ def publish(
       write_text(aside / SUMS, sums(aside))
       os.replace(aside, folder)
   except OSError as error:
+    if is_full(error):
+      raise
     raise UserError(
       f'{folder} cannot be written ({error.strerror}): give another folder'
     ) from error
@@ -120,18 +126,15 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument('run', help='workdir of a finished run')
   parser.add_argument('folder', help='the new folder')
   options = parser.parse_args(argv)
-  try:
+  with ending() as end:
     path = publish(options.run, options.folder)
     result = runs.read(options.run).result
-  except (UserError, OSError) as error:
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-    return 2
-  size = path.stat().st_size / 1e6
-  print(
-    f'in       {options.folder}: step {result.get("step", "?")}, eval accuracy '
-    f'{result.get("eval/accuracy", "?")}, {size:.1f} MB'
-  )
-  return 0
+    size = path.stat().st_size / 1e6
+    print(
+      f'in       {options.folder}: step {result.get("step", "?")}, eval '
+      f'accuracy {result.get("eval/accuracy", "?")}, {size:.1f} MB'
+    )
+  return end.code
 
 
 if __name__ == '__main__':
