@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jmp
 
 from googlenet import kernels
+from googlenet.errors import did_you_mean
 from googlenet.input import augment, image_sizes, rand_augment
 from googlenet.model import groups, variants
 from googlenet.model.context import ACTIVATIONS
@@ -23,12 +24,12 @@ from googlenet.runtime.parallel import FORMS
 # them. They count where the user gives them, on the command line or in a config
 # file of Python; from a config.json, which somebody else may have written, they
 # are never taken.
-_READ_DATA = (
-  *('train', 'sweep', 'benchmark', 'evaluate', 'report', 'demo', 'features'),
-)
 LOCAL = {
-  'data.data_dir': _READ_DATA,
-  'data.classes': _READ_DATA,
+  'data.data_dir': (
+    *('train', 'sweep', 'benchmark', 'evaluate', 'report', 'demo'),
+    'features',
+  ),
+  'data.classes': ('train', 'sweep'),
   'finetune.from_workdir': ('train', 'sweep'),
   'train.compilation_cache': (),  # changes no result, so nobody need know
   'benchmark.torch_python': ('benchmark',),
@@ -56,6 +57,39 @@ class Field(NamedTuple):
       if type(value) is type(old) and value == old:
         return new
     return value
+
+  def suggest(self, value: Any) -> str:
+    """Returns ', did you mean ...?' for a wrong value, or ''."""
+    if not isinstance(value, str):
+      return ''
+    names = [n for n in SYNONYMS.get(value.lower(), ()) if n in self.choices]
+    if names:
+      return f', did you mean {" or ".join(map(repr, names))}?'
+    return did_you_mean(value, self.choices, 0.7)
+
+
+# What others call our choices and fields, where the spelling would suggest a
+# wrong one.
+_GOOGLENET = ('plain', 'paper', 'torchvision')
+SYNONYMS = {
+  'googlenet': _GOOGLENET,
+  'inception': _GOOGLENET,
+  'inception_v1': _GOOGLENET,
+  'inceptionv1': _GOOGLENET,
+  'batch_norm': ('batch', 'bn'),
+  'bn': ('batch',),
+  'momentum': ('sgd',),
+  'nesterov': ('sgd',),
+  'swish': ('silu',),
+  'linear': ('poly',),
+  'polynomial': ('poly',),
+  'cuda': ('gpu',),
+  'mkl': ('onednn',),
+  'dnnl': ('onednn',),
+  'lr': ('optimizer.learning_rate',),
+  'wd': ('optimizer.weight_decay',),
+  'num_epochs': ('train.epochs',),
+}
 
 
 # Larger numbers would be infinite in float32.
@@ -243,7 +277,7 @@ FIELDS: dict[str, Field] = {
   'model.initializer': _choice('auto', *INITIALIZERS),
   'model.kernels': _choice('auto', *kernels.KERNELS),
   'data.source': _choice(
-    'bundled', 'folder', 'csv', 'parquet', 'arrays', 'tfds'
+    'bundled', 'idx', 'folder', 'csv', 'parquet', 'arrays', 'tfds'
   ),
   'data.name': _text(),
   'data.data_dir': _text(empty=True),
@@ -365,3 +399,11 @@ FIELDS: dict[str, Field] = {
   'benchmark.seconds': _positive(86_400),
   'benchmark.torch_python': _text(empty=True),
 }
+
+
+def suggest_field(name: str) -> str:
+  """Returns ', did you mean ...?' for the name of no field, or ''."""
+  for known in SYNONYMS.get(name.rpartition('.')[2], ()):
+    if known in FIELDS:
+      return f', did you mean {known!r}?'
+  return did_you_mean(name, FIELDS)

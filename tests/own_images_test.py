@@ -5,14 +5,18 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
+import subprocess
+import sys
+import tarfile
 import tracemalloc
 
 import ml_collections
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import SMALL
+from conftest import ROOT, SMALL
 from PIL import Image
 from pyarrow import parquet
 
@@ -676,3 +680,38 @@ def test_a_folder_is_used_from_training_to_prediction(
     line.split()[-2] in ('cat', '2', '10')
     for line in done.stdout.splitlines()[:2]
   )
+
+
+def cifar_archive(path):
+  """An archive in CIFAR-10's binary format, of 2 images a file."""
+  rng = np.random.default_rng(0)
+  rows = rng.integers(0, 256, (12, 3073), np.uint8)
+  rows[:, 0] %= 10
+  names = [f'data_batch_{i}.bin' for i in range(1, 6)] + ['test_batch.bin']
+  contents = {
+    name: rows[2 * i : 2 * i + 2].tobytes() for i, name in enumerate(names)
+  }
+  contents['batches.meta.txt'] = '\n'.join(f'class{i}' for i in range(10))
+  with tarfile.open(path, 'w:gz') as tar:
+    for name, data in contents.items():
+      data = data.encode() if isinstance(data, str) else data
+      member = tarfile.TarInfo(f'cifar-10-batches-bin/{name}')
+      member.size = len(data)
+      tar.addfile(member, io.BytesIO(data))
+  return rows
+
+
+def test_the_line_of_the_documentation_converts_cifar_10(tmp_path):
+  rows = cifar_archive(tmp_path / 'cifar-10-binary.tar.gz')
+  text = (ROOT / 'docs/images.md').read_text()
+  program = re.search('python -c "\n(.*?)\n"', text, re.DOTALL)[1]
+  subprocess.run(
+    [sys.executable, '-c', program], cwd=tmp_path, check=True, timeout=60
+  )
+  dataset = load(tmp_path / 'cifar10.npz', source='arrays')
+  images, labels = sources.read_all(dataset)
+  assert dataset.class_names == tuple(f'class{i}' for i in range(10))
+  assert labels.tolist() == rows[:10, 0].tolist()
+  # The file has the red plane first, row by row.
+  red = rows[3, 1:1025].reshape(32, 32)
+  np.testing.assert_array_equal(images[3, :, :, 0], red)

@@ -1,12 +1,14 @@
 """Parses a command line into a mode, its flags and a checked config."""
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
 import os
 import pathlib
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -33,6 +35,8 @@ _OURS = (
   *('config', 'workdir', 'mode', 'help', 'version', *FLAGS),
   *('coordinator_address', 'num_processes', 'process_id'),
 )
+
+_MODULE = '_config_file'  # the name under which a config file is imported
 
 
 class Arguments(NamedTuple):
@@ -65,12 +69,15 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
     values.coordinator_address, values.num_processes, values.process_id
   )
   distributed.check_address(address)
-  file, others = values.config, []
+  for name in _OURS:
+    if name in values and values[name].present > 1:
+      warn(f'--{name} is given more than once: {values[name].value!r} counts')
+  file, others = os.path.expanduser(values.config), []
   workdir = os.path.expanduser(values.workdir)
   if mode.workdir == 'reads' and not workdir:
     raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
   if mode.takes_several and not os.path.isdir(workdir):
-    workdir, *others = map(os.path.expanduser, workdir.split(','))
+    workdir, *others = _split_workdirs(workdir)
   if mode.workdir in ('reads', 'optional'):
     workdir, *others = map(_run_of, [workdir, *others])
   if file and mode.compares:
@@ -114,6 +121,23 @@ def _run_of(name: str) -> str:
   if not named.is_remote(name):
     return named.find(name)
   return importlib.import_module('googlenet.tools.hub').run_of(name)
+
+
+def _split_workdirs(text: str) -> list[str]:
+  """Splits a,b,c at commas, but for those in the name of a folder."""
+  parts, found = text.split(','), []
+  while parts:
+    count = next(
+      (
+        n
+        for n in range(len(parts), 1, -1)
+        if os.path.isdir(os.path.expanduser(','.join(parts[:n])))
+      ),
+      1,
+    )
+    found.append(os.path.expanduser(','.join(parts[:count])))
+    parts = parts[count:]
+  return found
 
 
 def read_config(
@@ -160,9 +184,9 @@ def read_config(
       )
   if not completes:
     return resolved
-  of_run = os.path.join(workdir or os.devnull, 'config.json')
-  is_run = bool(workdir) and os.path.isfile(of_run)
-  return auto.complete(resolved, config_lib.load(of_run) if is_run else None)
+  path = os.path.join(workdir or os.devnull, 'config.json')
+  is_run = bool(workdir) and os.path.isfile(path)  # False for too long a name
+  return auto.complete(resolved, config_lib.load(path) if is_run else None)
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:
@@ -197,13 +221,16 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
 
   Args:
     path: a Python file with a function get_config(), or the config.json of a
-      run. 'FILE.py:TEXT' passes TEXT to get_config.
+      run. 'FILE.py:TEXT' passes TEXT to get_config. The file may import its
+      neighbours, as a program may.
 
   Raises:
     UserError: the file is missing or broken (ml_collections would show a long
       traceback).
   """
-  file, _, argument = path.partition(':')
+  file, argument = path, ''
+  if not os.path.isfile(path):
+    file, _, argument = path.partition(':')
   if os.path.isfile(path) and path.endswith('.json'):
     return config_lib.load(path)
   if not os.path.isfile(file) or not file.endswith('.py'):
@@ -212,15 +239,8 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       f'{_near_config(path)}'
     )
   try:
-    spec = importlib.util.spec_from_file_location('config_file', file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, 'get_config'):
-      raise UserError(
-        f'--config={path} has no get_config(): a config file defines that '
-        'function, like configs/fmnist96.py'
-      )
-    config = module.get_config(*[argument] if argument else [])
+    with _importing_from(os.path.dirname(os.path.abspath(file))):
+      config = _call(path, file, *[argument] if argument else [])
     if not isinstance(config, ml_collections.ConfigDict):
       raise UserError(
         f'--config={path}: get_config() returns a {type(config).__name__}; '
@@ -235,6 +255,30 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       f'--config={path} cannot be loaded: {type(error).__name__}: {error}'
     ) from error
   return config
+
+
+@contextlib.contextmanager
+def _importing_from(folder: str) -> Iterator[None]:
+  """Lets modules of a folder be imported, before all others."""
+  sys.path.insert(0, folder)
+  try:
+    yield
+  finally:
+    sys.path.remove(folder)
+
+
+def _call(path: str, file: str, *arguments: str) -> Any:
+  """Imports a config file and calls its get_config; `path` is for errors."""
+  spec = importlib.util.spec_from_file_location(_MODULE, file)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[_MODULE] = module  # dataclasses look their module up there
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise UserError(
+      f'--config={path} has no get_config(): a config file defines that '
+      'function, like configs/fmnist96.py'
+    )
+  return module.get_config(*arguments)
 
 
 def _near_config(path: str) -> str:

@@ -117,7 +117,7 @@ MODES = {
   ),
   'report': Mode(
     _LOOK,
-    'write report.html: curves, errors, maps; compare runs a,b,c',
+    'write a page: curves, errors, maps; compare runs a,b,c',
     'reads',
     ('block', 'image_index'),
     takes_several=True,

@@ -15,11 +15,14 @@ from absl import flags
 from googlenet.cli.modes import MODES, parse_flags
 from googlenet.errors import (
   EXIT_BAD_INPUT,
+  EXIT_CANNOT_WRITE,
   EXIT_CONTINUE,
   EXIT_DONE,
   EXIT_INTERRUPTED,
   Stopped,
   UserError,
+  is_full,
+  write_failure,
 )
 from googlenet.runtime import backend, supervisor
 from googlenet.runtime.terminal import tell_error
@@ -69,6 +72,7 @@ def ending() -> Iterator[End]:
   end = End()
   try:
     yield end
+    _flush_stdout()
   except (UserError, OSError, KeyboardInterrupt) as error:
     jax = sys.modules.get('jax')
     if jax is not None and jax.distributed.is_initialized():
@@ -79,11 +83,25 @@ def ending() -> Iterator[End]:
     end.code = _tell(error)
 
 
+def _flush_stdout() -> None:
+  """Writes what is left for stdout, which may be a file on a full disk."""
+  try:
+    sys.stdout.flush()
+  except OSError as error:
+    if is_full(error):
+      raise
+
+
 def _tell(error: BaseException) -> int:
   """Prints one line that says why the program ends; returns the exit code."""
   if isinstance(error, KeyboardInterrupt):
     print('interrupted', file=sys.stderr)
     return EXIT_INTERRUPTED
+  if is_full(error):
+    if error.filename is None:  # Python would flush stdout again at its end
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    tell_error(write_failure(error))
+    return EXIT_CANNOT_WRITE
   if isinstance(error, Stopped):
     print(error, file=sys.stderr, flush=True)
   else:

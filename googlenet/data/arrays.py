@@ -21,6 +21,7 @@ from googlenet.data.splits import (
   split_names,
 )
 from googlenet.errors import UserError
+from googlenet.runtime.files import open_regular
 
 # Names of the arrays of a split, and the optional one of the classes.
 _NAMES = (('{}_images', '{}_labels'), ('x_{}', 'y_{}'))
@@ -113,15 +114,14 @@ def _load(root: str) -> Mapping[str, np.ndarray]:
   path = root
   try:
     if not os.path.isdir(root):
-      with np.load(root, allow_pickle=False) as file:
+      with open_regular(root) as data, np.load(data) as file:
         return {name: file[name] for name in file.files}
     found = {}
     for name in sorted(os.listdir(root)):
       path = os.path.join(root, name)
       if name.endswith('.npy'):
-        found[name.removesuffix('.npy')] = np.load(
-          path, mmap_mode='r', allow_pickle=False
-        )
+        open_regular(path).close()  # no pipe
+        found[name.removesuffix('.npy')] = np.load(path, mmap_mode='r')
     return found
   except Exception as error:  # a damaged header raises a dozen types
     raise UserError(

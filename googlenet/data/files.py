@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
+from googlenet.data.colours import tell_conversion
 from googlenet.data.images import MODES, Transform, pixels
 from googlenet.errors import UserError
 from googlenet.runtime.files import open_regular
@@ -88,6 +89,14 @@ def suffixes() -> frozenset[str]:
   )
 
 
+def _file_of(
+  path: str | os.PathLike[str] | BinaryIO,
+) -> contextlib.AbstractContextManager[BinaryIO]:
+  if isinstance(path, str | os.PathLike):
+    return open_regular(path, _MAX_BYTES)
+  return contextlib.nullcontext(path)
+
+
 class Header(NamedTuple):
   """What a file says of its image before the pixels.
 
@@ -127,7 +136,7 @@ def _opened(
   """Opens an image; turns errors in the block into an `UnreadableError`."""
   try:
     with (
-      _bytes_of(path) as file,
+      _file_of(path) as file,
       Image.open(file, formats=known_formats()) as image,
     ):
       _check_size(image)
@@ -147,16 +156,7 @@ def _opened(
     ) from error
 
 
-def _bytes_of(
-  path: str | os.PathLike[str] | BinaryIO,
-) -> contextlib.AbstractContextManager[BinaryIO]:
-  if isinstance(path, str | os.PathLike):
-    return open_regular(path, _MAX_BYTES)
-  return contextlib.nullcontext(path)
-
-
 def _check_size(image: Image.Image) -> None:
-  """Raises UnreadableError if decoding an image would take too much memory."""
   width, height = image.size
   if width * height > MAX_PIXELS:
     raise UnreadableError(
@@ -229,6 +229,7 @@ class Reader:
     image = _to_8_bits(image)
     if turn:
       image = image.transpose(turn)
+    tell_conversion(image, self._num_channels)
     array = self._transform(image, self._num_channels, epoch, index)
     return np.ascontiguousarray(array)
 

@@ -6,7 +6,6 @@ directly in the data set's, photos/cat/1.jpg; then `all` is the only split.
 
 import hashlib
 import os
-import pathlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from googlenet.data import files
 from googlenet.data.encoded import Labelled, make_source, natural_key
 from googlenet.data.splits import Source, some, split_names
 from googlenet.errors import UserError
+from googlenet.runtime.files import read_text
 
 ALL = 'all'
 # Folders that programs leave beside those of people.
@@ -79,7 +79,7 @@ def read_class_map(path: str) -> ClassMap:
   """
   shown = f'config.data.classes={path!r}'
   try:
-    text = pathlib.Path(os.path.expanduser(path)).read_text('utf-8-sig')
+    text = read_text(os.path.expanduser(path)).removeprefix('\ufeff')
   except (OSError, UnicodeError) as error:
     raise UserError(
       f'{shown} cannot be read: {getattr(error, "strerror", None) or error}; '

@@ -1,4 +1,4 @@
-"""Opens data sets: the bundled Fashion-MNIST, TFDS's, or the user's own files.
+"""Opens data sets: Fashion-MNIST, IDX files, TFDS's, or the user's own images.
 
 All become a `Dataset`, which gives random access to one split.
 """
@@ -10,8 +10,18 @@ import numpy as np
 
 from googlenet.data import own
 from googlenet.data.bundled import open_bundled
+from googlenet.data.idx_folder import open_idx_folder
 from googlenet.data.images import Transform, Whole
-from googlenet.data.splits import Identity, Read, Source, resolve_split
+from googlenet.data.splits import (
+  Identity,
+  Parts,
+  SliceReader,
+  Source,
+  identity_of,
+  join,
+  labels_of,
+  resolve_split,
+)
 from googlenet.data.tfds_reader import open_tfds
 
 
@@ -26,29 +36,11 @@ class Dataset(NamedTuple):
   class_names: tuple[str, ...]
   # (int indices [n], each 0 <= i < num_examples, epoch=0)
   # -> (images uint8 [n, H, W, C], labels int32 [n])
-  read: 'SliceReader'
+  read: SliceReader | Parts
   is_random: bool = False  # whether images differ from epoch to epoch
   notes: tuple[str, ...] = ()  # lines for the console
   identity: Identity | None = None  # of the user's own files
   labels: np.ndarray | None = None  # int32 [num_examples]; None: not known yet
-
-
-class SliceReader(NamedTuple):
-  """Restricts `read` to the examples start to stop - 1, counted from 0."""
-
-  read: Read
-  start: int
-  stop: int
-
-  def __call__(
-    self, indices: np.ndarray, epoch: int = 0
-  ) -> tuple[np.ndarray, np.ndarray]:
-    indices = np.asarray(indices)
-    size = self.stop - self.start
-    if indices.size and not 0 <= indices.min() <= indices.max() < size:
-      # Otherwise examples outside of the slice would be returned.
-      raise IndexError(f'indices must be in range({size}): {indices}')
-    return self.read(indices + self.start, epoch)
 
 
 def open_source(data_config: ml_collections.ConfigDict) -> tuple[str, Source]:
@@ -57,11 +49,13 @@ def open_source(data_config: ml_collections.ConfigDict) -> tuple[str, Source]:
   Raises:
     UserError: as `load_dataset`.
   """
-  kind, folder = data_config.source, data_config.data_dir
+  kind, name, folder = (data_config[x] for x in ('source', 'name', 'data_dir'))
   if kind == 'bundled':
-    return data_config.name, open_bundled(data_config.name, folder)
+    return name, open_bundled(name, folder)
+  if kind == 'idx':
+    return name, open_idx_folder(name, folder)
   if kind == 'tfds':
-    return data_config.name, open_tfds(data_config.name, folder)
+    return name, open_tfds(name, folder)
   return own.name(folder), own.open_own(data_config)
 
 
@@ -75,41 +69,40 @@ def load_dataset(
 
   Args:
     data_config: the config's `data` section. `source` is its kind; `name` is
-      the data set of 'bundled' and 'tfds'; `data_dir` its folder, or '' for the
-      default of the source. `image_size` is used only if images differ in size
-      and there is no transform: they are squeezed into that square.
-    split: a split's name, alone or sliced, with TFDS's meaning for both
-      sources: 'train', 'train[:50000]', 'train[-5000:]', 'train[10%:90%]'.
+      the data set of 'bundled', 'idx' and 'tfds'; `data_dir` its folder, or ''
+      for the default of the source. `image_size` is used only if images differ
+      in size and there is no transform: they are squeezed into that square.
+    split: a split's name, alone or sliced, or several joined by +, with TFDS's
+      meaning: 'train', 'train[:50000]', 'train[:10%]+train[20%:]'.
     transform: what the host does to each image; None: images keep their native
       size if they share one.
     called: name of the split in errors, like 'config.data.eval_split'.
 
   Returns:
-    The split. A bundled set is read as a whole by this call, a TFDS set example
-    by example by calls of `read`.
+    The split. A TFDS set is read example by example by calls of `read`, others
+    as a whole by this call.
 
   Raises:
     UserError: the source, name or split is unknown, or the data is missing or
       damaged.
   """
   name, source = open_source(data_config)
-  split_name, start, stop = resolve_split(split, source.split_sizes, called)
+  parts = resolve_split(split, source.split_sizes, called)
   if transform is None and source.sides is None:
     transform = Whole(data_config.image_size)
   sides = source.sides if transform is None else transform.sides
-  labels = source.labels.get(split_name)
   return Dataset(
     name=name,
     split=split,
-    num_examples=stop - start,
+    num_examples=sum(part.stop - part.start for part in parts),
     image_shape=(*sides, source.num_channels),
     num_classes=len(source.class_names),
     class_names=source.class_names,
-    read=SliceReader(source.open_split(split_name, transform), start, stop),
+    read=join(source, parts, transform),
     is_random=transform is not None and transform.is_random,
     notes=source.notes,
-    identity=source.identity.get(split_name),
-    labels=None if labels is None else labels[start:stop],
+    identity=identity_of(source, parts),
+    labels=labels_of(source, parts),
   )
 
 

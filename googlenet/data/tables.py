@@ -19,6 +19,7 @@ from googlenet.data.encoded import Encoded, Labelled, make_source, natural_key
 from googlenet.data.folder import ALL, ImageFiles, read_class_map
 from googlenet.data.splits import Source, some, split_names
 from googlenet.errors import UserError
+from googlenet.runtime.files import open_regular
 
 
 class _Table(NamedTuple):
@@ -125,8 +126,9 @@ def _read_csv(paths: Sequence[str]) -> _Table:
   names, labels = [], []
   for path in paths:
     try:
-      with open(path, encoding='utf-8-sig', newline='') as file:
-        rows = csv.DictReader(file)
+      with open_regular(path) as file:
+        text = io.TextIOWrapper(file, 'utf-8-sig', newline='')
+        rows = csv.DictReader(text)
         if not {'path', 'label'} <= set(rows.fieldnames or ()):
           raise UserError(
             f'{path} has the columns {", ".join(rows.fieldnames or ())}; it '
@@ -196,7 +198,8 @@ def _column(paths: Sequence[str], name: str) -> Any:
   parts = []
   for path in paths:
     try:
-      parts += parquet.read_table(path, columns=[name]).column(0).chunks
+      with open_regular(path) as file:
+        parts += parquet.read_table(file, columns=[name]).column(0).chunks
     except (OSError, pa.ArrowException, IndexError) as error:
       raise UserError(
         f'{path} cannot be read: {" ".join(str(error).split())[:200]}; it '
@@ -214,7 +217,8 @@ def _read_parquet(paths: Sequence[str]) -> _Table:
     raise UserError(
       f'{paths[0]} has labels that are neither text nor whole numbers, or none'
     )
-  stored = (parquet.read_schema(paths[0]).metadata or {}).get(b'huggingface')
+  with open_regular(paths[0]) as file:
+    stored = (parquet.read_schema(file).metadata or {}).get(b'huggingface')
   names = _stored_names(stored) if stored else ()
   return _Table(ParquetImages(paths), labels, names)
 

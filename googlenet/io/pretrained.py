@@ -4,7 +4,6 @@ Evaluation, prediction, export, publishing and fine-tuning all read runs here,
 so they use the same parameters.
 """
 
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -56,11 +55,7 @@ def stored_data(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     DamagedError: the file is missing or damaged.
   """
-  arrays, _ = archive.read(path, {}, {'about': 2**20})
-  try:
-    data = json.loads(arrays['about'].tobytes())['data']
-  except (ValueError, TypeError, KeyError, RecursionError):
-    return {}
+  data = checkpoint.read_about(path).get('data')
   return data if isinstance(data, dict) else {}
 
 
@@ -182,12 +177,11 @@ def select(
 
 def _best_step(path: pathlib.Path) -> int | None:
   """Returns the step of the best checkpoint, stored in the newest one."""
-  arrays, _ = archive.read(path, {}, {'about': 2**20})
+  about = checkpoint.read_about(path)
   try:
-    about = json.loads(arrays['about'].tobytes())
     # Older checkpoints have no `progress` around it.
     return int(about.get('progress', about)['best']['step'])
-  except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+  except (AttributeError, KeyError, TypeError, ValueError):
     return None
 
 

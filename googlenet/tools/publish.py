@@ -27,8 +27,9 @@ from typing import Any
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.cli.process import ending
 from googlenet.data.splits import some
-from googlenet.errors import UserError
+from googlenet.errors import UserError, is_full, writing
 from googlenet.io import pretrained
 from googlenet.io.workdir import read_classes, write_text
 from googlenet.runtime.machine import DEFAULT_CACHE
@@ -39,6 +40,7 @@ CARD = 'README.md'
 # Paths of this machine, with their default values.
 _OF_A_MACHINE = {
   'data.data_dir': '',
+  'data.classes': '',
   'train.compilation_cache': DEFAULT_CACHE,
   'benchmark.torch_python': '',
 }
@@ -90,7 +92,10 @@ def publish(
   config.eval.batch_norm_batches = 0
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+    with (
+      writing(folder),
+      tempfile.TemporaryDirectory(dir=folder.parent) as made,
+    ):
       aside = pathlib.Path(made) / 'run'
       path = pretrained.write_run(
         aside,
@@ -110,6 +115,8 @@ def publish(
       write_text(aside / SUMS, sums(aside))
       os.replace(aside, folder)
   except OSError as error:
+    if is_full(error):
+      raise
     raise UserError(
       f'{folder} cannot be written ({error.strerror}): give another folder'
     ) from error
@@ -215,18 +222,15 @@ def main(argv: Sequence[str]) -> int:
     help='licence of the parameters, for the model card, like apache-2.0',
   )
   options = parser.parse_args(argv)
-  try:
+  with ending() as end:
     path = publish(options.run, options.folder, options.license)
     result = runs.read(options.run).result
-  except (UserError, OSError) as error:
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-    return 2
-  size = path.stat().st_size / 1e6
-  print(
-    f'in       {options.folder}: step {result.get("step", "?")}, eval accuracy '
-    f'{result.get("eval/accuracy", "?")}, {size:.1f} MB'
-  )
-  return 0
+    size = path.stat().st_size / 1e6
+    print(
+      f'in       {options.folder}: step {result.get("step", "?")}, eval '
+      f'accuracy {result.get("eval/accuracy", "?")}, {size:.1f} MB'
+    )
+  return end.code
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from googlenet.io.metrics import Progress
 from googlenet.model.initialization import count_parameters
 from googlenet.runtime import backend
 from googlenet.train.resume import Start
-from googlenet.train.setup import Run
+from googlenet.train.setup import Config, Run
 
 
 def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
@@ -90,16 +90,25 @@ def resumed(start: Start) -> str:
   """Returns the line that says from which step a run continues."""
   if not start.path:
     return 'resumed  from step 0: the run ended before its first checkpoint'
-  return f'resumed  after step {start.step:,}, from {start.path}'
+  changes = f'; {start.changes}' if start.changes else ''
+  return f'resumed  after step {start.step:,}, from {start.path}{changes}'
 
 
-def finished(result: dict[str, Any], workdir: str | os.PathLike[str]) -> str:
+def finished(
+  result: dict[str, Any], workdir: str | os.PathLike[str], config: Config
+) -> str:
   """Returns the line for a run that was already finished."""
+  train = config.train
+  limits = []
+  if train.max_steps and result.get('step', 0) >= train.max_steps:
+    limits.append('a larger --config.train.max_steps')
+  if not limits or result.get('epoch', 0) >= train.epochs:
+    limits.append('more --config.train.epochs')
   return (
     f'--workdir={workdir} holds a finished run of {result.get("step", "?")} '
     f'steps, eval accuracy {result.get("eval/accuracy", "?")}: nothing is left '
-    'to do (give --config.train.epochs or --config.train.max_steps with '
-    '--allow_config_change to train further, or another folder)'
+    f'to do (give {" and ".join(limits)} with --allow_config_change to train '
+    'further, or another folder)'
   )
 
 

@@ -37,7 +37,9 @@ def need(format: str) -> None:
 
 
 def export(*flags: str, code: int = 0) -> None:
-  argv = ['launch.py', '--mode=export', '--workdir=run', *flags]
+  argv = ['launch.py', '--mode=export', *flags]
+  if not any(flag.startswith('--workdir=') for flag in flags):
+    argv.append('--workdir=run')
   assert launch.main([*argv, '--config.train.compilation_cache=']) == code
 
 

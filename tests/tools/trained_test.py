@@ -18,7 +18,7 @@ from googlenet.data.sources import load_dataset
 from googlenet.errors import UserError
 from googlenet.io import checkpoint
 from googlenet.model import network as network_lib
-from googlenet.tools.inference import apply, predict
+from googlenet.tools.inference import apply, predict, trained
 
 END_POINTS = ('conv_1', 'stage_1', 'inception_2a', 'stage_2', 'logits')
 
@@ -413,3 +413,14 @@ def test_three_lines_of_the_readme(config, tmp_path, monkeypatch):
   expected = reference(net, net.read(['photo.jpg']))
   np.testing.assert_allclose(scope['logits'], expected.logits, atol=1e-5)
   assert scope['maps'].shape == (1, 7, 7, 8)
+
+
+def test_a_data_set_of_other_channels_is_named(config, tmp_path):
+  save_run(tmp_path / 'run', config)
+  with pytest.raises(UserError) as error:
+    trained.load_run(tmp_path / 'run', channels=3)
+  for word in (
+    'config.data.channels=0: fashion_mnist has images of 3 channel(s)',
+    'takes 1: give --config.data.channels=1, which converts',
+  ):
+    assert word in str(error.value)

@@ -59,12 +59,12 @@ def run(mode, *flags):
   )
 
 
-def import_weights(path, workdir, variant='torchvision', *flags):
+def import_weights(path, workdir, variant='torchvision', *flags, size=0):
   return run(
     'import_weights',
     f'--config={ROOT}/configs/fmnist96.py',
     f'--config.model.variant={variant}',
-    f'--config.data.image_size={SIZES[variant]}',
+    f'--config.data.image_size={size or SIZES[variant]}',
     f'--weights={path}',
     f'--workdir={workdir}',
     *flags,
@@ -237,6 +237,8 @@ def test_round_trip_is_bit_for_bit(variant, ending, aux, tmp_path, capfd):
   back = tmp_path / f'b{ending}'
   target = (f'--workdir={tmp_path}/run', f'--weights={back}')
   assert run('export_weights', *target) == 0
+  told = ', with auxiliary heads\n' if aux else ', without auxiliary heads\n'
+  assert told in capfd.readouterr().out
   stored = array_files.read(back)
   counters = {n for n in stored if n.endswith('num_batches_tracked')}
   assert len(counters) == (59 if variant == 'torchvision' else 0)
@@ -299,8 +301,8 @@ def test_heads_that_are_not_asked_for_are_left_out_and_told(value):
 def test_hints_name_the_fields(tmp_path, monkeypatch, capfd):
   stored = shapes_alone(entries_of('alexnet_torchvision'))
   monkeypatch.setattr(array_files, 'read', lambda path: stored)
-  flags = ['alexnet_torchvision', '--config.data.image_size=96']
-  line = refused(capfd, import_weights('a.pth', f'{tmp_path}/run', *flags))
+  target = ('a.pth', f'{tmp_path}/run', 'alexnet_torchvision')
+  line = refused(capfd, import_weights(*target, size=96))
   assert 'classifier.1.weight (4096, 9216) instead of (4096, 1024)' in line
   assert 'its shapes fit --config.data.image_size=224' in line
   assert files_under(tmp_path) == []
@@ -316,10 +318,10 @@ def test_hints_name_the_fields(tmp_path, monkeypatch, capfd):
 
 def test_small_images_need_no_heads(tmp_path, capfd):
   """Inception v3 can be imported at any size; its head wants 299."""
-  flags = ['--config.data.image_size=224', '--config.model.aux_heads=on']
-  line = refused(
-    capfd, import_weights('a.pth', f'{tmp_path}/run', 'inception_v3', *flags)
-  )
+  target = ('a.pth', f'{tmp_path}/run', 'inception_v3')
+  flags = '--config.model.aux_heads=on', '--preset=torchvision'
+  code = import_weights(*target, *flags, size=224)
+  line = refused(capfd, code)
   assert "works is 299, or 75 with config.model.aux_heads='off'" in line
 
 
