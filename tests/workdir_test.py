@@ -19,7 +19,7 @@ from googlenet.io.workdir import (
   is_locked,
   read_classes,
   write_classes,
-), read_classes
+)
 
 # Takes the lock, says so, and ends with its standard input.
 HOLD = """
