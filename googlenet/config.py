@@ -9,14 +9,15 @@ import importlib.util
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from googlenet.errors import UserError, did_you_mean
-from googlenet.fields import FIELDS, LOCAL
+from googlenet.errors import UserError
+from googlenet.fields import FIELDS, LOCAL, suggest_field
 from googlenet.input import image_sizes, mixing
 from googlenet.model import graph, variants
 from googlenet.runtime import files
@@ -123,7 +124,7 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
     raise UserError(
       f'config.train.batch_size={config.train.batch_size} does not divide '
       f'into config.train.microbatches={config.train.microbatches} parts: '
-      'choose a multiple',
+      'choose a multiple, or a number of parts that divides it',
       'train.batch_size',
     )
 
@@ -143,7 +144,7 @@ def unknown_field(name: str) -> UserError:
   """Returns the error for a field that does not exist."""
   name = name if len(name) <= 60 else name[:60] + '...'
   return UserError(
-    f'config.{name} is not a field{did_you_mean(name, FIELDS)} (all fields, '
+    f'config.{name} is not a field{suggest_field(name)} (all fields, '
     'with comments: configs/fmnist96.py)',
     name,
   )
@@ -232,7 +233,7 @@ def check_pairs(config: ml_collections.ConfigDict, num_devices: int) -> None:
       f'config.train.batch_size={train.batch_size} on {num_devices} devices x '
       f'{train.microbatches} microbatches gives parts of '
       f'{train.batch_size // parts} images, and mixup and CutMix take pairs: '
-      f'choose a multiple of {2 * parts}',
+      f'choose a multiple of {2 * parts}, or fewer devices or microbatches',
       'train.batch_size',
     )
 
@@ -296,8 +297,9 @@ def default_config() -> ml_collections.ConfigDict:
 @functools.cache
 def _read_defaults() -> ModuleType:
   """Imports configs/fmnist96.py, independent of the current folder."""
-  spec = importlib.util.spec_from_file_location('defaults', _DEFAULTS)
+  spec = importlib.util.spec_from_file_location('_defaults', _DEFAULTS)
   module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # dataclasses look their module up there
   spec.loader.exec_module(module)
   return module
 

@@ -99,17 +99,23 @@ def unwritable(message: str, error: OSError) -> UserError:
   return UserError(f'{message}: give another folder')
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-  """Returns ', did you mean ...?' for the nearest known name, or ''."""
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+  """Returns ', did you mean ...?' for the nearest known name, or ''.
+
+  Args:
+    name: unknown.
+    known: all names.
+    cutoff: smallest similarity, 0 to 1.
+  """
   known = list(known)
   if name.lower() in known:
     return f', did you mean {name.lower()!r}?'
-  near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
   if not near:  # 'optimiser.lr' matches no name, but 'lr' may match a leaf
     leaf = name.rsplit('.', 1)[-1]
     leaves = {field.rsplit('.', 1)[-1]: field for field in reversed(known)}
     near = [
       leaves[match]
-      for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.5)
+      for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=cutoff)
     ]
   return f', did you mean {near[0]!r}?' if near else ''

@@ -61,15 +61,16 @@ class Field(NamedTuple):
     """Returns ', did you mean ...?' for a wrong value, or ''."""
     if not isinstance(value, str):
       return ''
-    names = [n for n in _SYNONYMS.get(value.lower(), ()) if n in self.choices]
+    names = [n for n in SYNONYMS.get(value.lower(), ()) if n in self.choices]
     if names:
       return f', did you mean {" or ".join(map(repr, names))}?'
-    return did_you_mean(value, self.choices)
+    return did_you_mean(value, self.choices, 0.7)
 
 
-# What others call our choices, where the spelling would suggest a wrong one.
+# What others call our choices and fields, where the spelling would suggest a
+# wrong one.
 _GOOGLENET = ('plain', 'paper', 'torchvision')
-_SYNONYMS = {
+SYNONYMS = {
   'googlenet': _GOOGLENET,
   'inception': _GOOGLENET,
   'inception_v1': _GOOGLENET,
@@ -84,6 +85,9 @@ _SYNONYMS = {
   'cuda': ('gpu',),
   'mkl': ('onednn',),
   'dnnl': ('onednn',),
+  'lr': ('optimizer.learning_rate',),
+  'wd': ('optimizer.weight_decay',),
+  'num_epochs': ('train.epochs',),
 }
 
 
@@ -373,3 +377,11 @@ FIELDS: dict[str, Field] = {
   'benchmark.seconds': _positive(86_400),
   'benchmark.torch_python': _text(empty=True),
 }
+
+
+def suggest_field(name: str) -> str:
+  """Returns ', did you mean ...?' for the name of no field, or ''."""
+  for known in SYNONYMS.get(name.rpartition('.')[2], ()):
+    if known in FIELDS:
+      return f', did you mean {known!r}?'
+  return did_you_mean(name, FIELDS)

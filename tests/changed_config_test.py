@@ -320,7 +320,7 @@ MUON = {'optimizer.name': 'muon', 'optimizer.muon_rest': 'adamw'}
       },
       f'new: {AVERAGE} (config.train.ema_decay 0.0 -> 0.9), '
       f'{SLOW} (config.optimizer.lookahead_period 0 -> 2), '
-      f'{MOMENTUM} (config.optimizer.momentum 0.0 -> 0.9, ',
+      f'{MOMENTUM} (config.optimizer.momentum 0.0 -> 0.9)',
     ),
   ],
 )

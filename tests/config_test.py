@@ -129,7 +129,9 @@ def test_mixing_takes_pairs(config):
   config_lib.check_pairs(config, 4)
   config.augment.mixup_alpha = 1.0
   config_lib.check_pairs(config, 2)
-  with pytest.raises(UserError, match='choose a multiple of 8$'):
+  with pytest.raises(
+    UserError, match='choose a multiple of 8, or fewer devices'
+  ):
     config_lib.check_pairs(config, 4)
 
 
@@ -203,6 +205,24 @@ def test_a_value_that_others_use_is_understood(name, value, near):
   assert f', did you mean {near}?' in str(config_lib.invalid(name, value))
 
 
+@pytest.mark.parametrize('value', ['resnet50', 'mobilenet', 'efficientnet'])
+def test_another_network_is_not_suggested(value):
+  text = str(config_lib.invalid('model.variant', value))
+  assert 'did you mean' not in text
+
+
+@pytest.mark.parametrize(
+  ('name', 'near'),
+  [
+    ('optimizer.lr', 'optimizer.learning_rate'),
+    ('lr', 'optimizer.learning_rate'),
+    ('train.num_epochs', 'train.epochs'),
+  ],
+)
+def test_a_field_that_others_call_otherwise(name, near):
+  assert f', did you mean {near!r}?' in str(config_lib.unknown_field(name))
+
+
 def test_suggestions():
   fields = FIELDS
   assert 'optimizer.learning_rate' in did_you_mean(
@@ -234,3 +254,26 @@ def test_a_trained_network_is_used_without_what_trains(trained_run, tmp_path):
     text=True,
   )
   assert done.stdout == '[]\n', done.stderr
+
+
+def test_the_default_config_may_hold_a_dataclass(tmp_path, monkeypatch):
+  path = tmp_path / 'fmnist96.py'
+  text = (ROOT / 'configs/fmnist96.py').read_text()
+  text = text.replace(
+    'import ml_collections\n',
+    'from __future__ import annotations\n'
+    'import dataclasses\n'
+    'import ml_collections\n'
+    '@dataclasses.dataclass\n'
+    'class Recipe:\n'
+    '  next: Recipe | None = None\n',
+    1,
+  )
+  path.write_text(text)
+  expected = config_lib.default_config().to_dict()
+  monkeypatch.setattr(config_lib, '_DEFAULTS', path)
+  config_lib._read_defaults.cache_clear()
+  try:
+    assert config_lib.default_config().to_dict() == expected
+  finally:
+    config_lib._read_defaults.cache_clear()

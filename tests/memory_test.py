@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, config_flags
+from conftest import ROOT, SMALL, config_flags, last_of_each
 from run_files import files_under, problems
 
 from googlenet import config as config_lib
@@ -150,7 +150,8 @@ def test_a_step_that_is_too_large_is_one_line(tmp_path, compilation_cache):
       *flags,
     ]
     # Address space, KiB; more than the start of the program takes.
-    limited = ['sh', '-c', 'ulimit -v 8000000; exec "$@"', 'sh', *command]
+    limited = ['sh', '-c', 'ulimit -v 8000000; exec "$@"', 'sh']
+    limited += last_of_each(command)
     return subprocess.run(
       limited,
       cwd=tmp_path,

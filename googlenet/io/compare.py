@@ -67,14 +67,12 @@ def differences(
   there = defaults | config_lib.flatten(stored)  # older ones lack some fields
   here = config_lib.flatten(config)
 
-  def plain(value: Any) -> Any:
+  def plain(name: str, value: Any) -> Any:
+    value = FIELDS[name].current(value)
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
-  return {
-    name: (there[name], here[name])
-    for name, field in FIELDS.items()
-    if plain(field.current(there[name])) != plain(here[name])
-  }
+  pairs = {n: (plain(n, there[n]), plain(n, here[n])) for n in FIELDS}
+  return {n: pair for n, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def check_config(

@@ -27,7 +27,7 @@ _COPIES = {
 _AVERAGE, _LOOKAHEAD = 'averaged parameters', 'slow weights of Lookahead'
 _MOMENTS, _SCALE = 'momentum of the optimizer', 'loss scale'
 _FIELDS = {
-  _MOMENTS: ('optimizer.', 'finetune.'),
+  _MOMENTS: ('optimizer.momentum', 'finetune.frozen'),
   _LOOKAHEAD: ('optimizer.lookahead_period',),
   _AVERAGE: ('train.ema_decay',),
   _SCALE: ('train.loss_scale',),
@@ -167,7 +167,7 @@ def _describe(
     fields = [
       f'config.{name} {there!r} -> {here!r}'
       for name, (there, here) in changes.items()
-      if name.startswith(_FIELDS[part])
+      if name in _FIELDS[part]
     ]
     return f'{part} ({", ".join(fields)})'
 
