@@ -22,7 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.model = model = ml_collections.ConfigDict()
   model.variant = 'plain'  # the network, from googlenet/model/variants
-  model.num_classes = 10  # labels are 0 to num_classes - 1
+  # Labels are 0 to num_classes - 1; 0: as many classes as the data set has.
+  model.num_classes = 0
   model.width_multiplier = 1.0  # factor for all widths except classifiers
   # Normalization layers: none | lrn | batch; auto: those of the variant.
   model.normalization = 'auto'
@@ -38,18 +39,26 @@ def get_config() -> ml_collections.ConfigDict:
   model.kernels = 'auto'
 
   config.data = data = ml_collections.ConfigDict()
-  # bundled (Fashion-MNIST) | idx (a folder of IDX files) | tfds (prepared).
+  # bundled (Fashion-MNIST) | idx (a folder of IDX files) | tfds (prepared) |
+  # own images: folder (of class folders) | csv | parquet | arrays (.npz, .npy).
   data.source = 'bundled'
   # Data set: fashion_mnist; with idx also mnist, kmnist or any; with tfds any.
   data.name = 'fashion_mnist'
   data.data_dir = ''  # folder of the data set; '': the default of the source
+  # Own images: file with a class per line, in the order of labels; '': classes
+  # of the training split in natural order.
+  data.classes = ''
+  data.on_bad_image = 'stop'  # own images that cannot be read: stop | skip
+  data.per_class = 0  # training images of each class, the first ones; 0: all
   # Training images; or slices, as train[:50000] or train[:10%]+train[20%:].
   data.train_split = 'train'
   data.eval_split = 'test'  # evaluation images; or slices: train[90%:]
   data.image_size = 96  # side in pixels; images are resized on the device
   # Channels that the network sees: 1 (grey) | 3 (colour) | 0: as stored.
   data.channels = 0
-  data.mean = (0.2860,)  # subtracted from pixels in 0..1; 1 or 1 per channel
+  # Subtracted from pixels in 0..1: 1 number or 1 per channel. ('auto',):
+  # measured on the training images, for std too.
+  data.mean = (0.2860,)
   data.std = (0.3530,)  # pixels are divided by it; 1 number or 1 per channel
   data.resize = 0  # short side in pixels before a centre crop; 0: no crop
   data.on_device_mb = 2048  # MiB; larger data sets are streamed from the host
@@ -123,6 +132,9 @@ def get_config() -> ml_collections.ConfigDict:
   train.image_sizes = ()
   train.label_smoothing = 0.0  # share of a target spread over all classes
   train.aux_loss_weight = 0.3  # factor for the loss of each auxiliary head
+  # Factors for the loss by class: one number each | ('balanced',): each class
+  # counts as much, whatever its number of training images; (): 1.
+  train.class_weights = ()
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
   # Loss scale, so that float16 gradients do not underflow: a number, or
   # 'dynamic' (adapted to the gradients).

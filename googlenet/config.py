@@ -76,13 +76,16 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
 def _check_combinations(config: ml_collections.ConfigDict) -> None:
   size = config.data.image_size
   architecture = variants.resolve(config.model)
-  smallest = graph.smallest_image(architecture)
+  smallest = least = graph.smallest_image(architecture)
+  if architecture.uses_aux_heads:
+    without = graph.smallest_image(architecture._replace(aux_heads=()))
+    least = f"{smallest}, or {without} with config.model.aux_heads='off'"
   for train_size, _ in image_sizes.parse_sizes(config.train.image_sizes):
     if train_size < smallest:
       raise UserError(
         f'config.train.image_sizes={tuple(config.train.image_sizes)}: '
         f'{train_size} is too small for the network {config.model.variant!r}: '
-        f'the smallest size that works is {smallest}',
+        f'the smallest size that works is {least}',
         'train.image_sizes',
       )
   if size < smallest:
@@ -90,7 +93,7 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
     raise UserError(
       f'config.data.image_size={size} is too small for the network '
       f'{config.model.variant!r}{heads}: the smallest size that works is '
-      f'{smallest}',
+      f'{least}',
       'data.image_size',
     )
   if 0 < config.data.resize < size:

@@ -29,6 +29,7 @@ LOCAL = {
     *('train', 'sweep', 'benchmark', 'evaluate', 'report', 'demo'),
     'features',
   ),
+  'data.classes': ('train', 'sweep'),
   'finetune.from_workdir': ('train', 'sweep'),
   'train.compilation_cache': (),  # changes no result, so nobody need know
   'benchmark.torch_python': ('benchmark',),
@@ -135,6 +136,13 @@ def _choice(*names: str) -> Field:
 def _optional(field: Field) -> Field:
   return Field(
     lambda v: v is None or field.is_valid(v), f'{field.allowed}, or None'
+  )
+
+
+def _or_auto(field: Field) -> Field:
+  return Field(
+    lambda v: v in (('auto',), ['auto']) or field.is_valid(v),
+    f'{field.allowed}, or auto',
   )
 
 
@@ -258,7 +266,7 @@ _OPTIMIZERS = (
 FIELDS: dict[str, Field] = {
   'seed': _integer(0),
   'model.variant': _choice(*variants.ARCHITECTURES),
-  'model.num_classes': _integer(1, 100_000),
+  'model.num_classes': _integer(0, 100_000),
   'model.width_multiplier': _positive(100),
   'model.normalization': _choice('auto', *variants.NORMALIZATIONS),
   'model.batch_norm_decay': _fraction(),
@@ -268,15 +276,20 @@ FIELDS: dict[str, Field] = {
   'model.aux_heads': _choice('auto', 'on', 'off'),
   'model.initializer': _choice('auto', *INITIALIZERS),
   'model.kernels': _choice('auto', *kernels.KERNELS),
-  'data.source': _choice('bundled', 'idx', 'tfds'),
+  'data.source': _choice(
+    'bundled', 'idx', 'folder', 'csv', 'parquet', 'arrays', 'tfds'
+  ),
   'data.name': _text(),
   'data.data_dir': _text(empty=True),
   'data.train_split': _text(),
   'data.eval_split': _text(),
+  'data.classes': _text(empty=True),
+  'data.on_bad_image': _choice('stop', 'skip'),
+  'data.per_class': _integer(0),
   'data.image_size': _integer(1, 4096),
   'data.channels': _one_of(0, 1, 3),
-  'data.mean': _tuple_of(_number(-math.inf), 'numbers'),
-  'data.std': _tuple_of(_positive(), 'numbers > 0'),
+  'data.mean': _or_auto(_tuple_of(_number(-math.inf), 'numbers')),
+  'data.std': _or_auto(_tuple_of(_positive(), 'numbers > 0')),
   'data.resize': _integer(0, 4096),
   'data.on_device_mb': _integer(0),
   'data.workers': _integer(0, 1024),
@@ -334,6 +347,13 @@ FIELDS: dict[str, Field] = {
   ),
   'train.label_smoothing': _fraction(),
   'train.aux_loss_weight': _number(0),
+  'train.class_weights': Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and (list(v) == ['balanced'] or all(_number(0).is_valid(x) for x in v))
+    ),
+    'balanced, or a tuple of a number >= 0 per class, or ()',
+  ),
   'train.precision': _POLICY,
   'train.loss_scale': Field(
     lambda v: v == 'dynamic' if isinstance(v, str) else _positive().is_valid(v),

@@ -66,7 +66,10 @@ def load_config(path: pathlib.Path | str) -> ml_collections.ConfigDict:
   spec = importlib.util.spec_from_file_location('config_file', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.get_config()
+  config = module.get_config()
+  if not config.model.num_classes:  # as `data.auto` finds in the bundled set
+    config.model.num_classes = 10
+  return config
 
 
 def small_config() -> ml_collections.ConfigDict:

@@ -22,6 +22,7 @@ from googlenet.cli.modes import (
   unknown_mode,
 )
 from googlenet.cli.overrides import set_fields, split_flags
+from googlenet.data import auto
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS, LOCAL
 from googlenet.io import checkpoint
@@ -77,7 +78,10 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   if mode.takes_several and not os.path.isdir(workdir):
     workdir, *others = _split_workdirs(workdir)
   if file and mode.compares:
-    options['baseline'] = file, config_lib.resolve(load_config_file(file))
+    options['baseline'] = (
+      file,
+      auto.complete(config_lib.resolve(load_config_file(file))),
+    )
     file = ''
   if not file and (not workdir or mode.workdir == 'makes'):
     if rest and not rest[0].startswith('-'):  # perhaps the missing config
@@ -157,7 +161,9 @@ def read_config(
         'own command line or config file names folders and programs: to use '
         f'it, give --config.{name}=... yourself'
       )
-  return resolved
+  path = pathlib.Path(workdir or os.devnull) / 'config.json'
+  is_run = bool(workdir) and path.is_file()
+  return auto.complete(resolved, config_lib.load(path) if is_run else None)
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:

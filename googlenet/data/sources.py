@@ -1,6 +1,6 @@
-"""Opens data sets: the bundled Fashion-MNIST, IDX files, or any TFDS data set.
+"""Opens data sets: Fashion-MNIST, IDX files, TFDS's, or the user's own images.
 
-They become a `Dataset`, which gives random access to one split.
+All become a `Dataset`, which gives random access to one split.
 """
 
 from typing import NamedTuple
@@ -8,12 +8,21 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
+from googlenet.data import own
 from googlenet.data.bundled import open_bundled
 from googlenet.data.idx_folder import open_idx_folder
 from googlenet.data.images import Transform, Whole
-from googlenet.data.splits import Parts, SliceReader, join, resolve_split
+from googlenet.data.splits import (
+  Identity,
+  Parts,
+  SliceReader,
+  Source,
+  identity_of,
+  join,
+  labels_of,
+  resolve_split,
+)
 from googlenet.data.tfds_reader import open_tfds
-from googlenet.errors import UserError
 
 
 class Dataset(NamedTuple):
@@ -29,6 +38,25 @@ class Dataset(NamedTuple):
   # -> (images uint8 [n, H, W, C], labels int32 [n])
   read: SliceReader | Parts
   is_random: bool = False  # whether images differ from epoch to epoch
+  notes: tuple[str, ...] = ()  # lines for the console
+  identity: Identity | None = None  # of the user's own files
+  labels: np.ndarray | None = None  # int32 [num_examples]; None: not known yet
+
+
+def open_source(data_config: ml_collections.ConfigDict) -> tuple[str, Source]:
+  """Opens the data set that the config names; returns its name too.
+
+  Raises:
+    UserError: as `load_dataset`.
+  """
+  kind, name, folder = (data_config[x] for x in ('source', 'name', 'data_dir'))
+  if kind == 'bundled':
+    return name, open_bundled(name, folder)
+  if kind == 'idx':
+    return name, open_idx_folder(name, folder)
+  if kind == 'tfds':
+    return name, open_tfds(name, folder)
+  return own.name(folder), own.open_own(data_config)
 
 
 def load_dataset(
@@ -40,10 +68,10 @@ def load_dataset(
   """Opens one split of the data set that the config names.
 
   Args:
-    data_config: the config's `data` section. `source` is 'bundled', 'idx' or
-      'tfds'; `name` is the data set; `data_dir` its folder, or '' for the
-      default of the source. `image_size` is used only if images differ in
-      size and there is no transform: they are squeezed into that square.
+    data_config: the config's `data` section. `source` is its kind; `name` is
+      the data set of 'bundled', 'idx' and 'tfds'; `data_dir` its folder, or ''
+      for the default of the source. `image_size` is used only if images differ
+      in size and there is no transform: they are squeezed into that square.
     split: a split's name, alone or sliced, or several joined by +, with TFDS's
       meaning: 'train', 'train[:50000]', 'train[:10%]+train[20%:]'.
     transform: what the host does to each image; None: images keep their native
@@ -58,18 +86,7 @@ def load_dataset(
     UserError: the source, name or split is unknown, or the data is missing or
       damaged.
   """
-  name = data_config.name
-  if data_config.source == 'bundled':
-    source = open_bundled(name, data_config.data_dir)
-  elif data_config.source == 'idx':
-    source = open_idx_folder(name, data_config.data_dir)
-  elif data_config.source == 'tfds':
-    source = open_tfds(name, data_config.data_dir)
-  else:
-    raise UserError(
-      f'config.data.source={data_config.source!r}; allowed is one of '
-      'bundled, idx, tfds'
-    )
+  name, source = open_source(data_config)
   parts = resolve_split(split, source.split_sizes, called)
   if transform is None and source.sides is None:
     transform = Whole(data_config.image_size)
@@ -83,6 +100,9 @@ def load_dataset(
     class_names=source.class_names,
     read=join(source, parts, transform),
     is_random=transform is not None and transform.is_random,
+    notes=source.notes,
+    identity=identity_of(source, parts),
+    labels=labels_of(source, parts),
   )
 
 
@@ -103,32 +123,3 @@ def read_all(
     indices = np.arange(start, min(start + chunk_size, dataset.num_examples))
     images[indices], labels[indices] = dataset.read(indices)
   return images, labels
-
-
-def check_labels(
-  labels: np.ndarray, num_classes: int, source_name: str
-) -> None:
-  """Checks that every label is a class of the model.
-
-  Args:
-    labels: integers of any shape.
-    num_classes: number of classes of the model.
-    source_name: name of the data set, for the message.
-
-  Raises:
-    UserError: a label is not in range(num_classes).
-  """
-  if labels.size == 0:
-    return
-  low, high = int(labels.min()), int(labels.max())
-  if low < 0:
-    raise UserError(
-      f'config.model.num_classes={num_classes}: {source_name} has the label '
-      f'{low} (seen: {low} to {high}), and no label may be negative; such a '
-      'split holds no labels, choose another'
-    )
-  if high >= num_classes:
-    raise UserError(
-      f'config.model.num_classes={num_classes}: {source_name} has the label '
-      f'{high} (seen: {low} to {high}); allowed is at least {high + 1}'
-    )

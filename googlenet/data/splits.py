@@ -1,8 +1,9 @@
 """The interface of a data source, and the parser of splits."""
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,62 @@ from googlenet.errors import UserError, did_you_mean
 # (int indices [n], epoch) -> (images uint8 [n, H, W, C], labels int32 [n]).
 # Only random crops depend on the epoch. Can be pickled for a worker process.
 Read = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+
+
+# Names in a message; the others are counted.
+_SHOWN = 10
+
+
+class Identity(NamedTuple):
+  """What tells whether a split of the user's own files has changed.
+
+  Attributes:
+    sha256: of all names and labels, in order.
+    classes: number of images by name of the class.
+  """
+
+  sha256: str
+  classes: Mapping[str, int]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns what a checkpoint keeps."""
+    return {'files': self.sha256, 'classes': dict(self.classes)}
+
+
+def changed_files(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+  """Says in words how two sets differ; '' if they do not.
+
+  Args:
+    there: has what `Identity.to_json` returns, if the set is of own files.
+    here: likewise.
+  """
+  if there.get('files') == here.get('files'):
+    return ''
+  there, here = there.get('classes', {}), here.get('classes', {})
+  names = dict.fromkeys([*there, *here])
+  changes = [
+    f'{name} had {there.get(name, 0):,} images and has {here.get(name, 0):,}'
+    for name in names
+    if there.get(name, 0) != here.get(name, 0)
+  ]
+  return some(changes, '; ') or (
+    'each class has as many as before, but some have other names or labels'
+  )
+
+
+def some(names: Sequence[str], between: str = ', ') -> str:
+  """Joins names for a message: the first ten, and how many more there are."""
+  shown = between.join(names[:_SHOWN])
+  left = len(names) - _SHOWN
+  return shown if left <= 0 else f'{shown} and {left:,} more'
+
+
+def count_classes(
+  labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, int]:
+  """Returns the number of images by name of the class."""
+  counts = np.bincount(labels, minlength=len(class_names))
+  return dict(zip(class_names, counts.tolist(), strict=True))
 
 
 class Source(NamedTuple):
@@ -24,6 +81,12 @@ class Source(NamedTuple):
   # Opens a whole split by its name. Without a transform images keep their
   # native size; a source whose sides are None needs a transform.
   open_split: Callable[[str, Transform | None], Read]
+  # Lines for the console, like how many files were left out.
+  notes: tuple[str, ...] = ()
+  # By split; empty where others guarantee that a set never changes.
+  identity: Mapping[str, Identity] = {}
+  # int32 [N] by split, where they are known without reading images.
+  labels: Mapping[str, np.ndarray] = {}
 
 
 _BOUND = r'-?[0-9]{1,12}(?:(?:\.[0-9]{1,12})?%)?'
@@ -88,6 +151,11 @@ class Parts(NamedTuple):
     return images[back], labels[back]
 
 
+def split_names(split: str) -> list[str]:
+  """Returns the names of the splits in a field: 'train[:10%]' -> ['train']."""
+  return [part.partition('[')[0].strip() for part in split.split('+')]
+
+
 def resolve_split(
   split: str, sizes: Mapping[str, int], called: str = 'split'
 ) -> tuple[Part, ...]:
@@ -131,6 +199,29 @@ def join(
   if len(readers) == 1:
     return readers[0]
   return Parts(readers, tuple(p.stop - p.start for p in parts))
+
+
+def labels_of(source: Source, parts: tuple[Part, ...]) -> np.ndarray | None:
+  """Returns the labels of parts, int32 [N]; None if they are not known."""
+  if not source.labels:
+    return None
+  return np.concatenate(
+    [source.labels[p.name][p.start : p.stop] for p in parts]
+  )
+
+
+def identity_of(source: Source, parts: tuple[Part, ...]) -> Identity | None:
+  """Returns the identity of the splits that parts belong to, as one."""
+  if not source.identity:
+    return None
+  first, *others = (
+    source.identity[name] for name in dict.fromkeys(p.name for p in parts)
+  )
+  for other in others:
+    both = (first.sha256 + other.sha256).encode()
+    classes = {k: n + other.classes[k] for k, n in first.classes.items()}
+    first = Identity(hashlib.sha256(both).hexdigest(), classes)
+  return first
 
 
 def _part(split: str, sizes: Mapping[str, int], shown: str) -> Part:

@@ -47,17 +47,22 @@ def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
   return trees
 
 
-def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
-  """Returns (H, W, C) of the training images stored in a checkpoint.
+def stored_data(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what a checkpoint tells of its training set, see `train.resume`.
 
-  None if the parameters were imported.
+  Empty if the parameters were imported.
 
   Raises:
     DamagedError: the file is missing or damaged.
   """
-  about = checkpoint.read_about(path)
+  data = checkpoint.read_about(path).get('data')
+  return data if isinstance(data, dict) else {}
+
+
+def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
+  """Returns (H, W, C) of the training images; None if a file does not say."""
   try:
-    return image_shape_of(about['data']['image_shape'])
+    return image_shape_of(stored_data(path)['image_shape'])
   except (ValueError, TypeError, KeyError):
     return None
 

@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 
 from googlenet import config as config_lib
+from googlenet.data import auto
 from googlenet.io.console import Console
 from googlenet.io.metrics import NonFiniteError, Progress, Stopwatch
 from googlenet.io.saver import Saver, WriteError
@@ -58,6 +59,7 @@ def train_and_evaluate(
   started = time.time() if started is None else started
   with contextlib.ExitStack() as stack:
     preemption = stack.enter_context(PreemptionHandler())
+    config = auto.complete(config)
     found = resume.look(workdir, config, allow_config_change)
     if found.lock is not None:
       stack.callback(found.lock.release)

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from googlenet.data.sources import Dataset
+from googlenet.data.splits import some
 from googlenet.input.preprocess import num_channels
 from googlenet.io.metrics import Progress
 from googlenet.model.initialization import count_parameters
@@ -41,12 +43,29 @@ def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
     f'data     {train.name} ({config.data.source}): {train.num_examples:,} '
     f'{train.split} and {evaluation.num_examples:,} {evaluation.split} '
     f'images, {shape}, {where}',
+    *_about_files(train, evaluation),
     f'training {config.train.epochs} epochs x {durations.steps_per_epoch:,} '
     f'steps of {config.train.batch_size} images{stops}; {optimizer.name}, '
     f'learning rate {optimizer.learning_rate:g}, {optimizer.schedule}',
     *run.lines,
     f'workdir  {workdir}',
   ]
+
+
+def _about_files(train: Dataset, evaluation: Dataset) -> list[str]:
+  """Returns lines about the user's own files: left out, images by class."""
+  notes = dict.fromkeys((*train.notes, *evaluation.notes))
+  lines = [f'         {note}' for note in notes]
+  if train.identity:
+    tested = evaluation.identity.classes
+    counts = [
+      f'{name} {count:,} + {tested.get(name, 0):,}'
+      if evaluation.identity != train.identity
+      else f'{name} {count:,}'
+      for name, count in train.identity.classes.items()
+    ]
+    lines.append(f'classes  {some(counts)}')
+  return lines
 
 
 def epoch_ended(

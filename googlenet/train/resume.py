@@ -13,6 +13,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.data.sources import Dataset
+from googlenet.data.splits import changed_files
 from googlenet.errors import UserError, unwritable
 from googlenet.io import checkpoint, compare
 from googlenet.io.archive import DamagedError, MismatchError
@@ -181,8 +182,11 @@ def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
   """Returns what identifies a training set, for JSON."""
+  # Files of the user are the same in another folder.
+  identity = dataset.identity
+  found = {'name': dataset.name} if identity is None else identity.to_json()
   return {
-    'name': dataset.name,
+    **found,
     'split': dataset.split,
     'num_examples': dataset.num_examples,
     'image_shape': list(dataset.image_shape),
@@ -371,6 +375,11 @@ def check_about(
         f'checkpoint {path} is of another run: config.{name} is {there!r} '
         f'there and {here!r} here'
       )
+  if changed := changed_files(theirs, data):
+    raise UserError(
+      f'checkpoint {path} is of a run on other images: {changed}; restore '
+      'them, or give another --workdir'
+    )
   for key, value in data.items():
     if key == 'image_shape' and changes.keys() & {*_SHAPES_IMAGES}:
       continue

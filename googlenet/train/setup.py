@@ -10,7 +10,7 @@ import jax
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.data import batches, pipeline
+from googlenet.data import batches, constants, pipeline
 from googlenet.errors import UserError
 from googlenet.input import image_sizes
 from googlenet.model import network as network_lib
@@ -180,10 +180,10 @@ def build(config: Config, is_resumed: bool = False) -> Run:
   eval_pipeline = pipeline.make_pipeline(config, evaluation)
 
   network = network_lib.from_config(config)
-  params, network_state = init_from_numpy(
-    network, pipeline.image_shape(config, train), config.seed
-  )
-  check_image_sizes(config, network, pipeline.image_shape(config, train)[-1])
+  shape = pipeline.image_shape(config, train)
+  constants.check(config.data, train, shape[-1])
+  params, network_state = init_from_numpy(network, shape, config.seed)
+  check_image_sizes(config, network, shape[-1])
   optimizer, schedule, lines = make_optimizer(config, durations, params)
   if config.finetune.from_workdir and not is_resumed:
     params, network_state, loaded = finetune.load(

@@ -323,7 +323,7 @@ def load_run(
 
   def expected(path: pathlib.Path, params: pretrained.Tree) -> tuple:
     try:
-      seen = channels or channels_of(network, params)
+      seen = channels_of(network, params)
     except (KeyError, IndexError) as error:
       first = graph.first_convolution(network.architecture)
       raise UserError(
@@ -333,6 +333,13 @@ def load_run(
     return abstract_init(network, (size, size, seen))
 
   path, restored = pretrained.read_run(workdir, config, path, expected)
+  seen = channels_of(network, restored.params)
+  if channels not in (None, seen):
+    raise UserError(
+      f'config.data.channels={config.data.channels}: {config.data.name} has '
+      f'images of {channels} channel(s), and the network in {path} takes {seen}'
+      f': give --config.data.channels={seen}, which converts the images'
+    )
   for line in compare.edited(workdir, path):
     warn(line)
   return make_trained(
