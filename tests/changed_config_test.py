@@ -33,6 +33,7 @@ DATA = {
   'num_classes': 10,
 }
 MOMENTUM = 'momentum of the optimizer'
+FROZEN = 'momentum of frozen parts'
 AVERAGE = 'averaged parameters'
 SLOW = 'slow weights of Lookahead'
 # For each field that may change with --allow_config_change: another value, and
@@ -77,7 +78,7 @@ OTHER = {
   'optimizer.decays': (('logits=0.5', '*/b=1'), ''),
   'optimizer.lookahead_period': (5, f'new: {SLOW}'),
   'optimizer.lookahead_rate': (0.8, ''),
-  'finetune.frozen': (('conv_1',), f'dropped: {MOMENTUM}'),
+  'finetune.frozen': (('conv_1',), f'dropped: {FROZEN}'),
   'finetune.learning_rates': (('logits=10',), ''),
   'train.epochs': (20, ''),
   'train.max_steps': (60, ''),
@@ -304,7 +305,7 @@ MUON = {'optimizer.name': 'muon', 'optimizer.muon_rest': 'adamw'}
       ADAM,
       f'new: {MOMENTUM}',
     ),
-    (ADAM, ADAM | {'finetune.frozen': ('conv_1',)}, f'dropped: {MOMENTUM}'),
+    (ADAM, ADAM | {'finetune.frozen': ('conv_1',)}, f'dropped: {FROZEN}'),
     (MUON, MUON | {'optimizer.decays': ('logits=0',)}, ''),
     (MUON | {'optimizer.lookahead_period': 2}, MUON, f'dropped: {SLOW}'),
     ({'optimizer.lookahead_period': 2}, {'optimizer.lookahead_period': 3}, ''),
