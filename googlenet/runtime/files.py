@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from googlenet.errors import UserError, writing
 
 # A text larger than this is no config, list of classes or result.
-MAX_TEXT_BYTES = 16 * 2**20
+MAX_TEXT_BYTES = 4 * 2**20
 # Missing on Windows, which has neither such links nor pipes in folders.
 _NO_FOLLOW = getattr(os, 'O_NOFOLLOW', 0)
 _NO_WAIT = getattr(os, 'O_NONBLOCK', 0)
