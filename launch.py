@@ -9,6 +9,14 @@ Flags choose a config and a mode; the mode does its work on the config.
 import sys
 import time
 
+if __name__ == '__main__':  # a signal may come during the imports
+  import _signal  # `signal` takes 10 ms itself
+
+  _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+  from googlenet.runtime import signals
+
+  signals.end_at_once()
+
 from absl import flags
 
 from googlenet.cli import help as help_lib
@@ -33,11 +41,11 @@ modes.define_flags(FLAGS)
 
 def main(argv: list[str]) -> int:
   """Runs the mode that a command line names; returns the exit code."""
-  started = time.time()
+  started = time.monotonic()
   with process.ending() as end:
     if text := help_lib.answer(FLAGS, argv, sys.stdout):
-      print(text)
-      return 0
+      process.print_result(text)
+      return end.code
     arguments = process.read_arguments(FLAGS, argv)
     with process.computing(arguments):
       run = modes.function_of(arguments.mode)
@@ -47,4 +55,4 @@ def main(argv: list[str]) -> int:
 
 if __name__ == '__main__':
   process.prepare(FLAGS, sys.argv)
-  sys.exit(main(sys.argv))
+  process.leave(main(sys.argv))

@@ -92,7 +92,8 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a text file atomically; on failure an old file is unchanged."""
   aside = path.with_name(path.name + '.tmp')
-  with open(aside, 'w', encoding='utf-8') as file:
+  # Names of files that are not UTF-8 are written with escapes.
+  with open(aside, 'w', encoding='utf-8', errors='backslashreplace') as file:
     file.write(text)
     file.flush()
     os.fsync(file.fileno())
