@@ -8,17 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_config
 from run_files import problems
 
 from googlenet.data import batches, sources
 from googlenet.errors import EXIT_CONTINUE
 from googlenet.io.console import Console
 from googlenet.io.metrics import Progress as RunProgress
+from googlenet.model import variants
 from googlenet.runtime import progress, signals, streams
+from googlenet.train import messages
 
 CONFIG = f'--config={ROOT}/configs/fmnist96.py'
 LAUNCH = (sys.executable, str(ROOT / 'launch.py'))
@@ -250,3 +253,39 @@ def test_an_error_removes_the_bars_that_work_has_left(screen):
 def test_names_that_cpp_takes(name):
   assert streams.is_text(name)
   assert not streams.is_text(os.fsdecode(name.encode() + b'\xe4'))
+
+
+@pytest.mark.parametrize(
+  ('kernels', 'chosen', 'steps', 'most'),
+  [
+    ('auto', 'onednn', 3, 3),
+    ('auto', 'onednn', 4, None),
+    ('auto', 'cpu', 14, 14),
+    ('auto', 'cpu', 15, None),
+    ('auto', 'xla', 1, None),
+    ('onednn', 'onednn', 1, None),  # chosen by the user
+  ],
+)
+def test_short_runs_name_the_kernels_that_are_done_sooner(
+  kernels, chosen, steps, most
+):
+  config = load_config(ROOT / 'configs/fmnist96.py').unlock()
+  config.model.kernels = kernels
+  space = types.SimpleNamespace
+  run = space(
+    config=config,
+    network=space(
+      kernels=space(name=chosen), architecture=variants.resolve(config.model)
+    ),
+    durations=space(num_steps=steps),
+    train=space(dataset=space(image_shape=(28, 28, 1))),
+  )
+  lines = messages.short_run(run)
+  assert lines == (
+    [
+      f'hint     up to {most} steps are done sooner with '
+      '--config.model.kernels=xla, which compiles faster and computes slower'
+    ]
+    if most
+    else []
+  )

@@ -130,7 +130,7 @@ def _open(
   if found.is_run:
     data = resume.describe_data(run.train.dataset)
     start = resume.restore(workdir, config, data, run.state, warn)
-  for line in messages.describe(run, workdir):
+  for line in messages.describe(run, workdir, not found.is_run):
     console.line(line)
   stack.enter_context(_write_errors_explained(workdir))
   stack.callback(writer.close)
