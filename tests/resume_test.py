@@ -138,7 +138,11 @@ def wait_for(process, text):
 
 @pytest.mark.parametrize(
   'number',
-  [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+  [
+    signal.SIGTERM,
+    pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+  ],
 )
 def test_a_signal_ends_it_and_the_workdir_alone_continues_it(
   tmp_path, compilation_cache, number
@@ -183,7 +187,7 @@ with PreemptionHandler() as stopper:
     ('compiling', [signal.SIGTERM], 75),
     ('compiling', [signal.SIGINT], 75),
     ('can_save', [signal.SIGINT, signal.SIGINT], 130),
-    ('can_save', [signal.SIGTERM, signal.SIGINT], 130),
+    ('can_save', [signal.SIGHUP, signal.SIGINT], 130),
   ],
 )
 def test_signals_while_python_waits_for_something_else(when, signals, code):

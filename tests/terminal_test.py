@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -20,7 +21,7 @@ from googlenet.errors import EXIT_CONTINUE
 from googlenet.io.console import Console
 from googlenet.io.metrics import Progress as RunProgress
 from googlenet.model import variants
-from googlenet.runtime import progress, signals, streams
+from googlenet.runtime import progress, signals, streams, terminal
 from googlenet.train import messages
 
 CONFIG = f'--config={ROOT}/configs/fmnist96.py'
@@ -225,6 +226,17 @@ def test_work_without_parts_is_told_again_and_again():
   assert stream.getvalue().startswith('compile  it\ncompile  it: 0 s so far\n')
 
 
+def test_a_signal_is_told_while_something_compiles(screen):
+  with progress.shown_on(screen.stream), progress.working('compile  it'):
+    thread = threading.Thread(
+      target=terminal.tell, args=('SIGTERM: ...', screen.stream), daemon=True
+    )
+    thread.start()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+  assert 'compile  it\r\nSIGTERM: ...\r\n' in screen.text()
+
+
 def test_reading_and_evaluating_a_set_are_shown(screen):
   def read(indices, epoch=0):
     return np.zeros((len(indices), 2, 2, 1), np.uint8), np.zeros(len(indices))
@@ -239,12 +251,10 @@ def test_reading_and_evaluating_a_set_are_shown(screen):
 
 
 def test_an_error_removes_the_bars_that_work_has_left(screen):
-  from googlenet.runtime.terminal import remove_bars
-
   with progress.shown_on(screen.stream):
     left = progress.counted([1, 2], 2, 'images   toys', 'batches')
     next(left)
-    remove_bars()
+    terminal.remove_bars()
     print('error: it', file=screen.stream)
   assert re.search(r'\r +\rerror: it\r\n$', screen.text())
 

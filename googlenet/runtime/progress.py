@@ -70,11 +70,10 @@ def working(
         stream.write(f'{seconds:10.0f} s\r')
         stream.flush()
       else:
-        tell(f'{text}: {seconds:.0f} s so far', stream)
+        print(f'{text}: {seconds:.0f} s so far', file=stream, flush=True)
 
-  tell(text, stream)
-  hidden = above_bars(stream) if is_terminal else contextlib.nullcontext()
-  with hidden:
+  with above_bars(stream):
+    print(text, file=stream, flush=True)
     thread = threading.Thread(target=count, daemon=True)
     thread.start()
     try:

@@ -45,7 +45,8 @@ def above_bars(stream: TextIO) -> contextlib.AbstractContextManager[None]:
   tqdm = sys.modules.get('tqdm')  # without it there is no bar
   if not hasattr(tqdm, 'tqdm'):
     return contextlib.nullcontext()
-  return tqdm.tqdm.external_write_mode(file=stream)
+  # Without the lock: a signal is told while another thread compiles in here.
+  return tqdm.tqdm.external_write_mode(file=stream, nolock=True)
 
 
 def remove_bars() -> None:
