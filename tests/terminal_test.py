@@ -1,6 +1,7 @@
 """What is shown: it ends no run, says what is done, and how far that is."""
 
 import io
+import json
 import os
 import pty
 import re
@@ -13,16 +14,17 @@ import types
 
 import numpy as np
 import pytest
-from conftest import ROOT, load_config
+from conftest import ROOT, SMALL, load_config
 from run_files import problems
 
 from googlenet.data import batches, sources
-from googlenet.errors import EXIT_CONTINUE
+from googlenet.errors import EXIT_CONTINUE, UserError
 from googlenet.io.console import Console
 from googlenet.io.metrics import Progress as RunProgress
 from googlenet.model import variants
-from googlenet.runtime import progress, signals, streams, terminal
+from googlenet.runtime import machine, progress, signals, streams, terminal
 from googlenet.train import messages
+from googlenet.train.profiling import Profile
 
 CONFIG = f'--config={ROOT}/configs/fmnist96.py'
 LAUNCH = (sys.executable, str(ROOT / 'launch.py'))
@@ -299,3 +301,69 @@ def test_short_runs_name_the_kernels_that_are_done_sooner(
     if most
     else []
   )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'shell',
+  [
+    'exec "$@" >&- 2>&-',
+    'exec "$@" >/dev/full 2>/dev/full',
+    '"$@" | true; exit ${PIPESTATUS[0]}',
+    'LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 exec "$@"',
+    'PYTHONIOENCODING=ascii exec "$@"',
+  ],
+  ids=['closed', 'full disk', 'no reader', 'C', 'ascii'],
+)
+def test_a_run_is_ended_by_nothing_that_is_shown(
+  tmp_path, compilation_cache, shell
+):
+  """In a folder whose name is UTF-8, and in one whose name is not."""
+  flags = (
+    *SMALL,
+    CONFIG,
+    f'--config.train.compilation_cache={compilation_cache}',
+  )
+  for name in ('läufe'.encode(), b'l\xe4ufe'):
+    workdir = os.fsencode(tmp_path) + b'/' + name
+    done = subprocess.run(
+      ['bash', '-c', shell, 'bash', *LAUNCH, *flags, b'--workdir=' + workdir],
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+      capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b'Traceback' not in done.stderr
+    with open(workdir + b'/result.json') as file:
+      assert json.load(file)['step'] == 6
+
+
+def test_a_trace_to_a_name_that_is_not_utf_8_is_refused():
+  session = types.SimpleNamespace(
+    run=types.SimpleNamespace(traced_steps=range(3, 4))
+  )
+  with pytest.raises(UserError, match='profile_steps=1: a trace cannot be'):
+    Profile(session, os.fsdecode(b'l\xe4ufe'), print)
+  Profile(session, 'läufe', print)
+
+
+def test_a_cache_whose_name_is_not_utf_8_is_refused(tmp_path):
+  folder = str(tmp_path / os.fsdecode(b'l\xe4ufe'))
+  with pytest.raises(UserError, match='its name is not UTF-8 text'):
+    machine.tune_machine(folder)
+  assert not os.path.exists(folder)
+
+
+def test_a_stream_that_does_not_block_loses_nothing():
+  reading, writing = os.pipe()
+  os.set_blocking(writing, False)
+  text = 'a' * 300_000  # more than a pipe holds
+  with open(reading, encoding='utf-8') as file:
+    thread = threading.Thread(
+      target=lambda: print(text, end='', file=stream, flush=True), daemon=True
+    )
+    stream = streams.make(writing)
+    thread.start()
+    assert file.read(len(text)) == text
+    thread.join(timeout=60)
+  streams.check(stream)
+  os.close(writing)
