@@ -367,3 +367,16 @@ def test_a_stream_that_does_not_block_loses_nothing():
     thread.join(timeout=60)
   streams.check(stream)
   os.close(writing)
+
+
+@pytest.mark.slow
+def test_a_tool_whose_table_nobody_reads():
+  trial = str(ROOT / 'pretrained/fmnist28_fast')
+  done = subprocess.run(
+    ['bash', '-c', '"$@" | true; exit ${PIPESTATUS[0]}', 'bash']
+    + [sys.executable, '-m', 'googlenet.tools.trials', trial],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert (done.returncode, done.stderr) == (141, '')

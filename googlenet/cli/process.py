@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from absl import flags
@@ -63,6 +63,15 @@ def print_result(text: str) -> None:
   """
   print(text)
   streams.check(sys.stdout)
+
+
+def run_tool(main: Callable[[list[str]], int]) -> NoReturn:
+  """Runs the `main` of a tool with a command line of its own, and ends."""
+  streams.protect()
+  with ending() as end:
+    end.code = main(sys.argv[1:])
+    streams.check(sys.stdout)
+  leave(end.code)
 
 
 def leave(code: int) -> NoReturn:

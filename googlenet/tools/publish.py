@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Sequence
 
 from googlenet import config as config_lib
+from googlenet.cli import process
 from googlenet.errors import UserError
 from googlenet.io import pretrained
 from googlenet.io.workdir import write_text
@@ -136,4 +137,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  process.run_tool(main)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.cli import process
 from googlenet.errors import UserError
 from googlenet.tools import runs
 
@@ -200,4 +201,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  process.run_tool(main)
