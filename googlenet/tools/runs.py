@@ -17,6 +17,7 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.io import checkpoint
 from googlenet.io.writer import DIVERGED, read_records
+from googlenet.runtime import files
 from googlenet.train.resume import MAY_CHANGE, differences
 
 Config = ml_collections.FrozenConfigDict
@@ -95,7 +96,8 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
   """
   folder = pathlib.Path(workdir)
   if config is None:
-    config = config_lib.resolve(config_lib.load(folder / 'config.json'))
+    config = config_lib.load(folder / 'config.json', with_local=True)
+    config = config_lib.resolve(config)
   records = sorted(
     read_records(folder / 'metrics.jsonl'), key=lambda record: record['step']
   )
@@ -115,7 +117,7 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
   """Returns the object in a JSON file; {} if it is missing or damaged."""
   try:
-    found = json.loads(path.read_text(encoding='utf-8'))
+    found = json.loads(files.read_text(path))
   except (OSError, ValueError, RecursionError):
     return {}
   return found if isinstance(found, dict) else {}

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from googlenet.runtime import files
 from googlenet.tools.inference.outputs import terminates_cleanly, written_aside
 
 
@@ -112,18 +113,14 @@ def array_record(path: str | os.PathLike[str]) -> Iterator[Records]:
   """
   from array_record.python.array_record_module import ArrayRecordWriter
 
-  aside = f'{os.fspath(path)}.tmp'
-  with terminates_cleanly():
+  with terminates_cleanly(), files.name_aside(path) as aside:
     # One record per group, so that reading one does not decode others.
-    writer = ArrayRecordWriter(aside, 'group_size:1')
+    writer = ArrayRecordWriter(str(aside), 'group_size:1')
     try:
       yield Records(writer)
-      writer.close()
-      os.replace(aside, path)
     finally:
       if writer.is_open():
         writer.close()
-      pathlib.Path(aside).unlink(missing_ok=True)
 
 
 WRITERS = {'npz': npz, 'array_record': array_record}

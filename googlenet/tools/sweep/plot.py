@@ -1,14 +1,13 @@
 """Plots eval accuracy of each setting of a sweep, with deviation over seeds."""
 
-import os
 import pathlib
 import statistics
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from googlenet.io.archive import sync_folder
 from googlenet.io.writer import read_records
+from googlenet.runtime import files
 from googlenet.tools.sweep.grid import short_names
 from googlenet.tools.sweep.summary import Row
 
@@ -82,7 +81,5 @@ def make_figure(workdir: pathlib.Path, rows: Sequence[Row]) -> Figure:
 
 def write(path: pathlib.Path, figure: Figure) -> None:
   """Writes a PNG; if that fails, the file stays as it was before."""
-  aside = path.with_name(path.name + '.tmp')
-  figure.savefig(aside, format='png', dpi=150)
-  os.replace(aside, path)
-  sync_folder(path.parent)
+  with files.written_aside(path) as file:
+    figure.savefig(file, format='png', dpi=150)
