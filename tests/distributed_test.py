@@ -117,7 +117,7 @@ def test_a_process_whose_peer_never_comes_ends_with_one_line(tmp_path, place):
     text=True,
   )
   assert done.returncode == 75
-  (line,) = done.stderr.splitlines()
+  (line,) = problems(done.stderr).splitlines()
   assert line.startswith(f'error: this process ({place} of 2) has waited 1 s')
   assert f'127.0.0.1:{port}' in line
   assert not list(tmp_path.iterdir())
