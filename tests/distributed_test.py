@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT, environment
-from run_files import losses
+from run_files import losses, problems
 
 from googlenet.io import checkpoint
 from googlenet.runtime import supervisor

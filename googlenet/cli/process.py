@@ -16,10 +16,13 @@ from googlenet.cli import help as help_lib
 from googlenet.cli.modes import MODES, parse_flags
 from googlenet.errors import (
   EXIT_BAD_INPUT,
+  EXIT_CANNOT_WRITE,
   EXIT_DONE,
   EXIT_INTERRUPTED,
   Stopped,
   UserError,
+  is_full,
+  write_failure,
 )
 from googlenet.runtime import backend, signals, streams, supervisor
 from googlenet.runtime.terminal import remove_bars, tell, tell_error
@@ -59,7 +62,8 @@ def print_result(text: str) -> None:
   """Prints the whole result of a command.
 
   Raises:
-    OutputError: it cannot be printed.
+    OSError: it cannot be printed.
+    ReaderGoneError: nobody reads it.
   """
   print(text)
   streams.check(sys.stdout)
@@ -97,6 +101,7 @@ def ending() -> Iterator[End]:
   end = End()
   try:
     yield end
+    _flush_stdout()
   except (UserError, OSError, KeyboardInterrupt) as error:
     jax = sys.modules.get('jax')
     if jax is not None and jax.distributed.is_initialized():
@@ -107,12 +112,26 @@ def ending() -> Iterator[End]:
     end.code = _tell(error)
 
 
+def _flush_stdout() -> None:
+  """Writes what is left for stdout, which may be a file on a full disk."""
+  try:
+    sys.stdout.flush()
+  except OSError as error:
+    if is_full(error):
+      raise
+
+
 def _tell(error: BaseException) -> int:
   """Prints one line that says why the program ends; returns the exit code."""
   remove_bars()
   if isinstance(error, KeyboardInterrupt):
     tell('interrupted')
     return EXIT_INTERRUPTED
+  if is_full(error):
+    if error.filename is None:  # Python would flush stdout again at its end
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    tell_error(write_failure(error))
+    return EXIT_CANNOT_WRITE
   if isinstance(error, Stopped):
     tell(str(error))
   elif not isinstance(error, streams.ReaderGoneError):

@@ -6,16 +6,17 @@ of a data set and of the user's images are opened here.
 """
 
 import contextlib
+import difflib
 import errno
 import glob
 import os
 import pathlib
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, writing
 
 # A text larger than this is no config, list of classes or result.
 MAX_TEXT_BYTES = 4 * 2**20
@@ -68,7 +69,7 @@ def _check_regular(
     raise OSError(errno.EINVAL, 'not a regular file', name)
   if max_bytes is not None and found.st_size > max_bytes:
     raise OSError(
-      errno.EFBIG,
+      errno.EINVAL,
       f'{found.st_size:,} bytes are more than the {max_bytes:,} allowed',
       name,
     )
@@ -77,7 +78,7 @@ def _check_regular(
 def read_text(
   path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES
 ) -> str:
-  """Reads a text in UTF-8.
+  """Reads a text in UTF-8, without the byte-order mark of some editors.
 
   Raises:
     OSError: see `open_regular`.
@@ -85,7 +86,8 @@ def read_text(
   """
   with open_regular(path, max_bytes) as file:
     # Not `read()`: a file may grow meanwhile, and some of the system never end.
-    return file.read(os.fstat(file.fileno()).st_size).decode('utf-8')
+    size = os.fstat(file.fileno()).st_size
+    return file.read(size).decode('utf-8-sig')
 
 
 def open_new(
@@ -106,7 +108,13 @@ def open_new(
   options = {}
   if 'b' not in mode:  # names of files that are not UTF-8 get escapes
     options = {'encoding': 'utf-8', 'errors': 'backslashreplace', 'newline': ''}
-  return os.fdopen(descriptor, mode, buffering, **options)
+  opener = _opener(descriptor)
+  return open(path, mode, buffering, opener=opener, **options)
+
+
+def _opener(descriptor: int) -> Callable[[str, int], int]:
+  """For `open`: the file knows its path, unlike one of `os.fdopen`."""
+  return lambda *_: descriptor
 
 
 def check_own(path: str | os.PathLike[str]) -> None:
@@ -138,7 +146,7 @@ def open_append(path: str | os.PathLike[str]) -> BinaryIO:
   descriptor = os.open(path, flags, 0o666)
   try:
     _check_regular(path, os.fstat(descriptor), None)
-    return os.fdopen(descriptor, 'ab', buffering=0)
+    return open(path, 'ab', buffering=0, opener=_opener(descriptor))
   except BaseException:
     os.close(descriptor)
     raise
@@ -154,8 +162,9 @@ def name_aside(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
   path = pathlib.Path(path)
   aside = path.with_name(f'{path.name}.{secrets.token_hex(4)}.tmp')
   try:
-    yield aside
-    os.replace(aside, path)
+    with writing(path):
+      yield aside
+      os.replace(aside, path)
   except BaseException:
     aside.unlink(missing_ok=True)
     raise
@@ -189,3 +198,18 @@ def written_aside(
     yield file
     file.flush()
     os.fsync(file.fileno())
+
+
+def near_run(workdir: str | os.PathLike[str]) -> str:
+  """Suggests a run with a similar name in the same folder, or returns ''."""
+  path = pathlib.Path(workdir)
+  try:
+    runs = {
+      other.name: str(other)
+      for other in sorted(path.parent.iterdir())
+      if other != path and (other / 'config.json').exists()
+    }
+  except OSError:
+    return ''
+  near = difflib.get_close_matches(path.name, runs, n=1)
+  return f', did you mean {runs[near[0]]!r}?' if near else ''

@@ -98,13 +98,7 @@ def protect() -> None:
   sys.stderr = make(2, sys.stderr)
 
 
-class OutputError(UserError):
-  """The result of a command could not be printed."""
-
-  exit_code = 74  # EX_IOERR of sysexits.h
-
-
-class ReaderGoneError(OutputError):
+class ReaderGoneError(UserError):
   """Who reads the result has ended, as in `| head`: no message."""
 
   exit_code = EXIT_BROKEN_PIPE
@@ -115,7 +109,7 @@ def check(stream: TextIO) -> None:
 
   Raises:
     ReaderGoneError: the stream is a pipe that nobody reads.
-    OutputError: output is lost for another reason.
+    OSError: output is lost for another reason, like a full disk.
   """
   stream.flush()
   buffer = getattr(stream, 'buffer', None)
@@ -124,7 +118,4 @@ def check(stream: TextIO) -> None:
     return
   if isinstance(output.error, BrokenPipeError):
     raise ReaderGoneError from output.error
-  raise OutputError(
-    f'stdout cannot be written ({output.error.strerror}): the result is not '
-    'complete; free disk space, or print to another place'
-  ) from output.error
+  raise output.error

@@ -16,13 +16,12 @@ import hashlib
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 
 from googlenet import config as config_lib
-from googlenet.cli import process
-from googlenet.errors import UserError
+from googlenet.cli.process import ending, run_tool
+from googlenet.errors import UserError, is_full, writing
 from googlenet.io import pretrained
 from googlenet.io.workdir import write_text
 from googlenet.runtime.machine import DEFAULT_CACHE
@@ -75,13 +74,15 @@ def publish(
       'not evaluated: delete result.json and continue the run by python '
       f'launch.py --workdir={run}'
     )
-  shape = pretrained.stored_image_shape(source)
-  about = {} if shape is None else {'data': {'image_shape': shape}}
+  about = {'data': pretrained.stored_data(source)}
   config.update_from_flattened_dict(_OF_A_MACHINE)
   config.eval.batch_norm_batches = 0
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+    with (
+      writing(folder),
+      tempfile.TemporaryDirectory(dir=folder.parent) as made,
+    ):
       aside = pathlib.Path(made) / 'run'
       path = pretrained.write_run(
         aside,
@@ -97,6 +98,8 @@ def publish(
       write_text(aside / SUMS, sums(aside))
       os.replace(aside, folder)
   except OSError as error:
+    if is_full(error):
+      raise
     raise UserError(
       f'{folder} cannot be written ({error.strerror}): give another folder'
     ) from error
@@ -122,19 +125,16 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument('run', help='workdir of a finished run')
   parser.add_argument('folder', help='the new folder')
   options = parser.parse_args(argv)
-  try:
+  with ending() as end:
     path = publish(options.run, options.folder)
     result = runs.read(options.run).result
-  except (UserError, OSError) as error:
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-    return 2
-  size = path.stat().st_size / 1e6
-  print(
-    f'in       {options.folder}: step {result.get("step", "?")}, eval accuracy '
-    f'{result.get("eval/accuracy", "?")}, {size:.1f} MB'
-  )
-  return 0
+    size = path.stat().st_size / 1e6
+    print(
+      f'in       {options.folder}: step {result.get("step", "?")}, eval '
+      f'accuracy {result.get("eval/accuracy", "?")}, {size:.1f} MB'
+    )
+  return end.code
 
 
 if __name__ == '__main__':
-  process.run_tool(main)
+  run_tool(main)

@@ -7,6 +7,7 @@ and the comparison in a report use these functions.
 import csv
 import io
 import json
+import math
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,11 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.errors import UserError
 from googlenet.io import checkpoint
+from googlenet.io.compare import MAY_CHANGE, differences
 from googlenet.io.writer import DIVERGED, read_records
 from googlenet.runtime import files
-from googlenet.train.resume import MAY_CHANGE, differences
 
 Config = ml_collections.FrozenConfigDict
 
@@ -92,8 +94,9 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
     config: resolved, used instead of config.json.
 
   Raises:
-    UserError: the folder holds no run.
+    UserError: the folder holds no run, or a sweep.
   """
+  check_no_sweep(workdir)
   folder = pathlib.Path(workdir)
   if config is None:
     config = config_lib.load(folder / 'config.json', with_local=True)
@@ -114,10 +117,24 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
   )
 
 
+def check_no_sweep(workdir: str) -> None:
+  """Raises UserError if a folder holds a sweep, whose trials are runs."""
+  if (pathlib.Path(workdir) / 'sweep.json').exists():
+    raise UserError(
+      f'{workdir} holds a sweep and is no run: give its trials, {workdir}/*/'
+    )
+
+
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
-  """Returns the object in a JSON file; {} if it is missing or damaged."""
+  """Returns the object in a JSON file; {} if it is missing or damaged.
+
+  Raises:
+    OSError: the file is there, but cannot be read.
+  """
   try:
     found = json.loads(files.read_text(path))
+  except PermissionError:
+    raise
   except (OSError, ValueError, RecursionError):
     return {}
   return found if isinstance(found, dict) else {}
@@ -157,6 +174,34 @@ def score(values: Sequence[float]) -> Score:
     statistics.fmean(values) if values else None,
     statistics.stdev(values) if len(values) > 1 else None,
   )
+
+
+class Difference(NamedTuple):
+  """Mean of the differences of two settings, seed by seed."""
+
+  seeds: int  # that both settings have
+  mean: float
+  error: float  # standard error of the mean
+
+
+def paired(
+  first: Mapping[int, float], second: Mapping[int, float]
+) -> Difference | None:
+  """Compares two settings by the seeds that both have; None below two seeds.
+
+  What a seed gives to both settings, such as the same order of the images, is
+  not part of the error, unlike in the deviations of the two means.
+
+  Args:
+    first: a score by seed.
+    second: subtracted from it.
+  """
+  seeds = sorted(first.keys() & second.keys())
+  if len(seeds) < 2:
+    return None
+  found = score([first[seed] - second[seed] for seed in seeds])
+  error = found.deviation / math.sqrt(len(seeds))
+  return Difference(len(seeds), found.mean, error)
 
 
 def text_of(value: Any) -> str:

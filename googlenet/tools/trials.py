@@ -8,11 +8,13 @@ Each run has one row: how its config differs from the base, its seed, the
 evaluation split, the last and the best accuracy, images/s, minutes, and whether
 it is finished. Finished runs that differ only in their seed form a group, with
 the mean of their last accuracies; of two runs with the same seed, only the
-first counts.
+first counts. Groups with common seeds are compared by the differences of these.
+A folder of a sweep is left out: its trials are the folders in it.
 """
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -24,7 +26,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.cli import process
+from googlenet.cli.process import ending, run_tool
 from googlenet.errors import UserError
 from googlenet.tools import runs
 
@@ -54,6 +56,17 @@ class Group(NamedTuple):
   mean: float  # of the last accuracies
   deviation: float | None  # n - 1 in the denominator; None for one seed
   minutes: float | None  # mean
+
+
+class Pair(NamedTuple):
+  """Two groups, compared by their accuracies with the same seeds."""
+
+  split: str
+  seeds: int
+  difference: float  # mean over seeds
+  error: float  # standard error of the mean
+  changes: str  # of the better group
+  minus: str  # changes of the other
 
 
 def read_trial(
@@ -89,15 +102,22 @@ def read_trial(
   )
 
 
-def make_groups(trials: Sequence[Trial]) -> list[Group]:
-  """Returns the groups of finished runs, the highest mean first."""
+def _members(
+  trials: Sequence[Trial],
+) -> dict[tuple[str, str], dict[int, Trial]]:
+  """Returns finished trials by (changes, split) and seed."""
   groups: dict[tuple[str, str], dict[int, Trial]] = {}
   for trial in trials:
     if trial.is_finished and trial.accuracy is not None:
       group = groups.setdefault((trial.changes, trial.split), {})
       group.setdefault(trial.seed, trial)
+  return groups
+
+
+def make_groups(trials: Sequence[Trial]) -> list[Group]:
+  """Returns the groups of finished runs, the highest mean first."""
   made = []
-  for (changes, split), members in groups.items():
+  for (changes, split), members in _members(trials).items():
     accuracy = runs.score([trial.accuracy for trial in members.values()])
     minutes = [t.minutes for t in members.values() if t.minutes is not None]
     made.append(
@@ -106,8 +126,30 @@ def make_groups(trials: Sequence[Trial]) -> list[Group]:
   return sorted(made, key=lambda group: -group.mean)
 
 
+def make_pairs(trials: Sequence[Trial]) -> list[Pair]:
+  """Returns the differences of groups with at least two common seeds."""
+  members = _members(trials)
+  made = []
+  for first, second in itertools.combinations(make_groups(trials), 2):
+    if first.split != second.split:
+      continue
+    found = runs.paired(
+      *(
+        {
+          seed: trial.accuracy
+          for seed, trial in members[group.changes, group.split].items()
+        }
+        for group in (first, second)
+      )
+    )
+    if found:
+      words = (group.changes or '(none)' for group in (first, second))
+      made.append(Pair(first.split, *found, *words))
+  return made
+
+
 def load_config(
-  path: str | os.PathLike[str], is_code: bool
+  path: str | os.PathLike[str], is_code: bool = False
 ) -> ml_collections.ConfigDict:
   """Returns the resolved config of a config file or of a workdir.
 
@@ -147,11 +189,12 @@ def _cell(value: Any) -> str:
 
 
 def to_text(rows: Sequence[NamedTuple]) -> str:
-  """Returns rows as a table; the long column of changes is the last."""
+  """Returns rows as a table; the long columns are the last."""
   if not rows:
     return ''
-  names = [name for name in rows[0]._fields if name != 'changes']
-  names.append('changes')
+  long = ('changes', 'minus')
+  names = [name for name in rows[0]._fields if name not in long]
+  names += [name for name in long if name in rows[0]._fields]
   return runs.aligned(
     [
       [name.replace('_', ' ') for name in names],
@@ -164,7 +207,11 @@ def render(trials: Sequence[Trial], form: str) -> str:
   """Returns the trials as text in a `--format`; except in CSV, groups too."""
   if form == 'csv':
     return runs.as_csv([row._asdict() for row in trials]).rstrip('\n')
-  parts = {'trials': trials, 'groups': make_groups(trials)}
+  parts = {
+    'trials': trials,
+    'groups': make_groups(trials),
+    'pairs': make_pairs(trials),
+  }
   if form == 'json':
     rows = {
       name: [row._asdict() for row in part] for name, part in parts.items()
@@ -190,22 +237,20 @@ def main(argv: Sequence[str]) -> int:
     '--format', default='text', choices=('text', 'csv', 'json')
   )
   options = parser.parse_args(argv)
-  try:
+  with ending() as end:
     trials, base = [], load_config(options.base, True) if options.base else None
     for workdir in options.workdirs:
       try:
+        runs.check_no_sweep(workdir)
         base = base or load_config(workdir, False)
         trials.append(read_trial(workdir, base))
       except UserError as error:
         print(f'warning: left out: {error}', file=sys.stderr)
     if not trials:
       raise UserError('none of these folders holds a run')
-  except UserError as error:
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-    return 2
-  print(render(trials, options.format))
-  return 0
+    print(render(trials, options.format))
+  return end.code
 
 
 if __name__ == '__main__':
-  process.run_tool(main)
+  run_tool(main)

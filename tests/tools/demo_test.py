@@ -94,16 +94,27 @@ def test_answer_says_what_the_network_does(member):
     255 * (y[..., shown[0]] - y.min()) / (y.max() - y.min()),
     atol=0.51,
   )
-  # Class activation maps: their colour is their sign.
+  # Class activation maps: their colour is on which side of their mean they are.
   class_maps = insight.class_activation_maps(member, image[None])
+  differences = [one - one.mean() for one in class_maps.maps[0]]
   for entry, k in zip(told['classes'], order, strict=True):
     overlay, one = decoded(entry['map']), class_maps.maps[0, k]
-    np.testing.assert_array_equal(overlay[..., 0] == 255, one > 0)
+    np.testing.assert_array_equal(overlay[..., 0] == 255, differences[k] > 0)
     assert entry['logit'] == pytest.approx(one.mean() + entry['bias'], abs=1e-4)
-  scale = 190 / np.abs(class_maps.maps).max()
-  alpha = decoded(told['classes'][0]['map'])[..., 3]
-  expected = scale * np.abs(class_maps.maps[0, order[0]])
-  np.testing.assert_allclose(alpha, expected, atol=0.51)
+    far = np.abs(differences[k])
+    assert entry['scale'] == pytest.approx(far.max(), rel=1e-4)
+    alpha = 190 * far / far.max()
+    np.testing.assert_allclose(overlay[..., 3], alpha, atol=0.51)
+
+
+def test_a_sure_class_shows_where_its_evidence_differs():
+  """Its map is large everywhere, as with the networks that are shipped."""
+  maps = np.full((2, 4, 4), 4.0)
+  maps[0, 1, 2], maps[1] = 4.8, -0.4
+  above, flat = answer.overlays(maps)
+  assert above[1, 2].tolist() == [255, 140, 0, 190]
+  assert (np.delete(above[..., 3].ravel(), 6) < 20).all()
+  assert not flat[..., 3].any()
 
 
 def decoded(uri: str) -> np.ndarray:
@@ -161,6 +172,18 @@ def test_bad_input_is_one_line(workdir, tmp_path, capsys, monkeypatch):
     demo.importlib.util, 'find_spec', lambda name: name == 'starlette' or None
   )
   assert 'pip install no_such_module' in told(f'--workdir={workdir}')
+
+
+def test_examples_have_their_true_class(member):
+  images, labels = pipeline.load_split(member.config, 'eval_split').read(
+    np.arange(8)
+  )
+  names = [f'class {k}' for k in range(10)]  # as edited in classes.txt
+  found = demo.load_examples(member.config, names)
+  assert [name for _, name in found] == [f'class {k}' for k in labels]
+  for (data, _), image in zip(found, images, strict=True):
+    shown = np.asarray(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(shown, image[..., 0])
 
 
 class Host(str):
@@ -234,6 +257,9 @@ def test_server_by_requests(page, member):
   status, text, _ = ask(page, 'GET', '/about')
   about = json.loads(text)
   assert (about['variant'], about['step'], about['classes']) == ('tiny', 20, 10)
+  dataset = pipeline.load_split(member.config, 'eval_split')
+  _, labels = dataset.read(np.arange(8))
+  assert about['examples'] == [dataset.class_names[k] for k in labels]
   status, example, _ = ask(page, 'GET', '/examples/3')
   status, text, _ = ask(page, 'POST', '/answer', example)
   assert status == 200
@@ -368,7 +394,7 @@ def test_page_in_a_browser(page, browser, member, tmp_path):
     )
     act()
     wait(lambda: text('#status').endswith('%') or text('#error'))
-    return classes()
+    return classes() if find('#result')[0].is_displayed() else []
 
   browser.get(f'http://{page}/')
   wait(lambda: len(find('#examples button')) == 8)
@@ -381,6 +407,7 @@ def test_page_in_a_browser(page, browser, member, tmp_path):
   path.write_bytes(png(noise))
   upload = find('#file')[0]
   seen = act_and_read(lambda: upload.send_keys(str(path)))
+  assert text('#truth') == ''
   (image,) = member.read([path])
   told = answer.answer(member, image)['classes']
   assert [one['name'] for one in seen] == [one['name'] for one in told]
@@ -437,8 +464,19 @@ def test_page_in_a_browser(page, browser, member, tmp_path):
   broken.write_bytes(b'no picture')
   act_and_read(lambda: upload.send_keys(str(broken)))
   assert text('#error').startswith('This is no picture of a known kind')
-  act_and_read(find('#examples button')[0].click)
+  # What was computed before is not of this picture.
+  assert not find('#result')[0].is_displayed()
+  assert text('#status') == text('#truth') == ''
+  find('#invert')[0].click()  # does not bring it back
+  find('#invert')[0].click()
+  assert text('#error').startswith('This is no picture of a known kind')
+  seen = act_and_read(find('#examples button')[0].click)
   assert not find('#error')[0].is_displayed()
+  assert find('#result')[0].is_displayed()
+  is_right = seen[0]['name'] == 'Ankle boot'
+  assert text('#truth') == (
+    'True class: Ankle boot' + ('' if is_right else ', so this is an error')
+  )
   before = find('.seen')[0].get_attribute('src')
   act_and_read(find('#invert')[0].click)
   after = find('.seen')[0].get_attribute('src')

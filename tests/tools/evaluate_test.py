@@ -1,6 +1,8 @@
 """--mode=evaluate in this process: checkpoints, averages, JSON."""
 
+import errno
 import json
+import os
 import re
 import shutil
 
@@ -44,6 +46,11 @@ def test_scores_are_shown_and_written(run, capfd, tmp_path):
   result = json.loads((run / 'result.json').read_text())
   told = json.loads(path.read_text())
   assert told['accuracy'] == result['eval/accuracy']
+  low, high = told['accuracy_interval']
+  assert low < told['accuracy'] < high
+  assert f' +- {(high - low) / 2:.4f} (95 %), top-5' in out
+  assert f'on {told["count"]:,} images, 1 view\n' in out
+  assert told['views'] == 1
   assert told['loss'] == pytest.approx(result['eval/loss'], rel=1e-5)
   assert told['top_5'] == result['eval/top_5']
   assert told['count'] == np.sum(told['confusion']) == 300
@@ -54,6 +61,23 @@ def test_scores_are_shown_and_written(run, capfd, tmp_path):
   assert f'calibration error {told["calibration_error"]:.4f}' in out
   assert re.search(r'Ankle boot +\d+ +', out)
   assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_has_its_exit_code(run, tmp_path, monkeypatch, capfd):
+  def fail(_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', fail)
+  path = tmp_path / 'scores.json'
+  given = [f'--workdir={run}', SPLIT]
+  code = launch.main(['', '--mode=evaluate', *given, f'--output={path}'])
+  assert code == 74
+  assert f'error: {path} cannot be written' in capfd.readouterr().err
+  assert list(tmp_path.iterdir()) == []
+  before = sorted(run.rglob('*'))
+  assert launch.main(['', '--mode=report', *given]) == 74
+  assert f'{run}/report.html cannot be written' in capfd.readouterr().err
+  assert sorted(run.rglob('*')) == before
 
 
 def test_a_checkpoint_is_chosen(run, capfd):

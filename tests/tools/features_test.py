@@ -164,7 +164,7 @@ def test_what_ends_early_leaves_nothing(
     original(self, arrays)
 
   monkeypatch.setattr(writer, 'write', write)
-  code = 130 if ending == 'a signal' else 2
+  code = 130 if ending == 'a signal' else 74
   features(f'--output=a.{format}', code=code)
   assert sorted(os.listdir()) == ['photos', 'runs']
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 
+import matplotlib
 import numpy as np
 import pytest
 import small_run
@@ -77,8 +78,9 @@ def report(workdirs, *flags, capfd=None):
   )
   err = capfd.readouterr().err if capfd else ''
   assert code == 0, err
-  first = str(workdirs).split(',')[0]
-  with open(f'{first}/report.html', encoding='utf-8') as file:
+  first, *others = str(workdirs).split(',')
+  name = 'comparison.html' if others else 'report.html'
+  with open(f'{first}/{name}', encoding='utf-8') as file:
     return Page(file.read()), err
 
 
@@ -96,7 +98,10 @@ def other(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def page(run, other):
-  return report(f'{run},{other}', FILE, '--image_index=7')[0]
+  (run / 'report.html').write_text('of the run alone')
+  page = report(f'{run},{other}', FILE, '--image_index=7')[0]
+  assert (run / 'report.html').read_text() == 'of the run alone'
+  return page
 
 
 def image_of(uri):
@@ -174,7 +179,14 @@ def test_scores_and_errors_are_those_of_the_network(page, run):
   assert cells == found.confusion.tolist()
   by_class = page.tables['By class']
   assert by_class[1][:2] == ['T-shirt/top', str(found.counts[0])]
-  assert f'accuracy {found.accuracy:.4f}' in page.sections['classes']
+  low, high = scores.accuracy_interval(found.accuracy, found.count)
+  text = f'accuracy {found.accuracy:.4f} ± {(high - low) / 2:.4f} (95 %), top-5'
+  assert text in page.sections['classes']
+  assert (
+    f'{100 * found.accuracy:.2f} ± {50 * (high - low):.2f} %'
+    in (page.sections['summary'])
+  )
+  assert ['views of each image', '1'] in page.tables['Result']
   # The errors, one after another by hand.
   wrong = []
   for i, (odds, label) in enumerate(
@@ -192,6 +204,37 @@ def test_scores_and_errors_are_those_of_the_network(page, run):
   ]
   np.testing.assert_array_equal(image_of(first['src']), pixels[0, ..., 0])
   assert one.class_names[labels[0]] in first['alt']
+
+
+def test_errors_have_a_colour_scale_of_their_own(page):
+  """The most frequent error is the brightest, and the diagonal has none."""
+  names = tuple('abc')
+  confusion = np.array([[90, 8, 2], [1, 99, 0], [4, 0, 96]])
+  labels = np.repeat(np.arange(3), 100)
+  predicted = np.concatenate([np.repeat(range(3), row) for row in confusion])
+  found = scores.compute(np.eye(3, dtype=np.float32)[predicted], labels)
+  rows = classes._confusion(found, names)['matrix']
+  cells = [row[1:] for row in rows]
+  assert [[c['text'] for c in row] for row in cells] == [
+    list(map(str, row)) for row in confusion
+  ]
+  assert all(cells[k][k]['rgb'] is None for k in range(3))
+  light = {
+    c['text']: np.sum(c['rgb']) for row in cells for c in row if c['rgb']
+  }
+  assert light['0'] < light['1'] < light['2'] < light['4'] < light['8']
+  *brightest, _ = matplotlib.colormaps['cividis'](1.0, bytes=True)
+  assert cells[0][1]['rgb'] == brightest
+  diagonal = [a for tag, a in page.elements if a.get('class') == 'right']
+  assert len(diagonal) == 10
+
+
+def test_the_matrix_of_many_classes_shows_its_errors():
+  errors = np.zeros((30, 30))
+  errors[3, 4], errors[5, 6] = 1, 0.5
+  pixels = np.asarray(pictures.confusion(errors).convert('RGB'), int)
+  assert (pixels[np.eye(30, dtype=bool)] == 128).all()
+  assert pixels[3, 4].sum() > pixels[5, 6].sum() > pixels[5, 7].sum()
 
 
 def test_the_maps_are_of_the_chosen_image(page, run):
@@ -411,7 +454,7 @@ def test_the_page_in_a_browser(page, run, browser, width, scheme):
     {'features': [{'name': 'prefers-color-scheme', 'value': scheme}]},
   )
   browser.get_log('performance')
-  browser.get((run / 'report.html').as_uri())
+  browser.get((run / 'comparison.html').as_uri())
   run_js = browser.execute_script
   # Nothing is wider than the window, but for what scrolls by itself.
   assert run_js('return document.documentElement.scrollWidth') <= width

@@ -102,6 +102,22 @@ def test_json_has_no_number_that_is_none():
   assert told['calibration_error'] == found.calibration_error
 
 
+@pytest.mark.parametrize(
+  ('accuracy', 'count', 'interval'),
+  [
+    (0.9498, 10_000, (0.94534, 0.95391)),
+    (0.5, 10, (0.23659, 0.76341)),  # Newcombe, 1998, and R's prop.test
+    (1, 300, (0.98736, 1)),
+    (0, 300, (0, 0.01264)),
+  ],
+)
+def test_an_accuracy_has_its_binomial_interval(accuracy, count, interval):
+  found = scores.accuracy_interval(accuracy, count)
+  np.testing.assert_allclose(found, interval, atol=1e-5)
+  half = score_table.half_width(accuracy, count)
+  assert half == pytest.approx((interval[1] - interval[0]) / 2, abs=1e-5)
+
+
 def test_the_table_has_every_class_and_the_matrix():
   found = scores.compute(*random_predictions())
   names = ('a', 'much longer', *'cdefg')

@@ -17,10 +17,11 @@ from run_files import assert_same_run
 
 import launch
 from googlenet import config as config_lib
+from googlenet.cli import command_line
 from googlenet.cli.overrides import as_flags, set_fields, split_flags
 from googlenet.errors import UserError
 from googlenet.io.workdir import Lock, is_locked
-from googlenet.tools.sweep import grid, plot, summary, trials
+from googlenet.tools.sweep import folder, grid, plot, summary, trials
 
 TINY = (
   '--config.model.variant=tiny',
@@ -35,7 +36,7 @@ TINY = (
 )
 RATES = '--sweep=optimizer.learning_rate=0.1,0.3;seed=0,1'
 NAMES = [
-  f'learning_rate={rate},seed={s}' for rate in (0.1, 0.3) for s in (0, 1)
+  f'learning_rate={rate}__seed={s}' for rate in (0.1, 0.3) for s in (0, 1)
 ]
 
 
@@ -100,8 +101,8 @@ def test_trials_are_every_combination_the_last_field_fastest(base):
     (t.index, t.config.optimizer.learning_rate, t.config.seed) for t in made
   ] == [(0, 1, 3), (1, 1, 4), (2, 2, 3), (3, 2, 4)]
   assert [t.name for t in made][1:3] == [
-    'learning_rate=1,seed=4',
-    'learning_rate=2,seed=3',
+    'learning_rate=1__seed=4',
+    'learning_rate=2__seed=3',
   ]
   assert base.seed == 0  # what they start from stays as it is
   assert made[0].setting == made[1].setting != made[2].setting
@@ -114,13 +115,33 @@ def test_trials_are_every_combination_the_last_field_fastest(base):
     ({'data.mean': ((0.2, 0.5, 0.1),)}, ['mean=0.2+0.5+0.1']),
     (
       {'optimizer.name': ('sgd',), 'data.name': ('fashion_mnist',)},
-      ['optimizer.name=sgd,data.name=fashion_mnist'],
+      ['optimizer.name=sgd__data.name=fashion_mnist'],
     ),
     ({'finetune.from_workdir': ('runs/a b',)}, ['from_workdir=runs_a_b']),
   ],
 )
 def test_names_of_trials(base, sweep, names):
   assert [trial.name for trial in grid.make_trials(sweep, base)] == names
+
+
+def test_a_sweep_of_an_older_version_keeps_its_names(base, tmp_path):
+  made = grid.make_trials({'train.epochs': (1, 2), 'seed': (0, 1)}, base)
+  (tmp_path / 'epochs=1,seed=1').mkdir()
+  found = folder.with_old_names(tmp_path, made)
+  assert [trial.name for trial in found] == [
+    'epochs=1__seed=0',
+    'epochs=1,seed=1',
+    'epochs=2__seed=0',
+    'epochs=2__seed=1',
+  ]
+
+
+def test_a_list_of_workdirs_may_hold_old_names(tmp_path):
+  for name in ('r=1,seed=0', 'r=1,seed=1', 'a'):
+    (tmp_path / name).mkdir()
+  given = [f'{tmp_path}/{name}' for name in ('r=1,seed=0', 'a', 'r=1,seed=1')]
+  assert command_line._split_workdirs(','.join(given)) == given
+  assert command_line._split_workdirs('x,y,,z') == ['x', 'y', '', 'z']
 
 
 def test_names_that_would_be_equal_or_too_long_get_a_digest(base):
@@ -176,7 +197,7 @@ BAD_INPUT = {
   'a combination that is not allowed': (
     ['--sweep=train.batch_size=32,33;train.microbatches=1,2'],
     [
-      'trial batch_size=33,microbatches=2: config.train.batch_size=33',
+      'trial batch_size=33__microbatches=2: config.train.batch_size=33',
       'choose a multiple',
     ],
   ),
@@ -286,10 +307,10 @@ def test_a_sweep_from_its_start_to_its_summary(
 ):
   rates = '--sweep=optimizer.learning_rate=1e30,0.1,0.3;seed=0,1'
   assert sweep(rates) == 0
-  names = [f'learning_rate=1e+30,seed={seed}' for seed in (0, 1)] + NAMES
+  names = [f'learning_rate=1e+30__seed={seed}' for seed in (0, 1)] + NAMES
   assert trainer.names == names
   out = capsys.readouterr().out
-  assert 'trial 3/6  learning_rate=0.1,seed=0\n' in out
+  assert 'trial 3/6  learning_rate=0.1__seed=0\n' in out
 
   # A trial is the run that its flags make.
   plain = [f'--config={ROOT}/configs/fmnist96.py', *TINY]
@@ -306,7 +327,7 @@ def test_a_sweep_from_its_start_to_its_summary(
   }
   expected = {}
   for rate in (0.1, 0.3):
-    of = [results[f'learning_rate={rate},seed={seed}'] for seed in (0, 1)]
+    of = [results[f'learning_rate={rate}__seed={seed}'] for seed in (0, 1)]
     for score in ('eval/accuracy', 'eval/loss'):
       values = np.array([result[score] for result in of])
       expected[rate, score] = values.mean(), values.std(ddof=1)
@@ -341,7 +362,7 @@ def test_a_sweep_from_its_start_to_its_summary(
   assert sweep('--sweep=seed=1,0;optimizer.learning_rate=0.3,1e30,0.1') == 0
   assert trainer.names == []
   out = capsys.readouterr().out
-  assert 'learning_rate=1e+30,seed=0: diverged: train/loss is nan' in out
+  assert 'learning_rate=1e+30__seed=0: diverged: train/loss is nan' in out
   told = json.loads((tmp_path / 's' / names[0] / 'diverged.json').read_text())
   assert told == stored['trials'][0]['result']
   accuracy = results[NAMES[0]]['eval/accuracy']
@@ -648,6 +669,35 @@ def test_summary_by_hand(base):
   assert lines[3].split('  ')[-1].strip() == '0 of 3, 1 diverged'
 
 
+def test_settings_are_compared_seed_by_seed(base, tmp_path):
+  made = grid.make_trials({'train.epochs': (1, 2, 3), 'seed': (5, 6, 7)}, base)
+  states = [
+    finished(0.5), finished(0.7), finished(0.9),
+    finished(0.4), finished(0.63), finished(0.77),
+    finished(0.6), trials.State('begun', {}), trials.State('to do', {}),
+  ]  # fmt: skip
+  rows = summary.summarize(made, states)
+  ((first, second, difference),) = summary.differences(rows)
+  assert (first.setting, second.setting) == (
+    {'train.epochs': 1},
+    {'train.epochs': 2},
+  )
+  # Of 0.1, 0.07, 0.13: the deviations of the means are five times as large.
+  assert difference.seeds == 3
+  assert difference.mean == pytest.approx(0.1)
+  assert difference.error == pytest.approx(0.03 / 3**0.5)
+  assert 'epochs=1  epochs=2  0.1000 +- 0.0173  3' in summary.render(rows)
+  summary.write(tmp_path, rows, made, states)
+  stored = json.loads((tmp_path / 'summary.json').read_text())
+  assert stored['differences'] == [
+    {
+      'setting': {'train.epochs': 1},
+      'minus': {'train.epochs': 2},
+      **difference._asdict(),
+    }
+  ]
+
+
 def test_seeds_alone_are_one_setting(base):
   made = grid.make_trials({'seed': (0, 1)}, base)
   rows = summary.summarize(made, [finished(0.5), finished(0.7)])
@@ -689,6 +739,23 @@ def test_curves_are_means_and_deviations_over_seeds(base, tmp_path):
   assert len(looks) == 6
   plot.write(tmp_path / 'curves.png', figure)
   assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_trials_of_one_evaluation_have_a_row_each(base, tmp_path):
+  made = grid.make_trials({'train.epochs': (1, 2), 'seed': (0, 1)}, base)
+  accuracies = [0.5, 0.7, 0.8, 0.9]
+  for trial, accuracy in zip(made, accuracies, strict=True):
+    write_metrics(tmp_path / trial.name, [accuracy])
+  rows = summary.summarize(made, list(map(finished, accuracies)))
+  figure = plot.make_figure(tmp_path, rows)
+  (axes,) = figure.axes
+  labels = [label.get_text() for label in axes.get_yticklabels()]
+  assert labels == ['epochs=2', 'epochs=1']
+  assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the best on top
+  dots = [line.get_xdata() for line in axes.lines if line.get_marker() == 'o']
+  assert [sorted(values) for values in dots] == [[0.8, 0.9], [0.5, 0.7]]
+  means = [bar.lines[0].get_xdata()[0] for bar in axes.containers]
+  assert means == pytest.approx([0.85, 0.6])
 
 
 def test_curves_of_nothing(base, tmp_path):

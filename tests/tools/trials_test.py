@@ -62,6 +62,35 @@ def test_rows_and_means(runs, capsys):
   assert group['deviation'] == pytest.approx(0.05 * 2**0.5)
 
 
+def test_groups_are_compared_seed_by_seed(config, tmp_path, capsys):
+  for flip, accuracies in (('random', [0.5, 0.8]), ('none', [0.4, 0.6])):
+    for seed, accuracy in enumerate(accuracies):
+      config.augment.flip, config.seed = flip, seed
+      write(tmp_path / f'{flip}{seed}', config, [accuracy], 60)
+  folders = sorted(map(str, tmp_path.iterdir()))
+  assert trials.main([*folders, '--format=json']) == 0
+  (pair,) = json.loads(capsys.readouterr().out)['pairs']
+  assert pair['changes'] == "augment.flip='random'"
+  assert (pair['minus'], pair['seeds']) == ('(none)', 2)
+  assert pair['difference'] == pytest.approx(0.15)
+  assert pair['error'] == pytest.approx(0.05)  # of 0.1 and 0.2
+  assert trials.main(folders) == 0
+  text = capsys.readouterr().out.split('\n\n')[2]
+  assert text.splitlines()[1].split()[1:4] == ['2', '0.15', '0.05']
+
+
+def test_the_folder_of_a_sweep_is_left_out_by_name(runs, capsys, tmp_path):
+  write(tmp_path / 'sweep', trials.load_config(runs[0]), [])
+  (tmp_path / 'sweep/sweep.json').write_text('{}')
+  assert trials.main([f'{tmp_path}/sweep', runs[0], '--format=json']) == 0
+  out, err = capsys.readouterr()
+  assert err == (
+    f'warning: left out: {tmp_path}/sweep holds a sweep and is no run: give '
+    f'its trials, {tmp_path}/sweep/*/\n'
+  )
+  assert [t['workdir'] for t in json.loads(out)['trials']] == [runs[0]]
+
+
 def test_a_seed_counts_once_and_alone_has_no_deviation(runs, capsys):
   assert trials.main([runs[0], runs[0], '--format=json']) == 0
   (group,) = json.loads(capsys.readouterr().out)['groups']

@@ -44,7 +44,8 @@ def answer(
   Returns:
     `seen`: the network's input as an image.
     `classes`: the most probable first, each with `name`, `probability`, `logit`
-      and, if the network has class activation maps, `bias` and `map`.
+      and, if the network has class activation maps, `bias`, `map` and `scale`,
+      the distance from the mean of a map that has the strongest colour.
     `stages`: each with `name`, `shape` and `channels`; the channels with the
       largest mean come first.
     `blocks`: each with `name` and `branches`; a branch has `name` and
@@ -66,9 +67,13 @@ def answer(
   ]
   if inside.class_maps:
     maps = inside.class_maps.maps[0, order]
-    for entry, k, overlay in zip(classes, order, overlays(maps), strict=True):
+    scales = np.abs(insight.contrast(maps)).max((1, 2))
+    for entry, k, overlay, scale in zip(
+      classes, order, overlays(maps), scales, strict=True
+    ):
       entry['bias'] = float(inside.class_maps.bias[k])
       entry['map'] = png(overlay)
+      entry['scale'] = float(scale)
   return {
     'seen': png(_to_bytes(pixels)),
     'classes': classes,
@@ -106,13 +111,15 @@ def overlays(maps: np.ndarray) -> np.ndarray:
   """Turns class activation maps into colour layers to draw over the image.
 
   Args:
-    maps: [K, h, w] of one image; all are scaled by the same factor.
+    maps: [K, h, w] of one image, each scaled by itself.
 
   Returns:
-    uint8 [K, h, w, 4], RGBA: orange where a map is positive (evidence for its
-    class), blue where it is negative; larger values are less transparent.
+    uint8 [K, h, w, 4], RGBA: orange where a map is above its own mean (more
+    evidence for its class than elsewhere), blue where it is below; the farther,
+    the less transparent.
   """
-  largest = max(float(np.abs(maps).max()), 1e-12)
+  maps = insight.contrast(maps)
+  largest = np.maximum(np.abs(maps).max((1, 2)), 1e-12)[:, None, None, None]
   colours = np.where(maps[..., None] > 0, _FOR, _AGAINST)
   alpha = np.rint(_OPAQUE * np.abs(maps[..., None]) / largest)
   return np.concatenate([colours, alpha], axis=-1).astype(np.uint8)

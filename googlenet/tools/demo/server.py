@@ -65,7 +65,7 @@ Answer = Callable[[np.ndarray], dict[str, Any]]
 
 def make_app(
   about: dict[str, Any],
-  examples: Sequence[bytes],
+  examples: Sequence[tuple[bytes, str]],
   read: Read,
   answer: Answer,
 ) -> Starlette:
@@ -73,7 +73,7 @@ def make_app(
 
   Args:
     about: facts about the run, for JSON.
-    examples: PNGs to choose from.
+    examples: images to choose from: PNG and true class.
     read: an open image file -> uint8 [H, W, C]; an exception means that the
       file is damaged.
     answer: uint8 [H, W, C] -> the data that the page shows, for JSON.
@@ -94,7 +94,8 @@ def make_app(
         release_free_memory()
 
   async def describe(request: Request) -> Response:
-    limits = {'max_bytes': MAX_BYTES, 'examples': len(examples)}
+    names = [name for _, name in examples]
+    limits = {'max_bytes': MAX_BYTES, 'examples': names}
     return JSONResponse({**about, **limits})
 
   async def example(request: Request) -> Response:
@@ -102,7 +103,7 @@ def make_app(
     place = request.path_params['place']
     if place not in names:
       raise HTTPException(404, 'there is no such example')
-    return Response(examples[int(place)], media_type='image/png')
+    return Response(examples[int(place)][0], media_type='image/png')
 
   async def ask(request: Request) -> Response:
     check_origin(request)

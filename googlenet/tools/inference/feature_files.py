@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from googlenet.errors import FULL, writing
 from googlenet.runtime import files
 from googlenet.tools.inference.outputs import terminates_cleanly, written_aside
 
@@ -95,6 +96,7 @@ def npz(path: str | os.PathLike[str]) -> Iterator[Columns]:
   path = pathlib.Path(path)
   with (
     terminates_cleanly(),
+    writing(path),
     tempfile.TemporaryDirectory(
       prefix=path.name + '.', dir=path.parent
     ) as made,
@@ -110,6 +112,9 @@ def array_record(path: str | os.PathLike[str]) -> Iterator[Records]:
   """Yields a writer of an .array_record file for random access.
 
   The output gets its name when the block ends without an error.
+
+  Raises:
+    OSError: the file cannot be written.
   """
   from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -118,6 +123,12 @@ def array_record(path: str | os.PathLike[str]) -> Iterator[Records]:
     writer = ArrayRecordWriter(str(aside), 'group_size:1')
     try:
       yield Records(writer)
+      writer.close()
+    except RuntimeError as error:  # the only type that the library raises
+      for number in FULL:
+        if os.strerror(number) in str(error):
+          raise OSError(number, os.strerror(number)) from error
+      raise
     finally:
       if writer.is_open():
         writer.close()

@@ -164,6 +164,15 @@ def class_activation_maps(trained: Trained, images: np.ndarray) -> ClassMaps:
   return _class_maps(trained, found[last], logits)
 
 
+def contrast(maps: np.ndarray) -> np.ndarray:
+  """Subtracts from each map [..., h, w] its mean.
+
+  A class that a network is sure of has a large map everywhere: what differs
+  from position to position is seen without the mean, which is in the logit.
+  """
+  return maps - maps.mean((-2, -1), keepdims=True)
+
+
 def _class_maps(
   trained: Trained, last_map: np.ndarray, logits: np.ndarray
 ) -> ClassMaps:

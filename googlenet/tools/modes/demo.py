@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import socket
 import time
+from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
@@ -58,7 +59,7 @@ def run(
     answer.answer(member, np.zeros(read.shape, np.uint8), chosen)
     app = server.make_app(
       answer.describe(member),
-      load_examples(config),
+      load_examples(config, member.class_names),
       read,
       lambda image: answer.answer(member, image, chosen),
     )
@@ -103,16 +104,21 @@ def listen(host: str, port: int) -> socket.socket:
   return listener
 
 
-def load_examples(config: ml_collections.FrozenConfigDict) -> list[bytes]:
-  """Returns the first images of `data.eval_split` as PNGs.
+def load_examples(
+  config: ml_collections.FrozenConfigDict, class_names: Sequence[str]
+) -> list[tuple[bytes, str]]:
+  """Returns the first images of `data.eval_split`: PNG and true class.
 
   The demo works without test images: users bring their own.
   """
   try:
     dataset = pipeline.load_split(config, 'eval_split')
     count = min(_NUM_EXAMPLES, dataset.num_examples)
-    first, _ = dataset.read(np.arange(count))
+    images, labels = dataset.read(np.arange(count))
   except UserError as error:
     warn(f'no examples on the page: {error}')
     return []
-  return [answer.encode(image) for image in first]
+  return [
+    (answer.encode(image), class_names[label])
+    for image, label in zip(images, labels, strict=True)
+  ]

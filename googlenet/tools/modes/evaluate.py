@@ -2,7 +2,6 @@
 
 import json
 import math
-import pathlib
 
 import jax
 import ml_collections
@@ -11,7 +10,6 @@ from googlenet import config as config_lib
 from googlenet.data import pipeline
 from googlenet.errors import UserError, did_you_mean
 from googlenet.io import pretrained
-from googlenet.io.workdir import write_text
 from googlenet.tools.inference import outputs, predict, trained
 from googlenet.tools.scoring import averaging, score_table, scores
 from googlenet.tools.scoring.predictions import predict_split
@@ -81,12 +79,13 @@ def run(
     print(f'{member.path}: step {member.step:,}')
   views = predict.views_of(config.eval)
   kind = 'crops' if views.crops > 1 else 'views'
-  of = [f'{views.count} {kind}'] if views.count > 1 else []
+  of = [f'{views.count} {kind}' if views.count > 1 else '1 view']
   if len(members) > 1:
     what = 'networks' if average == 'predictions' else 'weights'
     of += [f'{len(members)} {what} averaged']
   print(
-    f'{dataset.name} {dataset.split}: accuracy {found.accuracy:.4f}, '
+    f'{dataset.name} {dataset.split}: accuracy {found.accuracy:.4f} '
+    f'+- {score_table.half_width(found.accuracy, found.count):.4f} (95 %), '
     f'top-5 {found.top_5:.4f}, loss {found.loss:.4f} on '
     f'{found.count:,} images' + ''.join(f', {text}' for text in of)
   )
@@ -101,10 +100,12 @@ def run(
       ],
       'average': average if len(members) > 1 else None,
       'crops': config.eval.crops,
+      'views': views.count,
       **scores.to_dict(found, class_names),
     }
     outputs.check_new(output)  # again, since the evaluation took a while
-    write_text(pathlib.Path(output), json.dumps(result, allow_nan=False) + '\n')
+    with outputs.written_aside(output, 'w') as file:
+      file.write(json.dumps(result, allow_nan=False) + '\n')
     print(f'in       {output}')
 
 

@@ -168,7 +168,8 @@ def _write(
   """Writes all predictions; returns their number, and the speed in words.
 
   Raises:
-    OutputError: stdout cannot be written, or nobody reads it any more.
+    OSError: stdout cannot be written.
+    ReaderGoneError: nobody reads stdout any more.
   """
   num_read, start = 0, time.perf_counter()
   sink.write(header)

@@ -1,4 +1,4 @@
-"""--mode=report: writes report.html about a run to its workdir."""
+"""--mode=report: writes a page about a run, or several, to its workdir."""
 
 import math
 import os
@@ -13,6 +13,7 @@ from googlenet import config as config_lib
 from googlenet.data import pipeline
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
+from googlenet.io.compare import differences
 from googlenet.io.workdir import check_writable, write_text
 from googlenet.runtime.terminal import warn
 from googlenet.tools import runs
@@ -21,10 +22,10 @@ from googlenet.tools.report import classes, inside, page, sections
 from googlenet.tools.report.page import Section
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
-from googlenet.train.resume import differences
 
 Config = ml_collections.FrozenConfigDict
 _NUM_CLASS_MAPS = 12
+_REPORT, _COMPARISON = 'report.html', 'comparison.html'
 
 
 def run(
@@ -36,7 +37,7 @@ def run(
   block: str = '',
   image_index: int = 0,
 ) -> None:
-  """Writes report.html, and overwrites an older one.
+  """Writes report.html, or comparison.html, and overwrites an older one.
 
   Sections for which the run has no data are left out, and the page says so.
 
@@ -44,7 +45,8 @@ def run(
     config: of the run; its `data` and `eval` sections may differ.
     workdir: of the run, finished or not.
     started: unused.
-    others: workdirs and configs of runs to compare it with.
+    others: workdirs and configs of runs to compare it with; the page is then
+      comparison.html, since report.html is that of the run alone.
     baseline: path and config of a config file; the page lists the fields in
       which the run differs from it.
     block: the block whose branches are shown; '' for the first.
@@ -69,11 +71,11 @@ def run(
   stamp = time.strftime('%Y-%m-%d %H:%M', time.localtime())
   text = page.fill(
     'page.html',
-    title=f'Report on {name}',
+    title=f'Report on {name}' + (' beside other runs' if others else ''),
     sections=made,
-    footer=f'Written {stamp} from {workdir}.',
+    footer=f'Written {stamp} from {", ".join(r.workdir for r in all_runs)}.',
   )
-  path = pathlib.Path(workdir) / 'report.html'
+  path = pathlib.Path(workdir) / (_COMPARISON if others else _REPORT)
   write_text(path, text)
   print(f'in       {path} ({os.path.getsize(path) / 1e6:.1f} MB)')
 
@@ -117,7 +119,7 @@ def _of_network(
   ]
   count = 1 + _NUM_CLASS_MAPS
   return [
-    classes.classes(found, predictions, names),
+    classes.classes(found, predictions, names, one.views.count),
     classes.errors(predictions, wrong, pixels[1:], names),
     inside.class_maps(one, pixels[:count], captions[:count]),
     inside.maps(one, pixels[0], image_index, names[labels[0]], block),

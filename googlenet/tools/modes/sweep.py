@@ -60,7 +60,7 @@ def run(
   if stored is not None:
     folder.check_same(path, stored, values)
     values = stored
-  every = grid.make_trials(values, base)
+  every = folder.with_old_names(path, grid.make_trials(values, base))
   mine = grid.shard(every, shard)
   for trial in every:  # reports folders with another config before training
     trials.look(path / trial.name, trial)
@@ -71,7 +71,7 @@ def run(
   begun = folder.begin(path, config, values)
   if list(begun.items()) != list(values.items()):
     # Another process has just begun the sweep with the fields in another order.
-    every = grid.make_trials(begun, base)
+    every = folder.with_old_names(path, grid.make_trials(begun, base))
     mine = grid.shard(every, shard)
   failed, stopped = _train(path, config, mine, len(every))
   _sum_up(path, every)

@@ -18,7 +18,10 @@ _MAX_CLASSES = 1000  # rows of a table
 
 
 def classes(
-  scores: Scores, predictions: Predictions, class_names: tuple[str, ...]
+  scores: Scores,
+  predictions: Predictions,
+  class_names: tuple[str, ...],
+  num_views: int,
 ) -> Section:
   """Returns the section with scores of each class, calibration, confusion."""
   are_many = len(class_names) > score_table.MAX_ROWS
@@ -40,6 +43,8 @@ def classes(
     'classes.html',
     dataset=predictions.dataset,
     scores=scores,
+    error=score_table.half_width(scores.accuracy, scores.count),
+    num_views=num_views,
     rows=rows,
     num_shown=len(shown) if are_many else None,
     num_classes=len(class_names),
@@ -52,8 +57,9 @@ def classes(
 def _confusion(scores: Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
   """Returns the pairs most often confused, and the confusion matrix.
 
-  The matrix is a table for few classes and a picture for many; for more than
-  1000 classes both are left out.
+  The colours show the errors: the most frequent one has the brightest colour,
+  and the diagonal has none. The matrix is a table for few classes and a picture
+  for many; for more than 1000 classes both are left out.
   """
   found = {'confused': [], 'matrix_head': [], 'matrix': [], 'picture': None}
   if scores.confusion is None:
@@ -62,21 +68,30 @@ def _confusion(scores: Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
     scores.confusion.sum(1, keepdims=True), 1
   )
   found['confused'] = _confused(scores.confusion, shares, class_names)
+  errors = shares * ~np.eye(len(class_names), dtype=bool)
+  colours = errors / max(errors.max(), 1e-12)
   if len(class_names) <= score_table.MAX_ROWS:
     found['matrix_head'] = [
       'true \\ predicted',
       *map(str, range(len(class_names))),
     ]
     found['matrix'] = [
-      (f'{k} {name}', *map(_cell, scores.confusion[k], shares[k]))
+      (
+        f'{k} {name}',
+        *(
+          _cell(count, None if k == predicted else colours[k, predicted])
+          for predicted, count in enumerate(scores.confusion[k])
+        ),
+      )
       for k, name in enumerate(class_names)
     ]
   else:
     found['picture'] = pictures.Picture(
-      pictures.data_uri(pictures.indexed(shares)),
+      pictures.data_uri(pictures.confusion(colours)),
       f'Confusion matrix of {len(class_names)} classes; see the list above',
-      'Confusion: rows are true classes, columns predicted classes; brighter '
-      'pixels are a larger share of the true class.',
+      'Errors: rows are true classes, columns predicted classes; the brightest '
+      f'pixel is {100 * errors.max():.1f} % of a true class, and the diagonal, '
+      'which is no error, is grey.',
     )
   return found
 
@@ -99,12 +114,14 @@ def _confused(
   ]
 
 
-def _cell(count: int, share: float) -> dict[str, Any]:
-  """Returns a cell: its text, background colour by share, and text colour."""
-  *rgb, _ = matplotlib.colormaps['cividis'](float(share), bytes=True)
-  is_light = np.dot((0.299, 0.587, 0.114), rgb) > 128
-  ink = '#000' if is_light else '#fff'
-  return {'text': f'{count:,}', 'rgb': rgb, 'ink': ink}
+def _cell(count: int, colour: float | None) -> dict[str, Any]:
+  """Returns a cell: its text, and colours for a value in 0..1 or None."""
+  cell = {'text': f'{count:,}', 'rgb': None, 'ink': None}
+  if colour is not None:
+    *rgb, _ = matplotlib.colormaps['cividis'](float(colour), bytes=True)
+    is_light = np.dot((0.299, 0.587, 0.114), rgb) > 128
+    cell |= {'rgb': rgb, 'ink': '#000' if is_light else '#fff'}
+  return cell
 
 
 def worst_errors(predictions: Predictions, count: int) -> np.ndarray:

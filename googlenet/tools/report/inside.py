@@ -100,10 +100,10 @@ def class_maps(
   first = np.argsort(-found.logits[0], kind='stable')[:_NUM_CLASSES]
   shown = [(0, int(k)) for k in first]
   shown += [(i, int(found.logits[i].argmax())) for i in range(1, len(pixels))]
-  cards = []
+  cards, maps = [], insight.contrast(found.maps)
   for i, k in shown:
-    values = found.maps[i, k]
-    scale = values if i else found.maps[0][first]
+    values = maps[i, k]
+    scale = values if i else maps[0][first]
     low, high = float(scale.min()), float(scale.max())
     name = trained.class_names[k]
     cards.append(

@@ -46,11 +46,13 @@ def heat(values: np.ndarray) -> Image.Image:
   return Image.fromarray(matplotlib.colormaps['viridis'](values, bytes=True))
 
 
-def indexed(values: np.ndarray) -> Image.Image:
-  """Returns values [h, w] in 0..1 as a picture with a palette of colours."""
-  image = Image.fromarray(np.rint(255 * values).astype(np.uint8))
-  palette = matplotlib.colormaps['cividis'](np.arange(256), bytes=True)
-  image.putpalette(palette[:, :3].tobytes())
+def confusion(errors: np.ndarray) -> Image.Image:
+  """Returns errors [K, K] in 0..1 as a picture with a grey diagonal."""
+  places = np.rint(254 * errors).astype(np.uint8)
+  np.fill_diagonal(places, 255)
+  image = Image.fromarray(places)
+  palette = matplotlib.colormaps['cividis'](np.arange(255) / 254, bytes=True)
+  image.putpalette(palette[:, :3].tobytes() + bytes([128] * 3))
   return image
 
 

@@ -1,9 +1,13 @@
 """The sections of the report about the run: result, curves, config."""
 
+import pathlib
+
 from googlenet import config as config_lib
+from googlenet.tools.inference import predict
 from googlenet.tools.report import figures
 from googlenet.tools.report.page import Section, fill
 from googlenet.tools.runs import Config, RunFiles, config_rows, text_of
+from googlenet.tools.scoring import score_table
 
 # Labels on the page, by name of the metric or result.
 _RESULTS = {
@@ -43,7 +47,9 @@ _CURVES = (
 def summary(run: RunFiles) -> Section:
   """Returns the section with the state of the run, its scores, its machine."""
   cards = {
-    'accuracy': _percent(run.last('eval/accuracy')),
+    'accuracy': _percent(
+      run.last('eval/accuracy'), run.result.get('eval/count')
+    ),
     'top-5': _percent(run.last('eval/top_5')),
     'loss': text_of(_rounded(run.last('eval/loss'))),
     'images/s': text_of(_rounded(run.last('train/images_per_second'))),
@@ -56,6 +62,8 @@ def summary(run: RunFiles) -> Section:
     ]
     for caption, labels in (('Result', _RESULTS), ('Machine', _MACHINE))
   }
+  if 'eval/accuracy' in run.result:
+    tables['Result'].append(('views of each image', str(_num_views(run))))
   body = fill(
     'summary.html',
     config=run.config,
@@ -132,8 +140,21 @@ def _differing(base: Config, others: list[Config]) -> list[tuple[str, ...]]:
   return [(f'config.{name}', *values) for name, values in rows]
 
 
-def _percent(value: float | None) -> str:
-  return '-' if value is None else f'{100 * value:.2f} %'
+def _percent(value: float | None, count: int | None = None) -> str:
+  """Returns a share in percent; with a count, half its 95 % interval too."""
+  if value is None:
+    return '-'
+  if not count:
+    return f'{100 * value:.2f} %'
+  error = score_table.half_width(value, count)
+  return f'{100 * value:.2f} ± {100 * error:.2f} %'
+
+
+def _num_views(run: RunFiles) -> int:
+  """Returns the number of views with which training evaluated."""
+  path = pathlib.Path(run.workdir) / 'config.json'  # `run.config` may differ
+  stored = config_lib.resolve(config_lib.load(path))
+  return predict.views_of(stored.eval)._replace(crops=1).count
 
 
 def _rounded(value: float | None) -> float | None:

@@ -29,6 +29,12 @@ def lines(scores: Scores, class_names: tuple[str, ...]) -> list[str]:
   return out
 
 
+def half_width(accuracy: float, count: int) -> float:
+  """Returns half the width of the 95 % interval of an accuracy."""
+  low, high = score_lib.accuracy_interval(accuracy, count)
+  return (high - low) / 2
+
+
 def worst_classes(scores: Scores) -> np.ndarray:
   """Returns the classes with a defined F1, the lowest first."""
   order = np.argsort(scores.f1, kind='stable')  # NaN comes last

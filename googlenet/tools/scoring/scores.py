@@ -1,5 +1,6 @@
 """Scores of predictions, computed by NumPy from probabilities and labels."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,19 @@ def compute(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
   )
 
 
+def accuracy_interval(accuracy: float, count: int) -> tuple[float, float]:
+  """Returns the 95 % interval of an accuracy over `count` examples.
+
+  Wilson's interval of a binomial: what another draw of as many examples would
+  change, but not another seed of training.
+  """
+  z = 1.959964
+  centre = (accuracy + z**2 / (2 * count)) / (1 + z**2 / count)
+  spread = accuracy * (1 - accuracy) / count + z**2 / (4 * count**2)
+  half = z * math.sqrt(spread) / (1 + z**2 / count)
+  return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
 def losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """Returns the negative log-likelihood of each example, float64 [N].
 
@@ -170,6 +184,7 @@ def to_dict(scores: Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
   return {
     'count': scores.count,
     'accuracy': scores.accuracy,
+    'accuracy_interval': accuracy_interval(scores.accuracy, scores.count),
     'top_5': scores.top_5,
     'loss': scores.loss,
     'calibration_error': scores.calibration_error,

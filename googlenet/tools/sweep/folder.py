@@ -3,14 +3,16 @@
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
-from googlenet.errors import UserError
+from googlenet.errors import UserError, is_full
 from googlenet.fields import FIELDS, LOCAL
+from googlenet.io import compare
 from googlenet.io.workdir import (
   RUN_FILES,
   Lock,
@@ -20,7 +22,6 @@ from googlenet.io.workdir import (
 )
 from googlenet.runtime import files
 from googlenet.tools.sweep import grid
-from googlenet.train import resume
 
 NAME = 'sweep.json'
 Config = ml_collections.FrozenConfigDict
@@ -68,8 +69,8 @@ def _check_config(
   stored = config_lib.load(workdir / 'config.json', with_local=True)
   changes = [
     f'config.{name} is {there!r} there and {here!r} here'
-    for name, (there, here) in resume.differences(stored, config).items()
-    if name not in sweep and name not in resume.MAY_CHANGE
+    for name, (there, here) in compare.differences(stored, config).items()
+    if name not in sweep and name not in compare.MAY_CHANGE
   ]
   if changes:
     raise UserError(
@@ -118,6 +119,18 @@ def check_same(
     )
 
 
+def with_old_names(
+  workdir: pathlib.Path, trials: Iterable[grid.Trial]
+) -> tuple[grid.Trial, ...]:
+  """Gives trials that an older version has begun the names of their folders."""
+  return tuple(
+    trial._replace(name=trial.old_name)
+    if (workdir / trial.old_name).is_dir()
+    else trial
+    for trial in trials
+  )
+
+
 def begin(
   workdir: pathlib.Path, config: Config, sweep: grid.Sweep
 ) -> grid.Sweep:
@@ -140,6 +153,8 @@ def begin(
       write_text(workdir / 'config.json', config_lib.to_json(config))
       write_text(workdir / NAME, json.dumps({'sweep': sweep}, indent=2) + '\n')
   except OSError as error:
+    if is_full(error):
+      raise
     raise UserError(
       f'--workdir={workdir} cannot be made or written to '
       f'({error.strerror}): give another folder'
@@ -156,7 +171,7 @@ def config_flags(workdir: str | os.PathLike[str], config: Config) -> list[str]:
   stored = config_lib.load(pathlib.Path(workdir) / 'config.json')
   values = {
     name: here
-    for name, (_, here) in resume.differences(stored, config).items()
-    if name in (*resume.MAY_CHANGE, *LOCAL)
+    for name, (_, here) in compare.differences(stored, config).items()
+    if name in (*compare.MAY_CHANGE, *LOCAL)
   }
   return as_flags(values)

@@ -38,6 +38,7 @@ class Trial(NamedTuple):
   name: str  # of the folder
   values: dict[str, Any]  # by field
   config: ml_collections.FrozenConfigDict  # resolved
+  old_name: str = ''  # of the folder in a sweep of an older version
 
   @property
   def setting(self) -> tuple[tuple[str, Any], ...]:
@@ -157,14 +158,16 @@ def make_trials(
     for values in itertools.product(*sweep.values())
   ]
   trials = []
-  for i, (name, values) in enumerate(zip(_names(grid), grid, strict=True)):
+  # --workdir=a,b splits at commas, which older versions had in names.
+  names = zip(_names(grid, '__'), _names(grid, ','), strict=True)
+  for i, ((name, old), values) in enumerate(zip(names, grid, strict=True)):
     copy = ml_collections.ConfigDict(config)
     try:
       set_fields(copy, {k: as_text(value) for k, value in values.items()})
       resolved = config_lib.resolve(copy)
     except UserError as error:
       raise UserError(f'--sweep: trial {name}: {error}') from error
-    trials.append(Trial(i, name, values, resolved))
+    trials.append(Trial(i, name, values, resolved, old))
   return tuple(trials)
 
 
@@ -177,13 +180,13 @@ def short_names(fields: Sequence[str]) -> dict[str, str]:
   }
 
 
-def _names(grid: Sequence[Mapping[str, Any]]) -> list[str]:
+def _names(grid: Sequence[Mapping[str, Any]], separator: str) -> list[str]:
   """Returns a unique name for each trial, valid as a folder name."""
   short = short_names(list(grid[0]))
   names = []
   for values in grid:
     parts = [f'{short[k]}={_plain(v)}' for k, v in values.items()]
-    names.append(','.join(parts))
+    names.append(separator.join(parts))
   counts = collections.Counter(names)
   for i, (name, values) in enumerate(zip(names, grid, strict=True)):
     if counts[name] > 1 or len(name) > _MAX_NAME:

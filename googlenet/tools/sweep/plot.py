@@ -1,4 +1,7 @@
-"""Plots eval accuracy of each setting of a sweep, with deviation over seeds."""
+"""Plots eval accuracy of each setting of a sweep, with deviation over seeds.
+
+Curves over epochs, or one row for each setting if all were evaluated once.
+"""
 
 import pathlib
 import statistics
@@ -16,6 +19,7 @@ from googlenet.tools.sweep.summary import Row
 _COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#000000')
 _LINES = ('-', '--', '-.', ':', (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = 'os^Dv*'
+_MAX_ROWS = 30
 
 
 def curve(folders: Sequence[pathlib.Path]) -> list[tuple[float, float, float]]:
@@ -45,16 +49,18 @@ def make_figure(workdir: pathlib.Path, rows: Sequence[Row]) -> Figure:
     workdir: of the sweep.
     rows: of the summary, the best first.
   """
-  short = short_names(list(rows[0].setting))
+  curves = [curve([workdir / t.name for t in row.trials]) for row in rows]
+  if max(map(len, curves)) == 1 and any(row.accuracies for row in rows):
+    return _make_rows(rows)
   shown = rows[: len(_COLOURS)]
   figure = Figure(figsize=(8, 5), layout='constrained')
   axes = figure.add_subplot()
-  for row, colour, line, marker in zip(shown, _COLOURS, _LINES, _MARKERS):  # noqa: B905
-    points = curve([workdir / trial.name for trial in row.trials])
+  for row, points, colour, line, marker in zip(  # noqa: B905
+    shown, curves, _COLOURS, _LINES, _MARKERS
+  ):
     if not points:
       continue
     epochs, means, deviations = zip(*points, strict=True)
-    setting = ', '.join(f'{short[k]}={v}' for k, v in row.setting.items())
     axes.plot(
       epochs,
       means,
@@ -62,7 +68,7 @@ def make_figure(workdir: pathlib.Path, rows: Sequence[Row]) -> Figure:
       linestyle=line,
       marker=marker,
       markersize=4,
-      label=setting or f'{len(row.trials)} seeds',
+      label=_label(row),
     )
     low = [m - d for m, d in zip(means, deviations, strict=True)]
     high = [m + d for m, d in zip(means, deviations, strict=True)]
@@ -76,6 +82,41 @@ def make_figure(workdir: pathlib.Path, rows: Sequence[Row]) -> Figure:
   axes.grid(alpha=0.3)
   if axes.lines:
     axes.legend()
+  return figure
+
+
+def _label(row: Row) -> str:
+  short = short_names(list(row.setting))
+  setting = ', '.join(f'{short[k]}={v}' for k, v in row.setting.items())
+  return setting or f'{len(row.trials)} seeds'
+
+
+def _make_rows(rows: Sequence[Row]) -> Figure:
+  """Plots the last accuracy of each trial, and mean and deviation beside it."""
+  shown = [row for row in rows if row.accuracies][:_MAX_ROWS]
+  figure = Figure(figsize=(8, 1.5 + 0.4 * len(shown)), layout='constrained')
+  axes = figure.add_subplot()
+  for place, row in enumerate(shown):
+    values = list(row.accuracies.values())
+    axes.plot(values, [place + 0.15] * len(values), 'o', color='#888888', ms=4)
+    mean, deviation = row.scores['eval/accuracy']
+    axes.errorbar(
+      mean,
+      place - 0.1,
+      xerr=deviation,
+      fmt='s',
+      color=_COLOURS[0],
+      capsize=4,
+      markersize=6,
+    )
+  title = 'Grey: trials; blue: mean and deviation over seeds'
+  if len(rows) > len(shown):
+    title += f'; {len(shown)} of {len(rows)} settings'
+  axes.set_title(title, loc='left', fontsize='medium')
+  axes.set_yticks(range(len(shown)), map(_label, shown))
+  axes.set_ylim(len(shown) - 0.5, -0.5)  # the best on top
+  axes.set_xlabel('eval accuracy')
+  axes.grid(alpha=0.3)
   return figure
 
 

@@ -10,7 +10,7 @@ const signed = (x) => (x < 0 ? '−' : '+') + Math.abs(x).toFixed(2);
 const percent = (x) => `${(100 * x).toFixed(1)} %`;
 
 let about = null;
-let lastPicture = null; // sent again when light and dark are swapped
+let last = null; // picture and true class, sent again when light and dark are swapped
 let latest = 0; // number of the last request; answers to older ones are ignored
 let answer = null;
 let chosen = 0;
@@ -24,32 +24,35 @@ async function start() {
     `images of ${size} x ${size} pixels, ${channels === 1 ? 'grey' : 'colour'}`;
   const isBright = ['fashion_mnist', 'mnist'].includes(about.data);
   byId('invert-help').hidden = !isBright;
-  byId('examples-box').hidden = !about.examples;
-  for (let i = 0; i < about.examples; i++) {
+  byId('examples-box').hidden = !about.examples.length;
+  about.examples.forEach((name, i) => {
     const image = make('img', { src: `examples/${i}`, alt: '' });
-    const button = make('button', { type: 'button' }, image);
-    button.setAttribute('aria-label', `Test image ${i + 1}`);
+    const button = make('button', { type: 'button', title: name }, image);
+    button.setAttribute('aria-label', `Test image ${i + 1}: ${name}`);
     button.onclick = async () =>
-      sendAndLook(await (await fetch(`examples/${i}`)).blob());
+      sendAndLook(await (await fetch(`examples/${i}`)).blob(), name);
     byId('examples').append(button);
-  }
+  });
 }
 
+// The result of an older picture would be taken for that of the one that failed.
 function fail(text) {
-  byId('status').textContent = '';
+  answer = last = null;
+  byId('result').hidden = true;
+  byId('truth').textContent = byId('status').textContent = '';
   byId('error').textContent = text;
   byId('error').hidden = false;
   byId('output').removeAttribute('aria-busy');
 }
 
-async function send(picture) {
+async function send(picture, trueClass = '') {
   const number = ++latest;
   if (picture.size > about.max_bytes) {
     const mib = about.max_bytes / 2 ** 20;
     fail(`The picture is larger than ${mib} MiB: make it smaller.`);
     return;
   }
-  lastPicture = picture;
+  last = { picture, trueClass };
   byId('error').hidden = true;
   byId('status').textContent = 'Computing …';
   byId('output').setAttribute('aria-busy', 'true');
@@ -75,14 +78,17 @@ async function send(picture) {
 
 // Scrolls to the result, which is below the input on a narrow screen. Drawing
 // calls `send` instead, so that the canvas stays in view.
-async function sendAndLook(picture) {
-  await send(picture);
+async function sendAndLook(picture, trueClass) {
+  await send(picture, trueClass);
   if (matchMedia('(max-width: 52rem)').matches) byId('output').scrollIntoView();
 }
 
 function show() {
   const best = answer.classes[0];
   byId('status').textContent = `${best.name}, ${percent(best.probability)}`;
+  const { trueClass } = last;
+  byId('truth').textContent =
+    trueClass && `True class: ${trueClass}${trueClass === best.name ? '' : ', so this is an error'}`;
   byId('output').removeAttribute('aria-busy');
   byId('result').hidden = false;
   document.querySelectorAll('.seen').forEach((image) => {
@@ -137,9 +143,11 @@ function showChosen() {
     byId('overlay').src = entry.map;
     byId('overlay').alt = `Class activation map of ${entry.name}`;
     byId('map-text').textContent =
-      `Class activation map. Orange is evidence for ${entry.name}, blue ` +
-      `against. The logit ${signed(entry.logit)} is the sum of the map's mean, ` +
-      `${signed(entry.logit - entry.bias)}, and the bias, ${signed(entry.bias)}.`;
+      `Class activation map. Orange: more evidence for ${entry.name} than on ` +
+      `average in this picture, blue: less (strongest colour: ` +
+      `±${entry.scale.toFixed(2)}). The logit ${signed(entry.logit)} is the ` +
+      `sum of that average, ${signed(entry.logit - entry.bias)}, and the bias, ` +
+      `${signed(entry.bias)}.`;
   } else {
     byId('map-text').textContent =
       'This network has no class activation maps: its logits are not linear ' +
@@ -212,7 +220,7 @@ function place(event) {
 
 function sendDrawing() {
   clearTimeout(pause);
-  pause = setTimeout(() => canvas.toBlob(send, 'image/png'), 250);
+  pause = setTimeout(() => canvas.toBlob((picture) => send(picture), 'image/png'), 250);
 }
 
 canvas.onpointerdown = (event) => {
@@ -259,7 +267,7 @@ byId('file').onchange = (event) => {
   event.target.value = ''; // the same file may be chosen again
 };
 byId('invert').onchange = () => {
-  if (lastPicture) send(lastPicture);
+  if (last) send(last.picture, last.trueClass);
 };
 // Pictures can be dropped anywhere: otherwise the browser would open a file
 // that is dropped outside of the box, and leave the page.
