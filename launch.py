@@ -14,9 +14,6 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 if __name__ == '__main__':  # a signal may come during the imports
-  import _signal  # `signal` takes 10 ms itself
-
-  _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
   from googlenet.runtime import signals
 
   signals.end_at_once()
