@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -301,8 +302,9 @@ def default_config() -> ml_collections.ConfigDict:
 @functools.cache
 def _read_defaults() -> ModuleType:
   """Imports configs/fmnist96.py, independent of the current folder."""
-  spec = importlib.util.spec_from_file_location('defaults', _DEFAULTS)
+  spec = importlib.util.spec_from_file_location('_defaults', _DEFAULTS)
   module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # dataclasses look their module up there
   spec.loader.exec_module(module)
   return module
 

@@ -254,3 +254,26 @@ def test_a_trained_network_is_used_without_what_trains(trained_run, tmp_path):
     text=True,
   )
   assert done.stdout == '[]\n', done.stderr
+
+
+def test_the_default_config_may_hold_a_dataclass(tmp_path, monkeypatch):
+  path = tmp_path / 'fmnist96.py'
+  text = (ROOT / 'configs/fmnist96.py').read_text()
+  text = text.replace(
+    'import ml_collections\n',
+    'from __future__ import annotations\n'
+    'import dataclasses\n'
+    'import ml_collections\n'
+    '@dataclasses.dataclass\n'
+    'class Recipe:\n'
+    '  next: Recipe | None = None\n',
+    1,
+  )
+  path.write_text(text)
+  expected = config_lib.default_config().to_dict()
+  monkeypatch.setattr(config_lib, '_DEFAULTS', path)
+  config_lib._read_defaults.cache_clear()
+  try:
+    assert config_lib.default_config().to_dict() == expected
+  finally:
+    config_lib._read_defaults.cache_clear()

@@ -135,14 +135,16 @@ def train():
     state = replicated(host)
     return built._replace(config=config, durations=durations, state=state)
 
-  def train(workdir, allow_config_change=False, **changes):
+  @functools.cache
+  def resolved(**changes):
     fields = {name.replace('__', '.'): value for name, value in changes.items()}
     changed = config.copy_and_resolve_references()
     changed.update_from_flattened_dict(fields)
+    return config_lib.resolve(changed)
+
+  def train(workdir, allow_config_change=False, **changes):
     return loop.train_and_evaluate(
-      config_lib.resolve(changed),
-      workdir,
-      allow_config_change=allow_config_change,
+      resolved(**changes), workdir, allow_config_change=allow_config_change
     )
 
   with pytest.MonkeyPatch.context() as patch:
@@ -178,10 +180,10 @@ def stages(train, begun, folder):
 @pytest.mark.parametrize(
   ('begun', 'error', 'every'),
   [
-    ('new', Killed, 4),
-    ('new', full, 20),
-    ('named', Killed, 8),
-    ('half', Killed, 15),
+    ('new', Killed, 5),
+    ('new', full, 29),
+    ('named', Killed, 12),
+    ('half', Killed, 20),
     *(
       pytest.param(begun, error, 1, marks=pytest.mark.slow)
       for begun in ('new', 'named', 'half')

@@ -14,7 +14,12 @@ from conftest import ROOT
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
-from googlenet.io.workdir import Lock, is_locked, read_classes
+from googlenet.io.workdir import (
+  Lock,
+  is_locked,
+  read_classes,
+  write_classes,
+)
 
 # Takes the lock, says so, and ends with its standard input.
 HOLD = """
@@ -142,3 +147,10 @@ def test_a_config_with_a_byte_order_mark(config, tmp_path):
   path = tmp_path / 'config.json'
   path.write_text(config_lib.to_json(config), encoding='utf-8-sig')
   assert config_lib.load(path).to_dict() == config.to_dict()
+
+
+def test_class_names_that_are_not_utf_8(tmp_path):
+  """As folders may have; a line each, whatever breaks lines elsewhere."""
+  write_classes(tmp_path, ['a\udcff', 'b\u2028c\x85 d', 'Größe'])
+  found = read_classes(tmp_path, 4)
+  assert found == ('a\\udcff', 'b c d', 'Größe', '3')

@@ -36,6 +36,8 @@ class Mode(NamedTuple):
     completes: whether the data set decides the fields that are left open; if
       not, `run` gets the names of fields that flags set as `given`, and checks
       those that depend on each other.
+    prints_result: whether its result is what it prints on stdout, unless there
+      is an --output. What other modes print can be lost.
   """
 
   group: str
@@ -48,6 +50,7 @@ class Mode(NamedTuple):
   compares: bool = False
   preallocates: bool = False
   completes: bool = True
+  prints_result: bool = False
 
   @property
   def memory(self) -> str:
@@ -87,6 +90,7 @@ MODES = {
     'optional',
     ('compare',),
     example='--compare',
+    prints_result=True,
   ),
   'evaluate': Mode(
     _LOOK,
@@ -94,6 +98,7 @@ MODES = {
     'reads',
     ('checkpoint', 'average', 'output'),
     takes_several=True,
+    prints_result=True,
   ),
   'demo': Mode(
     _LOOK,
@@ -107,6 +112,7 @@ MODES = {
     'reads',
     ('images', 'top_k', 'format', 'output', 'views'),
     example="--images='photos/*.jpg'",
+    prints_result=True,
   ),
   'features': Mode(
     _ELSEWHERE,

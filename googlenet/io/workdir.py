@@ -130,8 +130,10 @@ def write_classes(
   workdir: str | os.PathLike[str], names: Iterable[str]
 ) -> None:
   """Writes classes.txt: one class name per line, starting with class 0."""
-  lines = [' '.join(name.split()) + '\n' for name in names]
-  write_text(pathlib.Path(workdir) / 'classes.txt', ''.join(lines))
+  text = ''.join(' '.join(name.split()) + '\n' for name in names)
+  # Names of folders need not be UTF-8.
+  text = text.encode(errors='backslashreplace').decode()
+  write_text(pathlib.Path(workdir) / 'classes.txt', text)
 
 
 def read_classes(

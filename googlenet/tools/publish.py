@@ -19,7 +19,6 @@ import json
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from typing import Any
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.cli.process import ending
+from googlenet.cli.process import ending, run_tool
 from googlenet.data.splits import some
 from googlenet.errors import UserError, is_full, writing
 from googlenet.io import pretrained
@@ -234,4 +233,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  run_tool(main)

@@ -26,8 +26,10 @@ _COPIES = {
 # Parts of a state, as messages call them, and the fields they depend on.
 _AVERAGE, _LOOKAHEAD = 'averaged parameters', 'slow weights of Lookahead'
 _MOMENTS, _SCALE = 'momentum of the optimizer', 'loss scale'
+_FROZEN = 'momentum of frozen parts'
 _FIELDS = {
   _MOMENTS: ('optimizer.momentum', 'finetune.frozen'),
+  _FROZEN: ('finetune.frozen',),
   _LOOKAHEAD: ('optimizer.lookahead_period',),
   _AVERAGE: ('train.ema_decay',),
   _SCALE: ('train.loss_scale',),
@@ -83,7 +85,8 @@ def find_sources(expected: Iterable[str], stored: set[str]) -> Sources:
     if missing:
       anew[_MOMENTS] = None
     elif found.keys() - set(signatures.values()):
-      dropped[_MOMENTS] = None
+      keeps_some = any(parameter for _, parameter in signatures.values())
+      dropped[_FROZEN if keeps_some else _MOMENTS] = None
     for name, signature in signatures.items():
       names[name] = () if missing else tuple(found[signature])
   return Sources(names, tuple(anew), tuple(dropped))
