@@ -27,13 +27,12 @@ _DEFAULTS = pathlib.Path(__file__).parents[1] / 'configs/fmnist96.py'
 
 
 def resolve(
-  config: ml_collections.ConfigDict, with_combinations: bool = True
+  config: ml_collections.ConfigDict,
 ) -> ml_collections.FrozenConfigDict:
   """Checks all fields and their combinations; makes the config immutable.
 
   Args:
     config: loaded from a config file, with overrides applied.
-    with_combinations: whether to check fields that depend on each other too.
 
   Returns:
     The same values, immutable.
@@ -51,8 +50,7 @@ def resolve(
       if not field.is_valid(value):
         raise invalid(name, value)
       _set(config, name, value)
-  if with_combinations:
-    _check_combinations(config)
+  _check_combinations(config)
   return ml_collections.FrozenConfigDict(config)
 
 

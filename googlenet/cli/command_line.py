@@ -154,8 +154,7 @@ def read_config(
     workdir: folder of a run.
     arguments: flags like --config.FIELD=VALUE.
     mode: name of the mode; '': none, so that nothing is told. If it does not
-      complete a config, fields may stay open, and those that depend on each
-      other are not checked.
+      complete a config, fields may stay open, and it checks the values.
 
   Raises:
     UserError: the config, a field or its value is wrong, or an argument is not
@@ -173,7 +172,7 @@ def read_config(
   if others:
     raise _stray(others[0])
   completes = not mode or MODES[mode].completes
-  resolved = config_lib.resolve(config, with_combinations=completes)
+  resolved = config_lib.resolve(config) if completes else config
   for name, here in config_lib.flatten(resolved).items():
     is_used = mode in LOCAL.get(name, ()) and name not in texts
     if stored and is_used and stored[name] != here:
@@ -183,7 +182,7 @@ def read_config(
         f'it, give --config.{name}=... yourself'
       )
   if not completes:
-    return resolved
+    return ml_collections.FrozenConfigDict(config)
   path = os.path.join(workdir or os.devnull, 'config.json')
   is_run = bool(workdir) and os.path.isfile(path)  # False for too long a name
   return auto.complete(resolved, config_lib.load(path) if is_run else None)

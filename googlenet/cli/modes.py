@@ -35,7 +35,7 @@ class Mode(NamedTuple):
       of a GPU's memory at the start.
     completes: whether the data set decides the fields that are left open; if
       not, `run` gets the names of fields that flags set as `given`, and checks
-      those that depend on each other.
+      the config.
     prints_result: whether its result is what it prints on stdout, unless there
       is an --output. What other modes print can be lost.
   """

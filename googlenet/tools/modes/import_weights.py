@@ -62,7 +62,7 @@ def run(
 
   Args:
     config: names the network; other fields are set to match the file and the
-      preset. Fields that depend on each other need not be checked yet.
+      preset. Need not be checked yet.
     workdir: a folder that holds no run.
     started: unused.
     weights: path of the file, or a name that `hub.weights_of` knows.
