@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet.errors import UserError, did_you_mean
-from googlenet.fields import FIELDS
+from googlenet.fields import FIELDS, LOCAL
 from googlenet.input import image_sizes, mixing
 from googlenet.model import graph, variants
+from googlenet.runtime import files
 from googlenet.runtime.terminal import warn
 
 _DEFAULTS = pathlib.Path(__file__).parents[1] / 'configs/fmnist96.py'
@@ -237,7 +238,7 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(
-  text: str, source: str = 'the config'
+  text: str, source: str = 'the config', with_local: bool = True
 ) -> ml_collections.ConfigDict:
   """Reads a config from the JSON of `to_json`; lists become tuples.
 
@@ -248,6 +249,7 @@ def from_json(
   Args:
     text: JSON.
     source: name of the config in the warning.
+    with_local: whether to read the `LOCAL` fields, which else take defaults.
 
   Raises:
     UserError: a field is unknown or has the wrong type, or model.variant is
@@ -264,6 +266,8 @@ def from_json(
     raise UserError('config.model.variant is missing', 'model.variant')
   config = default_config()
   for name, value in stored.items():
+    if name in LOCAL and not with_local:
+      continue
     value = FIELDS[name].current(_as_tuple(value))
     try:
       _set(config, name, value)
@@ -302,8 +306,14 @@ def _set(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
   (config[section] if section else config)[key] = value
 
 
-def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+def load(
+  path: str | os.PathLike[str], with_local: bool = False
+) -> ml_collections.ConfigDict:
   """Reads a config.json; lists become tuples.
+
+  Args:
+    path: of the file.
+    with_local: see `from_json`; they are only compared or shown.
 
   Raises:
     UserError: the file is missing or damaged.
@@ -314,8 +324,7 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
       f'--workdir={folder} holds no run: there is no {path}{near_run(folder)}'
     )
   try:
-    with open(path, encoding='utf-8') as file:
-      return from_json(file.read(), str(path))
+    return from_json(files.read_text(path), str(path), with_local)
   except UserError as error:
     raise UserError(f'{path}: {error}', error.field) from error
   # Errors of JSON parsing and of ConfigDict for bad keys or nesting.

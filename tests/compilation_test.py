@@ -2,12 +2,17 @@
 
 import io
 import os
+import shutil
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental.compilation_cache import (
+  compilation_cache as compilation_cache_of_jax,
+)
 
 from googlenet import config as config_lib
 from googlenet.data import batches
@@ -122,7 +127,9 @@ def test_a_program_is_told_of_at_its_first_call_alone(
   assert stream.getvalue() == f'{line}later starts\n' * 2
 
 
-def test_a_program_that_cannot_be_kept_is_not_said_to_be(set_jax):
+def test_a_program_that_cannot_be_kept_is_not_said_to_be(
+  set_jax, tmp_path, monkeypatch
+):
   def line(*options):
     stream = io.StringIO()
     with compilation.told_on(stream), compilation.compiling('sum', options):
@@ -140,6 +147,44 @@ def test_a_program_that_cannot_be_kept_is_not_said_to_be(set_jax):
   each = 'compile  sum: compiled at each start, as there is no '
   set_jax('jax_enable_compilation_cache', False)
   assert line() == f'{each}compilation cache\n'
+
+  set_jax('jax_enable_compilation_cache', True)
+  set_jax('jax_compilation_cache_dir', str(tmp_path))
+  monkeypatch.setattr(os, 'access', lambda folder, how: folder != str(tmp_path))
+  there = f'compile  sum: read from {tmp_path} if it is there, which cannot be '
+  assert line() == f'{there}written\n'
+
+
+def test_a_cache_that_fails_is_told_of_in_one_line(
+  tmp_path, set_jax, monkeypatch, capsys
+):
+  """Two programs in a cache folder that has become a file."""
+  monkeypatch.setattr(warnings, 'showwarning', warnings.showwarning)
+  monkeypatch.setattr(warnings, 'filters', [('always', None, Warning, None, 0)])
+  compilation.tell_cache_errors_once()
+  folder = tmp_path / 'cache'
+  set_jax('jax_compilation_cache_dir', str(folder))
+  set_jax('jax_persistent_cache_min_compile_time_secs', 0.0)
+  compilation_cache_of_jax.reset_cache()
+  try:
+    jax.jit(lambda x: x + 3)(jnp.ones(3)).block_until_ready()
+    assert list(folder.iterdir())
+    shutil.rmtree(folder)
+    folder.touch()
+    for n in (4, 5):
+      jax.jit(lambda x, n=n: x + n)(jnp.ones(3)).block_until_ready()
+  finally:
+    compilation_cache_of_jax.reset_cache()
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) == 1, lines
+  assert lines[0].startswith('warning: compiled programs are not kept, so they')
+  assert 'Not a directory' in lines[0]
+  assert 'config.train.compilation_cache takes another folder' in lines[0]
+  # The user cannot change that XLA keeps no program which calls oneDNN.
+  error = "Error writing persistent compilation cache entry for '{}': {}: no"
+  warnings.warn(error.format('a', 'JaxRuntimeError'), stacklevel=1)
+  warnings.warn(error.format('b', 'OSError'), stacklevel=1)
+  assert capsys.readouterr().err == ''
 
 
 def test_seconds_are_those_of_the_compiler():

@@ -99,6 +99,8 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
   if 'PYTEST_XDIST_WORKER' in os.environ:
     base = base.parent  # a worker has a folder of its own there
   folder = str(base / 'compilation_cache')
+  # Counts where the field has its default: the config of a run keeps no folder.
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   return folder

@@ -98,6 +98,31 @@ def start(tmp_path, compilation_cache):
 PATIENT = '--heartbeat_timeout_seconds=600'
 
 
+@pytest.mark.parametrize('place', [0, 1])
+def test_a_process_whose_peer_never_comes_ends_with_one_line(tmp_path, place):
+  port = free_port()
+  done = subprocess.run(
+    [
+      sys.executable,
+      str(ROOT / 'launch.py'),
+      *FLAGS,
+      f'--coordinator_address=127.0.0.1:{port}',
+      '--num_processes=2',
+      f'--process_id={place}',
+      '--heartbeat_timeout_seconds=1',
+      '--workdir=alone',
+    ],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 75
+  (line,) = done.stderr.splitlines()
+  assert line.startswith(f'error: this process ({place} of 2) has waited 1 s')
+  assert f'127.0.0.1:{port}' in line
+  assert not list(tmp_path.iterdir())
+
+
 def test_two_processes_are_one_run_and_go_on_as_one_process(
   start, launch_here, tmp_path
 ):

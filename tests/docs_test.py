@@ -23,7 +23,7 @@ import launch
 from googlenet import config as config_lib
 from googlenet.cli import command_line
 from googlenet.cli import help as help_lib
-from googlenet.data import files
+from googlenet.data import find
 
 PAGES = ('README.md', 'pretrained/README.md') + tuple(
   sorted(f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md'))
@@ -135,7 +135,7 @@ def test_flags_and_files_of_every_command(page, with_runs, monkeypatch):
         continue
       arguments = command_line.parse(launch.FLAGS, argv)
       if images := arguments.options.get('images'):
-        found = files.find(images.removesuffix(',more'), sys.stdin)
+        found = find.find(images.removesuffix(',more'), sys.stdin)
         assert len(found) == 6, images
     for module in re.findall(r'python -m (googlenet\S*)', command.text):
       assert (ROOT / module.replace('.', '/')).with_suffix('.py').exists()

@@ -26,7 +26,7 @@ from googlenet.data import tfds_reader
 from googlenet.data.idx import idx_header, read_idx
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
-from googlenet.io import archive, array_files, checkpoint
+from googlenet.io import archive, array_files, checkpoint, pretrained
 from googlenet.tools.weights import convert
 from googlenet.tools.weights import names as names_lib
 
@@ -157,8 +157,10 @@ def saved(tmp_path_factory):
 
 
 def restore(path):
+  shapes = pretrained.stored_shapes(path)['params']
+  pretrained.stored_image_shape(path)
   restored = checkpoint.restore(path, tree(), {})
-  assert restored.params.keys() == tree().keys()
+  assert restored.params.keys() == shapes.keys() == tree().keys()
   checkpoint.restore_state(path, {'params': tree(), 'network_state': {}})
 
 
@@ -228,26 +230,30 @@ WEIGHTS = {
 SAME = names_lib.VECTOR
 
 
+def import_weights(path):
+  entries = [
+    names_lib.Entry(name, array.shape, 'params', name, 'w', SAME)
+    for name, array in WEIGHTS.items()
+  ]
+  stored = array_files.read(path)
+  problems = convert.find_problems(stored, entries)
+  if any(problems):
+    raise convert.refusal(str(path), problems)
+  params = convert.to_ours(str(path), stored, entries)['params']
+  assert {name: params[name]['w'].shape for name in params} == {
+    name: array.shape for name, array in WEIGHTS.items()
+  }
+
+
 @pytest.mark.parametrize('count', FILES)
 @pytest.mark.parametrize('suffix', ['.safetensors', '.npz'])
 def test_weights(count, suffix, folder):
   path = folder / f'weights{suffix}'
   array_files.write(path, WEIGHTS)
   whole = path.read_bytes()
-  entries = [
-    names_lib.Entry(name, array.shape, 'params', name, 'w', SAME)
-    for name, array in WEIGHTS.items()
-  ]
 
   def read(_):
-    stored = array_files.read(path)
-    problems = convert.find_problems(stored, entries)
-    if any(problems):
-      raise convert.refusal(str(path), problems)
-    params = convert.to_ours(str(path), stored, entries)['params']
-    assert {name: params[name]['w'].shape for name in params} == {
-      name: array.shape for name, array in WEIGHTS.items()
-    }
+    import_weights(path)
 
   @many(count)
   @hypothesis.given(st.data())
@@ -256,6 +262,47 @@ def test_weights(count, suffix, folder):
     check_bytes(folder, b'', read, told=str(path))
 
   check()
+
+
+@pytest.mark.parametrize(
+  'every', [389, pytest.param(1, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize('kind', ['sealed', 'resealed', '.npz', '.safetensors'])
+def test_single_bits(kind, every, folder, saved):
+  check_bits(kind, every, folder, saved)
+
+
+@pytest.mark.slow
+def test_single_bits_of_torch(folder):
+  pytest.importorskip('torch', reason='reads .pth files')
+  check_bits('.pth', 1, folder, b'')
+
+
+def check_bits(kind, every, folder, saved):
+  """No bit of a file of arrays leads to another error than one line."""
+  path = folder / f'bits{kind if kind.startswith(".") else ".npz"}'
+  read = import_weights
+  if kind.endswith('sealed'):
+    path.write_bytes(saved)
+    read = restore
+  else:
+    array_files.write(path, WEIGHTS)
+  whole = path.read_bytes()
+  read(path)
+  accepted = 0
+  for bit in range(0, 8 * len(whole), every):
+    changed = bytearray(whole)
+    changed[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(reseal(changed) if kind == 'resealed' else changed)
+    text = str(path)
+    try:
+      read(path)
+      accepted += 1
+    except UserError as error:
+      text = one_line(error)
+    assert str(path) in text, bit
+  if kind == 'sealed':
+    assert accepted == 0
 
 
 def photo_bytes(kind):

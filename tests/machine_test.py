@@ -53,7 +53,8 @@ def test_the_default_is_that_of_the_config():
   assert config.train.compilation_cache == machine.DEFAULT_CACHE
 
 
-def test_a_home_that_cannot_be_written_ends_no_run(tmp_path):
+def test_a_home_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch):
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
   (tmp_path / 'file').touch()
   done = launch(tmp_path, HOME=str(tmp_path / 'file'))
   assert done.returncode == 0, done.stderr

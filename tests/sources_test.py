@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -484,6 +485,38 @@ def test_tfds_damaged_files(tmp_path: pathlib.Path, damage: str) -> None:
   config = _config('tfds', 'fashion_subset', tmp_path)
   text = _error(lambda: read_all(load_dataset(config, 'train')))
   assert text.startswith("config.data.name='fashion_subset' cannot be read")
+
+
+def test_tfds_imports_no_module_that_a_set_names(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  (tmp_path / 'planted.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")')
+  monkeypatch.syspath_prepend(tmp_path)
+  made = prepare(NoImages, tmp_path)
+  folder = tmp_path / 'from_elsewhere' / made.name  # TFDS has no code of it
+  shutil.move(made, folder)
+  info = (folder / 'dataset_info.json').read_text()
+  (folder / 'dataset_info.json').write_text(
+    info.replace('no_images', 'from_elsewhere')
+  )
+  features = (folder / 'features.json').read_text()
+  name = 'tensorflow_datasets.core.features.text_feature.Text'
+  assert name in features
+  (folder / 'features.json').write_text(features.replace(name, 'planted.Text'))
+  config = _config('tfds', 'from_elsewhere', tmp_path)
+  text = _error(lambda: load_dataset(config, 'train'))
+  assert "its features.json names 'planted.Text'" in text
+  assert 'planted' not in sys.modules
+  assert not (tmp_path / 'ran').exists()
+
+
+def test_tfds_waits_for_no_pipe(tmp_path: pathlib.Path) -> None:
+  folder = prepare(NoImages, tmp_path)
+  (folder / 'features.json').unlink()
+  os.mkfifo(folder / 'features.json')
+  config = _config('tfds', 'no_images', tmp_path)
+  text = _error(lambda: load_dataset(config, 'train'))
+  assert f'{folder}/features.json is no regular file' in text
 
 
 # Labels.

@@ -108,7 +108,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
 
 def test_a_lock_file_that_cannot_be_made(tmp_path):
   (tmp_path / 'lock').mkdir()
-  with pytest.raises(OSError, match='lock'):
+  with pytest.raises(UserError, match='lock is a link or no regular file'):
     Lock(tmp_path)
 
 

@@ -21,8 +21,10 @@ from googlenet.cli.modes import (
 )
 from googlenet.cli.overrides import set_fields, split_flags
 from googlenet.errors import UserError, did_you_mean
-from googlenet.fields import FIELDS
+from googlenet.fields import FIELDS, LOCAL
+from googlenet.io import checkpoint
 from googlenet.runtime import distributed
+from googlenet.runtime.terminal import warn
 
 # Flags to suggest for a mistyped flag.
 _OURS = (
@@ -77,10 +79,10 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
       '--config is missing: give a config file, like '
       '--config=configs/fmnist96.py'
     )
-  config = read_config(file, workdir, rest)
+  config = read_config(file, workdir, rest, values.mode)
   if others:
     options['others'] = tuple(
-      (other, read_config(file, other, rest)) for other in others
+      (other, read_config(file, other, rest, values.mode)) for other in others
     )
   return Arguments(
     values.mode,
@@ -110,28 +112,45 @@ def _split_workdirs(text: str) -> list[str]:
 
 
 def read_config(
-  file: str, workdir: str, arguments: Sequence[str]
+  file: str, workdir: str, arguments: Sequence[str], mode: str = ''
 ) -> ml_collections.FrozenConfigDict:
   """Reads a config and applies overrides from the command line.
+
+  Of a config.json, the fields `LOCAL` are left out, with a warning if the mode
+  uses them. `finetune.from_workdir` stays where the run has checkpoints: it
+  only tells then where the run comes from.
 
   Args:
     file: config file; '': use the config of the run in the workdir.
     workdir: folder of a run.
     arguments: flags like --config.FIELD=VALUE.
+    mode: name of the mode; '': none, so that nothing is told.
 
   Raises:
     UserError: the config, a field or its value is wrong, or an argument is not
       such a flag.
   """
-  if file:
-    config = load_config_file(file)
-  else:
-    config = config_lib.load(pathlib.Path(workdir) / 'config.json')
+  path = file or str(pathlib.Path(workdir) / 'config.json')
+  config = load_config_file(path) if file else config_lib.load(path)
   texts, others = split_flags(arguments)
+  stored = {}
+  if path.endswith('.json'):
+    stored = config_lib.flatten(config_lib.load(path, with_local=True))
+    if not file and checkpoint.paths(workdir):
+      config.finetune.from_workdir = stored['finetune.from_workdir']
   set_fields(config, texts)
   if others:
     raise _stray(others[0])
-  return config_lib.resolve(config)
+  resolved = config_lib.resolve(config)
+  for name, here in config_lib.flatten(resolved).items():
+    is_used = mode in LOCAL.get(name, ()) and name not in texts
+    if stored and is_used and stored[name] != here:
+      warn(
+        f'config.{name}={stored[name]!r} of {path} is left out, as only your '
+        'own command line or config file names folders and programs: to use '
+        f'it, give --config.{name}=... yourself'
+      )
+  return resolved
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:

@@ -35,8 +35,8 @@ _SEVERAL_PROCESSES = {
   '--coordinator_address=HOST:PORT': 'address of process 0',
   '--num_processes=N, --process_id=I': 'number of processes, and index of this '
   'one. Not needed under SLURM, Open MPI, Kubernetes and on Cloud TPUs',
-  '--heartbeat_timeout_seconds=30': 'if a process is silent for this long, the '
-  'others end',
+  '--heartbeat_timeout_seconds=30': 'if a process is silent for this long or '
+  'does not come, the others end',
 }
 _MORE = {
   '--help --mode=MODE': 'its flags and an example',

@@ -205,7 +205,7 @@ def define_flags(values: flags.FlagValues) -> None:
   integer(
     'heartbeat_timeout_seconds',
     30,
-    'if a process is silent for this long, the others end',
+    'if a process is silent for this long, or has not come, the others end',
     lower_bound=1,
     upper_bound=3600,
   )

@@ -5,30 +5,38 @@ one shape. The functions are those that read a data set.
 """
 
 import collections
+import contextlib
 import functools
-import glob
 import os
-import pathlib
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from googlenet.data.images import MODES, Transform, pixels
-from googlenet.errors import UserError, did_you_mean
+from googlenet.errors import UserError
+from googlenet.runtime.files import open_regular
 
 # Enough for photos of 108 megapixels. A larger image is refused by its header,
 # before memory is allocated for its pixels.
 MAX_PIXELS = 2**27
 # Images of more pixels are decoded one at a time, to limit memory.
 _LARGE = 2**24
+# Memory that decoding takes, with copies in other modes, by format or mode, in
+# bytes per pixel, measured: WebP keeps several canvases, 16 bits become 8.
+_BYTES_PER_PIXEL = {'WEBP': 25, 'I': 16, 'F': 16}
+_PLAIN_BYTES_PER_PIXEL = 8
+_MAX_DECODED_BYTES = 2**31
 # Formats that are not read: Pillow decodes them by another program,
 # Ghostscript.
 _REFUSED = {'EPS'}
+# Some of Pillow's readers read a whole file before they look at its size. Raw
+# images of `MAX_PIXELS` with four channels of 16 bits have 1 GiB.
+_MAX_BYTES = 2**30
 # What turns stored pixels upright, by EXIF orientation: (transpose, then flip
 # the rows, flip the columns).
 _ORIENTATIONS = {
@@ -59,82 +67,19 @@ class Squeezed(NamedTuple):
     return pixels(image, num_channels, [(0, 0, *image.size)], self.sides)[0]
 
 
-def find(images: str, stdin: TextIO, flag: str = '--images') -> list[str]:
-  """Returns the paths of all files that the value of `--images` names.
-
-  Args:
-    images: a comma-separated list of files, patterns like photos/*.jpg (`**`
-      matches nested folders), folders (all images in them, at any depth), and
-      `-` for a list of paths on stdin, one per line.
-    stdin: the stream that `-` reads.
-    flag: name of the flag, for messages.
-
-  Raises:
-    UserError: `images` is empty, or a part of it names no file.
-  """
-  if not images:
-    raise UserError(
-      f"{flag} is missing: give files, folders or patterns, like {flag}='"
-      "photos/*.jpg', or - for a list on stdin"
-    )
-  if os.path.exists(images):  # a name with a comma in it
-    parts = [images]
-  else:
-    parts = [part for part in images.split(',') if part]
-  paths = []
-  for part in parts:
-    part = os.path.expanduser(part)
-    if part == '-':
-      found = [line.rstrip('\r\n') for line in stdin]
-      found = [line for line in found if line]
-    elif os.path.isdir(part):
-      found = _in_folder(part)
-    elif os.path.exists(part):
-      found = [part]
-    elif glob.has_magic(part):
-      found = []
-      for path in sorted(glob.glob(part, recursive=True)):
-        found += [path] if os.path.isfile(path) else []
-    else:
-      siblings = []
-      folder = pathlib.Path(part).parent
-      if folder.is_dir():
-        siblings = [str(path) for path in folder.iterdir()]
-      raise UserError(
-        f'{flag}={part}: no such file{did_you_mean(part, siblings)}'
-      )
-    if not found:
-      what = 'stdin lists no file' if part == '-' else 'no image found'
-      raise UserError(
-        f'{flag}={part}: {what}; allowed are files, folders, patterns like '
-        "'photos/*.jpg', and - for a list of paths on stdin"
-      )
-    paths += found
-  return paths
-
-
 @functools.cache
-def _formats() -> tuple[str, ...]:
+def known_formats() -> tuple[str, ...]:
   """Returns the names of the formats that are read."""
   Image.init()
   return tuple(name for name in Image.ID if name not in _REFUSED)
 
 
-def _in_folder(folder: str) -> list[str]:
-  """Returns the files below a folder that have a suffix of an image, sorted."""
-  formats = _formats()
-  known = {
-    suffix
-    for suffix, name in Image.registered_extensions().items()
-    if name in formats
-  }
-  return sorted(
-    str(path)
-    for path in pathlib.Path(folder).rglob('*')
-    if path.suffix.lower() in known
-    and not path.name.startswith('.')
-    and path.is_file()
-  )
+def _opened(
+  path: str | os.PathLike[str] | BinaryIO,
+) -> contextlib.AbstractContextManager[BinaryIO]:
+  if isinstance(path, str | os.PathLike):
+    return open_regular(path, _MAX_BYTES)
+  return contextlib.nullcontext(path)
 
 
 class Reader:
@@ -159,8 +104,8 @@ class Reader:
     """(H, W, C) of the returned arrays; (n, R, R, C) for squares."""
     return (*self._transform.sides, self._num_channels)
 
-  def __call__(self, path: str | os.PathLike[str]) -> np.ndarray:
-    """Returns the image as uint8 [H, W, C].
+  def __call__(self, path: str | os.PathLike[str] | BinaryIO) -> np.ndarray:
+    """Returns the image in a file, or in one that is open: uint8 [H, W, C].
 
     Of a file with several pictures the first is read. Transparency is dropped,
     as in data sets.
@@ -169,7 +114,10 @@ class Reader:
       UnreadableError: the file is missing, damaged, too large or not an image.
     """
     try:
-      with Image.open(path, formats=_formats()) as image:
+      with (
+        _opened(path) as file,
+        Image.open(file, formats=known_formats()) as image,
+      ):
         return self._read(image)
     except UnreadableError:
       raise
@@ -190,6 +138,11 @@ class Reader:
     if width * height > MAX_PIXELS:
       raise UnreadableError(
         f'{width}x{height} is more than {MAX_PIXELS:,} pixels: make it smaller'
+      )
+    if (needed := decoded_bytes(image)) > _MAX_DECODED_BYTES:
+      raise UnreadableError(
+        f'{width}x{height} pixels of {image.format} need {needed >> 20} MiB, '
+        f'more than {_MAX_DECODED_BYTES >> 20}: make it smaller'
       )
     if width * height > _LARGE:
       with self._large:
@@ -216,6 +169,13 @@ class Reader:
     for axis, flip in zip((-3, -2), flips, strict=True):
       array = np.flip(array, axis) if flip else array
     return np.ascontiguousarray(array)
+
+
+def decoded_bytes(image: Image.Image) -> int:
+  """Returns how much memory decoding an image takes."""
+  width, height = image.size
+  plain = _BYTES_PER_PIXEL.get(image.mode[:1], _PLAIN_BYTES_PER_PIXEL)
+  return width * height * _BYTES_PER_PIXEL.get(image.format, plain)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

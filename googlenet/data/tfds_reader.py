@@ -4,7 +4,9 @@ They must be prepared on this machine in the format array_record, which gives
 random access.
 """
 
+import functools
 import os
+import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # importing TFDS takes 0.5 s, and 'bundled' never needs it
 _TFDS_NAME = re.compile(
   r'(?P<base>\w+)(/[\w.+-]+)?(:[\d*]+\.[\d*]+\.[\d*]+)?', re.ASCII
 )
+_FEATURES = 'tensorflow_datasets.core.features.'
 _AGAIN = 'delete that folder and prepare the data set again'
 
 
@@ -58,6 +61,32 @@ def open_tfds(name: str, data_dir: str) -> Source:
     class_names=tuple(label.names),
     open_split=open_split,
   )
+
+
+@functools.cache
+def _import_tfds() -> Any:
+  """Imports TFDS and makes it import no module that a data set names.
+
+  The features.json of a data set names a class for each feature, and TFDS would
+  import the module of any name. Features of the user's own count if their
+  module has been imported before.
+  """
+  import tensorflow_datasets as tfds
+
+  connector = tfds.features.FeatureConnector
+  find = connector.cls_from_name
+
+  def find_known(name: str) -> type:
+    is_known = name in connector._registered_features
+    if not is_known and not name.startswith(_FEATURES):
+      raise ValueError(
+        f'its features.json names {name!r}, which is no feature of TFDS and is '
+        'not imported, as it could run code'
+      )
+    return find(name)
+
+  connector.cls_from_name = staticmethod(find_known)
+  return tfds
 
 
 class TfdsReader:
@@ -102,8 +131,7 @@ class TfdsReader:
     Raises:
       UserError: the files are missing, damaged or without random access.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = _import_tfds()
     # Images are decoded here, not by TFDS: TFDS's result depends on whether
     # OpenCV is installed, and a grey JPEG in a set of colour images stays grey.
     with_bytes = {'image': tfds.decode.SkipDecoding()}
@@ -165,8 +193,7 @@ class TfdsReader:
 
 def _tfds_builder(name: str, data_dir: str) -> 'tfds.core.DatasetBuilder':
   """Finds a prepared data set on disk, without network access."""
-  import tensorflow_datasets as tfds
-
+  tfds = _import_tfds()
   parsed = _TFDS_NAME.fullmatch(name)
   if parsed is None:
     raise UserError(
@@ -178,6 +205,12 @@ def _tfds_builder(name: str, data_dir: str) -> 'tfds.core.DatasetBuilder':
       f'config.data.data_dir={data_dir!r}; allowed is a folder of this machine'
     )
   folder = os.path.expanduser(data_dir) or tfds.core.constants.DATA_DIR
+  # TFDS would wait for ever where a pipe is in place of a file.
+  for path in pathlib.Path(folder, parsed.group('base')).rglob('*'):
+    if not (path.is_file() or path.is_dir()):
+      raise UserError(
+        f'config.data.name={name!r}: {path} is no regular file; {_AGAIN}'
+      )
   try:
     builder = tfds.builder(name, data_dir=folder, try_gcs=False)
   except tfds.core.DatasetNotFoundError as error:
@@ -202,8 +235,7 @@ def _image_and_label(
   builder: 'tfds.core.DatasetBuilder', name: str
 ) -> tuple['tfds.features.Image', 'tfds.features.ClassLabel']:
   """Returns the features `image` and `label` of a data set."""
-  import tensorflow_datasets as tfds
-
+  tfds = _import_tfds()
   features = builder.info.features
   is_mapping = isinstance(features, tfds.features.FeaturesDict)
   found = dict(features.items()) if is_mapping else {}

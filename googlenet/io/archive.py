@@ -6,23 +6,30 @@ before them. A file is written under a temporary name and then renamed, so an
 interrupted write leaves no partial file.
 """
 
+import contextlib
 import hashlib
 import math
 import os
 import pathlib
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from googlenet.errors import UserError, writing
+from googlenet.errors import UserError
+from googlenet.runtime import files
 
 _MARK = b'sha256:'
 _DIGEST_CHARS = 64
 _CHUNK = 2**20
 # Upper bound for the name, header and padding of an array.
 _ENTRY_BYTES = 4096
+_HEADERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class DamagedError(UserError):
@@ -57,42 +64,23 @@ def _digest(file: BinaryIO, size: int) -> bytes:
   return sha.hexdigest().encode()
 
 
-def sync_folder(folder: str | os.PathLike[str]) -> None:
-  """Flushes a folder's entries to disk, so a power loss keeps renamed files."""
-  descriptor = os.open(folder, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
-
-
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes a file atomically and waits until it is on disk.
 
   Raises:
     OSError: the file cannot be written; an existing `path` is unchanged.
   """
-  aside = path.with_suffix('.tmp')
-  try:
-    with writing(path), open(aside, 'w+b') as file:
-      with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-          with archive.open(f'{name}.npy', 'w', force_zip64=True) as entry:
-            np.lib.format.write_array(entry, array, allow_pickle=False)
-        archive.comment = _MARK + b'0' * _DIGEST_CHARS
-      file.flush()
-      size = file.tell() if file.seek(0, os.SEEK_END) else 0
-      digest = _digest(file, size - _DIGEST_CHARS)
-      file.seek(size - _DIGEST_CHARS)
-      file.write(digest)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(aside, path)
-    sync_folder(path.parent)
-  except OSError:
-    # On a full disk, a partial file would take space that the next one needs.
-    aside.unlink(missing_ok=True)
-    raise
+  with files.written_aside(path, 'w+b') as file:
+    with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
+      for name, array in arrays.items():
+        with archive.open(f'{name}.npy', 'w', force_zip64=True) as entry:
+          np.lib.format.write_array(entry, array, allow_pickle=False)
+      archive.comment = _MARK + b'0' * _DIGEST_CHARS
+    file.flush()
+    size = file.tell() if file.seek(0, os.SEEK_END) else 0
+    digest = _digest(file, size - _DIGEST_CHARS)
+    file.seek(size - _DIGEST_CHARS)
+    file.write(digest)
 
 
 def _check_seal(file: BinaryIO, size: int) -> None:
@@ -118,18 +106,44 @@ def _read_entry(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
   if info.file_size != info.compress_size or info.file_size > limit:
     raise ValueError(f'{name} has {info.file_size} bytes')
   with archive.open(info) as entry:
-    version = np.lib.format.read_magic(entry)
-    if version != (1, 0):
-      raise ValueError(f'{name} has a header of version {version}')
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(entry)
-    count = math.prod(shape)
-    if dtype.hasobject or entry.tell() + count * dtype.itemsize != (
-      info.file_size
-    ):
-      raise ValueError(f'{name} does not have the size in its header')
+    shape, is_fortran, dtype = read_header(entry, info.file_size)
     data = entry.read()
-  array = np.frombuffer(data, dtype, count)
+  array = np.frombuffer(data, dtype, math.prod(shape))
   return array.reshape(shape, order='F' if is_fortran else 'C')
+
+
+def read_header(file: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+  """Reads the header of an .npy file, up to its first value.
+
+  Args:
+    file: open for reading bytes.
+    size: of the whole file in bytes.
+
+  Returns:
+    The shape, whether the first index changes fastest, and the dtype.
+
+  Raises:
+    ValueError: the header is damaged, claims objects (pickle), or does not
+      belong to a file of `size` bytes.
+  """
+  try:
+    version = np.lib.format.read_magic(file)
+    with warnings.catch_warnings():
+      warnings.simplefilter('error')  # a header of Python 2, or a wrong escape
+      shape, is_fortran, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
+      raise ValueError('it holds objects (pickle)')
+    if min(shape, default=0) < 0:
+      raise ValueError(f'its shape is {shape}')
+    if size != file.tell() + math.prod(shape) * dtype.itemsize:
+      raise ValueError('it does not have the size in its header')
+  # The text is parsed as Python: SyntaxError, TokenError and a dozen others.
+  except Exception as error:
+    text = ' '.join(str(error).split())[:100]
+    raise ValueError(
+      f'bad header of an array: {type(error).__name__}: {text}'
+    ) from error
+  return shape, is_fortran, dtype
 
 
 def kind(array: Any) -> str:
@@ -159,31 +173,60 @@ def read(
     MismatchError: an expected array is missing or has another dtype or shape.
   """
   limits = limits or {}
+  arrays = {}
+  with _opened(path) as archive:
+    names = {name.removesuffix('.npy') for name in archive.namelist()}
+    for name, like in expected.items():
+      if name not in names:
+        raise MismatchError(path, name, 'nothing', kind(like))
+      size = math.prod(like.shape) * np.dtype(like.dtype).itemsize
+      info = archive.getinfo(f'{name}.npy')
+      if info.file_size > size + _ENTRY_BYTES:
+        holds = f'{info.file_size:,} bytes'
+        raise MismatchError(path, name, holds, kind(like))
+      arrays[name] = _read_entry(archive, name, size + _ENTRY_BYTES)
+      if kind(arrays[name]) != kind(like):
+        raise MismatchError(path, name, kind(arrays[name]), kind(like))
+    for name in names & limits.keys():
+      arrays[name] = _read_entry(archive, name, limits[name])
+  return arrays, names
+
+
+def read_kinds(
+  path: str | os.PathLike[str],
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+  """Returns shape and dtype of each array in a file with a right checksum.
+
+  Raises:
+    DamagedError: the file is missing, changed or incomplete.
+  """
+  kinds = {}
+  with _opened(path) as archive:
+    for info in archive.infolist():
+      with archive.open(info) as entry:
+        shape, _, dtype = read_header(entry, info.file_size)
+      kinds[info.filename.removesuffix('.npy')] = shape, dtype
+  return kinds
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
+  """Yields the archive in a file after checking its checksum.
+
+  Raises:
+    DamagedError: the file cannot be read, or the block raises an error that is
+      not a UserError.
+  """
   try:
-    with open(path, 'rb') as file:
+    with files.open_regular(path) as file:
       _check_seal(file, os.fstat(file.fileno()).st_size)
       file.seek(0)
       with zipfile.ZipFile(file) as archive:
-        names = {name.removesuffix('.npy') for name in archive.namelist()}
-        arrays = {}
-        for name, like in expected.items():
-          if name not in names:
-            raise MismatchError(path, name, 'nothing', kind(like))
-          size = math.prod(like.shape) * np.dtype(like.dtype).itemsize
-          info = archive.getinfo(f'{name}.npy')
-          if info.file_size > size + _ENTRY_BYTES:
-            holds = f'{info.file_size:,} bytes'
-            raise MismatchError(path, name, holds, kind(like))
-          arrays[name] = _read_entry(archive, name, size + _ENTRY_BYTES)
-          if kind(arrays[name]) != kind(like):
-            raise MismatchError(path, name, kind(arrays[name]), kind(like))
-        for name in names & limits.keys():
-          arrays[name] = _read_entry(archive, name, limits[name])
+        yield archive
   except UserError:
     raise
   except FileNotFoundError as error:
     raise DamagedError(path, 'there is no such file') from error
   except Exception as error:  # zipfile and NumPy raise errors of many types
-    text = ' '.join(str(error).split())[:100] or type(error).__name__
-    raise DamagedError(path, text) from error
-  return arrays, names
+    text = getattr(error, 'strerror', '') or ' '.join(str(error).split())[:100]
+    raise DamagedError(path, text or type(error).__name__) from error

@@ -6,21 +6,20 @@ file that claims huge arrays is refused before memory is allocated. Pickled
 objects, which could run code, are refused in every format.
 """
 
-import math
 import os
 import pathlib
 import pickle
-import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import safetensors.numpy
 
-from googlenet.errors import UserError, writing
+from googlenet.errors import UserError
+from googlenet.io import archive
+from googlenet.runtime import files
 
 # Dtypes in the header of a .safetensors file -> NumPy dtypes.
 _DTYPES = {
@@ -62,30 +61,20 @@ def read(path: str | os.PathLike[str]) -> dict[str, Stored]:
       f'--weights={path} has no known file type: its name must end in '
       + ', '.join(_READERS)
     )
-  if not path.is_file():
+  if not path.exists():
     raise UserError(f'--weights={path}: no such file')
+  try:
+    files.open_regular(path).close()
+  except OSError as error:
+    raise UserError(
+      f'--weights={path} cannot be read: {error.strerror}'
+    ) from error
   try:
     return _READERS[path.suffix](path)
   except UserError:
     raise
-  except (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-    AttributeError,
-    RuntimeError,  # an encrypted archive; errors of torch
-    MemoryError,
-    RecursionError,
-    OverflowError,
-    NotImplementedError,
-    struct.error,
-    safetensors.SafetensorError,
-    zipfile.BadZipFile,
-    zlib.error,
-    pickle.UnpicklingError,
-  ) as error:
+  # zipfile, zlib, NumPy, safetensors and torch raise errors of many types.
+  except Exception as error:
     raise damaged(path, error) from error
 
 
@@ -145,35 +134,21 @@ def _write_safetensors(
 def _read_npz(path: pathlib.Path) -> dict[str, Stored]:
   def stored(name: str, shape: tuple[int, ...], dtype: np.dtype) -> Stored:
     def read_numbers() -> np.ndarray:
-      with np.load(path, allow_pickle=False) as archive:
-        return archive[name]
+      with np.load(path, allow_pickle=False) as arrays:
+        return arrays[name]
 
     return Stored(shape, dtype.name, read_numbers)
 
   arrays = {}
-  with zipfile.ZipFile(path) as archive:
-    for info in archive.infolist():
+  with zipfile.ZipFile(path) as zipped:
+    for info in zipped.infolist():
       name = info.filename.removesuffix('.npy')
       if name in arrays:
         raise ValueError(f'{printable(name)} occurs twice')
-      with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        if version not in _NPY_HEADERS:
-          raise ValueError(f'{printable(name)} is of an unknown version')
-        shape, _, dtype = _NPY_HEADERS[version](file)
-        length = file.tell()
-      if dtype.hasobject:
-        raise ValueError(f'{printable(name)} holds objects (pickle)')
-      if info.file_size != length + math.prod(shape) * dtype.itemsize:
-        raise ValueError(f'{printable(name)} does not have its stated size')
+      with zipped.open(info) as file:
+        shape, _, dtype = archive.read_header(file, info.file_size)
       arrays[name] = stored(name, shape, dtype)
   return arrays
-
-
-_NPY_HEADERS = {
-  (1, 0): np.lib.format.read_array_header_1_0,
-  (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 # ---- .pth: a pickle of PyTorch, from which only tensors are accepted
@@ -198,6 +173,10 @@ def _import_torch(path: str) -> Any:
 
 def _read_torch(path: pathlib.Path) -> dict[str, Stored]:
   torch = _import_torch(str(path))
+  if zipfile.is_zipfile(path):  # newer than PyTorch 1.6, which compresses never
+    with zipfile.ZipFile(path) as zipped:
+      if any(info.compress_type for info in zipped.infolist()):
+        raise ValueError('it is compressed, so its size is unknown')
   try:
     with warnings.catch_warnings():  # the error is one line, without warnings
       warnings.simplefilter('ignore')
@@ -272,15 +251,10 @@ def write(
     OSError: the file cannot be written.
   """
   path = pathlib.Path(path)
-  aside = path.with_name(path.name + '.tmp')
-  try:
-    with writing(path), open(aside, 'wb') as file:
-      if metadata or path.suffix == '.safetensors':
-        _write_safetensors(file, arrays, metadata or {'format': 'pt'})
-      elif path.suffix == '.npz':
-        np.savez(file, **arrays)
-      else:
-        _write_torch(_import_torch(str(path)), file, arrays)
-    os.replace(aside, path)
-  finally:
-    aside.unlink(missing_ok=True)
+  with files.written_aside(path) as file:
+    if metadata or path.suffix == '.safetensors':
+      _write_safetensors(file, arrays, metadata or {'format': 'pt'})
+    elif path.suffix == '.npz':
+      np.savez(file, **arrays)
+    else:
+      _write_torch(_import_torch(str(path)), file, arrays)

@@ -16,6 +16,7 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from googlenet.io.workdir import append
+from googlenet.runtime import files
 
 
 class EventFile:
@@ -32,7 +33,7 @@ class EventFile:
     folder.mkdir(parents=True, exist_ok=True)
     # TensorBoard reads the files of a folder in the order of their names.
     name = f'events.out.tfevents.{time.time():.6f}.{socket.gethostname()}'
-    self._file = open(folder / name, 'wb', buffering=0)  # noqa: SIM115
+    self._file = files.open_new(folder / name, buffering=0)
     self._append(event_pb2.Event(file_version='brain.Event:2'))
     if first_step is not None:
       start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)

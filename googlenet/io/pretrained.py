@@ -12,16 +12,15 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError, did_you_mean
-from googlenet.io import archive, array_files, checkpoint, workdir
-from googlenet.io.archive import DamagedError
+from googlenet.io import archive, checkpoint, workdir
 from googlenet.runtime.terminal import warn
 
 Tree = dict[str, dict[str, Any]]
 
+_MAX_SIDE = 2**16  # pixels of an image
 _WORDS = ('last', 'best', 'all')
 
 
@@ -41,16 +40,11 @@ def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
     'ema_params': {},
     'ema_network_state': {},
   }
-  try:
-    stored = array_files.read(path)
-  except UserError as error:
-    raise DamagedError(path, 'it cannot be read') from error
-  for name, array in stored.items():
+  for name, kind in archive.read_kinds(path).items():
     tree, _, rest = name.partition('/')
     module, _, leaf = rest.rpartition('/')
     if tree in trees:
-      shape = jax.ShapeDtypeStruct(array.shape, np.dtype(array.dtype))
-      trees[tree].setdefault(module, {})[leaf] = shape
+      trees[tree].setdefault(module, {})[leaf] = jax.ShapeDtypeStruct(*kind)
   return trees
 
 
@@ -58,15 +52,28 @@ def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
   """Returns (H, W, C) of the training images stored in a checkpoint.
 
   None if the parameters were imported.
+
+  Raises:
+    DamagedError: the file is missing or damaged.
   """
-  about = array_files.read(path).get('about')
-  if about is None:
-    return None
+  arrays, _ = archive.read(path, {}, {'about': 2**20})
   try:
-    shape = json.loads(about.read().tobytes())['data']['image_shape']
-    height, width, channels = (int(side) for side in shape)
+    about = json.loads(arrays['about'].tobytes())
+    return image_shape_of(about['data']['image_shape'])
   except (ValueError, TypeError, KeyError, RecursionError):
     return None
+
+
+def image_shape_of(value: Any) -> tuple[int, int, int]:
+  """Returns (H, W, C) from the JSON of a file.
+
+  Raises:
+    ValueError, TypeError: it is no shape of images.
+  """
+  height, width, channels = value
+  for side in value:
+    if type(side) is not int or not 0 < side <= _MAX_SIDE:
+      raise ValueError(f'{side!r} is not a whole number from 1 to {_MAX_SIDE}')
   return height, width, channels
 
 
@@ -144,7 +151,7 @@ def select(
   if which == 'all':
     return list(found)
   if which == 'best':
-    step = _best_step(found[-1])
+    _, step = checkpoint.newest_whole(workdir, _best_step, warn)
     if step is None:
       raise UserError(
         f'--checkpoint=best: the run in {workdir} has no best checkpoint: it '

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from googlenet.errors import UserError, is_full, writing
-from googlenet.io.archive import sync_folder
+from googlenet.errors import UserError, is_full
+from googlenet.runtime import files
 
 # A workdir holds a run if it has one of these files.
 RUN_FILES = (
@@ -80,7 +80,7 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
     FileNotFoundError: there is no such file.
   """
   try:
-    result = json.loads(path.read_text(encoding='utf-8'))
+    result = json.loads(files.read_text(path))
   except FileNotFoundError:
     raise
   except (OSError, ValueError, RecursionError) as error:
@@ -91,18 +91,28 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
   return result if isinstance(result, dict) else {}
 
 
+def check_not_of_another(workdir: pathlib.Path) -> None:
+  """Checks that no link makes the checkpoints those of another run.
+
+  They would be renamed and removed as if they were this run's. A link to any
+  other folder is allowed, like one on a larger disk.
+
+  Raises:
+    UserError: the folder of the checkpoints lies in another run.
+  """
+  owner = os.path.dirname(os.path.realpath(workdir / 'checkpoints'))
+  has_run = os.path.exists(os.path.join(owner, 'config.json'))
+  if has_run and owner != os.path.realpath(workdir):
+    raise UserError(
+      f'{workdir / "checkpoints"} is a link into another run, {owner}: remove '
+      'it, or copy the folder there'
+    )
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a text file atomically; on failure an old file is unchanged."""
-  aside = path.with_name(path.name + '.tmp')
-  try:
-    with writing(path), open(aside, 'w', encoding='utf-8') as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(aside, path)
-  finally:
-    aside.unlink(missing_ok=True)
-  sync_folder(path.parent)
+  with files.written_aside(path, 'w') as file:
+    file.write(text)
 
 
 def write_classes(
@@ -119,15 +129,21 @@ def read_classes(
   """Returns a name for each class: from classes.txt, or its number.
 
   Raises:
-    UserError: classes.txt is not UTF-8, or has more than `num_classes` lines.
+    UserError: classes.txt cannot be read, is not UTF-8, or has more than
+      `num_classes` lines.
   """
   path, names = pathlib.Path(workdir) / 'classes.txt', []
   try:
-    if path.exists():
-      names = path.read_text(encoding='utf-8').splitlines()
+    if os.path.lexists(path):
+      names = files.read_text(path).splitlines()
   except UnicodeDecodeError as error:
     raise UserError(
       f'{path} is not UTF-8 text: give one class name per line'
+    ) from error
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be read ({error.strerror}): give a text with one class '
+      'name per line, or remove it'
     ) from error
   if len(names) > num_classes:
     raise UserError(
@@ -162,10 +178,12 @@ class Lock:
       wait: whether to wait while another process has the lock.
 
     Raises:
-      UserError: another process has the lock, and `wait` is false.
+      UserError: another process has the lock, and `wait` is false; or the
+        lock file is a link or no regular file.
       OSError: the lock file cannot be created.
     """
     path = pathlib.Path(workdir) / _LOCK_FILE
+    files.check_own(path)
     self._lock = filelock.FileLock(
       path,
       blocking=wait,
@@ -208,7 +226,7 @@ def _write_owner(descriptor: int) -> None:
 
 
 def _read_owner(path: pathlib.Path) -> str:
-  with open(path, 'rb') as file:
+  with files.open_regular(path) as file:
     file.seek(1)
     owner = file.read(200).decode(errors='replace')
   return ' '.join(owner.split()) or 'unknown'
@@ -216,9 +234,11 @@ def _read_owner(path: pathlib.Path) -> str:
 
 def is_locked(workdir: str | os.PathLike[str]) -> bool:
   """Returns whether a process has locked the workdir; writes nothing."""
+  path = pathlib.Path(workdir) / _LOCK_FILE
   try:
+    files.check_own(path)
     # NFS grants an exclusive lock only on a file that is open for writing.
-    with open(pathlib.Path(workdir) / _LOCK_FILE, 'r+b') as file:
+    with open(path, 'r+b') as file:
       return not filelock.lock_descriptor(file.fileno(), blocking=False)
-  except OSError:  # no lock file, or a file system without locks
+  except (OSError, UserError):  # none, or a file system without locks
     return False

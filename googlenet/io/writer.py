@@ -25,9 +25,11 @@ from googlenet.io.workdir import (
   write_classes,
   write_text,
 )
+from googlenet.runtime import files
 
 # Written when a run ends because a loss or gradient is not finite.
 DIVERGED = 'diverged.json'
+_MAX_LINE = 2**20  # bytes of a record; a longer line is none
 
 
 class Writer:
@@ -80,18 +82,21 @@ class Writer:
     """
     self._lock = lock
     path = self._workdir / 'metrics.jsonl'
-    if path.exists() and path.stat().st_size > num_bytes:
-      os.truncate(path, num_bytes)
+    with files.open_append(path) as file:
+      if file.seek(0, os.SEEK_END) > num_bytes:
+        file.truncate(num_bytes)
     (self._workdir / 'result.json').unlink(missing_ok=True)
     self._open_files(first_step)
 
   def _open_files(self, first_step: int | None) -> None:
+    for name in ('config.json', 'classes.txt', 'result.json'):
+      files.remove_leftovers(self._workdir / name)
     # config.json first: it marks the folder as a run that can be continued.
     write_text(self._workdir / 'config.json', self._config_json)
     write_classes(self._workdir, self._class_names)
     (self._workdir / 'checkpoints').mkdir(exist_ok=True)
     path = self._workdir / 'metrics.jsonl'
-    self._jsonl = open(path, 'ab', buffering=0)  # noqa: SIM115
+    self._jsonl = files.open_append(path)
     if self.has_tensorboard:
       folder = self._workdir / 'tensorboard'
       self._events = events.EventFile(folder, first_step)
@@ -154,12 +159,12 @@ class Writer:
 
 def read_records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
   """Yields the records of a metrics.jsonl; invalid lines are skipped."""
-  if not path.exists():
+  if not os.path.lexists(path):
     return
-  with open(path, encoding='utf-8', errors='replace') as file:
-    for line in file:
+  with files.open_regular(path) as file:
+    for line in iter(lambda: file.readline(_MAX_LINE), b''):
       try:
-        record = json.loads(line)
+        record = json.loads(line.decode(errors='replace'))
       except (ValueError, RecursionError):
         continue
       if isinstance(record, dict) and isinstance(record.get('step'), int):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -10,9 +11,16 @@ import jax
 
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.backend import Options, flags_of, without_flags
-from googlenet.runtime.terminal import waiting
+from googlenet.runtime.terminal import waiting, warn
 
 _COMPILED = '/jax/core/compile/backend_compile_duration'
+# JAX's warning: what failed, and the exception. One of JAX itself means that
+# the program calls oneDNN: XLA cannot write it, so it is compiled at each
+# start, and the user cannot change that.
+_CACHE_ERROR = (
+  "Error (reading|writing) persistent compilation cache entry for '"
+)
+_UNWRITABLE = _CACHE_ERROR + r".*': (JaxRuntime|XlaRuntime|Memory)Error"
 
 
 class _Process:
@@ -28,6 +36,29 @@ def _count(event: str, seconds: float, **_: Any) -> None:
 
 
 jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def tell_cache_errors_once() -> None:
+  """Shows one line for all cached programs that cannot be read or written.
+
+  JAX warns for each program, with a line of its own code.
+  """
+  show, told = warnings.showwarning, set()
+
+  def show_once(message: Any, *args: Any, **kwargs: Any) -> None:
+    if not (found := re.match(_CACHE_ERROR, str(message))):
+      show(message, *args, **kwargs)
+    elif found[1] not in told and not re.match(_UNWRITABLE, str(message)):
+      told.add(found[1])
+      what = 'are not kept' if found[1] == 'writing' else 'cannot be read'
+      why = str(message)[found.end() :].partition(': ')[2]
+      warn(
+        f'compiled programs {what}, so they are compiled again at each start: '
+        f'{" ".join(why.split())[:200]}; config.train.compilation_cache takes '
+        "another folder, or '' for none"
+      )
+
+  warnings.showwarning = show_once
 
 
 def seconds_compiled() -> float:
@@ -104,6 +135,8 @@ def _source(options: Options) -> str:
   folder = jax.config.jax_compilation_cache_dir
   if not folder or not jax.config.jax_enable_compilation_cache:
     return 'compiled at each start, as there is no compilation cache'
+  if os.path.exists(folder) and not os.access(folder, os.W_OK):
+    return f'read from {folder} if it is there, which cannot be written'
   home = os.path.expanduser('~') + os.sep
   if folder.startswith(home):
     folder = os.path.join('~', folder.removeprefix(home))
@@ -120,11 +153,7 @@ def compile_with(options: Options, lowered: Any) -> Any:
   """
   options = without_flags(options, flags_of(os.environ))
   with warnings.catch_warnings():
-    # XLA cannot write a program that calls oneDNN to the compilation cache, so
-    # it is compiled at each start. The user cannot change that.
-    warnings.filterwarnings(
-      'ignore', message='Error writing persistent compilation cache entry'
-    )
+    warnings.filterwarnings('ignore', message=_UNWRITABLE)
     compiled = lowered.compile(compiler_options=dict(options))
   # The compiler leaves hundreds of MiB of free heap that a step cannot use.
   release_free_memory()

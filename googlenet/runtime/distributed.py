@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from googlenet.errors import EXIT_CONTINUE, UserError
+from googlenet.runtime.terminal import tell_error
 
 # Variables of launchers: number of processes, index of this one. JAX finds the
 # coordinator.
@@ -91,8 +93,28 @@ class PeerError(UserError):
     )
 
 
+# JAX's own limit ends the process from C++ with a page of internals. It only
+# counts if Python does not get to run.
+_SECONDS_OF_JAX = 60
+
+
+def _end_for_lack_of_peers(address: Address, seconds: int) -> None:
+  """Prints one line and ends this process, which waits in C++."""
+  where, count, place = address
+  tell_error(
+    f'this process{"" if place is None else f" ({place} of {count})"} has '
+    f'waited {seconds} s (--heartbeat_timeout_seconds) in vain for all others '
+    f'to come to {where or "the coordinator"}: start all of them with the same '
+    '--workdir, and the run begins or goes on'
+  )
+  end_process(EXIT_CONTINUE)
+
+
 def initialize(address: Address, heartbeat_timeout_seconds: int) -> None:
   """Joins the processes of a run; call this before JAX looks for devices.
+
+  If another process does not come within `heartbeat_timeout_seconds`, this one
+  ends with a line and the exit code 75.
 
   Args:
     address: the place of this process.
@@ -102,11 +124,19 @@ def initialize(address: Address, heartbeat_timeout_seconds: int) -> None:
   Raises:
     UserError: the processes do not find each other.
   """
+  address = complete(address, os.environ)
+  limit = threading.Timer(
+    heartbeat_timeout_seconds,
+    _end_for_lack_of_peers,
+    (address, heartbeat_timeout_seconds),
+  )
+  limit.daemon = True
+  limit.start()
   try:
     jax.distributed.initialize(
-      **complete(address, os.environ)._asdict(),
+      **address._asdict(),
       heartbeat_timeout_seconds=heartbeat_timeout_seconds,
-      initialization_timeout=300,
+      initialization_timeout=heartbeat_timeout_seconds + _SECONDS_OF_JAX,
     )
   except (RuntimeError, ValueError, OSError, KeyError) as error:
     raise UserError(
@@ -114,6 +144,8 @@ def initialize(address: Address, heartbeat_timeout_seconds: int) -> None:
       f'{" ".join(str(error).split())[:300]}; give --coordinator_address, '
       '--num_processes and --process_id to each'
     ) from error
+  finally:
+    limit.cancel()
 
 
 def broadcast(tree: Any) -> Any:

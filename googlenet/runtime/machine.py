@@ -7,6 +7,7 @@ import jax
 from googlenet.errors import UserError
 from googlenet.runtime import backend
 from googlenet.runtime.allocator import tune_allocator
+from googlenet.runtime.compilation import tell_cache_errors_once
 from googlenet.runtime.terminal import warn
 
 # Default of train.compilation_cache. The user did not ask for it, so a run
@@ -30,6 +31,7 @@ def tune_machine(compilation_cache: str) -> None:
     UserError: a folder that the user chose cannot be made, or JAX finds no
       device.
   """
+  tell_cache_errors_once()
   if compilation_cache:
     _keep_programs(compilation_cache)
   # Before JAX starts its threads, which keep the heap that they start with

@@ -56,7 +56,7 @@ def publish(
       `folder` is not empty or cannot be made.
   """
   run, folder = pathlib.Path(run), pathlib.Path(folder)
-  config = config_lib.load(run / 'config.json')
+  config = config_lib.load(run / 'config.json', with_local=True)
   result = runs.read(str(run)).result
   if not result:
     raise UserError(

@@ -19,6 +19,7 @@ from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.io import checkpoint
 from googlenet.io.writer import DIVERGED, read_records
+from googlenet.runtime import files
 from googlenet.train.resume import MAY_CHANGE, differences
 
 Config = ml_collections.FrozenConfigDict
@@ -98,7 +99,8 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
   check_no_sweep(workdir)
   folder = pathlib.Path(workdir)
   if config is None:
-    config = config_lib.resolve(config_lib.load(folder / 'config.json'))
+    config = config_lib.load(folder / 'config.json', with_local=True)
+    config = config_lib.resolve(config)
   records = sorted(
     read_records(folder / 'metrics.jsonl'), key=lambda record: record['step']
   )
@@ -126,7 +128,7 @@ def check_no_sweep(workdir: str) -> None:
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
   """Returns the object in a JSON file; {} if it is missing or damaged."""
   try:
-    found = json.loads(path.read_text(encoding='utf-8'))
+    found = json.loads(files.read_text(path))
   except (OSError, ValueError, RecursionError):
     return {}
   return found if isinstance(found, dict) else {}

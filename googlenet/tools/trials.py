@@ -148,15 +148,22 @@ def make_pairs(trials: Sequence[Trial]) -> list[Pair]:
   return made
 
 
-def load_config(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+def load_config(
+  path: str | os.PathLike[str], is_code: bool
+) -> ml_collections.ConfigDict:
   """Returns the resolved config of a config file or of a workdir.
+
+  Args:
+    path: of either.
+    is_code: whether a file of Python may be run: not what a pattern like runs/*
+      has found.
 
   Raises:
     UserError: the path holds no config, or the config cannot be loaded.
   """
-  if not str(path).endswith('.py'):
+  if not is_code or not str(path).endswith('.py'):
     try:
-      config = config_lib.load(pathlib.Path(path) / 'config.json')
+      config = config_lib.load(pathlib.Path(path) / 'config.json', True)
     except OSError as error:
       raise UserError(f'{path}: {error.strerror}') from error
     return config_lib.resolve(config)
@@ -231,11 +238,11 @@ def main(argv: Sequence[str]) -> int:
   )
   options = parser.parse_args(argv)
   with ending() as end:
-    trials, base = [], load_config(options.base) if options.base else None
+    trials, base = [], load_config(options.base, True) if options.base else None
     for workdir in options.workdirs:
       try:
         runs.check_no_sweep(workdir)
-        base = base or load_config(workdir)
+        base = base or load_config(workdir, False)
         trials.append(read_trial(workdir, base))
       except UserError as error:
         print(f'warning: left out: {error}', file=sys.stderr)

@@ -9,6 +9,7 @@ import jax
 
 from googlenet.data import pipeline
 from googlenet.errors import UserError
+from googlenet.io.workdir import write_text
 from googlenet.train import layer_times
 from googlenet.train.hooks import Metrics, Session
 from googlenet.train.state import TrainState
@@ -80,6 +81,6 @@ class Profile:
       pipeline.image_shape(run.config, run.train.dataset)[-1],
       step_seconds,
     )
-    (self._folder / 'layers.txt').write_text(text + '\n')
+    write_text(self._folder / 'layers.txt', text + '\n')
     console.line(text)
     console.line(f'profile  in {self._folder}')

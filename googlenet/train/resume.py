@@ -20,6 +20,7 @@ from googlenet.io.archive import DamagedError
 from googlenet.io.metrics import Progress
 from googlenet.io.workdir import (
   Lock,
+  check_not_of_another,
   check_workdir,
   check_writable,
   read_object,
@@ -118,6 +119,7 @@ def look(
     if not os.path.exists(path / 'config.json'):
       check_workdir(path)
       return False, None
+    check_not_of_another(path)
     try:
       check_writable(path)
       locks.append(Lock(path))
@@ -127,7 +129,8 @@ def look(
         f'({error.strerror}): nothing was changed'
       ) from error
     try:
-      stored = config_lib.resolve(config_lib.load(path / 'config.json'))
+      stored = config_lib.load(path / 'config.json', with_local=True)
+      stored = config_lib.resolve(stored)
       is_changed = check_config(workdir, stored, config, allow_config_change)
       if not (path / 'checkpoints').is_dir():
         raise UserError(

@@ -186,9 +186,18 @@ def test_examples_have_their_true_class(member):
     np.testing.assert_array_equal(shown, image[..., 0])
 
 
+class Host(str):
+  """Host and port of the demo's process, which has the number `pid`."""
+
+  def __new__(cls, text: str, pid: int):
+    host = super().__new__(cls, text)
+    host.pid = pid
+    return host
+
+
 @pytest.fixture(scope='module')
 def page(workdir):
-  """The demo as a process: (host and port, process)."""
+  """The demo as a process."""
   pytest.importorskip('starlette', reason='pip install starlette uvicorn')
   pytest.importorskip('uvicorn', reason='pip install starlette uvicorn')
   process = subprocess.Popen(
@@ -206,7 +215,7 @@ def page(workdir):
       break
   match = re.search(r'http://(127\.0\.0\.1:\d+)', ''.join(lines))
   assert match, process.communicate()[1]
-  yield match[1]
+  yield Host(match[1], process.pid)
   process.send_signal(signal.SIGINT)
   out, err = process.communicate(timeout=60)
   assert (process.returncode, out, problems(err)) == (0, 'ended\n', '')
@@ -279,6 +288,29 @@ def test_server_by_requests(page, member):
   assert ask(page, 'GET', '/../server.py')[0] == 404
   # A name of another site that was made to lead here.
   assert ask(page, 'GET', '/', Host='evil.example')[0] == 400
+
+
+def resident(pid: int) -> int:
+  """Returns the MiB that a process holds in memory."""
+  status = pathlib.Path(f'/proc/{pid}/status').read_text()
+  return int(re.search(r'VmRSS:\s+(\d+) kB', status)[1]) >> 10
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='no /proc')
+def test_memory_of_pictures(page):
+  """A small file of 8,000 x 8,000 WebP is refused, a large PNG given back."""
+  _, example, _ = ask(page, 'GET', '/examples/0')
+  ask(page, 'POST', '/answer', example)
+  before = resident(page.pid)
+  file = io.BytesIO()
+  Image.new('RGB', (8000, 8000)).save(file, 'WEBP', quality=0, method=0)
+  status, text = error_of(page, file.getvalue())
+  assert (status, '8000x8000 pixels of WEBP need' in text) == (413, True)
+  file = io.BytesIO()
+  Image.new('RGB', (6000, 6000)).save(file, 'PNG')  # 137 MiB and more
+  assert ask(page, 'POST', '/answer', file.getvalue())[0] == 200
+  print(f'resident: {before} MiB before, {resident(page.pid)} after')
+  assert resident(page.pid) < before + 50
 
 
 def test_uploads_have_bounds(page):

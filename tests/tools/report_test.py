@@ -315,7 +315,7 @@ def test_data_that_is_not_here(run, tmp_path, capfd):
   workdir = tmp_path / 'moved'
   shutil.copytree(run, workdir)
   config = json.loads((workdir / 'config.json').read_text())
-  config['data']['data_dir'] = str(tmp_path / 'gone')
+  config['data'] |= {'source': 'tfds', 'name': 'gone'}
   (workdir / 'config.json').write_text(json.dumps(config))
   made, err = report(workdir, capfd=capfd)
   assert err.startswith('warning: ')

@@ -16,6 +16,7 @@ from googlenet import config as config_lib
 from googlenet.data import files, images, pipeline
 from googlenet.data.sources import load_dataset
 from googlenet.errors import UserError
+from googlenet.io import checkpoint
 from googlenet.model import network as network_lib
 from googlenet.tools.inference import apply, predict
 
@@ -52,6 +53,26 @@ def test_what_a_loaded_network_tells(net):
   assert net.image_shape == (32, 32, 1)
   assert net.step == 7
   assert net.apply.end_points == (*END_POINTS, 'probabilities')
+
+
+def test_a_damaged_header_leads_to_the_checkpoint_before(net, tmp_path, capsys):
+  """The checksum is compared before anything is parsed."""
+  newest = checkpoint.path_of(tmp_path / 'run', 9)
+  data = bytearray(net.path.read_bytes())
+  data[data.index(b"'shape': (") + 9] ^= 1  # ')': a text that never ends
+  newest.write_bytes(data)
+  again = googlenet.load(tmp_path / 'run')
+  assert again.path == net.path
+  assert again.step == 7
+  assert again.stored_shape == net.stored_shape
+  assert capsys.readouterr().err == (
+    f'warning: checkpoint {newest} is damaged (its checksum differs): going on '
+    'from step_000000007.npz\n'
+  )
+  net.path.unlink()
+  with pytest.raises(UserError, match='its checksum differs') as error:
+    googlenet.load(tmp_path / 'run')
+  assert str(newest) in str(error.value)
 
 
 def test_apply_is_the_network_after_preprocessing(net, pixels):

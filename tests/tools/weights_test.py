@@ -1,6 +1,8 @@
 """Files of weights: names, layouts, damage; nothing here needs PyTorch."""
 
+import errno
 import json
+import os
 import pathlib
 import struct
 import zipfile
@@ -479,10 +481,15 @@ def test_arrays_of_any_layout_come_back(ending, tmp_path):
   assert files_under(tmp_path) == [f'a{ending}']
 
 
-def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path, monkeypatch):
   with pytest.raises(OSError, match='No such file'):
     array_files.write(tmp_path / 'gone/a.safetensors', {'a': np.zeros(1)})
-  (tmp_path / 'a.safetensors.tmp').symlink_to('/dev/full')
+
+  def full(_):
+    assert len(files_under(tmp_path)) == 1
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(os, 'fsync', full)
   with pytest.raises(OSError, match='No space left'):
     array_files.write(tmp_path / 'a.safetensors', {'a': np.zeros(1)})
   assert files_under(tmp_path) == []

@@ -1,13 +1,17 @@
 """The web server of the demo: a static page, and results for uploads as JSON.
 
-It accepts connections only from this machine and limits the size of uploads.
-The content security policy forbids the page to load anything from other sites.
+It accepts connections only from this machine, and uploads only from its own
+page or from programs that are no browsers. Uploads have limits of time, size
+and decoded size. The content security policy forbids the page to load anything
+from other sites.
 """
 
+import asyncio
 import io
 import pathlib
 import socket
 import threading
+import urllib.parse
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,19 +25,28 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from googlenet.data.files import decoded_bytes
+from googlenet.runtime.allocator import release_free_memory
 
 HOST = '127.0.0.1'
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 2**26  # phones take images of 50 megapixels
+MAX_DECODED_BYTES = 2**29  # of memory that decoding takes
 # The formats that browsers show. Others are rare, and for EPS Pillow would run
 # an external program.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP')
 _STATIC = pathlib.Path(__file__).parent / 'static'
-_MAX_REQUESTS = 16  # at the same time; each may hold an upload in memory
+_MAX_UPLOADS = 16  # at the same time, each in memory
+_MAX_CONNECTIONS = 256  # also of browsers that say nothing yet
+# A request must be there in time, from its first byte to the last of its head
+# (the body: of an upload). All clients are on this machine.
+_HEAD_SECONDS, _BODY_SECONDS = 10.0, 60.0
 _HEADERS = {
   'Content-Security-Policy': (
     "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -42,6 +55,7 @@ _HEADERS = {
   ),
   'X-Content-Type-Options': 'nosniff',
   'Referrer-Policy': 'no-referrer',
+  'Cross-Origin-Resource-Policy': 'same-origin',
   'Cache-Control': 'no-store',
 }
 
@@ -67,12 +81,17 @@ def make_app(
   # One image at a time, to limit memory.
   lock = threading.Lock()
 
+  slots = asyncio.Semaphore(_MAX_UPLOADS)
+
   def work(data: bytes, is_inverted: bool) -> dict[str, Any]:
     with lock, warnings.catch_warnings():
       # Pillow warns of large images and of unusual metadata.
       warnings.filterwarnings('ignore', module=r'PIL\.')
-      image = decode(data, read)
-      return answer(255 - image if is_inverted else image)
+      try:
+        image = decode(data, read)
+        return answer(255 - image if is_inverted else image)
+      finally:  # the heap keeps it otherwise, see `tune_allocator`
+        release_free_memory()
 
   async def describe(request: Request) -> Response:
     names = [name for _, name in examples]
@@ -80,15 +99,23 @@ def make_app(
     return JSONResponse({**about, **limits})
 
   async def example(request: Request) -> Response:
+    names = [str(place) for place in range(len(examples))]
     place = request.path_params['place']
-    if place >= len(examples):
+    if place not in names:
       raise HTTPException(404, 'there is no such example')
-    return Response(examples[place][0], media_type='image/png')
+    return Response(examples[int(place)][0], media_type='image/png')
 
   async def ask(request: Request) -> Response:
-    data = await _body(request)
-    is_inverted = request.query_params.get('invert') == '1'
-    return JSONResponse(await run_in_threadpool(work, data, is_inverted))
+    check_origin(request)
+    if slots.locked():
+      raise HTTPException(503, 'The demo is busy: try again in a moment.')
+    async with slots:
+      data = await _body(request)
+      is_inverted = request.query_params.get('invert') == '1'
+      return JSONResponse(await run_in_threadpool(work, data, is_inverted))
+
+  async def aborted(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody reads it
 
   async def failed(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
@@ -99,7 +126,7 @@ def make_app(
   return Starlette(
     routes=[
       Route('/about', describe),
-      Route('/examples/{place:int}', example),
+      Route('/examples/{place}', example),
       Route('/answer', ask, methods=['POST']),
       Mount('/', StaticFiles(directory=_STATIC, html=True)),
     ],
@@ -108,7 +135,11 @@ def make_app(
       # Refuses requests that name another host (DNS rebinding).
       Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, 'localhost']),
     ],
-    exception_handlers={HTTPException: failed, Exception: failed},
+    exception_handlers={
+      ClientDisconnect: aborted,
+      HTTPException: failed,
+      Exception: failed,
+    },
   )
 
 
@@ -127,11 +158,26 @@ class _WithHeaders:
     await self._app(scope, receive, send_with_headers)
 
 
+def check_origin(request: Request) -> None:
+  """Refuses requests that the page of another site makes.
+
+  Browsers name the site of such a page; other programs name none.
+
+  Raises:
+    HTTPException: the origin is not this server.
+  """
+  origin = request.headers.get('origin')
+  own = request.headers.get('host')
+  if origin is not None and urllib.parse.urlsplit(origin).netloc != own:
+    raise HTTPException(403, 'Only the page of this demo may send pictures.')
+
+
 async def _body(request: Request) -> bytes:
   """Reads a request body.
 
   Raises:
-    HTTPException: the body is larger than `MAX_BYTES`.
+    HTTPException: the body is larger than `MAX_BYTES` or takes too long.
+    ClientDisconnect: the client has closed the connection.
   """
   length = request.headers.get('content-length', '')
   too_large = HTTPException(
@@ -140,15 +186,19 @@ async def _body(request: Request) -> bytes:
   if length.isdecimal() and int(length) > MAX_BYTES:
     raise too_large
   data = bytearray()
-  async for chunk in request.stream():
-    if len(data) + len(chunk) > MAX_BYTES:
-      raise too_large
-    data += chunk
+  try:
+    async with asyncio.timeout(_BODY_SECONDS):
+      async for chunk in request.stream():
+        if len(data) + len(chunk) > MAX_BYTES:
+          raise too_large
+        data += chunk
+  except TimeoutError:
+    raise HTTPException(408, 'The picture took too long to arrive.') from None
   return bytes(data)
 
 
 def decode(data: bytes, read: Read) -> np.ndarray:
-  """Decodes an upload of at most `MAX_PIXELS`.
+  """Decodes an upload of at most `MAX_PIXELS` and `MAX_DECODED_BYTES`.
 
   Raises:
     HTTPException: the picture is too large or cannot be read.
@@ -158,6 +208,7 @@ def decode(data: bytes, read: Read) -> np.ndarray:
   try:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
       width, height = image.size
+      format, needed = image.format, decoded_bytes(image)
   except Image.DecompressionBombError as error:
     raise HTTPException(413, _too_many('These')) from error
   except Exception as error:  # Pillow raises a dozen types
@@ -166,6 +217,12 @@ def decode(data: bytes, read: Read) -> np.ndarray:
     ) from error
   if width * height > MAX_PIXELS:
     raise HTTPException(413, _too_many(f'{width}x{height}'))
+  if needed > MAX_DECODED_BYTES:
+    raise HTTPException(
+      413,
+      f'{width}x{height} pixels of {format} need {needed >> 20} MiB, more than '
+      f'{MAX_DECODED_BYTES >> 20}: make the picture smaller, or a JPEG.',
+    )
   try:
     return read(io.BytesIO(data))
   except Exception as error:  # Pillow again
@@ -179,16 +236,41 @@ def _too_many(size: str) -> str:
   )
 
 
-def serve(app: Starlette, listener: socket.socket) -> None:
-  """Serves requests until Ctrl-C or SIGTERM."""
-  server = uvicorn.Server(
+class _Protocol(H11Protocol):
+  """HTTP that closes connections on which no request arrives in time."""
+
+  def connection_made(self, transport: asyncio.Transport) -> None:
+    super().connection_made(transport)
+    self._expect_request()
+
+  def on_response_complete(self) -> None:
+    self._expect_request()
+    super().on_response_complete()
+
+  def _expect_request(self) -> None:
+    self.loop.call_later(_HEAD_SECONDS, self._close_without, self.cycle)
+
+  def _close_without(self, before: Any) -> None:
+    if self.cycle is before:  # still that of the last request, or None
+      self.transport.close()
+
+
+def make_server(app: Starlette) -> uvicorn.Server:
+  """Returns the server of an application."""
+  return uvicorn.Server(
     uvicorn.Config(
       app,
+      http=_Protocol,
+      ws='none',
       log_level='warning',
       access_log=False,
       server_header=False,
-      limit_concurrency=_MAX_REQUESTS,
+      limit_concurrency=_MAX_CONNECTIONS,
       timeout_graceful_shutdown=1,
     )
   )
-  server.run(sockets=[listener])
+
+
+def serve(app: Starlette, listener: socket.socket) -> None:
+  """Serves requests until Ctrl-C or SIGTERM."""
+  make_server(app).run(sockets=[listener])

@@ -9,7 +9,7 @@ import numpy as np
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
-from googlenet.io import array_files, checkpoint
+from googlenet.io import array_files, checkpoint, pretrained
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init
 from googlenet.tools.inference import trained
@@ -45,11 +45,16 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
   arrays = array_files.read(path)
   try:
     stored = json.loads(array_files.read_metadata(path)[_KEY])
-    config = config_lib.from_json(json.dumps(stored['config']))
+    config = config_lib.from_json(
+      json.dumps(stored['config']), str(path), with_local=False
+    )
     class_names = tuple(map(str, stored['class_names']))
-    height, width, channels = (int(side) for side in stored['image_shape'])
+    stored_shape = pretrained.image_shape_of(stored['image_shape'])
     step = int(stored['step'])
-  except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+  except (
+    *(ValueError, TypeError, KeyError, AttributeError, RecursionError),
+    OverflowError,
+  ):
     raise UserError(
       f'{path} does not describe its network: allowed is a file that '
       '--mode=export has written'
@@ -61,7 +66,7 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
       f'{config.model.num_classes}: export it again'
     )
   size = config.data.image_size
-  image_shape = (size, size, config.data.channels or channels)
+  image_shape = (size, size, config.data.channels or stored_shape[-1])
   network = network_lib.from_config(config)
   shapes = dict(zip(_TREES, abstract_init(network, image_shape), strict=True))
 
@@ -95,5 +100,5 @@ def read(path: str | os.PathLike[str]) -> trained.Trained:
     network,
     checkpoint.Checkpoint(step, params, state),
     class_names,
-    (height, width, channels),
+    stored_shape,
   )

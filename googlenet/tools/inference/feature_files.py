@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from googlenet.errors import FULL, writing
+from googlenet.runtime import files
 from googlenet.tools.inference.outputs import terminates_cleanly, written_aside
 
 
@@ -117,14 +118,12 @@ def array_record(path: str | os.PathLike[str]) -> Iterator[Records]:
   """
   from array_record.python.array_record_module import ArrayRecordWriter
 
-  aside = f'{os.fspath(path)}.tmp'
-  with terminates_cleanly(), writing(path):
+  with terminates_cleanly(), files.name_aside(path) as aside:
     # One record per group, so that reading one does not decode others.
-    writer = ArrayRecordWriter(aside, 'group_size:1')
+    writer = ArrayRecordWriter(str(aside), 'group_size:1')
     try:
       yield Records(writer)
       writer.close()
-      os.replace(aside, path)
     except RuntimeError as error:  # the only type that the library raises
       for number in FULL:
         if os.strerror(number) in str(error):
@@ -133,7 +132,6 @@ def array_record(path: str | os.PathLike[str]) -> Iterator[Records]:
     finally:
       if writer.is_open():
         writer.close()
-      pathlib.Path(aside).unlink(missing_ok=True)
 
 
 WRITERS = {'npz': npz, 'array_record': array_record}

@@ -7,7 +7,8 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from googlenet.errors import UserError, did_you_mean, writing
+from googlenet.errors import UserError, did_you_mean
+from googlenet.runtime import files
 
 
 def format_of(
@@ -90,18 +91,8 @@ def written_aside(
   Raises:
     OSError: the file cannot be written; it is removed.
   """
-  path = pathlib.Path(path)
-  aside = path.with_name(path.name + '.tmp')
-  options = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
-  with terminates_cleanly(), writing(path):
-    try:
-      with open(aside, mode, **options) as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-      os.replace(aside, path)
-    finally:
-      aside.unlink(missing_ok=True)
+  with terminates_cleanly(), files.written_aside(path, mode) as file:
+    yield file
 
 
 def check_one_process(mode: str, num_processes: int) -> None:

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from googlenet.data import batches, files, pipeline
+from googlenet.data import batches, find, pipeline
 from googlenet.data.sources import Dataset
 from googlenet.tools.inference import (
   feature_files,
@@ -52,7 +52,7 @@ def run(
     config: of the run; its `data` and `eval` sections may differ.
     workdir: of a trained run; nothing is written there.
     started: unused.
-    images: see `data.files.find`; '': those of `data.eval_split`.
+    images: see `data.find.find`; '': those of `data.eval_split`.
     end_points: names, separated by commas; '': the last stage.
     format: 'npz' or 'array_record'; '': given by the ending of `output`.
     output: path of a new file, which also holds the `path` of each image file
@@ -68,7 +68,7 @@ def run(
   outputs.check_one_process('features', jax.process_count())
   format = outputs.format_of(output, format, FORMATS)
   outputs.check_new(output)
-  paths = files.find(images, sys.stdin) if images else []
+  paths = find.find(images, sys.stdin) if images else []
   dataset = None if images else pipeline.load_split(config, 'eval_split')
   channels = pipeline.image_shape(config, dataset)[-1] if dataset else None
   net = trained.load_run(workdir, config, channels)

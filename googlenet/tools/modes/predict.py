@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from googlenet.data import files
+from googlenet.data import files, find
 from googlenet.errors import UserError
 from googlenet.tools.inference import outputs, predict, trained
 
@@ -60,7 +60,7 @@ def run(
     config: of the run; its `eval` section may differ.
     workdir: of a trained run; nothing is written there.
     started: unused.
-    images: see `data.files.find`.
+    images: see `data.find.find`.
     top_k: number of classes per image; all classes if there are fewer.
     format: 'table', 'csv' or 'jsonl'; '': given by the ending of `output`, or
       a table.
@@ -82,7 +82,7 @@ def run(
   format = outputs.format_of(output, format, FORMATS, 'table')
   if output:
     outputs.check_new(output)
-  paths = files.find(images, sys.stdin)
+  paths = find.find(images, sys.stdin)
   net = trained.load_run(workdir, config)
   chosen = predict.views_of(net.config.eval, views)
   predict.tell_cost(chosen, '--views=false')
@@ -243,7 +243,9 @@ def make_rows(format: str, top_k: int, paths: Sequence[str]) -> tuple[str, Row]:
   width = min(max(len(printable(path)) for path in paths), _LONGEST_PATH)
 
   def row(path: str, guesses: Sequence[Guess]) -> str:
-    words = [f'{guess.name} {guess.probability:.4f}' for guess in guesses]
+    words = [
+      f'{printable(guess.name)} {guess.probability:.4f}' for guess in guesses
+    ]
     return f'{printable(path):<{width}}  {", ".join(words)}\n'
 
   return '', row

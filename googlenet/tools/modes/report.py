@@ -137,7 +137,9 @@ def _load_split(files: runs.RunFiles) -> tuple[Dataset | None, str]:
     return pipeline.load_split(files.config, 'eval_split'), ''
   except UserError as error:
     path = pathlib.Path(files.workdir) / 'config.json'
-    if differences(config_lib.load(path), files.config):
+    stored = config_lib.load(path)
+    stored.finetune.from_workdir = files.config.finetune.from_workdir
+    if differences(stored, files.config):
       raise
     warn(f'{error}: scores, errors and maps are left out')
     return None, str(error)

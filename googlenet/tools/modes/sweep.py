@@ -51,6 +51,8 @@ def run(
   base = config_lib.from_json(config_lib.to_json(config))
   stored = folder.read(path, config)
   values = grid.parse(sweep, base) if sweep else stored
+  if values and not sweep:
+    folder.check_own(path, values)
   if not values:
     raise UserError(
       f'--sweep is missing: give fields and their values, like {grid.EXAMPLE}'

@@ -11,6 +11,7 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
 from googlenet.errors import UserError, is_full
+from googlenet.fields import FIELDS, LOCAL
 from googlenet.io.workdir import (
   RUN_FILES,
   Lock,
@@ -18,6 +19,7 @@ from googlenet.io.workdir import (
   holds_a_run,
   write_text,
 )
+from googlenet.runtime import files
 from googlenet.tools.sweep import grid
 from googlenet.train import resume
 
@@ -45,11 +47,13 @@ def read(workdir: pathlib.Path, config: Config) -> grid.Sweep | None:
         raise UserError(holds_a_run(workdir, name))
     return None
   try:
-    stored = json.loads(path.read_text(encoding='utf-8'))['sweep']
+    stored = json.loads(files.read_text(path))['sweep']
     sweep = {
       str(field): tuple(tuple(v) if isinstance(v, list) else v for v in values)
       for field, values in stored.items()
     }
+    for field in sweep.keys() - FIELDS.keys():
+      raise ValueError(f'{field} is not a field')
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(
       f'{path} is damaged ({type(error).__name__}): delete it and start the '
@@ -62,7 +66,7 @@ def read(workdir: pathlib.Path, config: Config) -> grid.Sweep | None:
 def _check_config(
   workdir: pathlib.Path, config: Config, sweep: grid.Sweep
 ) -> None:
-  stored = config_lib.load(workdir / 'config.json')
+  stored = config_lib.load(workdir / 'config.json', with_local=True)
   changes = [
     f'config.{name} is {there!r} there and {here!r} here'
     for name, (there, here) in resume.differences(stored, config).items()
@@ -73,6 +77,20 @@ def _check_config(
       f'--workdir={workdir} holds a sweep with another config: '
       f'{"; ".join(changes)}. Leave out these fields (or --config) to continue '
       'the sweep, or give another folder'
+    )
+
+
+def check_own(workdir: pathlib.Path, sweep: grid.Sweep) -> None:
+  """Checks that a stored sweep names no folders or programs of this machine.
+
+  Raises:
+    UserError: it does, so the user has to give it.
+  """
+  for name in LOCAL.keys() & sweep.keys():
+    raise UserError(
+      f'{workdir / NAME} sweeps {name}={", ".join(map(repr, sweep[name]))}: '
+      'only your own command line names folders and programs; give --sweep as '
+      'at the start'
     )
 
 
@@ -147,12 +165,13 @@ def begin(
 def config_flags(workdir: str | os.PathLike[str], config: Config) -> list[str]:
   """Returns the flags that change the stored config to `config`.
 
-  They may only change fields that do not affect results, like paths.
+  They name folders and programs, which a trial does not take from the stored
+  config, or change fields that do not affect results.
   """
   stored = config_lib.load(pathlib.Path(workdir) / 'config.json')
   values = {
     name: here
     for name, (_, here) in resume.differences(stored, config).items()
-    if name in resume.MAY_CHANGE
+    if name in (*resume.MAY_CHANGE, *LOCAL)
   }
   return as_flags(values)

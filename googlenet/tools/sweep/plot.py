@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from googlenet.io.writer import read_records
-from googlenet.tools.inference import outputs
+from googlenet.runtime import files
 from googlenet.tools.sweep.grid import short_names
 from googlenet.tools.sweep.summary import Row
 
@@ -122,5 +122,5 @@ def _make_rows(rows: Sequence[Row]) -> Figure:
 
 def write(path: pathlib.Path, figure: Figure) -> None:
   """Writes a PNG; if that fails, the file stays as it was before."""
-  with outputs.written_aside(path) as file:
+  with files.written_aside(path) as file:
     figure.savefig(file, format='png', dpi=150)

@@ -45,7 +45,8 @@ def look(folder: pathlib.Path, trial: Trial) -> State:
     UserError: the folder holds a run with another config, or a damaged file.
   """
   if (folder / 'config.json').exists():
-    stored = config_lib.resolve(config_lib.load(folder / 'config.json'))
+    stored = config_lib.load(folder / 'config.json', with_local=True)
+    stored = config_lib.resolve(stored)
     resume.check_config(folder, stored, trial.config, False)
   if is_locked(folder):
     return State('in use', {})
