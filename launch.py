@@ -6,10 +6,14 @@
 Flags choose a config and a mode; the mode does its work on the config.
 """
 
+import os
 import sys
 import time
 
 from absl import flags
+
+# With PYTHONSAFEPATH Python leaves this file's folder out.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from googlenet.cli import help as help_lib
 from googlenet.cli import modes, process

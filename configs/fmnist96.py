@@ -21,29 +21,44 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   config.model = model = ml_collections.ConfigDict()
-  model.variant = 'plain'  # a network of googlenet/model/variants
-  model.num_classes = 10  # labels are 0 to num_classes - 1
+  model.variant = 'plain'  # the network, from googlenet/model/variants
+  # Labels are 0 to num_classes - 1; 0: as many classes as the data set has.
+  model.num_classes = 0
   model.width_multiplier = 1.0  # factor for all widths except classifiers
-  # 'auto', and None for dropout: the default of the variant.
-  model.normalization = 'auto'  # auto | none | lrn | batch
+  # Normalization layers: none | lrn | batch; auto: those of the variant.
+  model.normalization = 'auto'
   model.batch_norm_decay = 0.9  # decay of running statistics per (micro)batch
-  model.activation = 'relu'  # a name in googlenet/model/context.py
-  model.dropout = config_dict.placeholder(float)  # rate before the classifier
+  model.activation = 'relu'  # a function in googlenet/model/context.py
+  # Dropout rate before the classifier; None: that of the variant.
+  model.dropout = config_dict.placeholder(float)
   model.stochastic_depth = 0.0  # drop rate of the last residual block; 0: off
-  model.aux_heads = 'auto'  # auxiliary classifiers: auto | on | off
-  model.initializer = 'auto'  # auto | he | xavier | caffe (bias 0.2)
-  model.kernels = 'auto'  # auto | xla (plain jax.lax) | gpu | onednn | cpu
+  model.aux_heads = 'auto'  # auxiliary classifiers: on | off | auto
+  # Initial weights: he | xavier | caffe (bias 0.2); auto: those of the variant.
+  model.initializer = 'auto'
+  # Code that computes layers: auto | xla (plain jax.lax) | gpu | onednn | cpu.
+  model.kernels = 'auto'
 
   config.data = data = ml_collections.ConfigDict()
-  data.source = 'bundled'  # bundled (Fashion-MNIST) | tfds
-  data.name = 'fashion_mnist'  # data set; for tfds any name, like cifar10
+  # bundled (Fashion-MNIST) | idx (a folder of IDX files) | tfds (prepared) |
+  # own images: folder (of class folders) | csv | parquet | arrays (.npz, .npy).
+  data.source = 'bundled'
+  # Data set: fashion_mnist; with idx also mnist, kmnist or any; with tfds any.
+  data.name = 'fashion_mnist'
   data.data_dir = ''  # folder of the data set; '': the default of the source
-  data.train_split = 'train'  # training images; or a slice: train[:50000]
-  data.eval_split = 'test'  # evaluation images; or a slice: train[90%:]
-  data.image_size = 96  # pixels; images are resized on the device
+  # Own images: file with a class per line, in the order of labels; '': classes
+  # of the training split in natural order.
+  data.classes = ''
+  data.on_bad_image = 'stop'  # own images that cannot be read: stop | skip
+  data.per_class = 0  # training images of each class, the first ones; 0: all
+  # Training images; or slices, as train[:50000] or train[:10%]+train[20%:].
+  data.train_split = 'train'
+  data.eval_split = 'test'  # evaluation images; or slices: train[90%:]
+  data.image_size = 96  # side in pixels; images are resized on the device
   # Channels that the network sees: 1 (grey) | 3 (colour) | 0: as stored.
   data.channels = 0
-  data.mean = (0.2860,)  # subtracted from pixels in 0..1; 1 or 1 per channel
+  # Subtracted from pixels in 0..1: 1 number or 1 per channel. ('auto',):
+  # measured on the training images, for std too.
+  data.mean = (0.2860,)
   data.std = (0.3530,)  # pixels are divided by it; 1 number or 1 per channel
   data.resize = 0  # short side in pixels before a centre crop; 0: no crop
   data.on_device_mb = 2048  # MiB; larger data sets are streamed from the host
@@ -57,13 +72,13 @@ def get_config() -> ml_collections.ConfigDict:
   augment.crop_padding = 0
   # Whether the host crops a random area of each image (data is then streamed).
   augment.random_resized_crop = False
-  augment.crop_area = (0.08, 1.0)  # that area / image area, min and max
-  augment.crop_aspect = (0.75, 1.3333)  # its width / height, min and max
+  augment.crop_area = (0.08, 1.0)  # cropped / image area, min and max
+  augment.crop_aspect = (0.75, 1.3333)  # width / height of the crop, min, max
   augment.rand_augment_ops = 0  # RandAugment operations per image; 0: off
   augment.rand_augment_magnitude = 9.0  # strength of RandAugment, 0 to 10
   augment.erase_probability = 0.0  # probability to erase a random rectangle
   augment.erase_area = (0.02, 0.4)  # erased / image area, min and max
-  augment.erase_aspect = (0.3, 3.3333)  # its height / width, min and max
+  augment.erase_aspect = (0.3, 3.3333)  # erased height / width, min and max
   augment.cutout_size = 0  # side of a cut-out square in stored pixels; 0: off
   # What fills erased and cut-out areas: black | mean | random (per pixel).
   augment.fill = 'random'
@@ -74,15 +89,16 @@ def get_config() -> ml_collections.ConfigDict:
   augment.mix_probability = 1.0  # probability that an image is mixed
 
   config.optimizer = optimizer = ml_collections.ConfigDict()
-  optimizer.name = 'sgd'  # a name in googlenet/optimizer
+  optimizer.name = 'sgd'  # update rule, a name in googlenet/optimizer
   optimizer.learning_rate = 0.05  # peak rate of the schedule (global batch)
-  optimizer.momentum = 0.9  # used by sgd, rmsprop, lars, muon
+  optimizer.momentum = 0.9  # its decay; used by sgd, rmsprop, lars, muon
   optimizer.nesterov = True  # Nesterov momentum; used by sgd, lars, muon
-  optimizer.weight_decay = 0.0002  # for weights, not for biases: see decays
+  optimizer.weight_decay = 0.0002  # of weights, not of biases: see decays
   optimizer.grad_clip_norm = 1.0  # largest global norm of gradients; 0: off
-  optimizer.schedule = 'cosine'  # constant | cosine | step | poly
+  # Learning rate after the warm-up: constant | cosine | step | poly.
+  optimizer.schedule = 'cosine'
   optimizer.warmup_steps = 100  # steps of linear rise from 0 to learning_rate
-  optimizer.step_epochs = (3.0, 6.0, 8.0)  # schedule step: when the rate drops
+  optimizer.step_epochs = (3.0, 6.0, 8.0)  # schedule step: epochs of its drops
   optimizer.step_factor = 0.1  # schedule step: factor of each drop
   # Schedule poly: the rate is learning_rate * (1 - progress) ** poly_power.
   optimizer.poly_power = 0.5
@@ -116,6 +132,9 @@ def get_config() -> ml_collections.ConfigDict:
   train.image_sizes = ()
   train.label_smoothing = 0.0  # share of a target spread over all classes
   train.aux_loss_weight = 0.3  # factor for the loss of each auxiliary head
+  # Factors for the loss by class: one number each | ('balanced',): each class
+  # counts as much, whatever its number of training images; (): 1.
+  train.class_weights = ()
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
   # Loss scale, so that float16 gradients do not underflow: a number, or
   # 'dynamic' (adapted to the gradients).
@@ -142,11 +161,11 @@ def get_config() -> ml_collections.ConfigDict:
   # Number of crops to average over, not used during training: 1 | 10 | 144.
   evaluation.crops = 1
 
+  # At the end of a run there is always a checkpoint.
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
-  # A checkpoint is written at the end of a run, and in addition:
-  checkpoint.every_epochs = 1  # after this many epochs; 0: off
-  checkpoint.every_steps = 0  # after this many steps; 0: off
-  checkpoint.every_seconds = 0.0  # after this many seconds; 0: off
+  checkpoint.every_epochs = 1  # epochs between checkpoints; 0: off
+  checkpoint.every_steps = 0  # steps between checkpoints; 0: off
+  checkpoint.every_seconds = 0.0  # seconds between checkpoints; 0: off
   checkpoint.keep = 2  # number of newest checkpoints to keep
   # Also keep the best checkpoint by this metric: eval/accuracy | eval/top_5 |
   # eval/loss; '': none.

@@ -1,6 +1,7 @@
 """GoogLeNet in Haiku: `googlenet.load(workdir)` returns a trained network."""
 
 __version__ = '0.1.0'
+__all__ = ['load']
 
 
 def __getattr__(name: str):
@@ -10,3 +11,7 @@ def __getattr__(name: str):
 
     return load
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:  # for help() and completion
+  return [*globals(), *__all__]

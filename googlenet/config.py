@@ -4,20 +4,20 @@ Code that computes (network, data, augmentation, loss, optimizer, steps) gets
 only its section, already checked by `resolve`, and never imports this file.
 """
 
-import difflib
 import functools
 import importlib.util
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from googlenet.errors import UserError, did_you_mean
-from googlenet.fields import FIELDS, LOCAL
+from googlenet.errors import UserError
+from googlenet.fields import FIELDS, LOCAL, suggest_field
 from googlenet.input import image_sizes, mixing
 from googlenet.model import graph, variants
 from googlenet.runtime import files
@@ -76,13 +76,16 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
 def _check_combinations(config: ml_collections.ConfigDict) -> None:
   size = config.data.image_size
   architecture = variants.resolve(config.model)
-  smallest = graph.smallest_image(architecture)
+  smallest = least = graph.smallest_image(architecture)
+  if architecture.uses_aux_heads:
+    without = graph.smallest_image(architecture._replace(aux_heads=()))
+    least = f"{smallest}, or {without} with config.model.aux_heads='off'"
   for train_size, _ in image_sizes.parse_sizes(config.train.image_sizes):
     if train_size < smallest:
       raise UserError(
         f'config.train.image_sizes={tuple(config.train.image_sizes)}: '
         f'{train_size} is too small for the network {config.model.variant!r}: '
-        f'the smallest size that works is {smallest}',
+        f'the smallest size that works is {least}',
         'train.image_sizes',
       )
   if size < smallest:
@@ -90,7 +93,7 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
     raise UserError(
       f'config.data.image_size={size} is too small for the network '
       f'{config.model.variant!r}{heads}: the smallest size that works is '
-      f'{smallest}',
+      f'{least}',
       'data.image_size',
     )
   if 0 < config.data.resize < size:
@@ -124,7 +127,7 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
     raise UserError(
       f'config.train.batch_size={config.train.batch_size} does not divide '
       f'into config.train.microbatches={config.train.microbatches} parts: '
-      'choose a multiple',
+      'choose a multiple, or a number of parts that divides it',
       'train.batch_size',
     )
 
@@ -144,7 +147,7 @@ def unknown_field(name: str) -> UserError:
   """Returns the error for a field that does not exist."""
   name = name if len(name) <= 60 else name[:60] + '...'
   return UserError(
-    f'config.{name} is not a field{did_you_mean(name, FIELDS)} (all fields, '
+    f'config.{name} is not a field{suggest_field(name)} (all fields, '
     'with comments: configs/fmnist96.py)',
     name,
   )
@@ -153,9 +156,9 @@ def unknown_field(name: str) -> UserError:
 def invalid(name: str, value: Any) -> UserError:
   """Returns the error for a value that its field does not allow."""
   field = FIELDS[name]
-  near = did_you_mean(value, field.choices) if isinstance(value, str) else ''
   return UserError(
-    f'config.{name}={value!r} is not allowed{near}: it takes {field.allowed}',
+    f'config.{name}={value!r} is not allowed{field.suggest(value)}: it takes '
+    f'{field.allowed}',
     name,
   )
 
@@ -184,24 +187,30 @@ def durations(
   """
   batch = train_config.batch_size
   parts = num_devices * train_config.microbatches
+  below = min(batch, num_examples) // parts * parts
   if batch % parts:
-    below = batch - batch % parts
+    each = train_config.microbatches
+    options = [f'{n}' for n in (below, below + parts) if 0 < n <= num_examples]
+    fewer = [n for n in range(1, num_devices) if batch % (n * each) == 0]
+    options += [f'{n} device(s)' for n in fewer[-2:]]
     raise UserError(
       f'config.train.batch_size={batch} does not divide by {num_devices} '
-      f'devices x {train_config.microbatches} microbatches: choose '
-      + (f'{below} or {below + parts}' if below else f'{parts}'),
+      f'devices x {each} microbatches: choose '
+      f'{" or ".join(options) or "fewer microbatches"} (a run that is '
+      'continued keeps its batch size)',
       'train.batch_size',
     )
   if batch > num_examples:
     raise UserError(
       f'config.train.batch_size={batch} is larger than the training data '
-      f'({num_examples} images): choose at most {num_examples}',
+      f'({num_examples} images): choose '
+      + (f'at most {below}' if below else 'fewer devices or microbatches'),
       'train.batch_size',
     )
   steps_per_epoch = num_examples // batch
   total_steps = train_config.epochs * steps_per_epoch
   if total_steps >= 2**31:
-    most = 2**31 // steps_per_epoch
+    most = (2**31 - 1) // steps_per_epoch
     raise UserError(
       f'config.train.epochs={train_config.epochs} makes {total_steps} steps, '
       f'which are counted in 31 bits: choose at most {most}',
@@ -227,7 +236,7 @@ def check_pairs(config: ml_collections.ConfigDict, num_devices: int) -> None:
       f'config.train.batch_size={train.batch_size} on {num_devices} devices x '
       f'{train.microbatches} microbatches gives parts of '
       f'{train.batch_size // parts} images, and mixup and CutMix take pairs: '
-      f'choose a multiple of {2 * parts}',
+      f'choose a multiple of {2 * parts}, or fewer devices or microbatches',
       'train.batch_size',
     )
 
@@ -291,8 +300,9 @@ def default_config() -> ml_collections.ConfigDict:
 @functools.cache
 def _read_defaults() -> ModuleType:
   """Imports configs/fmnist96.py, independent of the current folder."""
-  spec = importlib.util.spec_from_file_location('defaults', _DEFAULTS)
+  spec = importlib.util.spec_from_file_location('_defaults', _DEFAULTS)
   module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # dataclasses look their module up there
   spec.loader.exec_module(module)
   return module
 
@@ -317,31 +327,20 @@ def load(
 
   Raises:
     UserError: the file is missing or damaged.
+    OSError: it is there, but cannot be read.
   """
-  if not os.path.isfile(path):
-    folder = os.path.dirname(path)
-    raise UserError(
-      f'--workdir={folder} holds no run: there is no {path}{near_run(folder)}'
-    )
   try:
     return from_json(files.read_text(path), str(path), with_local)
   except UserError as error:
     raise UserError(f'{path}: {error}', error.field) from error
+  except PermissionError:
+    raise
+  except OSError as error:
+    folder = os.path.dirname(path)
+    near = files.near_run(folder)
+    raise UserError(
+      f'--workdir={folder} holds no run: there is no {path}{near}'
+    ) from error
   # Errors of JSON parsing and of ConfigDict for bad keys or nesting.
   except (ValueError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path} is damaged: {type(error).__name__}') from error
-
-
-def near_run(workdir: str | os.PathLike[str]) -> str:
-  """Suggests a run with a similar name in the same folder, or returns ''."""
-  path = pathlib.Path(workdir)
-  try:
-    runs = {
-      other.name: str(other)
-      for other in sorted(path.parent.iterdir())
-      if other != path and (other / 'config.json').exists()
-    }
-  except OSError:
-    return ''
-  near = difflib.get_close_matches(path.name, runs, n=1)
-  return f', did you mean {runs[near[0]]!r}?' if near else ''

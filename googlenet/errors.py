@@ -69,15 +69,53 @@ def write_failure(error: OSError) -> str:
   )
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-  """Returns ', did you mean ...?' for the nearest known name, or ''."""
+class WriteError(UserError):
+  """A file of the run cannot be written; the run can be continued later."""
+
+  exit_code = EXIT_CANNOT_WRITE
+
+
+class UnreadableError(UserError):
+  """A file or folder exists, but may not be read."""
+
+  def __init__(self, path: object, error: OSError):
+    super().__init__(
+      f'{path} is there but cannot be read ({error.strerror}): nothing was '
+      'changed; mend its permissions, then give the same command'
+    )
+
+
+def unwritable(message: str, error: OSError) -> UserError:
+  """Returns the error for a folder that cannot be made or written to.
+
+  Args:
+    message: what cannot be written.
+    error: why. On a full disk the same command works once there is space, which
+      the exit code says.
+  """
+  message = f'{message} ({error.strerror})'
+  if is_full(error):
+    return WriteError(f'{message}: make space, or give another folder')
+  return UserError(f'{message}: give another folder')
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+  """Returns ', did you mean ...?' for the nearest known name, or ''.
+
+  Args:
+    name: unknown.
+    known: all names.
+    cutoff: smallest similarity, 0 to 1.
+  """
   known = list(known)
-  near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  if name.lower() in known:
+    return f', did you mean {name.lower()!r}?'
+  near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
   if not near:  # 'optimiser.lr' matches no name, but 'lr' may match a leaf
     leaf = name.rsplit('.', 1)[-1]
     leaves = {field.rsplit('.', 1)[-1]: field for field in reversed(known)}
     near = [
       leaves[match]
-      for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.5)
+      for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=cutoff)
     ]
   return f', did you mean {near[0]!r}?' if near else ''

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jmp
 
 from googlenet import kernels
+from googlenet.errors import did_you_mean
 from googlenet.input import augment, image_sizes, rand_augment
 from googlenet.model import groups, variants
 from googlenet.model.context import ACTIVATIONS
@@ -28,6 +29,7 @@ LOCAL = {
     *('train', 'sweep', 'benchmark', 'evaluate', 'report', 'demo'),
     'features',
   ),
+  'data.classes': ('train', 'sweep'),
   'finetune.from_workdir': ('train', 'sweep'),
   'train.compilation_cache': (),  # changes no result, so nobody need know
   'benchmark.torch_python': ('benchmark',),
@@ -55,6 +57,39 @@ class Field(NamedTuple):
       if type(value) is type(old) and value == old:
         return new
     return value
+
+  def suggest(self, value: Any) -> str:
+    """Returns ', did you mean ...?' for a wrong value, or ''."""
+    if not isinstance(value, str):
+      return ''
+    names = [n for n in SYNONYMS.get(value.lower(), ()) if n in self.choices]
+    if names:
+      return f', did you mean {" or ".join(map(repr, names))}?'
+    return did_you_mean(value, self.choices, 0.7)
+
+
+# What others call our choices and fields, where the spelling would suggest a
+# wrong one.
+_GOOGLENET = ('plain', 'paper', 'torchvision')
+SYNONYMS = {
+  'googlenet': _GOOGLENET,
+  'inception': _GOOGLENET,
+  'inception_v1': _GOOGLENET,
+  'inceptionv1': _GOOGLENET,
+  'batch_norm': ('batch', 'bn'),
+  'bn': ('batch',),
+  'momentum': ('sgd',),
+  'nesterov': ('sgd',),
+  'swish': ('silu',),
+  'linear': ('poly',),
+  'polynomial': ('poly',),
+  'cuda': ('gpu',),
+  'mkl': ('onednn',),
+  'dnnl': ('onednn',),
+  'lr': ('optimizer.learning_rate',),
+  'wd': ('optimizer.weight_decay',),
+  'num_epochs': ('train.epochs',),
+}
 
 
 # Larger numbers would be infinite in float32.
@@ -101,6 +136,13 @@ def _choice(*names: str) -> Field:
 def _optional(field: Field) -> Field:
   return Field(
     lambda v: v is None or field.is_valid(v), f'{field.allowed}, or None'
+  )
+
+
+def _or_auto(field: Field) -> Field:
+  return Field(
+    lambda v: v in (('auto',), ['auto']) or field.is_valid(v),
+    f'{field.allowed}, or auto',
   )
 
 
@@ -224,7 +266,7 @@ _OPTIMIZERS = (
 FIELDS: dict[str, Field] = {
   'seed': _integer(0),
   'model.variant': _choice(*variants.ARCHITECTURES),
-  'model.num_classes': _integer(1, 100_000),
+  'model.num_classes': _integer(0, 100_000),
   'model.width_multiplier': _positive(100),
   'model.normalization': _choice('auto', *variants.NORMALIZATIONS),
   'model.batch_norm_decay': _fraction(),
@@ -234,15 +276,20 @@ FIELDS: dict[str, Field] = {
   'model.aux_heads': _choice('auto', 'on', 'off'),
   'model.initializer': _choice('auto', *INITIALIZERS),
   'model.kernels': _choice('auto', *kernels.KERNELS),
-  'data.source': _choice('bundled', 'tfds'),
+  'data.source': _choice(
+    'bundled', 'idx', 'folder', 'csv', 'parquet', 'arrays', 'tfds'
+  ),
   'data.name': _text(),
   'data.data_dir': _text(empty=True),
   'data.train_split': _text(),
   'data.eval_split': _text(),
+  'data.classes': _text(empty=True),
+  'data.on_bad_image': _choice('stop', 'skip'),
+  'data.per_class': _integer(0),
   'data.image_size': _integer(1, 4096),
   'data.channels': _one_of(0, 1, 3),
-  'data.mean': _tuple_of(_number(-math.inf), 'numbers'),
-  'data.std': _tuple_of(_positive(), 'numbers > 0'),
+  'data.mean': _or_auto(_tuple_of(_number(-math.inf), 'numbers')),
+  'data.std': _or_auto(_tuple_of(_positive(), 'numbers > 0')),
   'data.resize': _integer(0, 4096),
   'data.on_device_mb': _integer(0),
   'data.workers': _integer(0, 1024),
@@ -300,6 +347,13 @@ FIELDS: dict[str, Field] = {
   ),
   'train.label_smoothing': _fraction(),
   'train.aux_loss_weight': _number(0),
+  'train.class_weights': Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and (list(v) == ['balanced'] or all(_number(0).is_valid(x) for x in v))
+    ),
+    'balanced, or a tuple of a number >= 0 per class, or ()',
+  ),
   'train.precision': _POLICY,
   'train.loss_scale': Field(
     lambda v: v == 'dynamic' if isinstance(v, str) else _positive().is_valid(v),
@@ -343,3 +397,11 @@ FIELDS: dict[str, Field] = {
   'benchmark.seconds': _positive(86_400),
   'benchmark.torch_python': _text(empty=True),
 }
+
+
+def suggest_field(name: str) -> str:
+  """Returns ', did you mean ...?' for the name of no field, or ''."""
+  for known in SYNONYMS.get(name.rpartition('.')[2], ()):
+    if known in FIELDS:
+      return f', did you mean {known!r}?'
+  return did_you_mean(name, FIELDS)

@@ -59,7 +59,7 @@ BAD_INPUT = {
   ),
   'unknown source': (
     ['--config.data.source=web'],
-    ['config.data.source', "'web'", 'bundled, tfds'],
+    ['config.data.source', "'web'", 'bundled, idx, folder'],
   ),
   'set that is not bundled': (
     ['--config.data.name=cifar10'],

@@ -1,6 +1,7 @@
 """Saved arrays come back bit for bit, or one line says why not."""
 
 import io
+import json
 import re
 import tracemalloc
 import zipfile
@@ -14,6 +15,7 @@ from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.io import archive, checkpoint
 from googlenet.io.archive import DamagedError, MismatchError
+from googlenet.io.saver import Saver
 from googlenet.train import setup
 
 
@@ -265,3 +267,26 @@ def test_hostile_archives(tmp_path, kind):
   tracemalloc.stop()
   assert peak < 5e6
   assert set(tmp_path.rglob('*')) == before
+
+
+def test_what_is_written_about_a_run_can_be_read(tmp_path):
+  """Its size has one limit; a save that cannot be made is not lost."""
+  checkpoint.folder_of(tmp_path).mkdir()
+  empty = len(json.dumps({'text': ''}))
+  about = {'text': 'x' * (checkpoint.MAX_ABOUT_BYTES - empty)}
+  path = checkpoint.save(tmp_path, checkpoint.Snapshot(1, LIKE, about))
+  assert checkpoint.restore_state(path, LIKE)[1] == about
+  about['text'] += 'x'
+  for saved in (about, {'score': np.nan}):
+    saver = Saver(tmp_path, 1, pytest.fail)
+    saver.save(checkpoint.Snapshot(2, LIKE, saved))
+    with pytest.raises(ValueError, match=r'1,048,577 bytes|JSON compliant'):
+      saver.finish()
+  assert checkpoint.paths(tmp_path) == [path]
+
+
+def test_a_billionth_step_is_the_newest(tmp_path):
+  """The names of ten digits do not sort as text."""
+  for step in (999_999_999, 1_000_000_000):
+    save(tmp_path, step, keep=2)
+  assert steps(tmp_path) == [1_000_000_000, 999_999_999]

@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import pydoc
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from conftest import ROOT, load_config
 import googlenet
 import launch
 from googlenet import config as config_lib
+from googlenet.cli import comments
 from googlenet.cli import help as help_lib
 from googlenet.cli.command_line import load_config_file, parse
 from googlenet.cli.modes import FLAGS, MODES
@@ -93,15 +95,26 @@ def test_help_with_a_config_lists_every_field_as_a_flag(capsys):
   assert launch.main(['l', '--help', CONFIG, '--config.seed=7']) == 0
   out = capsys.readouterr().out
   lines = out.splitlines()
-  assert lines[lines.index('  --config.seed=7') + 1].strip() == (
-    FIELDS['seed'].allowed
-  )
+  place = lines.index('  --config.seed=7')
+  assert lines[place + 1 : place + 3] == [
+    '      Determines initial weights, data order, augmentation and dropout.',
+    f'      Takes {FIELDS["seed"].allowed}.',
+  ]
   assert "  --config.data.mean='(0.286,)'" in lines
-  assert '      one of auto, on, off' in lines
+  assert '      Takes one of auto, on, off.' in lines
+  place = lines.index('  --config.augment.crop_padding=0')
+  assert lines[place + 1] == (
+    '      Border in stored pixels that is added before a random crop; 0: off.'
+  )
   for name in FIELDS:
     assert any(line.startswith(f'  --config.{name}=') for line in lines)
   # What is shown can be given back as it is shown.
-  given = [w for w in shlex.split(out) if re.match('--config[.].*=', w)]
+  given = [
+    word
+    for line in lines
+    if line.startswith('  --config.')
+    for word in shlex.split(line)
+  ]
   config = load_config(ROOT / 'configs/fmnist96.py')
   wanted = config_lib.flatten(config)
   config.update_from_flattened_dict(
@@ -109,6 +122,17 @@ def test_help_with_a_config_lists_every_field_as_a_flag(capsys):
   )
   set_fields(config, split_flags(given)[0])
   assert config_lib.flatten(config) == {**wanted, 'seed': 7}
+
+
+def test_every_field_has_a_comment_of_its_own():
+  found = comments.of_fields()
+  assert found.keys() == FIELDS.keys()
+  assert all(found.values())
+  assert len({*found.values()}) == len(found)
+  assert found['train.epochs'] == 'length of the schedule and of the run'
+  assert found['data.channels'].startswith('Channels that the network sees')
+  assert found['benchmark.steps'].startswith('Steps timed per round')
+  assert 'prefixes' not in found['finetune.from_workdir']
 
 
 def test_help_with_a_config_that_is_not_valid(capsys):
@@ -121,6 +145,13 @@ def test_version(capsys):
   assert lines[0].startswith(f'googlenet {googlenet.__version__}')
   assert re.search(r'Python 3\.\d+\.\d+.*, JAX 0\.\d+.*, Haiku 0\.', lines[1])
   assert re.match(r'\d+ CPU cores?', lines[2])
+
+
+def test_the_package_shows_what_it_offers():
+  assert 'load' in dir(googlenet)
+  text = pydoc.plain(pydoc.render_doc(googlenet))
+  assert 'load(' in text
+  assert googlenet.load.__doc__.splitlines()[0] in text
 
 
 def test_help_and_version_import_no_jax():
@@ -299,12 +330,92 @@ def test_texts_for_fields(config, text, name, value, from_json):
     (['-config.seed', '1', 'x'], {'seed': '1'}, ['x']),
     (['--config.data.data_dir='], {'data.data_dir': ''}, []),
     (['--config.eval.flip', 'x'], {'eval.flip': 'true'}, ['x']),
+    (['--config.eval.flip', 'false'], {'eval.flip': 'false'}, []),
+    (['--config.data.mean', '-1'], {'data.mean': '-1'}, []),
+    (['--config.model.dropout', 'None'], {'model.dropout': 'None'}, []),
     (['--noconfig.eval.flip'], {'eval.flip': 'false'}, []),
     (['--configs.seed=1', '--seed=1'], {}, ['--configs.seed=1', '--seed=1']),
   ],
 )
 def test_flags_of_fields(given, texts, others):
   assert split_flags(given) == (texts, others)
+
+
+@pytest.mark.parametrize(
+  'given',
+  [
+    ['--config.data.data_dir'],
+    ['--config.seed'],
+    ['--config.data.data_dir', '--config.seed=1'],
+    ['--config.train.loss_scale', '--mode=summary'],
+  ],
+)
+def test_a_field_without_its_value_takes_no_other_flag(given):
+  with pytest.raises(UserError, match=f'^{given[0]} has no value: give '):
+    split_flags(given)
+
+
+def test_a_flag_that_is_given_twice_is_told(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  flags = ['--config.seed=71', '--config.seed=72', '--config.seed=72']
+  flags += ['--workdir=a', '--workdir=b', '--config.eval.flip=false']
+  arguments = parse(launch.FLAGS, ['launch.py', CONFIG, *flags])
+  assert (arguments.config.seed, arguments.workdir) == (72, 'b')
+  assert capsys.readouterr().err.splitlines() == [
+    "warning: --workdir is given more than once: 'b' counts",
+    "warning: --config.seed is given more than once: '72' counts, not '71'",
+  ]
+
+
+NEIGHBOUR = 'RATE = 0.03\n'
+OWN = """\
+from __future__ import annotations
+import dataclasses
+import a_neighbour
+from configs import fmnist96
+
+@dataclasses.dataclass
+class Recipe:
+  rate: float = a_neighbour.RATE
+  next: Recipe | None = None
+
+def get_config(text='0'):
+  import another_neighbour
+  config = fmnist96.get_config().unlock()
+  config.optimizer.learning_rate = Recipe().rate + another_neighbour.MORE
+  config.seed = int(text)
+  return config
+"""
+
+
+def test_a_config_file_is_a_program_like_any_other(tmp_path, monkeypatch):
+  """Outside of the project, with a dataclass and neighbours; in `~`."""
+  folder = tmp_path / 'a:b'
+  folder.mkdir()
+  (folder / 'a_neighbour.py').write_text(NEIGHBOUR)
+  (folder / 'another_neighbour.py').write_text('MORE = 0.01\n')
+  (folder / 'own.py').write_text(OWN)
+  (tmp_path / 'c').symlink_to(folder)
+  before = list(sys.path)
+  config = load_config_file(str(folder / 'own.py'))
+  assert config.optimizer.learning_rate == 0.04
+  config = load_config_file(f'{tmp_path}/c/own.py:7')
+  assert config.seed == 7
+  assert sys.path == before
+  monkeypatch.setenv('HOME', str(tmp_path))
+  flags = ['launch.py', '--mode=summary', '--config=~/c/own.py']
+  parsed = parse(launch.FLAGS, flags)
+  assert parsed.config.optimizer.learning_rate == 0.04
+
+
+def test_it_starts_without_its_folder_on_the_path(tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-P', str(ROOT / 'launch.py'), '--help'],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+  )
+  assert (done.returncode, done.stderr) == (0, '')
 
 
 def test_field_texts_are_quoted_for_a_shell():

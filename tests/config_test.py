@@ -129,7 +129,9 @@ def test_mixing_takes_pairs(config):
   config_lib.check_pairs(config, 4)
   config.augment.mixup_alpha = 1.0
   config_lib.check_pairs(config, 2)
-  with pytest.raises(UserError, match='choose a multiple of 8$'):
+  with pytest.raises(
+    UserError, match='choose a multiple of 8, or fewer devices'
+  ):
     config_lib.check_pairs(config, 4)
 
 
@@ -145,10 +147,80 @@ def test_durations():
   assert durations(103, 4, max_steps=99) == (12, 36, 36)
   with pytest.raises(UserError, match='does not divide by 3 devices'):
     durations(103, 3)
-  with pytest.raises(UserError, match='choose 16$'):
-    durations(103, 8, microbatches=2)
   with pytest.raises(UserError, match='choose at most 5'):
     durations(5, 1)
+
+
+def test_advice_on_batch_sizes_works():
+  for num_examples, devices, batch_size, microbatches in itertools.product(
+    [2, 5, 17, 40, 100], [1, 2, 3, 8], [1, 6, 16, 64], [1, 2]
+  ):
+    given = {'batch_size': batch_size, 'microbatches': microbatches}
+    try:
+      durations(num_examples, devices, **given)
+      continue
+    except UserError as error:
+      advice = str(error).partition('choose ')[2]
+    assert advice
+    for count, unit in re.findall(r'(\d+)( device)?', advice):
+      if unit and batch_size <= num_examples:
+        durations(num_examples, int(count), **given)
+      elif not unit:
+        durations(num_examples, devices, **given | {'batch_size': int(count)})
+
+
+def test_a_run_is_continued_on_a_number_of_devices():
+  with pytest.raises(UserError) as error:
+    durations(1000, 3, batch_size=64)
+  assert str(error.value) == (
+    'config.train.batch_size=64 does not divide by 3 devices x 1 microbatches: '
+    'choose 63 or 66 or 1 device(s) or 2 device(s) (a run that is continued '
+    'keeps its batch size)'
+  )
+
+
+def test_advice_on_epochs_works():
+  for steps in (1, 8, 1000):
+    with pytest.raises(UserError) as error:
+      durations(8 * steps, 1, epochs=2**31 - 1 if steps > 1 else 2**31)
+    most = int(re.search(r'choose at most (\d+)$', str(error.value))[1])
+    assert durations(8 * steps, 1, epochs=most).total_steps < 2**31
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'near'),
+  [
+    ('model.variant', 'googlenet', "'plain' or 'paper' or 'torchvision'"),
+    ('model.variant', 'GoogLeNet', "'plain' or 'paper' or 'torchvision'"),
+    ('model.variant', 'inception_v1', "'plain' or 'paper' or 'torchvision'"),
+    ('model.variant', 'BN', "'bn'"),
+    ('model.normalization', 'bn', "'batch'"),
+    ('optimizer.name', 'SGD', "'sgd'"),
+    ('optimizer.name', 'momentum', "'sgd'"),
+    ('optimizer.name', 'AdamW', "'adamw'"),
+    ('model.kernels', 'cuda', "'gpu'"),
+  ],
+)
+def test_a_value_that_others_use_is_understood(name, value, near):
+  assert f', did you mean {near}?' in str(config_lib.invalid(name, value))
+
+
+@pytest.mark.parametrize('value', ['resnet50', 'mobilenet', 'efficientnet'])
+def test_another_network_is_not_suggested(value):
+  text = str(config_lib.invalid('model.variant', value))
+  assert 'did you mean' not in text
+
+
+@pytest.mark.parametrize(
+  ('name', 'near'),
+  [
+    ('optimizer.lr', 'optimizer.learning_rate'),
+    ('lr', 'optimizer.learning_rate'),
+    ('train.num_epochs', 'train.epochs'),
+  ],
+)
+def test_a_field_that_others_call_otherwise(name, near):
+  assert f', did you mean {near!r}?' in str(config_lib.unknown_field(name))
 
 
 def test_suggestions():
@@ -182,3 +254,26 @@ def test_a_trained_network_is_used_without_what_trains(trained_run, tmp_path):
     text=True,
   )
   assert done.stdout == '[]\n', done.stderr
+
+
+def test_the_default_config_may_hold_a_dataclass(tmp_path, monkeypatch):
+  path = tmp_path / 'fmnist96.py'
+  text = (ROOT / 'configs/fmnist96.py').read_text()
+  text = text.replace(
+    'import ml_collections\n',
+    'from __future__ import annotations\n'
+    'import dataclasses\n'
+    'import ml_collections\n'
+    '@dataclasses.dataclass\n'
+    'class Recipe:\n'
+    '  next: Recipe | None = None\n',
+    1,
+  )
+  path.write_text(text)
+  expected = config_lib.default_config().to_dict()
+  monkeypatch.setattr(config_lib, '_DEFAULTS', path)
+  config_lib._read_defaults.cache_clear()
+  try:
+    assert config_lib.default_config().to_dict() == expected
+  finally:
+    config_lib._read_defaults.cache_clear()

@@ -66,7 +66,10 @@ def load_config(path: pathlib.Path | str) -> ml_collections.ConfigDict:
   spec = importlib.util.spec_from_file_location('config_file', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.get_config()
+  config = module.get_config()
+  if not config.model.num_classes:  # as `data.auto` finds in the bundled set
+    config.model.num_classes = 10
+  return config
 
 
 def small_config() -> ml_collections.ConfigDict:
@@ -148,6 +151,16 @@ def config_flags(config: str, compilation_cache: str) -> list[str]:
   ]
 
 
+def last_of_each(flags: Sequence[str]) -> list[str]:
+  """Leaves out what a later flag replaces, of which a warning would tell."""
+  last = {flag.partition('=')[0]: i for i, flag in enumerate(flags)}
+  return [
+    flag
+    for i, flag in enumerate(flags)
+    if '=' not in flag or last[flag.partition('=')[0]] == i
+  ]
+
+
 def start(
   folder: pathlib.Path,
   *flags: str,
@@ -157,7 +170,7 @@ def start(
 ) -> subprocess.CompletedProcess:
   """Runs `python launch.py` to its end in a process of its own."""
   return subprocess.run(
-    [sys.executable, str(ROOT / 'launch.py'), *flags],
+    [sys.executable, str(ROOT / 'launch.py'), *last_of_each(flags)],
     cwd=folder,
     env={**os.environ, **environment(devices, optimized)},
     capture_output=True,
@@ -196,7 +209,8 @@ def launch_here(
   def run(
     *flags: str, config: str = 'configs/fmnist96.py'
   ) -> subprocess.CompletedProcess:
-    argv = ['launch.py', *config_flags(config, compilation_cache), *flags]
+    flags = (*config_flags(config, compilation_cache), *flags)
+    argv = ['launch.py', *last_of_each(flags)]
     capfd.readouterr()
     code = launch.main(argv)
     return subprocess.CompletedProcess(argv, code, *capfd.readouterr())

@@ -11,13 +11,14 @@ from run_files import files_under
 
 from googlenet import config as config_lib
 from googlenet import optimizer
+from googlenet.cli import command_line
 from googlenet.errors import UserError
 from googlenet.io import checkpoint, pretrained
 from googlenet.model import network as network_lib
 from googlenet.model.groups import parse_factors
 from googlenet.model.initialization import init_from_numpy
 from googlenet.optimizer import groups
-from googlenet.train import finetune
+from googlenet.train import finetune, messages, resume, setup
 
 BATCH_NORM = (
   '--config.model.normalization=batch',
@@ -42,7 +43,7 @@ def make(config, channels=1, seed=0, **model):
 
 
 def stored(folder, case, step=5):
-  checkpoint.folder_of(folder).mkdir()
+  checkpoint.folder_of(folder).mkdir(parents=True)
   state = {'params': case.params, 'network_state': case.network_state}
   snapshot = checkpoint.Snapshot(step, state, {})
   checkpoint.save(folder, snapshot)
@@ -298,3 +299,71 @@ def test_from_a_workdir_without_a_run(launch_here, tmp_path):
   )
   assert done.stderr.count('\n') == 1
   assert files_under(tmp_path) == []
+
+
+def test_a_run_with_a_checkpoint_no_longer_needs_its_source(config, tmp_path):
+  """The source is gone: only a run without a checkpoint asks for it."""
+  config.finetune.from_workdir = str(tmp_path / 'gone')
+  resolved = config_lib.resolve(config)
+  with pytest.raises(UserError, match='gone.* holds no checkpoint'):
+    setup.build(resolved)
+  assert not any('gone' in line for line in setup.build(resolved, True).lines)
+  workdir = tmp_path / 'run'
+  checkpoint.folder_of(workdir).mkdir(parents=True)
+  (workdir / 'config.json').write_text(config_lib.to_json(config))
+  for has_checkpoint in (False, True):
+    found = resume.look(workdir, resolved, False)
+    found.lock.release()
+    assert found.is_run
+    assert found.has_checkpoint == has_checkpoint
+    state = {'params': {}, 'finite_check': {'loss_scale': np.float32(1)}}
+    checkpoint.save(workdir, checkpoint.Snapshot(3, state, {}))
+
+
+def test_a_source_in_the_home_folder(config, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  case = make(config, seed=1)
+  stored(tmp_path / 'run', case)
+  _, _, lines = finetune.load('~/run', *vars(case).values())
+  assert f'{tmp_path}/run/checkpoints' in lines[0]
+  with pytest.raises(UserError, match=f"{tmp_path}/rum' holds no checkpoint"):
+    finetune.load('~/rum', *vars(case).values())
+
+
+def test_a_published_network_is_for_fine_tuning(config, tmp_path):
+  """What the message says works."""
+  case = make(config, seed=1)
+  folder = tmp_path / 'published'
+  resolved = config_lib.resolve(config)
+  pretrained.write_run(folder, resolved, case.params, case.network_state, 9)
+  (folder / 'result.json').write_text('{"step": 9, "epoch": 10.0}')
+  for allow in (False, True):
+    with pytest.raises(UserError) as error:
+      resume.look(folder, resolved, allow)
+    assert str(error.value) == (
+      f'--workdir={folder} holds a published or imported network, without the '
+      'state of its training: it can be used, but not trained further. To '
+      f'start a new run from it, give another --workdir, --config={folder}/'
+      f'config.json and --config.finetune.from_workdir={folder}'
+    )
+  flags = [f'--config.finetune.from_workdir={folder}']
+  read = command_line.read_config(str(folder / 'config.json'), '', flags)
+  run = setup.build(read)
+  assert run.lines[0].startswith(f'from     {folder}/checkpoints/')
+  kept = jax.tree.leaves(case.params)[0]
+  np.testing.assert_array_equal(jax.tree.leaves(run.state.params)[0], kept)
+
+
+@pytest.mark.parametrize(
+  ('result', 'words'),
+  [
+    ({'step': 6, 'epoch': 0.6}, 'a larger --config.train.max_steps with'),
+    (
+      {'step': 6, 'epoch': 10.0},
+      'a larger --config.train.max_steps and more --config.train.epochs with',
+    ),
+    ({'step': 5, 'epoch': 10.0}, '(give more --config.train.epochs with'),
+  ],
+)
+def test_a_finished_run_names_what_ended_it(config, result, words):
+  assert words in messages.finished(result, 'run', config)

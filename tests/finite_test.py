@@ -170,8 +170,8 @@ def broken_at(monkeypatch, steps):
   """Makes the gradients of some steps not finite."""
   build = setup.build
 
-  def broken(config):
-    run = build(config)
+  def broken(config, *options):
+    run = build(config, *options)
 
     def train_step(state, batch, seed, *image_size):
       if int(state.step) + 1 in steps:

@@ -26,6 +26,7 @@ from googlenet.tools.modes import summary
     ('inception_v3', 299, 'on', 27_161_264, 5_718_899_296),
     ('bn', 224, 'auto', 7_005_832, 1_582_671_872),
     ('alexnet', 224, 'auto', 62_378_344, 1_135_256_096),
+    ('alexnet_torchvision', 224, 'auto', 61_100_840, 714_188_480),
     ('vgg16', 224, 'auto', 138_357_544, 15_470_264_320),
   ],
 )

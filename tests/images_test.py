@@ -40,26 +40,70 @@ def test_every_mode_becomes_the_one_asked_for(mode, num_channels):
   expected = np.asarray(stored.convert(images.MODES[num_channels]), int)
   with images.open_image(stream.getvalue()) as image:
     assert image.mode == mode
-    whole = images.pixels(image, num_channels, [(0, 0, 40, 30)], (30, 40))
-  assert whole.shape == (1, 30, 40, num_channels)
+    whole = images.pixels(image, num_channels, (0, 0, 40, 30), (30, 40))
+  assert whole.shape == (30, 40, num_channels)
   assert whole.dtype == np.uint8
   difference = np.abs(whole.reshape(expected.shape) - expected)
   assert difference.mean() < 4
 
 
-@pytest.mark.parametrize('size', [(64, 48), (48, 64), (48, 48), (16, 12)])
-def test_center_crop_is_a_resize_and_a_cut(size):
-  """Whole numbers throughout: the long way gives the same pixels."""
-  image = picture(*size)
-  transform = images.CenterCrop(16, resize=24)
-  scale = 24 / min(size)
-  width, height = (round(scale * side) for side in size)
-  resized = image.resize((width, height), Image.Resampling.BILINEAR)
-  left, top = (width - 16) // 2, (height - 16) // 2
-  expected = np.asarray(resized.crop((left, top, left + 16, top + 16)), int)
-  actual = apply(transform, image)
-  assert actual.shape == (*transform.sides, 3) == (16, 16, 3)
-  assert np.abs(actual - expected).max() <= 1
+def noise(width: int, height: int) -> Image.Image:
+  """Pixels of which each is unlike its neighbours: a shift shows."""
+  rng = np.random.default_rng(width + height)
+  return Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+  ('size', 'resized', 'corner'),
+  [
+    # (58.5, 16): torchvision rounds a half to the even number.
+    ((341, 256), (341, 256), (58, 16)),
+    ((256, 343), (256, 343), (16, 60)),
+    ((600, 451), (340, 256), (58, 16)),  # 340.57 is cut off, not rounded
+    ((451, 600), (256, 340), (16, 58)),
+    ((100, 100), (256, 256), (16, 16)),
+  ],
+)
+def test_center_crop_lies_where_torchvision_has_it(size, resized, corner):
+  image, (left, top) = noise(*size), corner
+  assert images.resized_sides(size, 256) == resized
+  expected = image.resize(resized, Image.Resampling.BILINEAR)
+  expected = np.asarray(expected)[top : top + 224, left : left + 224]
+  crop = apply(images.CenterCrop(224, 256), image)
+  np.testing.assert_array_equal(crop, expected)
+  if resized == size:  # untouched, not resampled
+    pixels = np.asarray(image)[top : top + 224, left : left + 224]
+    np.testing.assert_array_equal(crop, pixels)
+
+
+def test_center_crop_is_that_of_torchvision():
+  functional = pytest.importorskip(
+    'torchvision.transforms.functional',
+    reason='pip install torchvision',
+    # RuntimeError: it was made for another build of PyTorch.
+    exc_type=(ImportError, RuntimeError),
+  )
+  rng = np.random.default_rng(0)
+  for width, height in rng.integers(20, 700, (12, 2)):
+    image, (size, short) = noise(width, height), (24, int(rng.integers(24, 40)))
+    theirs = functional.resize(image, [short])
+    theirs = np.asarray(functional.center_crop(theirs, [size]))
+    crop = apply(images.CenterCrop(size, short), image)
+    np.testing.assert_array_equal(crop, theirs)
+    (square,) = apply(images.Squares(short, 1), image)
+    theirs = functional.resize(image, [short])
+    theirs = np.asarray(functional.center_crop(theirs, [short]))
+    np.testing.assert_array_equal(square, theirs)
+
+
+@pytest.mark.parametrize('size', [(3000, 3), (3, 3000)])
+def test_a_strip_is_not_resized_as_a_whole(size, monkeypatch):
+  """In the centre it is the same, up to rounding."""
+  image = noise(*size)
+  crop = apply(images.CenterCrop(24, 28), image)
+  monkeypatch.setattr(images, '_LONGEST', 1000)
+  expected = apply(images.CenterCrop(24, 28), image)
+  assert np.abs(crop.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize('size', [(64, 48), (48, 64), (48, 48)])
@@ -71,11 +115,10 @@ def test_squares_lie_along_the_longer_side(size):
   for square, corner in zip(squares, [0, 8, 16], strict=True):
     corner = corner if width != height else 0
     left, top = (corner, 0) if width > height else (0, corner)
-    cut = image.crop((left, top, left + 48, top + 48))
-    expected = cut.resize((24, 24), Image.Resampling.BILINEAR)
-    # The filter reads beyond the edge of a square where the image goes on.
-    inner = np.s_[1:-1, 1:-1]
-    np.testing.assert_array_equal(square[inner], np.asarray(expected)[inner])
+    expected = image.resize((width // 2, height // 2), Image.BILINEAR)
+    left, top = left // 2, top // 2
+    expected = expected.crop((left, top, left + 24, top + 24))
+    np.testing.assert_array_equal(square, np.asarray(expected))
   (one,) = apply(images.Squares(24, 1), image)
   np.testing.assert_array_equal(one, squares[1])
 
@@ -86,16 +129,33 @@ def test_whole_is_squeezed():
   np.testing.assert_array_equal(actual, np.asarray(expected))
 
 
-@pytest.mark.parametrize('side', [10, 20, 40, 79])
-def test_a_large_jpeg_is_decoded_small(side):
-  """The shortcut of the decoder shows in a few grey levels only."""
-  contents = jpeg(picture(401, 323))
-  with images.open_image(contents) as image:
-    fast = apply(images.CenterCrop(side, side), image)
-  with images.open_image(contents) as image:
-    image.load()  # no shortcut after this
+CONTENTS = jpeg(picture(401, 323))
+
+
+@pytest.mark.parametrize(
+  'transform',
+  [images.CenterCrop(20, 20), images.Whole(20), images.Squares(20, 3)],
+)
+def test_evaluation_decodes_a_jpeg_in_full(transform):
+  with images.open_image(CONTENTS) as image:
+    found = apply(transform, image)
     assert image.size == (401, 323)
-    slow = apply(images.CenterCrop(side, side), image)
+  with images.open_image(CONTENTS) as image:
+    expected = apply(transform, Image.fromarray(np.asarray(image)))
+  np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize('side', [10, 20, 40, 79])
+def test_training_decodes_a_large_jpeg_small(side):
+  """The shortcut of the decoder shows in a few grey levels only."""
+  crop = images.RandomResizedCrop(side, (0.9, 1.0), (1.0, 1.25), 0)
+  with images.open_image(CONTENTS) as image:
+    fast = apply(crop, image)
+    assert image.width < 401
+  with images.open_image(CONTENTS) as image:
+    image.load()  # no shortcut after this
+    slow = apply(crop, image)
+    assert image.size == (401, 323)
   difference = np.abs(fast.astype(int) - slow)
   assert difference.mean() < 1
   assert difference.max() < 12

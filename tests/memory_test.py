@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, config_flags
+from conftest import ROOT, SMALL, config_flags, last_of_each
 from run_files import files_under, problems
 
 from googlenet import config as config_lib
@@ -150,7 +150,8 @@ def test_a_step_that_is_too_large_is_one_line(tmp_path, compilation_cache):
       *flags,
     ]
     # Address space, KiB; more than the start of the program takes.
-    limited = ['sh', '-c', 'ulimit -v 8000000; exec "$@"', 'sh', *command]
+    limited = ['sh', '-c', 'ulimit -v 8000000; exec "$@"', 'sh']
+    limited += last_of_each(command)
     return subprocess.run(
       limited,
       cwd=tmp_path,
@@ -214,8 +215,8 @@ def test_advice_for_a_run_is_what_it_may_change(config, tmp_path, monkeypatch):
   config.checkpoint.every_steps = 3
   build = setup.build
 
-  def broken(config):
-    run = build(config)
+  def broken(config, *options):
+    run = build(config, *options)
 
     def train_step(state, *inputs):
       return (

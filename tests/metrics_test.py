@@ -8,6 +8,7 @@ from tensorboardX.proto import event_pb2
 
 from googlenet.errors import UserError
 from googlenet.io import metrics as metrics_lib
+from googlenet.io.checkpoint import MAX_ABOUT_BYTES
 from googlenet.io.writer import Writer
 
 
@@ -99,3 +100,10 @@ def test_of_two_runs_started_at_once_one_gets_the_folder(tmp_path):
     writer.close()
   assert (tmp_path / 'config.json').read_text() == '{"seed": 0}'
   assert '1.0' in (tmp_path / 'metrics.jsonl').read_text()
+
+
+def test_a_config_that_no_checkpoint_can_hold_is_refused(tmp_path):
+  """Before anything is written, which could not be read back."""
+  with pytest.raises(UserError, match='shorten the fields'):
+    Writer(tmp_path, 'x' * (MAX_ABOUT_BYTES // 4 + 1), (), True)
+  assert not list(tmp_path.iterdir())

@@ -142,6 +142,18 @@ def test_the_loss_is_that_of_mixed_labels(config):
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
   np.testing.assert_allclose(metrics['accuracy'], best.mean(), rtol=1e-6)
 
+  # Class weights: each label's own loss counts by the weight of its class.
+  config.train.class_weights = tuple(float(k) for k in range(10))
+  weighted, _ = loss_lib.make_loss_fn(network, config)(
+    params, state, batch, (keys(8), keys(8, 1))
+  )
+  losses = [
+    -((0.9 * one_hot[y] + 0.1 / 10) * log_p).sum(-1) * y
+    for y in (batch['label'], np.asarray(mixed.partners))
+  ]
+  expected = weights[:, 0] * losses[0] + (1 - weights[:, 0]) * losses[1]
+  np.testing.assert_allclose(weighted, expected.mean(), rtol=1e-5)
+
 
 @pytest.mark.parametrize('alpha', ['mixup_alpha', 'cutmix_alpha'])
 def test_off_draws_nothing(config, alpha):

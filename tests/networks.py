@@ -24,6 +24,7 @@ SMALL = {
   'fmnist28': 28,
   'tiny': 28,
   'alexnet': 63,
+  'alexnet_torchvision': 63,
   'vgg16': 32,
   'nin': 67,
 }

@@ -99,7 +99,7 @@ def flags(folder: pathlib.Path, name: str = 'photos') -> list[str]:
     f'--config.data.data_dir={folder}',
     '--config.data.eval_split=validation',
     '--config.data.resize=32',
-    '--config.data.mean=(0.5,)',
+    '--config.data.mean=(0.5,0.5,0.5)',
     '--config.augment.random_resized_crop=true',
     '--config.augment.flip=true',
   ]

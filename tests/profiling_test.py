@@ -184,8 +184,8 @@ def test_without_profile_steps_nothing_is_traced(plain_run):
 def test_a_run_that_fails_closes_its_trace(config, tmp_path, monkeypatch):
   build = setup.build
 
-  def broken(config):
-    parts = build(config)
+  def broken(config, *options):
+    parts = build(config, *options)
     calls = []
 
     def train_step(*arguments):
@@ -235,17 +235,35 @@ def calls(monkeypatch):
   return calls
 
 
-def make_profile(calls, workdir, config):
+def make_profile(calls, workdir, config, first_step=1, lines=None):
   """Returns a hook that traces the steps 3 and 4."""
   config.logging.profile_steps = 2
+  lines = [] if lines is None else lines
   session = types.SimpleNamespace(
     run=setup.build(config_lib.resolve(config)),
     writer=types.SimpleNamespace(open=lambda: calls.append('open')),
-    console=types.SimpleNamespace(line=lambda text: None),
+    console=types.SimpleNamespace(line=lines.append),
+    first_step=first_step,
   )
   return profiling.Profile(
     session, workdir, lambda step: calls.append(f'settle {step}')
   )
+
+
+def test_a_run_that_is_continued_says_that_it_is_not_traced(
+  config, calls, tmp_path
+):
+  lines = []
+  make_profile(calls, tmp_path, config, 2, lines)
+  assert lines == []
+  make_profile(calls, tmp_path, config, 3, lines)
+  assert lines == [
+    'profile  config.logging.profile_steps=2: nothing is traced, because only '
+    'steps 3 to 4 of a run are'
+  ]
+  (tmp_path / 'profile').mkdir()
+  make_profile(calls, tmp_path, config, 3, lines)
+  assert len(lines) == 1  # it was traced when it began
 
 
 def after_steps(profile, calls, last):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, last_of_each
 from run_files import assert_same_run, records
 
 import launch
@@ -34,8 +34,8 @@ def killed_at(monkeypatch, step):
   """Makes the program end before a step."""
   build = setup.build
 
-  def broken(config):
-    run = build(config)
+  def broken(config, *options):
+    run = build(config, *options)
 
     def train_step(state, *inputs):
       if int(state.step) + 1 == step:
@@ -120,7 +120,7 @@ def test_augmentation_average_and_adam_go_on_too(small, tmp_path, monkeypatch):
 def start(tmp_path, *flags):
   """Starts the program with its screen in a pipe."""
   return subprocess.Popen(
-    [sys.executable, str(ROOT / 'launch.py'), *flags],
+    [sys.executable, str(ROOT / 'launch.py'), *last_of_each(flags)],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -216,7 +216,7 @@ def run_launch(tmp_path, monkeypatch, capfd, compilation_cache):
     if config:
       argv += [f'--config={ROOT}/configs/fmnist96.py', *SMALL]
       argv.append(f'--config.train.compilation_cache={compilation_cache}')
-    code = launch.main([*argv, *flags])
+    code = launch.main(last_of_each([*argv, *flags]))
     captured = capfd.readouterr()
     return code, captured.out, captured.err
 
@@ -381,8 +381,8 @@ def test_a_folder_that_goes_away_ends_the_run_with_a_line(
 ):
   build = setup.build
 
-  def broken(config):
-    run = build(config)
+  def broken(config, *options):
+    run = build(config, *options)
 
     def train_step(state, *inputs):
       if int(state.step) == 15:

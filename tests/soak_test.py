@@ -49,12 +49,13 @@ FLAGS = (
 
 @pytest.fixture
 def start(tmp_path, compilation_cache):
-  def start(workdir, *flags, stdout=subprocess.DEVNULL):
+  def start(workdir, *flags, stdout=subprocess.DEVNULL, program=(), base=FLAGS):
     return subprocess.Popen(
       [
         sys.executable,
+        *program,
         str(ROOT / 'launch.py'),
-        *FLAGS,
+        *base,
         f'--config.train.compilation_cache={compilation_cache}',
         f'--workdir={workdir}',
         *flags,
@@ -164,7 +165,6 @@ def test_two_hundred_damaged_checkpoints(config, tmp_path):
   config = config_lib.resolve(config)
   loop.train_and_evaluate(config, tmp_path / 'run')
   run = setup.build(config)
-  data = resume.describe_data(run.train.dataset)
   whole = {
     path.name: (
       path.read_bytes(),
@@ -182,9 +182,7 @@ def test_two_hundred_damaged_checkpoints(config, tmp_path):
     before = {p: p.read_bytes() for p in checkpoint.paths(tmp_path / 'run')}
     lines = []
     try:
-      begin = resume.restore(
-        tmp_path / 'run', config, data, run.state, lines.append
-      )
+      begin = resume.restore(tmp_path / 'run', run, False, lines.append)
     except UserError as error:
       lines.append(str(error))
       outcome = 'refused'
@@ -257,6 +255,90 @@ def test_a_full_disk(start, tmp_path, disk):
   (disk / 'filler').unlink()
   code, err = finish(start(disk / 'run'))
   assert code == 0, err
+  assert_same_run(tmp_path / 'whole', disk / 'run')
+
+
+# A start that kills itself before one of its file operations.
+KILLED = """
+import os, runpy, signal, sys
+left, folder, *argv = sys.argv[1:]
+left, folder = int(left), os.path.abspath(folder)
+names = {'os.mkdir', 'os.rename', 'os.remove', 'os.truncate'}
+
+def watch(event, args):
+  global left
+  if event != 'open' and event not in names:
+    return
+  if event == 'open' and not args[2] & (os.O_WRONLY | os.O_RDWR):
+    return
+  if isinstance(args[0], int):
+    return
+  if os.path.abspath(os.fsdecode(args[0])).startswith(folder):
+    left -= 1
+    if left < 0:
+      os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+sys.argv = argv
+sys.path.insert(0, os.path.dirname(argv[0]))
+runpy.run_path(argv[0], run_name='__main__')
+"""
+# Two epochs of two steps, with all that a run writes.
+SHORT = (
+  f'--config={ROOT}/configs/fmnist96.py',
+  '--config.model.variant=tiny',
+  '--config.model.kernels=xla',
+  '--config.data.image_size=28',
+  '--config.data.train_split=train[:16]',
+  '--config.data.eval_split=test[:8]',
+  '--config.train.batch_size=8',
+  '--config.train.epochs=2',
+  '--config.logging.every_steps=1',
+  '--config.logging.images=2',
+  '--config.logging.histograms=1',
+)
+
+
+def test_kills_before_each_file_operation(start, tmp_path):
+  """From the first folder of a run to its result."""
+  code, err = finish(start('whole', base=SHORT))
+  assert code == 0, err
+  for left in range(200):
+    workdir = tmp_path / f'run_{left}'
+    begun = start(
+      workdir, program=('-c', KILLED, str(left), workdir), base=SHORT
+    )
+    code, err = finish(begun)
+    assert 'Traceback' not in err
+    if code == 0:
+      break
+    assert code == -signal.SIGKILL, err
+    code, err = finish(start(workdir, base=SHORT))
+    assert code == 0, (left, err)
+    assert_same_run(tmp_path / 'whole', workdir)
+  assert 20 < left < 200
+  print(f'\nkilled before each of {left} file operations')
+
+
+@pytest.mark.parametrize('count', range(2, 14))
+def test_a_disk_without_inodes(start, tmp_path, disk, count):
+  """Each file and folder takes one."""
+  subprocess.run(
+    ['mount', '-o', f'remount,size=4m,nr_inodes={count}', str(disk)], check=True
+  )
+  code, err = finish(start('whole', base=SHORT))
+  assert code == 0, err
+  code, err = finish(start(disk / 'run', base=SHORT))
+  print(f'\n{count} inodes: exit code {code}, {err}')
+  if code:
+    assert code == 74
+    assert 'No space left on device' in err
+    assert 'Traceback' not in err
+    subprocess.run(
+      ['mount', '-o', 'remount,nr_inodes=100', str(disk)], check=True
+    )
+    code, err = finish(start(disk / 'run', base=SHORT))
+    assert code == 0, err
   assert_same_run(tmp_path / 'whole', disk / 'run')
 
 

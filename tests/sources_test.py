@@ -19,10 +19,11 @@ from photos import prepare
 from PIL import Image
 
 import googlenet.data
+from googlenet.data import bundled
+from googlenet.data.classes import check_labels
 from googlenet.data.idx import idx_header, read_idx
 from googlenet.data.sources import (
   Dataset,
-  check_labels,
   load_dataset,
   read_all,
 )
@@ -167,7 +168,24 @@ def test_damaged_copy(
   text = _error(lambda: load_dataset(_config(data_dir=tmp_path), 'test'))
   assert text.startswith(f'{tmp_path / TEST_IMAGES}: ')
   assert message in text
-  assert f'git checkout -- {tmp_path / TEST_IMAGES}' in text
+  assert 'copy it again from its source' in text
+  assert 'git' not in text  # which does not have this folder
+
+
+def test_a_folder_that_is_not_there(tmp_path: pathlib.Path) -> None:
+  for source in ('bundled', 'idx'):
+    config = _config(source, data_dir=tmp_path / 'gone')
+    text = _error(lambda config=config: load_dataset(config, 'test'))
+    assert text.startswith(
+      f"config.data.data_dir='{tmp_path}/gone': no such folder: give the one "
+      'with train-images-idx3-ubyte.gz'
+    )
+
+
+def test_a_damaged_bundled_file_can_be_restored(monkeypatch) -> None:
+  file = bundled._FASHION_MNIST['test'].labels._replace(shape=(9,))
+  with pytest.raises(UserError, match=rf'git checkout -- \S*/{TEST_LABELS}`$'):
+    bundled._read_packaged(file)
 
 
 def test_missing_and_swapped_files(tmp_path: pathlib.Path) -> None:
@@ -183,12 +201,113 @@ def test_missing_and_swapped_files(tmp_path: pathlib.Path) -> None:
   assert load_dataset(config, 'test').num_examples == 10000  # train not needed
 
 
-def test_unknown_source_and_name() -> None:
-  text = _error(lambda: load_dataset(_config(source='bundle'), 'train'))
-  assert "config.data.source='bundle'; allowed is one of bundled, tfds" in text
+def test_unknown_name() -> None:
   text = _error(lambda: load_dataset(_config(name='cifar10'), 'train'))
   assert "config.data.name='cifar10'; allowed is fashion_mnist" in text
   assert '--config.data.source=tfds' in text
+
+
+# Folders of IDX files.
+
+
+def _idx_folder(
+  folder: pathlib.Path, sizes: dict[str, int], packed: bool = True
+) -> pathlib.Path:
+  """Writes images of 5x4 pixels whose first pixel is their number."""
+  folder.mkdir()
+  for prefix, size in sizes.items():
+    images = np.zeros((size, 5, 4), np.uint8)
+    images[:, 0, 0] = np.arange(size)
+    labels = (np.arange(size) % 10).astype(np.uint8)
+    for name, array in (('images-idx3', images), ('labels-idx1', labels)):
+      data = idx_header(array.shape) + array.tobytes()
+      path = folder / f'{prefix}-{name}-ubyte{".gz" * packed}'
+      path.write_bytes(gzip.compress(data) if packed else data)
+  return folder
+
+
+@pytest.mark.parametrize('packed', [True, False])
+@pytest.mark.parametrize(
+  ('name', 'classes'),
+  [
+    ('mnist', tuple('0123456789')),
+    ('kmnist', ('o', 'ki', 'su', 'tsu', 'na', 'ha', 'ma', 'ya', 're', 'wo')),
+    ('fashion_mnist', load_dataset(_config(), 'test').class_names),
+    ('my_own', tuple('0123456789')),
+  ],
+)
+def test_idx_folders(
+  tmp_path: pathlib.Path, name: str, classes: tuple[str, ...], packed: bool
+) -> None:
+  folder = _idx_folder(tmp_path / 'idx', {'train': 30, 't10k': 20}, packed)
+  config = _config('idx', name, folder)
+  dataset = load_dataset(config, 'train[:10%]+train[20%:]')
+  assert dataset.class_names == classes
+  assert dataset.num_examples == 27
+  assert dataset.image_shape == (5, 4, 1)
+  images, labels = read_all(dataset)
+  kept = [0, 1, 2, *range(6, 30)]
+  assert images[:, 0, 0, 0].tolist() == kept
+  assert labels.tolist() == [i % 10 for i in kept]
+  images, labels = dataset.read(np.array([26, 0, 3, 2, 3]))
+  assert images[:, 0, 0, 0].tolist() == [29, 0, 6, 2, 6]
+  assert labels.tolist() == [9, 0, 6, 2, 6]
+  assert dataset.read(np.array([], int))[0].shape == (0, 5, 4, 1)
+  for index in (-1, 27):
+    with pytest.raises(IndexError):
+      dataset.read(np.array([index]))
+  both = load_dataset(config, 'test[:2]+train[-1:]')
+  assert read_all(both)[0][:, 0, 0, 0].tolist() == [0, 1, 29]
+
+
+def test_idx_folders_of_one_split(tmp_path: pathlib.Path) -> None:
+  folder = _idx_folder(tmp_path / 'idx', {'t10k': 20})
+  config = _config('idx', 'mnist', folder)
+  assert load_dataset(config, 'test').num_examples == 20
+  assert 'allowed is one of test (20 images)' in _error(
+    lambda: load_dataset(config, 'train')
+  )
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ('empty', 'holds no train-images-idx3-ubyte and no t10k-images-idx3-ubyte'),
+    ('no labels', 'lacks t10k-labels-idx1-ubyte, packed (.gz) or not: images'),
+    ('count', 'holds 19 labels, expected 20, a label for each image'),
+    ('swapped', 'holds the shape (20,), expected 3 dimensions of images'),
+    ('class', 'holds the label 11, expected labels below 10, because config'),
+    ('size', 'images of different sizes (train: 5x4, test: 4x4 pixels)'),
+    ('truncated', 'ends after 100 bytes of values, expected 400 for the shape'),
+    ('no folder given', "config.data.data_dir='': no folder is given"),
+  ],
+)
+def test_idx_folders_that_do_not_fit(
+  tmp_path: pathlib.Path, change: str, message: str
+) -> None:
+  folder = _idx_folder(tmp_path / 'idx', {'train': 30, 't10k': 20}, False)
+  images, labels = (
+    folder / f't10k-{kind}-ubyte' for kind in ('images-idx3', 'labels-idx1')
+  )
+  if change == 'empty':
+    shutil.rmtree(folder)
+    folder.mkdir()
+  elif change == 'no labels':
+    labels.unlink()
+  elif change == 'count':
+    labels.write_bytes(idx_header((19,)) + bytes(19))
+  elif change == 'swapped':
+    images.write_bytes(labels.read_bytes())
+  elif change == 'class':
+    labels.write_bytes(idx_header((20,)) + bytes(19) + b'\x0b')
+  elif change == 'size':
+    images.write_bytes(idx_header((20, 4, 4)) + bytes(320))
+  elif change == 'truncated':
+    images.write_bytes(images.read_bytes()[: 16 + 100])
+  given = '' if change == 'no folder given' else folder
+  text = _error(lambda: load_dataset(_config('idx', 'mnist', given), 'test'))
+  assert message in text
+  assert str(given) in text
 
 
 # Splits.
@@ -207,6 +326,11 @@ SPLITS = [
   'train[0.5%:12.5%]',
   'test[:3.75%]',
   'test[3.75%:]',
+  'train[:10%]+train[20%:]',
+  'train[:0%]+train[10%:]',
+  'train[:90%]+train[100%:]',
+  'test[-3:] + train[5:7]+test',
+  'train[20:25]+train[10:20]+train[15:22]',
 ]
 
 
@@ -219,14 +343,14 @@ def test_splits_mean_what_tfds_means(spec: str, sizes: tuple[int, int]) -> None:
     )
     for name, size in zip(('train', 'test'), sizes, strict=True)
   }
-  (expected,) = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
-  name, start, stop = resolve_split(
-    spec, dict(zip(('train', 'test'), sizes, strict=True))
-  )
-  size = infos[name].num_examples
-  assert name == expected.splitname
-  assert start == (expected.from_ or 0)
-  assert stop == (size if expected.to is None else expected.to)
+  expected = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
+  found = resolve_split(spec, dict(zip(infos, sizes, strict=True)))
+  parts = []
+  for part in expected:
+    size = infos[part.splitname].num_examples
+    stop = size if part.to is None else part.to
+    parts.append((part.splitname, part.from_ or 0, stop))
+  assert list(found) == [part for part in parts if part[1] < part[2]]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +365,13 @@ def test_splits_mean_what_tfds_means(spec: str, sizes: tuple[int, int]) -> None:
     ('train[1:2:3]', 'malformed'),
     ('train[1.5:]', 'malformed'),
     ('train [:5]', 'malformed'),
-    ('train+test', 'malformed'),
+    ('train+', 'malformed'),
+    ('+train', 'malformed'),
+    ('train++test', 'malformed'),
+    ('train+tset', "there is no split 'tset'"),
+    ('train[:5]+train[:301]', 'bound 301 is out of range'),
+    ('train+train[50%:10%]', 'is empty'),
+    ('train[:0]+test[:0%]', 'is empty'),
     ('train[:5]\n', 'malformed'),
     ('train[:' + '9' * 5000 + ']', 'malformed'),
     ('train[5:5]', 'is empty'),

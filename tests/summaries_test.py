@@ -1,6 +1,7 @@
 """Images of inputs and histograms of layers, read back from the event file."""
 
 import io
+import time
 
 import jax
 import numpy as np
@@ -148,14 +149,20 @@ def test_nothing_without_tensorboard(two_epochs, tmp_path, monkeypatch):
   assert not (tmp_path / 'run/tensorboard').exists()
 
 
-def test_a_continued_run_drops_what_is_made_again(tmp_path):
+@pytest.mark.parametrize('passed', [100.0, 0.0, -100.0])
+def test_a_continued_run_drops_what_is_made_again(
+  tmp_path, monkeypatch, passed
+):
+  """Also where the clock was set back meanwhile: file names sort by time."""
   folder = tmp_path / 'tensorboard'
+  monkeypatch.setattr(time, 'time', lambda: 1.7e9)
   file = events.EventFile(folder)
   for step in (2, 4, 6):
     file.write(step, {'train/loss': float(step)})
     image = summaries.image('inputs', np.full((1, 1, 1), step, np.uint8))
     file.write_summary(step, image)
   file.close()
+  monkeypatch.setattr(time, 'time', lambda: 1.7e9 + passed)
   again = events.EventFile(folder, first_step=5)
   again.write(6, {'train/loss': 7.0})
   again.close()

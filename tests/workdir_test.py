@@ -12,8 +12,14 @@ import threading
 import pytest
 from conftest import ROOT
 
+from googlenet import config as config_lib
 from googlenet.errors import UserError
-from googlenet.io.workdir import Lock, is_locked
+from googlenet.io.workdir import (
+  Lock,
+  is_locked,
+  read_classes,
+  write_classes,
+)
 
 # Takes the lock, says so, and ends with its standard input.
 HOLD = """
@@ -119,3 +125,32 @@ def test_no_module_of_ours_needs_fcntl():
     'warnings.simplefilter("ignore"); import googlenet.io.workdir'
   )
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+  ('data', 'names'),
+  [
+    (b'', ('0', '1', '2')),
+    (b'Tee\nBag\nBoot\n', ('Tee', 'Bag', 'Boot')),
+    (b'\xef\xbb\xbfTee\r\nBag\r\nBoot\r\n', ('Tee', 'Bag', 'Boot')),
+    (b'Tee\nBag\nBoot\n\n \n\n', ('Tee', 'Bag', 'Boot')),
+    (b' Tee \n\nBoot', ('Tee', '1', 'Boot')),
+    (b'Tee', ('Tee', '1', '2')),
+  ],
+)
+def test_class_names_as_editors_leave_them(tmp_path, data, names):
+  (tmp_path / 'classes.txt').write_bytes(data)
+  assert read_classes(tmp_path, 3) == names
+
+
+def test_a_config_with_a_byte_order_mark(config, tmp_path):
+  path = tmp_path / 'config.json'
+  path.write_text(config_lib.to_json(config), encoding='utf-8-sig')
+  assert config_lib.load(path).to_dict() == config.to_dict()
+
+
+def test_class_names_that_are_not_utf_8(tmp_path):
+  """As folders may have; a line each, whatever breaks lines elsewhere."""
+  write_classes(tmp_path, ['a\udcff', 'b\u2028c\x85 d', 'Größe'])
+  found = read_classes(tmp_path, 4)
+  assert found == ('a\\udcff', 'b c d', 'Größe', '3')

@@ -1,11 +1,13 @@
 """Parses a command line into a mode, its flags and a checked config."""
 
+import contextlib
 import difflib
 import importlib.util
 import os
 import pathlib
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -20,6 +22,7 @@ from googlenet.cli.modes import (
   unknown_mode,
 )
 from googlenet.cli.overrides import set_fields, split_flags
+from googlenet.data import auto
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS, LOCAL
 from googlenet.io import checkpoint
@@ -31,6 +34,8 @@ _OURS = (
   *('config', 'workdir', 'mode', 'help', 'version', *FLAGS),
   *('coordinator_address', 'num_processes', 'process_id'),
 )
+
+_MODULE = '_config_file'  # the name under which a config file is imported
 
 
 class Arguments(NamedTuple):
@@ -63,14 +68,20 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
     values.coordinator_address, values.num_processes, values.process_id
   )
   distributed.check_address(address)
-  file, others = values.config, []
+  for name in _OURS:
+    if name in values and values[name].present > 1:
+      warn(f'--{name} is given more than once: {values[name].value!r} counts')
+  file, others = os.path.expanduser(values.config), []
   workdir = os.path.expanduser(values.workdir)
   if mode.workdir == 'reads' and not workdir:
     raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
   if mode.takes_several and not os.path.isdir(workdir):
     workdir, *others = _split_workdirs(workdir)
   if file and mode.compares:
-    options['baseline'] = file, config_lib.resolve(load_config_file(file))
+    options['baseline'] = (
+      file,
+      auto.complete(config_lib.resolve(load_config_file(file))),
+    )
     file = ''
   if not file and (not workdir or mode.workdir == 'makes'):
     if rest and not rest[0].startswith('-'):  # perhaps the missing config
@@ -150,7 +161,9 @@ def read_config(
         'own command line or config file names folders and programs: to use '
         f'it, give --config.{name}=... yourself'
       )
-  return resolved
+  path = pathlib.Path(workdir or os.devnull) / 'config.json'
+  is_run = bool(workdir) and path.is_file()
+  return auto.complete(resolved, config_lib.load(path) if is_run else None)
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:
@@ -185,13 +198,16 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
 
   Args:
     path: a Python file with a function get_config(), or the config.json of a
-      run. 'FILE.py:TEXT' passes TEXT to get_config.
+      run. 'FILE.py:TEXT' passes TEXT to get_config. The file may import its
+      neighbours, as a program may.
 
   Raises:
     UserError: the file is missing or broken (ml_collections would show a long
       traceback).
   """
-  file, _, argument = path.partition(':')
+  file, argument = path, ''
+  if not os.path.isfile(path):
+    file, _, argument = path.partition(':')
   if os.path.isfile(path) and path.endswith('.json'):
     return config_lib.load(path)
   if not os.path.isfile(file) or not file.endswith('.py'):
@@ -200,15 +216,8 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       f'{_near_config(path)}'
     )
   try:
-    spec = importlib.util.spec_from_file_location('config_file', file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, 'get_config'):
-      raise UserError(
-        f'--config={path} has no get_config(): a config file defines that '
-        'function, like configs/fmnist96.py'
-      )
-    config = module.get_config(*[argument] if argument else [])
+    with _importing_from(os.path.dirname(os.path.abspath(file))):
+      config = _call(path, file, *[argument] if argument else [])
     if not isinstance(config, ml_collections.ConfigDict):
       raise UserError(
         f'--config={path}: get_config() returns a {type(config).__name__}; '
@@ -223,6 +232,30 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       f'--config={path} cannot be loaded: {type(error).__name__}: {error}'
     ) from error
   return config
+
+
+@contextlib.contextmanager
+def _importing_from(folder: str) -> Iterator[None]:
+  """Lets modules of a folder be imported, before all others."""
+  sys.path.insert(0, folder)
+  try:
+    yield
+  finally:
+    sys.path.remove(folder)
+
+
+def _call(path: str, file: str, *arguments: str) -> Any:
+  """Imports a config file and calls its get_config; `path` is for errors."""
+  spec = importlib.util.spec_from_file_location(_MODULE, file)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[_MODULE] = module  # dataclasses look their module up there
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise UserError(
+      f'--config={path} has no get_config(): a config file defines that '
+      'function, like configs/fmnist96.py'
+    )
+  return module.get_config(*arguments)
 
 
 def _near_config(path: str) -> str:

@@ -14,6 +14,7 @@ from typing import TextIO
 from absl import flags
 
 import googlenet
+from googlenet.cli import comments
 from googlenet.cli.modes import MODES, parse_flags, unknown_mode
 from googlenet.runtime import backend
 from googlenet.runtime.terminal import paint
@@ -40,7 +41,7 @@ _SEVERAL_PROCESSES = {
 }
 _MORE = {
   '--help --mode=MODE': 'its flags and an example',
-  '--help --config=FILE': 'every field with its value and allowed values',
+  '--help --config=FILE': 'every field: its value, what it does and takes',
   '--version': 'versions of this program and its libraries; devices',
 }
 _EXIT_CODES = {
@@ -175,7 +176,7 @@ def table(rows: Mapping[str, str]) -> str:
 
 
 def fields(file: str, arguments: Sequence[str], stream: TextIO) -> str:
-  """Returns every field of a config as a flag, with its allowed values.
+  """Returns every field of a config as a flag: what it does, what it takes.
 
   Args:
     file: config file.
@@ -199,14 +200,14 @@ def fields(file: str, arguments: Sequence[str], stream: TextIO) -> str:
       last = section
     lines.append(f'  --config.{name}={to_text(config[name])}')
     indent = ' ' * 6
-    lines += textwrap.wrap(
-      field.allowed,
-      _WIDTH,
-      initial_indent=indent,
-      subsequent_indent=indent,
-      break_long_words=False,
-    )
-  lines += ['', 'Comments and units: configs/fmnist96.py']
+    for text in (comments.of_fields()[name], f'Takes {field.allowed}.'):
+      lines += textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+      )
   return '\n'.join(lines).lstrip('\n')
 
 

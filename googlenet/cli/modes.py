@@ -137,7 +137,7 @@ MODES = {
     _ELSEWHERE,
     'export a run as .onnx, .stablehlo or .safetensors',
     'reads',
-    ('format', 'output', 'views'),
+    ('format', 'output', 'views', 'precision'),
     example='--output=model.onnx',
   ),
 }
@@ -197,6 +197,11 @@ def define_flags(values: flags.FlagValues) -> None:
     True,
     'average over the views of an image that evaluation uses (eval.flip, '
     'eval.shift, eval.crops); false: one view',
+  )
+  string(
+    'precision',
+    'float32',
+    'what an exported network computes in: float32, or run (train.precision)',
   )
   string('weights', '', 'weight file of another framework to read or write')
   string('coordinator_address', None, 'address of process 0, host:port')

@@ -1,5 +1,6 @@
 """Sets config fields from texts given by flags and sweeps."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +10,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from googlenet import config as config_lib
+from googlenet.errors import UserError
 from googlenet.fields import FIELDS
+from googlenet.runtime.terminal import warn
 
+_warn_once = functools.cache(warn)
 _FIELD_FLAG = re.compile('--?(no)?config[.]([^=]*)(?:=(.*))?', re.DOTALL)
 
 
@@ -22,10 +26,11 @@ def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
       --noconfig.FIELD (false), and any other arguments.
 
   Returns:
-    The last text for each field, and the other arguments.
+    The last text for each field, and the other arguments. A warning says which
+    text counts if a field has several.
 
   Raises:
-    UserError: a field does not exist.
+    UserError: a field does not exist, or a flag lacks its value.
   """
   texts, others, rest = {}, [], list(arguments)
   while rest:
@@ -41,7 +46,21 @@ def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
       text = 'false' if text is None else f'not {text}'  # refused later
     elif text is None:
       is_switch = FIELDS[name].is_valid(True)
-      text = 'true' if is_switch or not rest else rest.pop(0)
+      if is_switch and rest[:1] not in (['true'], ['false']):
+        text = 'true'
+      elif rest and not rest[0].startswith('--'):
+        text = rest.pop(0)
+      else:
+        raise UserError(
+          f'--config.{name} has no value: give --config.{name}=VALUE, it takes '
+          f'{FIELDS[name].allowed}',
+          name,
+        )
+    if texts.get(name, text) != text:
+      _warn_once(
+        f'--config.{name} is given more than once: {text!r} counts, not '
+        f'{texts[name]!r}'
+      )
     texts[name] = text
   return texts, others
 

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from googlenet.data.sources import Dataset, check_labels, read_all
+from googlenet.data.classes import check_labels
+from googlenet.data.sources import Dataset, read_all
 from googlenet.data.stream import IndexBatch, stream
 from googlenet.runtime.parallel import PMAP, parallelize, replicated
 

@@ -2,14 +2,13 @@
 
 import functools
 import hashlib
-import os
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from googlenet.data.idx import damaged_file, idx_header, read_idx
+from googlenet.data.idx_folder import CLASSES, folder_of, read_examples
 from googlenet.data.images import Transform
 from googlenet.data.splits import Read, Source
 from googlenet.errors import UserError
@@ -52,18 +51,6 @@ _FASHION_MNIST = {
     ),
   ),
 }
-_FASHION_MNIST_CLASSES = (
-  'T-shirt/top',
-  'Trouser',
-  'Pullover',
-  'Dress',
-  'Coat',
-  'Sandal',
-  'Shirt',
-  'Sneaker',
-  'Bag',
-  'Ankle boot',
-)
 
 
 def open_bundled(name: str, data_dir: str) -> Source:
@@ -83,43 +70,26 @@ def open_bundled(name: str, data_dir: str) -> Source:
   if name != 'fashion_mnist':
     raise UserError(
       f'config.data.name={name!r}; allowed is fashion_mnist, the only bundled '
-      'data set: for others add --config.data.source=tfds'
+      'data set: for others add --config.data.source=idx (a folder of IDX '
+      'files) or --config.data.source=tfds'
     )
   read = _read_packaged
   if data_dir:
-    folder = pathlib.Path(os.path.expanduser(data_dir))
-    read = functools.partial(_read_checked, folder)
+    read = functools.partial(_read_checked, folder_of(data_dir))
 
   def open_split(split_name: str, transform: Transform | None) -> Read:
     idx_split = _FASHION_MNIST[split_name]
     images = read(idx_split.images)[..., np.newaxis]
     labels = read(idx_split.labels).astype(np.int32)
-    return functools.partial(_read, images, labels, transform)
+    return functools.partial(read_examples, images, labels, transform)
 
   return Source(
     split_sizes={k: v.labels.shape[0] for k, v in _FASHION_MNIST.items()},
     sides=(28, 28),
     num_channels=1,
-    class_names=_FASHION_MNIST_CLASSES,
+    class_names=CLASSES['fashion_mnist'],
     open_split=open_split,
   )
-
-
-def _read(
-  images: np.ndarray,
-  labels: np.ndarray,
-  transform: Transform | None,
-  indices: np.ndarray,
-  epoch: int,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Reads examples of a split that is in memory: a `Read`."""
-  if transform is None:
-    return images[indices], labels[indices]
-  out = np.empty((len(indices), *transform.sides, 1), np.uint8)
-  for i, index in enumerate(indices):
-    image = Image.fromarray(images[index, ..., 0])
-    out[i] = transform(image, 1, epoch, int(index))
-  return out, labels[indices]
 
 
 @functools.cache
@@ -129,9 +99,12 @@ def _read_packaged(idx_file: _IdxFile) -> np.ndarray:
   Unpacking and checking the training images takes 0.3 s, and a process that
   works with several runs opens the same split for each of them.
   """
-  array = _read_checked(
-    pathlib.Path(__file__).parent / 'fashion_mnist', idx_file
-  )
+  folder = pathlib.Path(__file__).parent / 'fashion_mnist'
+  try:
+    array = _read_checked(folder, idx_file)
+  except UserError as error:
+    restore = f'git checkout -- {folder / idx_file.name}'
+    raise UserError(f'{error}, or restore it with `{restore}`') from error
   array.flags.writeable = False
   return array
 

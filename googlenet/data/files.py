@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
+from googlenet.data.colours import tell_conversion
 from googlenet.data.images import MODES, Transform, pixels
 from googlenet.errors import UserError
 from googlenet.runtime.files import open_regular
@@ -34,20 +35,23 @@ _MAX_DECODED_BYTES = 2**31
 # Formats that are not read: Pillow decodes them by another program,
 # Ghostscript.
 _REFUSED = {'EPS'}
+_GREY_MODES = ('1', 'L', 'LA', 'La', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 # Some of Pillow's readers read a whole file before they look at its size. Raw
 # images of `MAX_PIXELS` with four channels of 16 bits have 1 GiB.
 _MAX_BYTES = 2**30
-# What turns stored pixels upright, by EXIF orientation: (transpose, then flip
-# the rows, flip the columns).
-_ORIENTATIONS = {
-  2: (False, False, True),
-  3: (False, True, True),
-  4: (False, True, False),
-  5: (True, False, False),
-  6: (True, False, True),
-  7: (True, True, True),
-  8: (True, True, False),
+# What turns a stored image upright, by EXIF orientation.
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
 }
+
+
+_SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
 class UnreadableError(Exception):
@@ -64,7 +68,7 @@ class Squeezed(NamedTuple):
   def __call__(
     self, image: Image.Image, num_channels: int, epoch: int, index: int
   ) -> np.ndarray:
-    return pixels(image, num_channels, [(0, 0, *image.size)], self.sides)[0]
+    return pixels(image, num_channels, (0, 0, *image.size), self.sides)
 
 
 @functools.cache
@@ -74,12 +78,103 @@ def known_formats() -> tuple[str, ...]:
   return tuple(name for name in Image.ID if name not in _REFUSED)
 
 
-def _opened(
+@functools.cache
+def suffixes() -> frozenset[str]:
+  """Returns the suffixes of the formats that are read, like '.jpg'."""
+  formats = known_formats()
+  return frozenset(
+    suffix
+    for suffix, name in Image.registered_extensions().items()
+    if name in formats
+  )
+
+
+def _file_of(
   path: str | os.PathLike[str] | BinaryIO,
 ) -> contextlib.AbstractContextManager[BinaryIO]:
   if isinstance(path, str | os.PathLike):
     return open_regular(path, _MAX_BYTES)
   return contextlib.nullcontext(path)
+
+
+class Header(NamedTuple):
+  """What a file says of its image before the pixels.
+
+  Attributes:
+    size: (height, width), upright by EXIF.
+    is_grey: whether it has no colour.
+  """
+
+  size: tuple[int, int]
+  is_grey: bool
+
+
+def header(path: str | os.PathLike[str] | BinaryIO, decode: bool) -> Header:
+  """Reads the header of an image.
+
+  Args:
+    path: of the file, or the file itself.
+    decode: whether to decode the pixels too, which finds damage behind the
+      header.
+
+  Raises:
+    UnreadableError: the file is missing, damaged, too large or not an image.
+  """
+  with _opened(path) as image:
+    is_turned = _orientation(image) in _SIDEWAYS
+    size = image.size if is_turned else image.size[::-1]
+    found = Header(size, image.mode in _GREY_MODES)
+    if decode:
+      _to_8_bits(image).load()
+    return found
+
+
+@contextlib.contextmanager
+def _opened(
+  path: str | os.PathLike[str] | BinaryIO,
+) -> Iterator[Image.Image]:
+  """Opens an image; turns errors in the block into an `UnreadableError`."""
+  try:
+    with (
+      _file_of(path) as file,
+      Image.open(file, formats=known_formats()) as image,
+    ):
+      _check_size(image)
+      yield image
+  except UnreadableError:
+    raise
+  except Exception as error:  # Pillow raises a dozen types
+    text = ' '.join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+      text = error.strerror
+    elif isinstance(error, Image.UnidentifiedImageError):
+      text = 'not an image that Pillow can read'
+    elif isinstance(error, Image.DecompressionBombError):
+      text = f'more than {MAX_PIXELS:,} pixels'
+    raise UnreadableError(
+      text[:200] or f'damaged ({type(error).__name__})'
+    ) from error
+
+
+def _check_size(image: Image.Image) -> None:
+  width, height = image.size
+  if width * height > MAX_PIXELS:
+    raise UnreadableError(
+      f'{width}x{height} is more than {MAX_PIXELS:,} pixels: make it smaller'
+    )
+  if (needed := decoded_bytes(image)) > _MAX_DECODED_BYTES:
+    raise UnreadableError(
+      f'{width}x{height} pixels of {image.format} need {needed >> 20} MiB, '
+      f'more than {_MAX_DECODED_BYTES >> 20}: make it smaller'
+    )
+
+
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+  """Returns what turns an image upright, by its EXIF; None: nothing."""
+  try:
+    return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+  except Exception:  # damaged EXIF: the image is taken as it is stored
+    return None
 
 
 class Reader:
@@ -94,80 +189,48 @@ class Reader:
     """
     self._transform, self._num_channels = transform, num_channels
     self._large = threading.Lock()
-    # The transform for images that are stored lying on their side.
-    self._turned = transform
-    if isinstance(transform, Squeezed):
-      self._turned = Squeezed(transform.sides[::-1])
 
   @property
   def shape(self) -> tuple[int, int, int]:
     """(H, W, C) of the returned arrays; (n, R, R, C) for squares."""
     return (*self._transform.sides, self._num_channels)
 
-  def __call__(self, path: str | os.PathLike[str] | BinaryIO) -> np.ndarray:
+  def __call__(
+    self,
+    path: str | os.PathLike[str] | BinaryIO,
+    epoch: int = 0,
+    index: int = 0,
+  ) -> np.ndarray:
     """Returns the image in a file, or in one that is open: uint8 [H, W, C].
 
     Of a file with several pictures the first is read. Transparency is dropped,
     as in data sets.
 
+    Args:
+      path: of the file, or the file itself.
+      epoch: for the random numbers of a transform, like `index`.
+      index: of the image in its split.
+
     Raises:
       UnreadableError: the file is missing, damaged, too large or not an image.
     """
-    try:
-      with (
-        _opened(path) as file,
-        Image.open(file, formats=known_formats()) as image,
-      ):
-        return self._read(image)
-    except UnreadableError:
-      raise
-    except Exception as error:  # Pillow raises a dozen types
-      text = ' '.join(str(error).split())
-      if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-      elif isinstance(error, Image.UnidentifiedImageError):
-        text = 'not an image that Pillow can read'
-      elif isinstance(error, Image.DecompressionBombError):
-        text = f'more than {MAX_PIXELS:,} pixels'
-      raise UnreadableError(
-        text[:200] or f'damaged ({type(error).__name__})'
-      ) from error
+    with _opened(path) as image:
+      width, height = image.size
+      if width * height > _LARGE:
+        with self._large:
+          return self._convert(image, epoch, index)
+      return self._convert(image, epoch, index)
 
-  def _read(self, image: Image.Image) -> np.ndarray:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-      raise UnreadableError(
-        f'{width}x{height} is more than {MAX_PIXELS:,} pixels: make it smaller'
-      )
-    if (needed := decoded_bytes(image)) > _MAX_DECODED_BYTES:
-      raise UnreadableError(
-        f'{width}x{height} pixels of {image.format} need {needed >> 20} MiB, '
-        f'more than {_MAX_DECODED_BYTES >> 20}: make it smaller'
-      )
-    if width * height > _LARGE:
-      with self._large:
-        return self._convert(image)
-    return self._convert(image)
-
-  def _convert(self, image: Image.Image) -> np.ndarray:
-    # Only a JPEG has its EXIF before the pixels. These are decoded later, maybe
-    # at a fraction of their size.
-    if image.format != 'JPEG':
-      image.load()
-    try:
-      orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF: the image is taken as it is stored
-      orientation = 1
+  def _convert(self, image: Image.Image, epoch: int, index: int) -> np.ndarray:
+    turn = _orientation(image) if image.format == 'JPEG' else None
+    if turn or image.format != 'JPEG' or not self._transform.is_random:
+      image.load()  # other formats may have their EXIF after the pixels
+      turn = _orientation(image)
     image = _to_8_bits(image)
-    transpose, *flips = _ORIENTATIONS.get(orientation, (False, False, False))
-    # The small result is turned, which is cheaper. Squeezing and centre crops
-    # give the same either way, up to rounding.
-    transform = self._turned if transpose else self._transform
-    array = transform(image, self._num_channels, 0, 0)
-    if transpose:
-      array = array.swapaxes(-3, -2)
-    for axis, flip in zip((-3, -2), flips, strict=True):
-      array = np.flip(array, axis) if flip else array
+    if turn:
+      image = image.transpose(turn)
+    tell_conversion(image, self._num_channels)
+    array = self._transform(image, self._num_channels, epoch, index)
     return np.ascontiguousarray(array)
 
 

@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import TextIO
 
-from PIL import Image
-
-from googlenet.data.files import known_formats
+from googlenet.data.files import suffixes
 from googlenet.errors import UserError, did_you_mean
 
 # `**` as a whole part of a pattern, also several in a row.
@@ -71,12 +69,7 @@ def find(images: str, stdin: TextIO, flag: str = '--images') -> list[str]:
 
 def _in_folder(folder: str) -> list[str]:
   """Returns the files below a folder that have a suffix of an image, sorted."""
-  formats = known_formats()
-  known = {
-    suffix
-    for suffix, name in Image.registered_extensions().items()
-    if name in formats
-  }
+  known = suffixes()
   return sorted(
     os.path.join(below, name)
     for below, names in _walk(str(pathlib.Path(folder)))

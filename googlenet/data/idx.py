@@ -1,18 +1,23 @@
-"""Strict reader of gzip-compressed IDX files, the format of the MNIST family.
+"""Strict reader of IDX files, the format of the MNIST family.
 
-An unpacked IDX file is: two zero bytes, a code of the data type (0x08: uint8),
-the number of dimensions, each dimension as a big-endian uint32, the values.
+An IDX file is: two zero bytes, a code of the data type (0x08: uint8), the
+number of dimensions, each dimension as a big-endian uint32, the values. A file
+whose name ends in `.gz` is unpacked first.
 """
 
+import contextlib
 import gzip
 import math
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
 from googlenet.errors import UserError
+from googlenet.runtime import files
 
 _UINT8 = 0x08
 _MAX_RANK = 4
@@ -32,19 +37,19 @@ def damaged_file(
 ) -> UserError:
   """Returns the error for a data file with unexpected contents."""
   return UserError(
-    f'{path}: {found}, expected {expected}; restore it with '
-    f'`git checkout -- {path}` or copy it again from its source'
+    f'{path}: {found}, expected {expected}; copy it again from its source'
   )
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-  """Reads a gzip-compressed IDX file of uint8 values.
+  """Reads an IDX file of uint8 values.
 
   Memory grows with the values that are read, never with the size that a header
   claims or that a small file could unpack to.
 
   Args:
-    path: the file, e.g. `train-images-idx3-ubyte.gz`.
+    path: the file, e.g. `train-images-idx3-ubyte.gz`; packed if its name ends
+      in `.gz`.
 
   Returns:
     uint8 array of the shape that the header gives, e.g. [60000, 28, 28].
@@ -53,25 +58,42 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     UserError: the file is missing, unreadable, damaged (gzip's CRC-32
       differs), or not exactly one IDX array of uint8.
   """
+  with _opened(path) as stream:
+    shape = _read_shape(stream, path)
+    values = _read_values(stream, path, shape)
+  return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
+  """Reads only the shape of an IDX file, from its header.
+
+  Raises:
+    UserError: as of `read_idx`, but the values are not checked.
+  """
+  with _opened(path) as stream:
+    return _read_shape(stream, path)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+  is_packed = str(path).endswith('.gz')
+  what = 'a gzip-compressed IDX file' if is_packed else 'an IDX file'
   # Opening anything but a plain file (a folder, a pipe) could block, or fail
   # with other errors.
   if not os.path.isfile(path):
     found = 'is not a file' if os.path.exists(path) else 'no such file'
-    raise damaged_file(path, found, 'a gzip-compressed IDX file')
+    raise damaged_file(path, found, what)
   try:
-    with gzip.open(path, 'rb') as stream:
-      shape = _read_shape(stream, path)
-      values = _read_values(stream, path, shape)
+    with files.open_regular(path) as file:
+      yield gzip.GzipFile(fileobj=file) if is_packed else file
   except (OSError, EOFError, zlib.error) as error:
     # Truncated, corrupted, not gzip, or no permission to read.
-    raise damaged_file(
-      path, f'cannot be unpacked ({error})', 'a gzip-compressed IDX file'
-    ) from error
-  return np.frombuffer(values, np.uint8).reshape(shape)
+    how = 'unpacked' if is_packed else 'read'
+    raise damaged_file(path, f'cannot be {how} ({error})', what) from error
 
 
 def _read_shape(
-  stream: gzip.GzipFile, path: str | os.PathLike[str]
+  stream: BinaryIO, path: str | os.PathLike[str]
 ) -> tuple[int, ...]:
   """Reads and checks the header, leaving `stream` at the first value."""
   magic = stream.read(4)
@@ -95,7 +117,7 @@ def _read_shape(
 
 
 def _read_values(
-  stream: gzip.GzipFile, path: str | os.PathLike[str], shape: tuple[int, ...]
+  stream: BinaryIO, path: str | os.PathLike[str], shape: tuple[int, ...]
 ) -> bytearray:
   """Reads the values of a uint8 array; they must reach to the stream's end."""
   num_bytes = math.prod(shape)

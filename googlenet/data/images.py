@@ -7,6 +7,7 @@ one of these transforms.
 
 import io
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import ml_collections
@@ -19,6 +20,8 @@ MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
+# Images that are this many times as long as wide are not resized as a whole.
+_LONGEST = 32
 _CROP_TRIES = 10
 # Keeps the random numbers of crops apart from those of the order of an epoch.
 _CROP_STREAM = 1
@@ -56,12 +59,14 @@ class Whole(NamedTuple):
   def __call__(
     self, image: Image.Image, num_channels: int, epoch: int, index: int
   ) -> np.ndarray:
-    box = (0, 0, *image.size)
-    return pixels(image, num_channels, [box], self.sides)[0]
+    return pixels(image, num_channels, (0, 0, *image.size), self.sides)
 
 
 class CenterCrop(NamedTuple):
-  """Resizes the short side to `resize`, then cuts a square from the centre."""
+  """Resizes the short side to `resize`, then cuts a square from the centre.
+
+  Bit for bit what torchvision's Resize and CenterCrop make of a Pillow image.
+  """
 
   size: int  # pixels of the square
   resize: int  # pixels, at least `size`
@@ -75,11 +80,8 @@ class CenterCrop(NamedTuple):
   def __call__(
     self, image: Image.Image, num_channels: int, epoch: int, index: int
   ) -> np.ndarray:
-    width, height = image.size
-    side = min(image.size) * self.size / self.resize
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    return pixels(image, num_channels, [box], self.sides)[0]
+    (square,) = cut(image, num_channels, self.resize, self.size, [0.5])
+    return square
 
 
 class RandomResizedCrop(NamedTuple):
@@ -104,11 +106,12 @@ class RandomResizedCrop(NamedTuple):
   ) -> np.ndarray:
     rng = np.random.default_rng([_CROP_STREAM, self.seed, epoch, index])
     box = random_box(rng, image.size, self.area, self.aspect)
-    return pixels(image, num_channels, [box], self.sides)[0]
+    box = decode_small(image, box, self.sides)
+    return pixels(image, num_channels, box, self.sides)
 
 
 class Squares(NamedTuple):
-  """Cuts one or three squares as large as the short side allows.
+  """Resizes the short side to `side`, then cuts one or three squares of it.
 
   Three are at the left, centre and right (or top, centre and bottom), as in
   Szegedy et al. (2014), section 7; one is in the centre.
@@ -126,13 +129,8 @@ class Squares(NamedTuple):
   def __call__(
     self, image: Image.Image, num_channels: int, epoch: int, index: int
   ) -> np.ndarray:
-    width, height = image.size
-    side = min(width, height)
-    boxes = []
-    for place in [0.0, 0.5, 1.0] if self.count == 3 else [0.5]:
-      left, top = place * (width - side), place * (height - side)
-      boxes.append((left, top, left + side, top + side))
-    return pixels(image, num_channels, boxes, (self.side, self.side))
+    places = [0.0, 0.5, 1.0] if self.count == 3 else [0.5]
+    return cut(image, num_channels, self.side, self.side, places)
 
 
 def make_transform(
@@ -195,48 +193,108 @@ def random_box(
   return (left, top, left + w, top + h)
 
 
-def pixels(
-  image: Image.Image,
-  num_channels: int,
-  boxes: list[Box],
-  sides: tuple[int, int],
-) -> np.ndarray:
-  """Returns windows of an image, each resized to (H, W): uint8 [n, H, W, C].
-
-  Resizing is bilinear, with a wider filter when it shrinks. A JPEG is decoded
-  at 1/2, 1/4 or 1/8 of its size if that still has enough pixels.
+def resized_sides(size: tuple[int, int], short: int) -> tuple[int, int]:
+  """Returns (width, height) with the short side resized, as in torchvision.
 
   Args:
-    image: an image that is not decoded yet.
+    size: (width, height) of the image, in pixels.
+    short: the new short side, in pixels.
+  """
+  width, height = size
+  long = int(short * max(size) / min(size))
+  return (short, long) if width <= height else (long, short)
+
+
+def cut(
+  image: Image.Image,
+  num_channels: int,
+  short: int,
+  size: int,
+  places: Sequence[float],
+) -> np.ndarray:
+  """Resizes the short side of an image, then cuts out squares.
+
+  Args:
+    image: the image.
     num_channels: 1, 3 or 4.
-    boxes: windows of one size, in pixels of the image.
+    short: the short side after resizing, in pixels.
+    size: side of the squares in pixels, at most `short`.
+    places: of the squares: 0 is left or above, 0.5 the centre, 1 right or
+      below.
+
+  Returns:
+    uint8 [n, size, size, C].
+  """
+  width, height = resized_sides(image.size, short)
+  image = in_mode(image, num_channels)
+  corners = [
+    (round(place * (width - size)), round(place * (height - size)))
+    for place in places
+  ]
+  boxes = [(left, top, left + size, top + size) for left, top in corners]
+  if max(width, height) <= _LONGEST * short:
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+  else:  # the whole strip could take gigabytes
+    scale = image.width / width, image.height / height
+    boxes = [tuple(np.multiply(box, scale * 2)) for box in boxes]
+  return np.stack(
+    [pixels(image, num_channels, box, (size, size)) for box in boxes]
+  )
+
+
+def in_mode(image: Image.Image, num_channels: int) -> Image.Image:
+  """Converts an image to the mode of 1, 3 or 4 channels."""
+  mode = MODES[num_channels]
+  return image if image.mode == mode else image.convert(mode)
+
+
+def pixels(
+  image: Image.Image, num_channels: int, box: Box, sides: tuple[int, int]
+) -> np.ndarray:
+  """Returns a window of an image, resized to (H, W): uint8 [H, W, C].
+
+  Resizing is bilinear, with a wider filter when it shrinks.
+
+  Args:
+    image: the image.
+    num_channels: 1, 3 or 4.
+    box: the window, in pixels of the image.
     sides: (H, W) of the result.
 
   Raises:
     OSError, SyntaxError: the image is damaged.
   """
   height, width = sides
-  left, top, right, bottom = boxes[0]
-  shrink = min((right - left) / width, (bottom - top) / height)
-  scale = 1.0
-  if shrink >= 2 and image.format == 'JPEG':
-    full_width, full_height = image.size
-    smallest = math.ceil(full_width / shrink), math.ceil(full_height / shrink)
-    drafted = image.draft(None, smallest)
-    if drafted:  # None: decoded already
-      scale = drafted[1][2] / full_width
-  if image.mode != MODES[num_channels]:
-    image = image.convert(MODES[num_channels])
-  windows = [
-    image.resize(
-      (width, height),
-      Image.Resampling.BILINEAR,
-      box=tuple(scale * edge for edge in box),
-    )
-    for box in boxes
-  ]
-  shape = (height, width, num_channels)
-  return np.stack([np.asarray(window).reshape(shape) for window in windows])
+  window = in_mode(image, num_channels).resize(
+    (width, height), Image.Resampling.BILINEAR, box=tuple(box)
+  )
+  return np.asarray(window).reshape(height, width, num_channels)
+
+
+def decode_small(image: Image.Image, box: Box, sides: tuple[int, int]) -> Box:
+  """Decodes a JPEG at 1/2, 1/4 or 1/8 of its size if that has enough pixels.
+
+  This saves time in training, and changes pixels by a few grey levels.
+
+  Args:
+    image: an image that is not decoded yet; changed in place.
+    box: a window, in pixels of the whole image.
+    sides: (H, W) to which the window will be resized.
+
+  Returns:
+    The window in pixels of the decoded image.
+  """
+  left, top, right, bottom = box
+  shrink = min((right - left) / sides[1], (bottom - top) / sides[0])
+  if shrink < 2 or image.format != 'JPEG':
+    return box
+  full_width, full_height = image.size
+  smallest = math.ceil(full_width / shrink), math.ceil(full_height / shrink)
+  drafted = image.draft(None, smallest)
+  if not drafted:  # decoded already
+    return box
+  scale = drafted[1][2] / full_width
+  return tuple(scale * edge for edge in box)
 
 
 def open_image(encoded: bytes) -> Image.Image:

@@ -6,7 +6,7 @@ written.
 
 import ml_collections
 
-from googlenet.data import batches, images, sources
+from googlenet.data import batches, classes, images, sources
 from googlenet.errors import UserError
 from googlenet.input.preprocess import num_channels
 from googlenet.runtime import memory
@@ -43,6 +43,8 @@ def load_split(
     squares or transform,
     f'config.data.{field}',
   )
+  if field == 'train_split' and config.data.per_class:
+    dataset = classes.first_of_each_class(dataset, config.data.per_class)
   if dataset.num_classes > config.model.num_classes:
     raise UserError(
       f'config.model.num_classes={config.model.num_classes}: {dataset.name} '

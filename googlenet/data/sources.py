@@ -1,6 +1,6 @@
-"""Opens data sets: the bundled Fashion-MNIST, or any TFDS data set.
+"""Opens data sets: Fashion-MNIST, IDX files, TFDS's, or the user's own images.
 
-Both become a `Dataset`, which gives random access to one split.
+All become a `Dataset`, which gives random access to one split.
 """
 
 from typing import NamedTuple
@@ -8,11 +8,21 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
+from googlenet.data import own
 from googlenet.data.bundled import open_bundled
+from googlenet.data.idx_folder import open_idx_folder
 from googlenet.data.images import Transform, Whole
-from googlenet.data.splits import Read, resolve_split
+from googlenet.data.splits import (
+  Identity,
+  Parts,
+  SliceReader,
+  Source,
+  identity_of,
+  join,
+  labels_of,
+  resolve_split,
+)
 from googlenet.data.tfds_reader import open_tfds
-from googlenet.errors import UserError
 
 
 class Dataset(NamedTuple):
@@ -26,26 +36,27 @@ class Dataset(NamedTuple):
   class_names: tuple[str, ...]
   # (int indices [n], each 0 <= i < num_examples, epoch=0)
   # -> (images uint8 [n, H, W, C], labels int32 [n])
-  read: 'SliceReader'
+  read: SliceReader | Parts
   is_random: bool = False  # whether images differ from epoch to epoch
+  notes: tuple[str, ...] = ()  # lines for the console
+  identity: Identity | None = None  # of the user's own files
+  labels: np.ndarray | None = None  # int32 [num_examples]; None: not known yet
 
 
-class SliceReader(NamedTuple):
-  """Restricts `read` to the examples start to stop - 1, counted from 0."""
+def open_source(data_config: ml_collections.ConfigDict) -> tuple[str, Source]:
+  """Opens the data set that the config names; returns its name too.
 
-  read: Read
-  start: int
-  stop: int
-
-  def __call__(
-    self, indices: np.ndarray, epoch: int = 0
-  ) -> tuple[np.ndarray, np.ndarray]:
-    indices = np.asarray(indices)
-    size = self.stop - self.start
-    if indices.size and not 0 <= indices.min() <= indices.max() < size:
-      # Otherwise examples outside of the slice would be returned.
-      raise IndexError(f'indices must be in range({size}): {indices}')
-    return self.read(indices + self.start, epoch)
+  Raises:
+    UserError: as `load_dataset`.
+  """
+  kind, name, folder = (data_config[x] for x in ('source', 'name', 'data_dir'))
+  if kind == 'bundled':
+    return name, open_bundled(name, folder)
+  if kind == 'idx':
+    return name, open_idx_folder(name, folder)
+  if kind == 'tfds':
+    return name, open_tfds(name, folder)
+  return own.name(folder), own.open_own(data_config)
 
 
 def load_dataset(
@@ -57,47 +68,41 @@ def load_dataset(
   """Opens one split of the data set that the config names.
 
   Args:
-    data_config: the config's `data` section. `source` is 'bundled' or 'tfds';
-      `name` is the data set; `data_dir` its folder, or '' for the default of
-      the source. `image_size` is used only if images differ in size and there
-      is no transform: they are squeezed into that square.
-    split: a split's name, alone or sliced, with TFDS's meaning for both
-      sources: 'train', 'train[:50000]', 'train[-5000:]', 'train[10%:90%]'.
+    data_config: the config's `data` section. `source` is its kind; `name` is
+      the data set of 'bundled', 'idx' and 'tfds'; `data_dir` its folder, or ''
+      for the default of the source. `image_size` is used only if images differ
+      in size and there is no transform: they are squeezed into that square.
+    split: a split's name, alone or sliced, or several joined by +, with TFDS's
+      meaning: 'train', 'train[:50000]', 'train[:10%]+train[20%:]'.
     transform: what the host does to each image; None: images keep their native
       size if they share one.
     called: name of the split in errors, like 'config.data.eval_split'.
 
   Returns:
-    The split. A bundled set is read as a whole by this call, a TFDS set example
-    by example by calls of `read`.
+    The split. A TFDS set is read example by example by calls of `read`, others
+    as a whole by this call.
 
   Raises:
     UserError: the source, name or split is unknown, or the data is missing or
       damaged.
   """
-  name = data_config.name
-  if data_config.source == 'bundled':
-    source = open_bundled(name, data_config.data_dir)
-  elif data_config.source == 'tfds':
-    source = open_tfds(name, data_config.data_dir)
-  else:
-    raise UserError(
-      f'config.data.source={data_config.source!r}; allowed is one of '
-      'bundled, tfds'
-    )
-  split_name, start, stop = resolve_split(split, source.split_sizes, called)
+  name, source = open_source(data_config)
+  parts = resolve_split(split, source.split_sizes, called)
   if transform is None and source.sides is None:
     transform = Whole(data_config.image_size)
   sides = source.sides if transform is None else transform.sides
   return Dataset(
     name=name,
     split=split,
-    num_examples=stop - start,
+    num_examples=sum(part.stop - part.start for part in parts),
     image_shape=(*sides, source.num_channels),
     num_classes=len(source.class_names),
     class_names=source.class_names,
-    read=SliceReader(source.open_split(split_name, transform), start, stop),
+    read=join(source, parts, transform),
     is_random=transform is not None and transform.is_random,
+    notes=source.notes,
+    identity=identity_of(source, parts),
+    labels=labels_of(source, parts),
   )
 
 
@@ -118,32 +123,3 @@ def read_all(
     indices = np.arange(start, min(start + chunk_size, dataset.num_examples))
     images[indices], labels[indices] = dataset.read(indices)
   return images, labels
-
-
-def check_labels(
-  labels: np.ndarray, num_classes: int, source_name: str
-) -> None:
-  """Checks that every label is a class of the model.
-
-  Args:
-    labels: integers of any shape.
-    num_classes: number of classes of the model.
-    source_name: name of the data set, for the message.
-
-  Raises:
-    UserError: a label is not in range(num_classes).
-  """
-  if labels.size == 0:
-    return
-  low, high = int(labels.min()), int(labels.max())
-  if low < 0:
-    raise UserError(
-      f'config.model.num_classes={num_classes}: {source_name} has the label '
-      f'{low} (seen: {low} to {high}), and no label may be negative; such a '
-      'split holds no labels, choose another'
-    )
-  if high >= num_classes:
-    raise UserError(
-      f'config.model.num_classes={num_classes}: {source_name} has the label '
-      f'{high} (seen: {low} to {high}); allowed is at least {high + 1}'
-    )

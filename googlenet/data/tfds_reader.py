@@ -175,7 +175,7 @@ class TfdsReader:
       if self._transform:
         return self._transform(image, self._num_channels, epoch, index)
       whole = (0, 0, *image.size)
-      return pixels(image, self._num_channels, [whole], self._sides)[0]
+      return pixels(image, self._num_channels, whole, self._sides)
 
   def _damaged(
     self, index: int, example: dict[str, Any], error: Exception

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from googlenet.errors import UserError
+from googlenet.errors import UnreadableError, UserError
 from googlenet.runtime import files
 
 _MARK = b'sha256:'
@@ -162,14 +162,15 @@ def read(
     path: the file.
     expected: arrays or ShapeDtypeStructs by name; each array in the file must
       have the same dtype and shape. Arrays with other names are not read.
-    limits: largest size in bytes, by name, of optional arrays that may have any
-      dtype and shape.
+    limits: largest size of the data in bytes, by name, of optional arrays that
+      may have any dtype and shape.
 
   Returns:
     The arrays, read-only, and the names of all arrays in the file.
 
   Raises:
     DamagedError: the file is missing, changed or incomplete.
+    UnreadableError: the file may not be read.
     MismatchError: an expected array is missing or has another dtype or shape.
   """
   limits = limits or {}
@@ -188,7 +189,8 @@ def read(
       if kind(arrays[name]) != kind(like):
         raise MismatchError(path, name, kind(arrays[name]), kind(like))
     for name in names & limits.keys():
-      arrays[name] = _read_entry(archive, name, limits[name])
+      limit = limits[name] + _ENTRY_BYTES
+      arrays[name] = _read_entry(archive, name, limit)
   return arrays, names
 
 
@@ -227,6 +229,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     raise
   except FileNotFoundError as error:
     raise DamagedError(path, 'there is no such file') from error
+  except PermissionError as error:
+    raise UnreadableError(path, error) from error
   except Exception as error:  # zipfile and NumPy raise errors of many types
     text = getattr(error, 'strerror', '') or ' '.join(str(error).split())[:100]
     raise DamagedError(path, text or type(error).__name__) from error

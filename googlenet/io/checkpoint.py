@@ -11,6 +11,7 @@ archive.py defines the file format, saver.py the thread that writes checkpoints,
 workdir.py the folder of a run and its lock.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -21,18 +22,25 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from googlenet.config import near_run
-from googlenet.errors import UserError
+from googlenet.errors import UnreadableError, UserError
 from googlenet.io import archive
 from googlenet.io.archive import DamagedError, MismatchError
+from googlenet.runtime.files import near_run
 
 _SUFFIX = '.npz'
 # Parts of a state that keep an older name in the file.
 _STORED_NAMES = {'finite_check': 'guard'}
-_ABOUT, _MAX_ABOUT_BYTES = 'about', 2**20
+_ABOUT = 'about'
+MAX_ABOUT_BYTES = 2**20
 # An array of version 0.1.0 that is ignored: metrics of single steps.
 _PROGRESS = 'progress'
+_NAME = re.compile(r'step_(\d{9}|[1-9]\d{9})' + re.escape(_SUFFIX))
+# Only a checkpoint of training has it; a network without training has none.
+_WHOLE_STATE = 'guard/loss_scale'
 Warn = Callable[[str], None]
+FindSources = Callable[
+  [Mapping[str, Any], set[str], dict[str, Any]], dict[str, tuple[str, ...]]
+]
 
 
 class Checkpoint(NamedTuple):
@@ -71,11 +79,23 @@ def path_of(workdir: str | os.PathLike[str], step: int) -> pathlib.Path:
 
 
 def paths(workdir: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """Returns the paths of all checkpoints, newest first."""
-  found = folder_of(workdir).glob('step_*' + _SUFFIX)
-  return sorted(
-    (p for p in found if re.fullmatch(r'step_\d{9,10}', p.stem)), reverse=True
+  """Returns the paths of all checkpoints, newest first.
+
+  Raises:
+    UnreadableError: the folder exists, but may not be read.
+  """
+  folder = folder_of(workdir)
+  try:
+    names = os.listdir(folder)
+  except PermissionError as error:  # a glob would find nothing
+    raise UnreadableError(folder, error) from error
+  except OSError:
+    return []
+  steps = sorted(
+    (int(match[1]) for match in map(_NAME.fullmatch, names) if match),
+    reverse=True,
   )
+  return [path_of(workdir, step) for step in steps]
 
 
 def save(
@@ -97,9 +117,12 @@ def save(
 
   Raises:
     OSError: the file cannot be written; older checkpoints are unchanged.
+    ValueError: `about` is too large to be read back, or not JSON.
   """
   path = path_of(workdir, snapshot.step)
   about = json.dumps(snapshot.about, allow_nan=False).encode()
+  if len(about) > MAX_ABOUT_BYTES:
+    raise ValueError(f'the description of the run has {len(about):,} bytes')
   arrays = {
     'step': np.asarray(snapshot.step, np.int64),
     _ABOUT: np.frombuffer(about, np.uint8),
@@ -113,13 +136,19 @@ def save(
 
 
 def restore_state(
-  path: str | os.PathLike[str], like: Any
+  path: str | os.PathLike[str],
+  like: Any,
+  find_sources: FindSources | None = None,
 ) -> tuple[Any, dict[str, Any]]:
   """Reads the whole state of a run.
 
   Args:
     path: the file.
     like: a state with the expected structure, shapes and dtypes.
+    find_sources: takes the expected arrays by name, the names in the file, and
+      `about`; returns for each expected name the names in the file that it is
+      read from: of several the smallest values, of none the value in `like`.
+      None: the file must hold exactly the expected names.
 
   Returns:
     The state as NumPy arrays, and `about`.
@@ -130,28 +159,70 @@ def restore_state(
     UserError: the file holds parameters only, without training state.
   """
   expected = _flatten(_trees(like))
-  _, names = archive.read(path, _with_step({}))
-  if _ABOUT not in names:
+  found, names = archive.read(path, _with_step({}), {_ABOUT: MAX_ABOUT_BYTES})
+  if _ABOUT not in names or {_WHOLE_STATE} & expected.keys() - names:
     raise UserError(
       f'checkpoint {path} holds only parameters, so its run cannot be '
       f'continued: give a new --workdir and --config.finetune.from_workdir='
       f'{pathlib.Path(path).parent.parent}'
     )
-  arrays, names = archive.read(
-    path, _with_step(expected), {_ABOUT: _MAX_ABOUT_BYTES}
-  )
+  about = _parse_about(path, found[_ABOUT])
+  sources = {name: (name,) for name in expected}
+  if find_sources is not None:
+    sources = find_sources(expected, names, about)
   for name in sorted(names - {*expected, 'step', _ABOUT, _PROGRESS}):
-    raise MismatchError(path, name, 'an array', 'nothing')
+    if find_sources is None or name.startswith(('params/', 'network_state/')):
+      raise MismatchError(path, name, 'an array', 'nothing')
+  shapes = {
+    theirs: expected[ours]
+    for ours, found in sources.items()
+    for theirs in found
+  }
+  arrays, _ = archive.read(path, _with_step(shapes))
+  values = {
+    ours: functools.reduce(np.minimum, [arrays[theirs] for theirs in found])
+    if found
+    else np.asarray(expected[ours])
+    for ours, found in sources.items()
+  }
+  state = _unflatten(_trees(like), values)
+  if hasattr(like, '_asdict'):
+    state = type(like)(step=np.asarray(arrays['step'], np.int32), **state)
+  return state, about
+
+
+def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Returns `about` of a checkpoint; {} if it holds only parameters.
+
+  Raises:
+    DamagedError: the file is missing or damaged.
+  """
+  arrays, _ = archive.read(path, {}, {_ABOUT: MAX_ABOUT_BYTES})
+  return _parse_about(path, arrays[_ABOUT]) if _ABOUT in arrays else {}
+
+
+def _parse_about(
+  path: str | os.PathLike[str], array: np.ndarray
+) -> dict[str, Any]:
   try:
-    about = json.loads(arrays[_ABOUT].tobytes())
+    about = json.loads(array.tobytes())
     if not isinstance(about, dict):
       raise ValueError('its description of the run is bad')
   except (ValueError, TypeError, RecursionError) as error:
     raise DamagedError(path, str(error)[:100]) from error
-  state = _unflatten(_trees(like), arrays)
-  if hasattr(like, '_asdict'):
-    state = type(like)(step=np.asarray(arrays['step'], np.int32), **state)
-  return state, about
+  return about
+
+
+def is_whole(path: str | os.PathLike[str]) -> bool:
+  """Whether a checkpoint holds the state of a run, to continue it.
+
+  Published and imported networks are parameters and running statistics only.
+
+  Raises:
+    DamagedError: the file is missing or damaged.
+  """
+  _, names = archive.read(path, {})
+  return _WHOLE_STATE in names
 
 
 def restore(
@@ -207,7 +278,8 @@ def newest_whole(
     The path, and what `read` returned.
 
   Raises:
-    UserError: there is no checkpoint, or none can be read; no file is changed.
+    UserError: there is no checkpoint, none can be read, or the newest may not
+      be read; no file is changed.
   """
   found, problems = paths(workdir), []
   if not found:
@@ -218,7 +290,11 @@ def newest_whole(
   for path in found:
     try:
       contents = read(path)
+    except UnreadableError:
+      raise
     except UserError as error:
+      if error.field:  # wrong is the config, not the file
+        raise
       problems.append(str(error))
       continue
     for problem in problems:

@@ -8,6 +8,7 @@ the event, a CRC of the event.
 
 import os
 import pathlib
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from tensorboardX.record_writer import masked_crc32c
 
 from googlenet.io.workdir import append
 from googlenet.runtime import files
+
+_PREFIX = 'events.out.tfevents.'
+_TIME = re.compile(re.escape(_PREFIX) + r'(\d+\.\d+)\.')
 
 
 class EventFile:
@@ -31,13 +35,20 @@ class EventFile:
         and later steps in older files of the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # TensorBoard reads the files of a folder in the order of their names.
-    name = f'events.out.tfevents.{time.time():.6f}.{socket.gethostname()}'
+    # TensorBoard reads the files of a folder in the order of their names. The
+    # clock may have been set back since an older file.
+    older = [float(m[1]) for m in map(_TIME.match, os.listdir(folder)) if m]
+    stamp = max([time.time(), *(stamp + 1e-5 for stamp in older)])
+    name = f'{_PREFIX}{stamp:.6f}.{socket.gethostname()}'
     self._file = files.open_new(folder / name, buffering=0)
-    self._append(event_pb2.Event(file_version='brain.Event:2'))
-    if first_step is not None:
-      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-      self._append(event_pb2.Event(step=first_step, session_log=start))
+    try:
+      self._append(event_pb2.Event(file_version='brain.Event:2'))
+      if first_step is not None:
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._append(event_pb2.Event(step=first_step, session_log=start))
+    except BaseException:
+      self.close()
+      raise
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends scalars."""

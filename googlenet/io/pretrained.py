@@ -4,7 +4,6 @@ Evaluation, prediction, export, publishing and fine-tuning all read runs here,
 so they use the same parameters.
 """
 
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -48,19 +47,23 @@ def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
   return trees
 
 
-def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
-  """Returns (H, W, C) of the training images stored in a checkpoint.
+def stored_data(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what a checkpoint tells of its training set, see `train.resume`.
 
-  None if the parameters were imported.
+  Empty if the parameters were imported.
 
   Raises:
     DamagedError: the file is missing or damaged.
   """
-  arrays, _ = archive.read(path, {}, {'about': 2**20})
+  data = checkpoint.read_about(path).get('data')
+  return data if isinstance(data, dict) else {}
+
+
+def stored_image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
+  """Returns (H, W, C) of the training images; None if a file does not say."""
   try:
-    about = json.loads(arrays['about'].tobytes())
-    return image_shape_of(about['data']['image_shape'])
-  except (ValueError, TypeError, KeyError, RecursionError):
+    return image_shape_of(stored_data(path)['image_shape'])
+  except (ValueError, TypeError, KeyError):
     return None
 
 
@@ -174,12 +177,11 @@ def select(
 
 def _best_step(path: pathlib.Path) -> int | None:
   """Returns the step of the best checkpoint, stored in the newest one."""
-  arrays, _ = archive.read(path, {}, {'about': 2**20})
+  about = checkpoint.read_about(path)
   try:
-    about = json.loads(arrays['about'].tobytes())
     # Older checkpoints have no `progress` around it.
     return int(about.get('progress', about)['best']['step'])
-  except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+  except (AttributeError, KeyError, TypeError, ValueError):
     return None
 
 

@@ -3,14 +3,8 @@
 import os
 import threading
 
-from googlenet.errors import EXIT_CANNOT_WRITE, UserError
+from googlenet.errors import UnreadableError, WriteError
 from googlenet.io import checkpoint
-
-
-class WriteError(UserError):
-  """A file of the run cannot be written; the run can be continued later."""
-
-  exit_code = EXIT_CANNOT_WRITE
 
 
 class Saver:
@@ -25,7 +19,7 @@ class Saver:
   ):
     self._workdir, self._keep, self._warn = workdir, keep, warn
     self._thread: threading.Thread | None = None
-    self._error: OSError | None = None
+    self._error: Exception | None = None
     self._step = 0
 
   def save(
@@ -38,7 +32,7 @@ class Saver:
     def write():
       try:
         checkpoint.save(self._workdir, snapshot, self._keep, best_step)
-      except OSError as error:
+      except Exception as error:  # for the thread that asks
         self._error = error
 
     self._thread = threading.Thread(target=write, name='saver')
@@ -54,16 +48,24 @@ class Saver:
       self._thread.join()
       self._thread = None
     if self._thread is None and self._error is not None:
+      self._raise_others()
       self._warn(
         f'{self._failure()}: training continues, and older checkpoints are '
         'unchanged'
       )
       self._error = None
 
+  def _raise_others(self) -> None:
+    """Raises the error of the thread if it is not about a file."""
+    if not isinstance(self._error, (OSError, UnreadableError)):
+      error, self._error = self._error, None
+      raise error
+
   def _failure(self) -> str:
+    reason = getattr(self._error, 'strerror', None) or self._error
     return (
       f'the checkpoint of step {self._step} cannot be written to '
-      f'{checkpoint.folder_of(self._workdir)} ({self._error.strerror})'
+      f'{checkpoint.folder_of(self._workdir)} ({reason})'
     )
 
   def finish(self) -> None:
@@ -76,6 +78,7 @@ class Saver:
       self._thread.join()
       self._thread = None
     if self._error is not None:
+      self._raise_others()
       raise WriteError(
         f'{self._failure()}: older checkpoints are unchanged; free disk space '
         'or repair the folder, then the same command with this --workdir '

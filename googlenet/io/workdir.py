@@ -10,12 +10,18 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from googlenet.errors import UserError, is_full
+from googlenet.errors import (
+  UnreadableError,
+  UserError,
+  unwritable,
+  writing,
+)
 from googlenet.runtime import files
 
 # A workdir holds a run if it has one of these files.
 RUN_FILES = (
   'config.json',
+  'classes.txt',
   'metrics.jsonl',
   'checkpoints',
   'tensorboard',
@@ -24,6 +30,7 @@ RUN_FILES = (
   'benchmark.json',
   'sweep.json',
 )
+_FIRST_FILES = ('config.json', 'classes.txt')
 # On a file system without locks, a run works without one.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _LOCK_FILE = 'lock'
@@ -35,6 +42,16 @@ def holds_a_run(workdir: pathlib.Path, name: str) -> str:
     f'--workdir={workdir} already holds a run ({name}), which is never '
     'overwritten: give another folder, or none for a fresh one'
   )
+
+
+def is_begun(workdir: pathlib.Path) -> bool:
+  """Returns whether a run has written more than its first files.
+
+  `Writer` makes the folder of the checkpoints before anything that could be
+  lost. A run that ended before it starts again.
+  """
+  later = [name for name in RUN_FILES if name not in _FIRST_FILES]
+  return any((workdir / name).exists() for name in later)
 
 
 def check_workdir(workdir: str | os.PathLike[str]) -> None:
@@ -54,11 +71,8 @@ def check_workdir(workdir: str | os.PathLike[str]) -> None:
       folder.rmdir()
     check_writable(path if not made else made[-1].parent)
   except OSError as error:
-    if is_full(error):
-      raise
-    raise UserError(
-      f'--workdir={workdir} cannot be made or written to '
-      f'({error.strerror}): give another folder'
+    raise unwritable(
+      f'--workdir={workdir} cannot be made or written to', error
     ) from error
 
 
@@ -76,13 +90,15 @@ def read_object(path: pathlib.Path, what: str) -> dict[str, Any]:
     what: 'run' or 'trial', for the error message.
 
   Raises:
-    UserError: the file is damaged.
+    UserError: the file is damaged, or may not be read.
     FileNotFoundError: there is no such file.
   """
   try:
     result = json.loads(files.read_text(path))
   except FileNotFoundError:
     raise
+  except PermissionError as error:
+    raise UnreadableError(path, error) from error
   except (OSError, ValueError, RecursionError) as error:
     raise UserError(
       f'{path} is damaged ({type(error).__name__}): delete it, and the {what} '
@@ -119,14 +135,18 @@ def write_classes(
   workdir: str | os.PathLike[str], names: Iterable[str]
 ) -> None:
   """Writes classes.txt: one class name per line, starting with class 0."""
-  lines = [' '.join(name.split()) + '\n' for name in names]
-  write_text(pathlib.Path(workdir) / 'classes.txt', ''.join(lines))
+  text = ''.join(' '.join(name.split()) + '\n' for name in names)
+  # Names of folders need not be UTF-8.
+  text = text.encode(errors='backslashreplace').decode()
+  write_text(pathlib.Path(workdir) / 'classes.txt', text)
 
 
 def read_classes(
   workdir: str | os.PathLike[str], num_classes: int
 ) -> tuple[str, ...]:
   """Returns a name for each class: from classes.txt, or its number.
+
+  An empty line leaves a class its number; those at the end do not count.
 
   Raises:
     UserError: classes.txt cannot be read, is not UTF-8, or has more than
@@ -135,7 +155,7 @@ def read_classes(
   path, names = pathlib.Path(workdir) / 'classes.txt', []
   try:
     if os.path.lexists(path):
-      names = files.read_text(path).splitlines()
+      names = files.read_text(path).rstrip().splitlines()
   except UnicodeDecodeError as error:
     raise UserError(
       f'{path} is not UTF-8 text: give one class name per line'
@@ -150,8 +170,8 @@ def read_classes(
       f'{path} has {len(names)} lines, but the network has {num_classes} '
       'classes: give one class name per line'
     )
-  numbers = range(len(names), num_classes)
-  return (*names, *(str(number) for number in numbers))
+  names += [''] * (num_classes - len(names))
+  return tuple(name.strip() or str(k) for k, name in enumerate(names))
 
 
 def append(file: BinaryIO, data: bytes) -> None:
@@ -159,8 +179,9 @@ def append(file: BinaryIO, data: bytes) -> None:
 
   A buffered file would raise a write error again when it is closed.
   """
-  while data:
-    data = data[file.write(data) :]
+  with writing(file.name):
+    while data:
+      data = data[file.write(data) :]
 
 
 class Lock:

@@ -6,16 +6,18 @@ of its input or a loss that is never finite, leaves no files.
 
 import contextlib
 import json
+import operator
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 from tensorboardX.proto import summary_pb2
 
 from googlenet.errors import UserError
 from googlenet.io import events
+from googlenet.io.checkpoint import MAX_ABOUT_BYTES
 from googlenet.io.metrics import NonFiniteError
 from googlenet.io.workdir import (
   RUN_FILES,
@@ -26,10 +28,62 @@ from googlenet.io.workdir import (
   write_text,
 )
 from googlenet.runtime import files
+from googlenet.runtime.terminal import warn
 
+# A checkpoint repeats some of it, in what it says of the data.
+_MAX_CONFIG_BYTES = MAX_ABOUT_BYTES // 4
 # Written when a run ends because a loss or gradient is not finite.
 DIVERGED = 'diverged.json'
 _MAX_LINE = 2**20  # bytes of a record; a longer line is none
+
+
+class LogSize(NamedTuple):
+  """Size of metrics.jsonl; `records` is None for checkpoints without it."""
+
+  bytes: int = 0
+  records: int | None = 0
+
+  @classmethod
+  def of(cls, about: Mapping[str, Any]) -> 'LogSize':
+    """Reads what `Writer.synced` returned from a checkpoint.
+
+    Raises:
+      KeyError, TypeError: `about` has another format.
+    """
+    records = about.get('metrics_records')
+    if records is not None:
+      records = operator.index(records)
+    return cls(operator.index(about['metrics_bytes']), records)
+
+
+def cut_log(path: pathlib.Path, size: LogSize) -> tuple[int, str]:
+  """Cuts metrics.jsonl to the size that it had at a checkpoint.
+
+  Returns:
+    The number of its records, and what is wrong with them or ''.
+  """
+  data = b''
+  with contextlib.suppress(FileNotFoundError):  # it is not made here
+    with files.open_regular(path) as file:
+      data = file.read(min(size.bytes, os.fstat(file.fileno()).st_size))
+    # A line that was cut or changed by hand must not merge with the next one.
+    data = data[: data.rfind(b'\n') + 1]
+    with files.open_append(path) as file:
+      file.truncate(len(data))
+  records, missing = data.count(b'\n'), size.bytes - len(data)
+  if size.records is not None and records != size.records:
+    problem = (
+      f'{path} holds {records:,} records where {size.records:,} were written '
+      'before the checkpoint'
+    )
+  elif missing:
+    problem = (
+      f'{path} lacks {missing:,} of the {size.bytes:,} bytes that were written '
+      'before the checkpoint'
+    )
+  else:
+    problem = ''
+  return records, problem
 
 
 class Writer:
@@ -45,12 +99,24 @@ class Writer:
     class_names: Sequence[str],
     tensorboard: bool,
   ):
+    """Stores what is written later.
+
+    Raises:
+      UserError: the config does not fit into a checkpoint.
+    """
+    if len(config_json) > _MAX_CONFIG_BYTES:
+      raise UserError(
+        f'the config has {len(config_json):,} characters as JSON, allowed are '
+        f'{_MAX_CONFIG_BYTES:,}: shorten the fields that hold long lists or '
+        'texts'
+      )
     self._workdir = pathlib.Path(workdir)
     self._config_json, self._class_names = config_json, class_names
     self._is_writer = jax.process_index() == 0
     self.has_tensorboard = self._is_writer and tensorboard
     self._lock: Lock | None = None
     self._jsonl: BinaryIO | None = None
+    self._records = 0
     self._events: events.EventFile | None = None
     # Summaries that wait until the workdir exists.
     self._waiting: list[tuple[int, summary_pb2.Summary]] = []
@@ -71,30 +137,37 @@ class Writer:
         raise UserError(holds_a_run(self._workdir, name))
     self._open_files(None)
 
-  def resume(self, lock: Lock, num_bytes: int, first_step: int) -> None:
+  def resume(self, lock: Lock, step: int, log: LogSize) -> None:
     """Opens the files of an interrupted run to continue them.
+
+    Warns if metrics.jsonl lacks records from before the checkpoint.
 
     Args:
       lock: lock of the workdir.
-      num_bytes: length of metrics.jsonl when the checkpoint was written; later
-        lines belong to steps that are repeated and are removed.
-      first_step: first step after the checkpoint.
+      step: steps made at the checkpoint; 0: the run starts again.
+      log: size of metrics.jsonl when the checkpoint was written; later lines
+        belong to steps that are repeated and are removed.
     """
     self._lock = lock
-    path = self._workdir / 'metrics.jsonl'
-    with files.open_append(path) as file:
-      if file.seek(0, os.SEEK_END) > num_bytes:
-        file.truncate(num_bytes)
+    self._records, problem = cut_log(self._workdir / 'metrics.jsonl', log)
+    if problem:
+      warn(f'{problem}: the run continues, but its curves have a gap')
     (self._workdir / 'result.json').unlink(missing_ok=True)
-    self._open_files(first_step)
+    # Step 0 has images too.
+    self._open_files(step + 1 if step else 0)
 
   def _open_files(self, first_step: int | None) -> None:
     for name in ('config.json', 'classes.txt', 'result.json'):
       files.remove_leftovers(self._workdir / name)
-    # config.json first: it marks the folder as a run that can be continued.
+    for path in self._workdir.glob('checkpoints/step_*.tmp'):
+      path.unlink(missing_ok=True)
+    # In this order: config.json marks the folder as a run that can be
+    # continued, and without `checkpoints` it starts again, see `is_begun`.
     write_text(self._workdir / 'config.json', self._config_json)
-    write_classes(self._workdir, self._class_names)
+    if not (self._workdir / 'classes.txt').exists():  # users may edit it
+      write_classes(self._workdir, self._class_names)
     (self._workdir / 'checkpoints').mkdir(exist_ok=True)
+    files.sync_folder(self._workdir)
     path = self._workdir / 'metrics.jsonl'
     self._jsonl = files.open_append(path)
     if self.has_tensorboard:
@@ -130,17 +203,23 @@ class Writer:
     record = {'step': step, 'epoch': round(epoch, 4), **scalars}
     line = json.dumps(record, allow_nan=False) + '\n'
     append(self._jsonl, line.encode())
+    self._records += 1
     if self._events is not None:
       self._events.write(step, scalars)
 
-  def synced_bytes(self) -> int:
-    """Waits until all files are on disk; returns the size of metrics.jsonl."""
+  def synced(self) -> dict[str, int]:
+    """Waits until all files are on disk; returns the size of metrics.jsonl.
+
+    Returns:
+      'metrics_bytes' and 'metrics_records', which `LogSize.of` reads.
+    """
     if self._jsonl is None:
-      return 0
+      return {'metrics_bytes': 0, 'metrics_records': 0}
     if self._events is not None:
       self._events.sync()
     os.fsync(self._jsonl.fileno())
-    return self._jsonl.tell()
+    size = self._jsonl.tell()
+    return {'metrics_bytes': size, 'metrics_records': self._records}
 
   def write_result(self, result: dict[str, Any]) -> None:
     """Writes result.json, which marks the run as finished."""

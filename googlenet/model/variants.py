@@ -28,7 +28,7 @@ from googlenet.model.rows import (
   LocalResponseNorm,
   Residual,
 )
-from googlenet.model.zoo import ALEXNET, NIN, VGG_16
+from googlenet.model.zoo import ALEXNET, ALEXNET_TORCHVISION, NIN, VGG_16
 
 ARCHITECTURES: dict[str, Architecture] = {
   'plain': PLAIN,
@@ -43,6 +43,7 @@ ARCHITECTURES: dict[str, Architecture] = {
   'fmnist28': FMNIST28,
   'tiny': TINY,
   'alexnet': ALEXNET,
+  'alexnet_torchvision': ALEXNET_TORCHVISION,
   'vgg16': VGG_16,
   'nin': NIN,
 }

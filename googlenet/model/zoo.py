@@ -1,9 +1,11 @@
 """Other networks of the time, to compare with GoogLeNet.
 
-AlexNet: Krizhevsky et al., 2012, with maps of 55, 27, 13, 6 pixels. VGG-16:
-Simonyan and Zisserman, 2014 (arXiv 1409.1556), Table 1, column D. Network in
-Network: Lin et al., 2013 (arXiv 1312.4400), in the version of d2l.ai; its last
-block has one channel per class, whose mean is the logit.
+AlexNet: Krizhevsky et al., 2012, with maps of 55, 27, 13, 6 pixels, in one
+column; and torchvision's AlexNet, that of Krizhevsky, 2014 (arXiv 1404.5997),
+which is narrower. VGG-16: Simonyan and Zisserman, 2014 (arXiv 1409.1556), Table
+1, column D. Network in Network: Lin et al., 2013 (arXiv 1312.4400), in the
+version of d2l.ai; its last block has one channel per class, whose mean is the
+logit.
 """
 
 from googlenet.kernels.padding import Padding
@@ -58,6 +60,34 @@ ALEXNET = Architecture(
     Dropout(),
     Dense('fc_7', 4096),
     Dropout(),
+    LOGITS,
+  ),
+  dropout=0.5,
+)
+
+ALEXNET_TORCHVISION = Architecture(
+  (
+    Stage(
+      'stage_1',
+      (ConvLayer('conv_1', (Conv('conv_11x11', 64, 11, 4, 2),)), _POOL),
+    ),
+    Stage('stage_2', (ConvLayer('conv_2', (Conv('conv_5x5', 192, 5),)), _POOL)),
+    Stage(
+      'stage_3',
+      (
+        ConvLayer('conv_3', (Conv('conv_3x3', 384, 3),)),
+        ConvLayer('conv_4', (Conv('conv_3x3', 256, 3),)),
+        ConvLayer('conv_5', (Conv('conv_3x3', 256, 3),)),
+        _POOL,
+      ),
+    ),
+  ),
+  head=(
+    Flatten(),
+    Dropout(),
+    Dense('fc_6', 4096),
+    Dropout(),
+    Dense('fc_7', 4096),
     LOGITS,
   ),
   dropout=0.5,

@@ -172,13 +172,15 @@ def on_process_0(function: Callable[[], Any]) -> Any:
       value = function()
       message = {'value': value}
     except UserError as error:
-      message = {'error': str(error)}
+      message = {'error': str(error), 'exit_code': error.exit_code}
   data = json.dumps(message).encode()
   size = int(broadcast(np.array(len(data), np.int32)))
   padded = np.frombuffer(data.ljust(size)[:size], np.uint8)
   message = json.loads(broadcast(padded).tobytes())
   if 'error' in message:
-    raise UserError(message['error'])
+    error = UserError(message['error'])
+    error.exit_code = message['exit_code']
+    raise error
   return message['value']
 
 

@@ -6,13 +6,14 @@ of a data set and of the user's images are opened here.
 """
 
 import contextlib
+import difflib
 import errno
 import glob
 import os
 import pathlib
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from googlenet.errors import UserError, writing
@@ -77,7 +78,7 @@ def _check_regular(
 def read_text(
   path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES
 ) -> str:
-  """Reads a text in UTF-8.
+  """Reads a text in UTF-8, without the byte-order mark of some editors.
 
   Raises:
     OSError: see `open_regular`.
@@ -85,7 +86,8 @@ def read_text(
   """
   with open_regular(path, max_bytes) as file:
     # Not `read()`: a file may grow meanwhile, and some of the system never end.
-    return file.read(os.fstat(file.fileno()).st_size).decode('utf-8')
+    size = os.fstat(file.fileno()).st_size
+    return file.read(size).decode('utf-8-sig')
 
 
 def open_new(
@@ -104,7 +106,13 @@ def open_new(
   flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
   descriptor = os.open(path, flags, 0o666)
   options = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
-  return os.fdopen(descriptor, mode, buffering, **options)
+  opener = _opener(descriptor)
+  return open(path, mode, buffering, opener=opener, **options)
+
+
+def _opener(descriptor: int) -> Callable[[str, int], int]:
+  """For `open`: the file knows its path, unlike one of `os.fdopen`."""
+  return lambda *_: descriptor
 
 
 def check_own(path: str | os.PathLike[str]) -> None:
@@ -136,7 +144,7 @@ def open_append(path: str | os.PathLike[str]) -> BinaryIO:
   descriptor = os.open(path, flags, 0o666)
   try:
     _check_regular(path, os.fstat(descriptor), None)
-    return os.fdopen(descriptor, 'ab', buffering=0)
+    return open(path, 'ab', buffering=0, opener=_opener(descriptor))
   except BaseException:
     os.close(descriptor)
     raise
@@ -188,3 +196,18 @@ def written_aside(
     yield file
     file.flush()
     os.fsync(file.fileno())
+
+
+def near_run(workdir: str | os.PathLike[str]) -> str:
+  """Suggests a run with a similar name in the same folder, or returns ''."""
+  path = pathlib.Path(workdir)
+  try:
+    runs = {
+      other.name: str(other)
+      for other in sorted(path.parent.iterdir())
+      if other != path and (other / 'config.json').exists()
+    }
+  except OSError:
+    return ''
+  near = difflib.get_close_matches(path.name, runs, n=1)
+  return f', did you mean {runs[near[0]]!r}?' if near else ''

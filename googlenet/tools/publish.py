@@ -75,8 +75,7 @@ def publish(
       'not evaluated: delete result.json and continue the run by python '
       f'launch.py --workdir={run}'
     )
-  shape = pretrained.stored_image_shape(source)
-  about = {} if shape is None else {'data': {'image_shape': shape}}
+  about = {'data': pretrained.stored_data(source)}
   config.update_from_flattened_dict(_OF_A_MACHINE)
   config.eval.batch_norm_batches = 0
   try:

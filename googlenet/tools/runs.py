@@ -18,9 +18,9 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.io import checkpoint
+from googlenet.io.compare import MAY_CHANGE, differences
 from googlenet.io.writer import DIVERGED, read_records
 from googlenet.runtime import files
-from googlenet.train.resume import MAY_CHANGE, differences
 
 Config = ml_collections.FrozenConfigDict
 
@@ -126,9 +126,15 @@ def check_no_sweep(workdir: str) -> None:
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any]:
-  """Returns the object in a JSON file; {} if it is missing or damaged."""
+  """Returns the object in a JSON file; {} if it is missing or damaged.
+
+  Raises:
+    OSError: the file is there, but cannot be read.
+  """
   try:
     found = json.loads(files.read_text(path))
+  except PermissionError:
+    raise
   except (OSError, ValueError, RecursionError):
     return {}
   return found if isinstance(found, dict) else {}

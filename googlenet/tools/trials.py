@@ -149,7 +149,7 @@ def make_pairs(trials: Sequence[Trial]) -> list[Pair]:
 
 
 def load_config(
-  path: str | os.PathLike[str], is_code: bool
+  path: str | os.PathLike[str], is_code: bool = False
 ) -> ml_collections.ConfigDict:
   """Returns the resolved config of a config file or of a workdir.
 

@@ -5,14 +5,14 @@ A part of the network is named by a prefix of its parameter paths, like
 """
 
 import math
-from typing import Any, NamedTuple
+import os
+from typing import Any
 
 import haiku as hk
 import ml_collections
 import numpy as np
 import optax
 
-from googlenet.config import near_run
 from googlenet.errors import UserError
 from googlenet.io import checkpoint, pretrained
 from googlenet.model import graph
@@ -20,45 +20,28 @@ from googlenet.model.context import is_within
 from googlenet.model.groups import check_groups, parse_factors
 from googlenet.model.network import Network
 from googlenet.optimizer.groups import with_frozen, with_rates
+from googlenet.runtime.files import near_run
 
 _MAX_PROBLEMS = 20  # mismatches listed in an error
 
 
-class Start(NamedTuple):
-  """Initial parameters and the optimizer after the `finetune` section.
-
-  Attributes:
-    params: float32 arrays.
-    network_state: float32 running statistics.
-    optimizer: the given optimizer with group rates and frozen parts applied.
-    lines: console lines that describe the changes.
-  """
-
-  params: hk.Params
-  network_state: hk.State
-  optimizer: optax.GradientTransformation
-  lines: tuple[str, ...]
-
-
-def apply(
+def adapt_optimizer(
   finetune_config: ml_collections.ConfigDict,
-  network: Network,
   params: hk.Params,
-  network_state: hk.State,
   optimizer: optax.GradientTransformation,
-) -> Start:
-  """Applies the `finetune` section to new parameters and the optimizer.
+) -> tuple[optax.GradientTransformation, tuple[str, ...]]:
+  """Applies group rates and frozen parts to an optimizer.
 
   Args:
-    finetune_config: the section.
-    network: the network of this run.
-    params: newly initialized.
-    network_state: newly initialized.
+    finetune_config: the `finetune` section.
+    params: parameters of the network, or their shapes.
     optimizer: made from the `optimizer` section.
 
+  Returns:
+    The optimizer, and console lines that describe the changes.
+
   Raises:
-    UserError: a part is not in the network, nothing is left to train, or the
-      other run cannot be read or has another network.
+    UserError: a part is not in the network, or nothing is left to train.
   """
   frozen = tuple(finetune_config.frozen)
   rates = parse_factors(finetune_config.learning_rates)
@@ -78,18 +61,14 @@ def apply(
         f'config.finetune.frozen={frozen}; leave it out of one of them',
         'finetune.learning_rates',
       )
-  lines: tuple[str, ...] = ()
-  if finetune_config.from_workdir:
-    params, network_state, lines = load(
-      finetune_config.from_workdir, network, params, network_state
-    )
+  lines = []
   if frozen:
-    lines += (_describe_frozen(frozen, params),)
+    lines.append(_describe_frozen(frozen, params))
   if rates:
     factors = ', '.join(f'{part} x {rate:g}' for part, rate in rates.items())
-    lines += (f'rates    {factors}',)
+    lines.append(f'rates    {factors}')
   optimizer = with_frozen(with_rates(optimizer, rates), frozen, params)
-  return Start(params, network_state, optimizer, lines)
+  return optimizer, tuple(lines)
 
 
 def _describe_frozen(frozen: tuple[str, ...], params: hk.Params) -> str:
@@ -129,6 +108,7 @@ def load(
   Raises:
     UserError: the other run does not exist or has another network.
   """
+  workdir = os.path.expanduser(workdir)
   if not checkpoint.paths(workdir):
     raise UserError(
       f'config.finetune.from_workdir={workdir!r} holds no checkpoint: give the '

@@ -197,7 +197,8 @@ class Evaluate:
         check_finite(step, 'eval/loss', scores['loss'])
         progress.record_scores(step, scores, run.config.checkpoint.best_metric)
         session.write(step, 'eval', scores)
-      progress.train, progress.epoch = progress.epoch.value(), Mean()
+      if progress.epoch.steps:  # none if only the evaluation is repeated
+        progress.train, progress.epoch = progress.epoch.value(), Mean()
       seconds = time.perf_counter() - self._epoch_started
       session.console.line(
         messages.epoch_ended(run, step, progress, is_due, seconds)
@@ -307,7 +308,7 @@ class Save:
         'config': session.run.config.to_dict(),
         'data': describe_data(session.run.train.dataset),
         'progress': session.progress.to_json(session.started),
-        'metrics_bytes': session.writer.synced_bytes(),
+        **session.writer.synced(),
       }
       snapshot = checkpoint.Snapshot(step, state, about)
       session.saver.save(snapshot, best and best['step'])

@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 
 from googlenet import config as config_lib
+from googlenet.data import auto
 from googlenet.io.console import Console
 from googlenet.io.metrics import NonFiniteError, Progress, Stopwatch
 from googlenet.io.saver import Saver, WriteError
@@ -58,16 +59,17 @@ def train_and_evaluate(
   started = time.time() if started is None else started
   with contextlib.ExitStack() as stack:
     preemption = stack.enter_context(PreemptionHandler())
+    config = auto.complete(config)
     found = resume.look(workdir, config, allow_config_change)
     if found.lock is not None:
       stack.callback(found.lock.release)
     if found.result is not None:
       if jax.process_index() == 0:
-        print(messages.finished(found.result, workdir), flush=True)
+        print(messages.finished(found.result, workdir, config), flush=True)
       return found.result
     stack.enter_context(compilation.told_on(sys.stdout))
     stack.enter_context(_memory_errors_explained(workdir))
-    run = setup.build(config)
+    run = setup.build(config, found.has_checkpoint)
     session, start = _open(run, workdir, found, preemption, started, stack)
     stack.enter_context(divergence_recorded(workdir))
     log = Log(session)
@@ -128,8 +130,8 @@ def _open(
   console = Console(sys.stdout, run.durations.num_steps)
   start = resume.Start(0, run.state, Progress())
   if found.is_run:
-    data = resume.describe_data(run.train.dataset)
-    start = resume.restore(workdir, config, data, run.state, warn)
+    allowed = found.allow_config_change
+    start = resume.restore(workdir, run, allowed, warn)
   for line in messages.describe(run, workdir):
     console.line(line)
   stack.enter_context(_write_errors_explained(workdir))
@@ -139,7 +141,7 @@ def _open(
   if found.is_run:
     console.line(messages.resumed(start))
   if found.lock is not None:
-    writer.resume(found.lock, start.metrics_bytes, start.step + 1)
+    writer.resume(found.lock, start.step, start.log)
   session = Session(
     run,
     start.progress,

@@ -79,6 +79,10 @@ def make_loss_fn(
     images, loss and accuracy are averaged over both labels, weighted by share.
   """
   policy = jmp.get_policy(config.train.precision)
+  weights = jnp.asarray(config.train.class_weights, jnp.float32)
+
+  def weigh(losses, labels):
+    return losses * weights[labels] if weights.size else losses
 
   def loss_fn(params, network_state, batch, keys):
     augment_keys, dropout_keys = keys
@@ -103,7 +107,9 @@ def make_loss_fn(
     def mean_loss(logits):
       logits = policy.cast_to_output(logits)
       smoothing = config.train.label_smoothing
-      return of_labels(lambda y: cross_entropy(logits, y, smoothing)).mean()
+      return of_labels(
+        lambda y: weigh(cross_entropy(logits, y, smoothing), y)
+      ).mean()
 
     loss = mean_loss(outputs.logits)
     predicted = jnp.argmax(outputs.logits, -1)

@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 
+from googlenet.data.sources import Dataset
+from googlenet.data.splits import some
 from googlenet.input.preprocess import num_channels
 from googlenet.io.metrics import Progress
 from googlenet.model.initialization import count_parameters
 from googlenet.runtime import backend
 from googlenet.train.resume import Start
-from googlenet.train.setup import Run
+from googlenet.train.setup import Config, Run
 
 
 def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
@@ -41,12 +43,29 @@ def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
     f'data     {train.name} ({config.data.source}): {train.num_examples:,} '
     f'{train.split} and {evaluation.num_examples:,} {evaluation.split} '
     f'images, {shape}, {where}',
+    *_about_files(train, evaluation),
     f'training {config.train.epochs} epochs x {durations.steps_per_epoch:,} '
     f'steps of {config.train.batch_size} images{stops}; {optimizer.name}, '
     f'learning rate {optimizer.learning_rate:g}, {optimizer.schedule}',
     *run.lines,
     f'workdir  {workdir}',
   ]
+
+
+def _about_files(train: Dataset, evaluation: Dataset) -> list[str]:
+  """Returns lines about the user's own files: left out, images by class."""
+  notes = dict.fromkeys((*train.notes, *evaluation.notes))
+  lines = [f'         {note}' for note in notes]
+  if train.identity:
+    tested = evaluation.identity.classes
+    counts = [
+      f'{name} {count:,} + {tested.get(name, 0):,}'
+      if evaluation.identity != train.identity
+      else f'{name} {count:,}'
+      for name, count in train.identity.classes.items()
+    ]
+    lines.append(f'classes  {some(counts)}')
+  return lines
 
 
 def epoch_ended(
@@ -71,16 +90,25 @@ def resumed(start: Start) -> str:
   """Returns the line that says from which step a run continues."""
   if not start.path:
     return 'resumed  from step 0: the run ended before its first checkpoint'
-  return f'resumed  after step {start.step:,}, from {start.path}'
+  changes = f'; {start.changes}' if start.changes else ''
+  return f'resumed  after step {start.step:,}, from {start.path}{changes}'
 
 
-def finished(result: dict[str, Any], workdir: str | os.PathLike[str]) -> str:
+def finished(
+  result: dict[str, Any], workdir: str | os.PathLike[str], config: Config
+) -> str:
   """Returns the line for a run that was already finished."""
+  train = config.train
+  limits = []
+  if train.max_steps and result.get('step', 0) >= train.max_steps:
+    limits.append('a larger --config.train.max_steps')
+  if not limits or result.get('epoch', 0) >= train.epochs:
+    limits.append('more --config.train.epochs')
   return (
     f'--workdir={workdir} holds a finished run of {result.get("step", "?")} '
     f'steps, eval accuracy {result.get("eval/accuracy", "?")}: nothing is left '
-    'to do (give --config.train.epochs or --config.train.max_steps with '
-    '--allow_config_change to train further, or another folder)'
+    f'to do (give {" and ".join(limits)} with --allow_config_change to train '
+    'further, or another folder)'
   )
 
 

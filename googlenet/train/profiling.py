@@ -34,6 +34,13 @@ class Profile:
     if jax.process_index():
       self._steps = range(0)
     self._is_tracing, self._started = False, 0.0
+    is_late = self._steps and session.first_step >= self._steps[0]
+    if is_late and not self._folder.exists():
+      session.console.line(
+        f'profile  config.logging.profile_steps={len(self._steps)}: nothing '
+        f'is traced, because only steps {self._steps[0]} to {self._steps[-1]} '
+        'of a run are'
+      )
 
   def __call__(
     self, step: int, state: TrainState, metrics: Metrics

@@ -6,57 +6,57 @@ Only process 0 reads the workdir; it broadcasts the result to the others.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.data.sources import Dataset
-from googlenet.errors import UserError
-from googlenet.fields import FIELDS
-from googlenet.io import checkpoint
-from googlenet.io.archive import DamagedError
+from googlenet.data.splits import changed_files
+from googlenet.errors import UserError, unwritable
+from googlenet.io import checkpoint, compare
+from googlenet.io.archive import DamagedError, MismatchError
+from googlenet.io.compare import (
+  NEVER_CHANGES,
+  Changes,
+  check_config,
+  check_trained,
+  differences,
+  trained_with,
+)
 from googlenet.io.metrics import Progress
 from googlenet.io.workdir import (
   Lock,
   check_not_of_another,
   check_workdir,
   check_writable,
+  is_begun,
   read_object,
 )
+from googlenet.io.writer import LogSize
 from googlenet.runtime.distributed import broadcast, on_process_0
 from googlenet.runtime.parallel import replicated
+from googlenet.train import carry_over
+from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
-# Fields that no resumed run may change: its parameters or the order of its data
-# depend on them.
-NEVER_CHANGES = (
-  'seed',
-  'model.variant',
-  'model.num_classes',
-  'model.width_multiplier',
-  'model.normalization',
-  'model.activation',
-  'model.aux_heads',
-  'model.initializer',
-  'data.source',
-  'data.name',
-  'data.channels',
-  'data.train_split',
-  'train.batch_size',
-  'optimizer.name',
-  'optimizer.muon_rest',
+# Fields on which the size of images that the host gives depends.
+_SHAPES_IMAGES = (
+  'data.image_size',
+  'data.resize',
+  'augment.random_resized_crop',
 )
-# Fields that any resumed run may change: they do not affect its results.
-MAY_CHANGE = (
-  'data.data_dir',
-  'data.on_device_mb',
-  'data.workers',
-  'eval.crops',
-  'train.compilation_cache',
-  'train.parallel',
-  *(name for name in FIELDS if name.startswith('benchmark.')),
+# Fields on which the parameters of some networks depend.
+_SHAPES_PARAMETERS = ('data.image_size',)
+# Fields without which scores cannot be compared, so the best begins anew.
+_SCORED_BY = (
+  'checkpoint.best_metric',
+  'data.eval_split',
+  'data.image_size',
+  'data.resize',
+  'eval.flip',
+  'eval.shift',
 )
 
 
@@ -65,13 +65,17 @@ class Found(NamedTuple):
 
   Attributes:
     is_run: whether it holds a run, which is then continued.
+    has_checkpoint: whether that run has a checkpoint to continue from.
     result: contents of result.json; None if the run is not finished.
     lock: lock of the workdir; None without a run or outside process 0.
+    allow_config_change: whether the run may be continued with another config.
   """
 
   is_run: bool
+  has_checkpoint: bool
   result: dict[str, Any] | None
   lock: Lock | None
+  allow_config_change: bool = False
 
 
 class Start(NamedTuple):
@@ -81,15 +85,18 @@ class Start(NamedTuple):
     step: steps made so far.
     state: training state, on every local device.
     progress: progress of the run so far.
-    metrics_bytes: length of metrics.jsonl at this step.
+    log: size of metrics.jsonl at this step.
     path: path of the checkpoint; '' without one.
+    changes: parts of the state that start anew or are dropped, because the
+      config was changed; '' if none.
   """
 
   step: int
   state: TrainState
   progress: Progress
-  metrics_bytes: int = 0
+  log: LogSize = LogSize()
   path: str = ''
+  changes: str = ''
 
 
 def look(
@@ -110,7 +117,7 @@ def look(
   """
   path, locks = pathlib.Path(workdir), []
 
-  def at_process_0() -> tuple[bool, dict[str, Any] | None]:
+  def at_process_0() -> tuple[bool, bool, dict[str, Any] | None]:
     if os.path.exists(path / 'sweep.json'):
       raise UserError(
         f'--workdir={workdir} holds a sweep: give --mode=sweep to continue it, '
@@ -118,33 +125,52 @@ def look(
       )
     if not os.path.exists(path / 'config.json'):
       check_workdir(path)
-      return False, None
+      return False, False, None
     check_not_of_another(path)
     try:
       check_writable(path)
       locks.append(Lock(path))
     except OSError as error:
-      raise UserError(
-        f'--workdir={workdir} holds a run but cannot be written to '
-        f'({error.strerror}): nothing was changed'
+      raise unwritable(
+        f'nothing was changed: --workdir={workdir} holds a run but cannot be '
+        'written to',
+        error,
       ) from error
     try:
       stored = config_lib.load(path / 'config.json', with_local=True)
       stored = config_lib.resolve(stored)
+      _check_continues(workdir)
       is_changed = check_config(workdir, stored, config, allow_config_change)
-      if not (path / 'checkpoints').is_dir():
+      if not (path / 'checkpoints').is_dir() and is_begun(path):
         raise UserError(
           f'--workdir={workdir} holds a run, but its folder checkpoints is '
           'missing: restore it, or give another folder'
         )
       result = None if is_changed else _read_result(path / 'result.json')
-    except UserError:
+    except (UserError, OSError):
       locks.pop().release()
       raise
-    return True, result
+    return True, bool(checkpoint.paths(workdir)), result
 
-  is_run, result = on_process_0(at_process_0)
-  return Found(is_run, result, locks[0] if locks else None)
+  is_run, has_checkpoint, result = on_process_0(at_process_0)
+  lock = locks[0] if locks else None
+  return Found(is_run, has_checkpoint, result, lock, allow_config_change)
+
+
+def _check_continues(workdir: str | os.PathLike[str]) -> None:
+  """Raises UserError if a workdir holds a network without its training."""
+  try:
+    is_whole = all(map(checkpoint.is_whole, checkpoint.paths(workdir)[:1]))
+  except DamagedError:  # perhaps an older one is whole
+    return
+  if not is_whole:
+    raise UserError(
+      f'--workdir={workdir} holds a published or imported network, without the '
+      'state of its training: it can be used, but not trained further. To '
+      'start a new run from it, give another --workdir, --config='
+      f'{pathlib.Path(workdir) / "config.json"} and '
+      f'--config.finetune.from_workdir={workdir}'
+    )
 
 
 def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
@@ -154,63 +180,13 @@ def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
     return None
 
 
-def differences(
-  stored: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, tuple[Any, Any]]:
-  """Returns {field: (value there, value here)} where two configs differ."""
-  there, here = config_lib.flatten(stored), config_lib.flatten(config)
-
-  def plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, (list, tuple)) else value
-
-  return {
-    name: (there.get(name), here[name])
-    for name in FIELDS
-    if plain(there.get(name)) != plain(here[name])
-  }
-
-
-def check_config(
-  workdir: str | os.PathLike[str],
-  stored: Any,
-  config: Any,
-  allow_config_change: bool,
-) -> bool:
-  """Checks that a run may continue with a config; returns whether it differs.
-
-  Raises:
-    UserError: the config differs in fields that may not change.
-  """
-  changes = {
-    name: values
-    for name, values in differences(stored, config).items()
-    if name not in MAY_CHANGE
-  }
-  words = '; '.join(
-    f'config.{name} is {there!r} there and {here!r} here'
-    for name, (there, here) in changes.items()
-  )
-  never = [name for name in changes if name in NEVER_CHANGES]
-  if never:
-    raise UserError(
-      f'--workdir={workdir} holds a run with another config: {words}. A run '
-      f'keeps {", ".join(never)}: leave out what differs to continue it, or '
-      'give another folder'
-    )
-  if changes and not allow_config_change:
-    raise UserError(
-      f'--workdir={workdir} holds a run with another config: {words}. Leave '
-      'out what differs (or --config) to continue it, give '
-      '--allow_config_change to continue with the new values, or give another '
-      'folder'
-    )
-  return bool(changes)
-
-
 def describe_data(dataset: Dataset) -> dict[str, Any]:
   """Returns what identifies a training set, for JSON."""
+  # Files of the user are the same in another folder.
+  identity = dataset.identity
+  found = {'name': dataset.name} if identity is None else identity.to_json()
   return {
-    'name': dataset.name,
+    **found,
     'split': dataset.split,
     'num_examples': dataset.num_examples,
     'image_shape': list(dataset.image_shape),
@@ -220,9 +196,8 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 
 def restore(
   workdir: str | os.PathLike[str],
-  config: Any,
-  data: dict[str, Any],
-  state: TrainState,
+  run: Run,
+  allow_config_change: bool,
   warn: checkpoint.Warn,
 ) -> Start:
   """Reads the newest undamaged checkpoint of a run.
@@ -231,46 +206,145 @@ def restore(
 
   Args:
     workdir: a folder that holds a run.
-    config: resolved.
-    data: returned by `describe_data` for the training set.
-    state: the state before the first step, on every local device.
-    warn: called with a message for each skipped checkpoint.
+    run: made from the config; its state is the one before the first step.
+    allow_config_change: whether the config may differ from the one that the
+      checkpoint was trained with.
+    warn: called with a message for each skipped checkpoint, and if the best
+      evaluation cannot be compared with later ones.
 
   Raises:
-    UserError: all checkpoints are damaged or have another network; nothing was
+    UserError: all checkpoints are damaged or have another network, the config
+      differs, or the run has made more steps than it asks for; nothing was
       changed.
   """
   restored = []
+  config, data = run.config, describe_data(run.train.dataset)
 
   def read(path: pathlib.Path) -> Any:
-    read_state, about = checkpoint.restore_state(path, state)
-    progress = check_about(path, about, config, data)
-    return read_state, progress, about['metrics_bytes']
+    return read_state_of(path, config, data, run.state)
 
-  def at_process_0() -> tuple[str, Any, int]:
+  def at_process_0() -> tuple[str, Any, LogSize, str]:
     if not checkpoint.paths(workdir):
-      return '', dataclasses.asdict(Progress()), 0
-    path, found = checkpoint.newest_whole(workdir, read, warn)
+      return '', dataclasses.asdict(Progress()), LogSize(), ''
+    path, (state, about, told) = checkpoint.newest_whole(workdir, read, warn)
+    progress, changes = _progress_of(about), trained_with(about, config)
+    check_trained(workdir, path, changes, allow_config_change)
+    check_length(workdir, int(state.step), run)
+    for line in adapt(progress, changes, int(state.step), run):
+      warn(line)
     set_aside(workdir, path)
-    restored.append(found[0])
-    return str(path), dataclasses.asdict(found[1]), found[2]
+    restored.append(state)
+    return str(path), dataclasses.asdict(progress), LogSize.of(about), told
 
-  path, values, metrics_bytes = on_process_0(at_process_0)
+  path, values, log, told = on_process_0(at_process_0)
   progress = Progress.from_json(values)
   if not path:
-    return Start(0, state, progress)
-  state = broadcast(checkpoint.to_host(restored[0] if restored else state))
+    return Start(0, run.state, progress)
+  state = broadcast(checkpoint.to_host(restored[0] if restored else run.state))
   step = int(state.step)
-  return Start(step, replicated(state), progress, metrics_bytes, path)
+  return Start(step, replicated(state), progress, LogSize(*log), path, told)
+
+
+def check_length(workdir: str | os.PathLike[str], step: int, run: Run) -> None:
+  """Checks that a run has not made more steps than its config asks for.
+
+  Raises:
+    UserError: it has; its result would be that of another step.
+  """
+  durations, train = run.durations, run.config.train
+  if step > durations.num_steps:
+    name = 'epochs' if durations.num_steps == durations.total_steps else ''
+    name = name or 'max_steps'
+    raise UserError(
+      f'config.train.{name}={train[name]} ends after step '
+      f'{durations.num_steps:,}, but the run in {workdir} has made {step:,} '
+      'steps: choose more, or give another folder',
+      f'train.{name}',
+    )
+
+
+def adapt(
+  progress: Progress, changes: Changes, step: int, run: Run
+) -> Iterator[str]:
+  """Drops from the progress of a run what a new config makes wrong.
+
+  Args:
+    progress: changed in place.
+    changes: returned by `trained_with`.
+    step: steps made.
+    run: made from the new config.
+
+  Yields:
+    What the user should know.
+  """
+  scored = {name: changes[name] for name in _SCORED_BY if name in changes}
+  if progress.best is not None and scored:
+    yield (
+      f'{compare.words_of(scored)}: the best evaluation is chosen anew, and '
+      f'the checkpoint of step {progress.best["step"]:,} is no longer kept as '
+      'the best'
+    )
+    progress.best = None
+  # Nothing is left to train, but the scores may be of another step or config.
+  if changes and step == run.durations.num_steps:
+    progress.is_epoch_pending = True
+
+
+def read_state_of(
+  path: pathlib.Path, config: Any, data: dict[str, Any], state: TrainState
+) -> tuple[TrainState, dict[str, Any], str]:
+  """Reads the state of a checkpoint as the config of this run needs it.
+
+  Args:
+    path: of the checkpoint.
+    config: resolved; may differ from that of the checkpoint.
+    data: returned by `describe_data` for the training set.
+    state: the state before the first step, under `config`.
+
+  Returns:
+    The state as NumPy arrays; the checkpoint's description of the run; and
+    which parts start anew or are dropped, '' if none.
+
+  Raises:
+    DamagedError, MismatchError: the file is damaged or of another network.
+    UserError: the checkpoint is of another run, or the network has other
+      parameters because of a changed field.
+  """
+  changes, sources = {}, carry_over.Sources({})
+
+  def find_sources(
+    expected: Mapping[str, Any], stored: set[str], about: dict[str, Any]
+  ) -> dict[str, tuple[str, ...]]:
+    nonlocal changes, sources
+    check_about(path, about, config, data)
+    changes = differences(about['config'], config)
+    if not changes:  # arrays that do not fit are those of another run
+      return {name: (name,) for name in expected}
+    sources = carry_over.find_sources(expected, stored)
+    return sources.names
+
+  try:
+    restored, about = checkpoint.restore_state(path, state, find_sources)
+  except MismatchError as error:
+    for name in _SHAPES_PARAMETERS:
+      if name in changes:
+        there, here = changes[name]
+        raise UserError(
+          f'config.{name}={here!r}: the run has {there!r}, and this network '
+          f'has other parameters for {here!r}: continue with {there!r}, or '
+          'train into another --workdir',
+          name,
+        ) from error
+    raise
+  restored, told = carry_over.finish(restored, state, sources, changes)
+  return restored, about, told
 
 
 def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:
   """Renames the checkpoints newer than `used`, so no one reads them again."""
-  for path in checkpoint.paths(workdir):
-    if path > used:
-      os.replace(path, path.with_name(path.name + '.unusable'))
-  for path in checkpoint.folder_of(workdir).glob('step_*.tmp'):
-    path.unlink()
+  found = checkpoint.paths(workdir)
+  for path in found[: found.index(used)]:
+    os.replace(path, path.with_name(path.name + '.unusable'))
 
 
 def check_about(
@@ -287,8 +361,8 @@ def check_about(
   """
   try:
     progress = _progress_of(about)
-    is_whole = about['metrics_bytes'] >= 0
-    changes = differences(about['config'], config)
+    is_whole = LogSize.of(about).bytes >= 0
+    changes = trained_with(about, config)
     theirs = about['data']
   except (KeyError, TypeError, AttributeError, IndexError) as error:
     raise DamagedError(path, 'its description of the run is bad') from error
@@ -301,7 +375,14 @@ def check_about(
         f'checkpoint {path} is of another run: config.{name} is {there!r} '
         f'there and {here!r} here'
       )
+  if changed := changed_files(theirs, data):
+    raise UserError(
+      f'checkpoint {path} is of a run on other images: {changed}; restore '
+      'them, or give another --workdir'
+    )
   for key, value in data.items():
+    if key == 'image_shape' and changes.keys() & {*_SHAPES_IMAGES}:
+      continue
     if theirs.get(key) != value:
       raise UserError(
         f'checkpoint {path} is of a run on other data: {key} was '

@@ -10,16 +10,14 @@ import jax
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet import optimizer as optimizer_lib
-from googlenet.data import batches, pipeline
+from googlenet.data import batches, constants, pipeline
 from googlenet.errors import UserError
 from googlenet.input import image_sizes
-from googlenet.model import groups
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, init_from_numpy
-from googlenet.optimizer.lookahead import with_lookahead
 from googlenet.train import evaluate, finetune, precise_bn
 from googlenet.train import step as step_lib
+from googlenet.train.optimization import make_optimizer
 from googlenet.train.state import TrainState, make_train_state
 
 Config = ml_collections.FrozenConfigDict
@@ -154,8 +152,13 @@ def check_image_sizes(
         )
 
 
-def build(config: Config) -> Run:
+def build(config: Config, is_resumed: bool = False) -> Run:
   """Makes all parts of a run; does not compile the network yet.
+
+  Args:
+    config: resolved.
+    is_resumed: whether the state will be read from a checkpoint of the run, so
+      that `finetune.from_workdir` is no longer needed.
 
   Raises:
     UserError: the data cannot be read or does not fit the config.
@@ -177,25 +180,16 @@ def build(config: Config) -> Run:
   eval_pipeline = pipeline.make_pipeline(config, evaluation)
 
   network = network_lib.from_config(config)
-  params, network_state = init_from_numpy(
-    network, pipeline.image_shape(config, train), config.seed
-  )
-  check_image_sizes(config, network, pipeline.image_shape(config, train)[-1])
-  schedule = optimizer_lib.make_schedule(
-    config.optimizer, durations.steps_per_epoch, durations.total_steps
-  )
-  for field in ('rates', 'decays'):
-    names = groups.parse_factors(config.optimizer[field], may_be_zero=True)
-    groups.check_groups(f'optimizer.{field}', names, params)
-  optimizer = optimizer_lib.make_optimizer(config.optimizer, schedule)
-  params, network_state, optimizer, lines = finetune.apply(
-    config.finetune, network, params, network_state, optimizer
-  )
-  optimizer = with_lookahead(
-    optimizer,
-    config.optimizer.lookahead_period,
-    config.optimizer.lookahead_rate,
-  )
+  shape = pipeline.image_shape(config, train)
+  constants.check(config.data, train, shape[-1])
+  params, network_state = init_from_numpy(network, shape, config.seed)
+  check_image_sizes(config, network, shape[-1])
+  optimizer, schedule, lines = make_optimizer(config, durations, params)
+  if config.finetune.from_workdir and not is_resumed:
+    params, network_state, loaded = finetune.load(
+      config.finetune.from_workdir, network, params, network_state
+    )
+    lines = (*loaded, *lines)
   return Run(
     config,
     durations,

@@ -19,7 +19,8 @@ from googlenet.data.sources import load_dataset
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.model import rows, variants
-from googlenet.tools.exports import onnx_graph
+from googlenet.model.initialization import count_parameters
+from googlenet.tools.exports import inference, onnx_graph
 from googlenet.train import loop
 
 FORMATS = ('onnx', 'stablehlo', 'safetensors')
@@ -35,7 +36,9 @@ def need(format: str) -> None:
 
 
 def export(*flags: str, code: int = 0) -> None:
-  argv = ['launch.py', '--mode=export', '--workdir=run', *flags]
+  argv = ['launch.py', '--mode=export', *flags]
+  if not any(flag.startswith('--workdir=') for flag in flags):
+    argv.append('--workdir=run')
   assert launch.main([*argv, '--config.train.compilation_cache=']) == code
 
 
@@ -149,6 +152,7 @@ def test_views_are_in_the_program_or_told(run, config, capfd):
 SIZES = {
   'inception_v3': 75,
   'alexnet': 99,
+  'alexnet_torchvision': 99,
   'vgg16': 64,
   'nin': 67,
   'fmnist28': 28,
@@ -247,18 +251,84 @@ def test_a_layer_that_onnx_has_not(config, tmp_path):
     onnx_graph.export(net._replace(network=network))
 
 
-def test_onnx_computes_in_float32_and_says_so(config, tmp_path, capfd):
-  need('onnx')
-  config.train.precision = 'params=float32,compute=bfloat16,output=float32'
-  save_run(tmp_path / 'run', config)
-  output = tmp_path / 'a.onnx'
-  export(f'--workdir={tmp_path}/run', f'--output={output}')
-  assert 'computes in float32' in capfd.readouterr().out
+BFLOAT16 = 'params=float32,compute=bfloat16,output=float32'
+
+
+@pytest.fixture
+def half_run(run, config):
+  """A run in bfloat16; returns its network, and the same in float32."""
+  config.train.precision = BFLOAT16
+  half = googlenet.load(save_run(run / 'half', config))
   config.train.precision = 'float32'
-  net = googlenet.load(save_run(tmp_path / 'wide', config))
+  return half, googlenet.load(save_run(run / 'wide', config))
+
+
+@pytest.mark.parametrize('format', FORMATS)
+def test_an_export_computes_in_float32_and_says_what_this_changes(
+  half_run, capfd, format
+):
+  need(format)
+  half, wide = half_run
+  export('--workdir=half', f'--output=a.{format}')
+  shown = capfd.readouterr().out
+  pathlib.Path(f'a.{format}').rename(f'model.{format}')
   images = pixels((28, 28, 1))
-  logits, _ = run_onnx(str(output), images)
-  np.testing.assert_allclose(logits, outputs(net, images)[0], atol=5e-6)
+  logits, _ = run_file(format, images)
+  np.testing.assert_allclose(logits, outputs(wide, images)[0], atol=2e-5)
+  differ = re.search(
+    rf'computes in float32; logits of the run itself, in {BFLOAT16}, differ by '
+    r'up to (\S+) of (\S+) \(64 random images\)',
+    shown,
+  )
+  expected = inference.difference(half, wide)
+  assert expected[0] > 100 * np.abs(logits - outputs(wide, images)[0]).max()
+  assert differ.groups() == tuple(f'{number:.2g}' for number in expected)
+
+
+def test_an_export_as_precise_as_the_run(half_run, capfd):
+  export('--workdir=half', '--output=model.safetensors', '--precision=run')
+  assert f'computes in {BFLOAT16}, as the run' in capfd.readouterr().out
+  images = pixels((28, 28, 1))
+  logits, _ = run_file('safetensors', images)
+  half, wide = half_run
+  np.testing.assert_array_equal(logits, outputs(half, images)[0])
+  assert np.abs(logits - outputs(wide, images)[0]).max() > 1e-3
+  export('--workdir=half', '--output=a.onnx', '--precision=run', code=2)
+  shown = capfd.readouterr()
+  assert shown.err.startswith('error: --precision=run: an ONNX file computes')
+  assert shown.err.count('\n') == 1
+  assert not pathlib.Path('a.onnx').exists()
+
+
+def test_heads_are_left_out(config, tmp_path, monkeypatch, capfd):
+  """Only training uses them; no format holds them or counts them."""
+  ops = (rows.GlobalMean(), rows.Dense('fc', 50_000), rows.LOGITS)
+  architecture = variants.ARCHITECTURES['tiny']._replace(
+    aux_heads=(rows.AuxHead('aux_1', 'conv_1', ops),), uses_aux_heads=True
+  )
+  monkeypatch.setitem(variants.ARCHITECTURES, 'tiny', architecture)
+  monkeypatch.chdir(tmp_path)
+  config.model.aux_heads = 'on'
+  net = googlenet.load(save_run(tmp_path / 'run', config))
+  assert 'aux_1/fc' in net.params
+  images = pixels((28, 28, 1))
+  expected = outputs(net, images)
+  for format in FORMATS:
+    try:
+      need(format)
+    except pytest.skip.Exception:
+      continue
+    export(f'--output=model.{format}')
+    shown = capfd.readouterr().out
+    assert 'tiny, 2,186 parameters' in shown
+    left = count_parameters(net.params) - 2_186
+    assert f'left out auxiliary heads: {left:,} parameters' in shown
+    assert left > 500_000
+    assert pathlib.Path(f'model.{format}').stat().st_size < 100_000
+    logits, _ = run_file(format, images)
+    np.testing.assert_allclose(logits, expected[0], atol=2e-5)
+  stored = googlenet.load('model.safetensors')
+  assert stored.config.model.aux_heads == 'off'
 
 
 def test_what_a_file_tells(run):
@@ -355,6 +425,10 @@ BAD_INPUT = {
   'unknown format': (
     ['--output=a.onnx', '--format=onx'],
     ['--format=onx', "did you mean 'onnx'", 'stablehlo, onnx, safetensors'],
+  ),
+  'unknown precision': (
+    ['--output=a.onnx', '--precision=float23'],
+    ['--precision=float23', "did you mean 'float32'", 'one of float32, run'],
   ),
   'unknown ending': (['--output=a.pb'], ['--output=a.pb', '.safetensors']),
   'an output that is there': (

@@ -59,7 +59,9 @@ def expected(run):
 
 
 def predict(*flags: str, code: int = 0) -> None:
-  argv = ['launch.py', '--mode=predict', '--workdir=run', *flags]
+  argv = ['launch.py', '--mode=predict', *flags]
+  if not any(flag.startswith('--workdir=') for flag in flags):
+    argv.append('--workdir=run')
   assert launch.main([*argv, '--config.train.compilation_cache=']) == code
 
 

@@ -13,13 +13,12 @@ from googlenet.cli.command_line import parse
 from googlenet.cli.modes import MODES
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS, LOCAL
-from googlenet.io import array_files
+from googlenet.io import array_files, compare
 from googlenet.tools import trials
 from googlenet.tools.inference import arrays, trained
 from googlenet.tools.modes import predict
 from googlenet.tools.sweep import folder as sweep_folder
 from googlenet.tools.sweep import grid
-from googlenet.train import resume
 
 DEFAULT = config_lib.flatten(config_lib.default_config())
 # Fields with a text that names neither folder, program nor module.
@@ -107,14 +106,14 @@ def test_a_run_keeps_the_name_of_the_one_it_started_from(
   assert config.finetune.from_workdir == source
   assert config.data.data_dir == ''
   stored = config_lib.load(run / 'config.json', with_local=True)
-  assert not resume.check_config(run, stored, config, False)
+  assert not compare.check_config(run, stored, config, False)
   (run / 'checkpoints/step_000000007.npz').unlink()
   capsys.readouterr()
   config = parsed(f'--workdir={run}')
   assert config.finetune.from_workdir == ''
   assert f"config.finetune.from_workdir='{source}'" in capsys.readouterr().err
   with pytest.raises(UserError, match='holds a run with another config'):
-    resume.check_config(run, stored, config, False)
+    compare.check_config(run, stored, config, False)
 
 
 def test_nothing_planted_is_touched(run, tmp_path, launch_here):

@@ -39,7 +39,9 @@ def save_run(
 
   params, state = jax.tree_util.tree_map_with_path(draw, (params, state))
   checkpoint.folder_of(folder).mkdir(parents=True)
-  about = {'data': {'image_shape': list(stored_shape)}}
+  about = {
+    'data': {'name': config.data.name, 'image_shape': list(stored_shape)}
+  }
   checkpoint.save(
     folder,
     checkpoint.Snapshot(7, {'params': params, 'network_state': state}, about),

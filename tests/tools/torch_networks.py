@@ -5,9 +5,20 @@ their transform_input), and of Caffe's train_val.prototxt with one module for
 each layer that has weights. Dropout is left out: tests compare without it.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
+
+
+def photo(width, height):
+  """An image of smooth colours, with some noise on it."""
+  rng = np.random.default_rng(0)
+  blocks = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
+  smooth = np.asarray(blocks.resize((width, height), Image.BICUBIC), int)
+  pixels = smooth + rng.integers(-20, 21, smooth.shape)
+  return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 class BasicConv2d(nn.Module):

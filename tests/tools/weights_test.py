@@ -1,6 +1,7 @@
 """Files of weights: names, layouts, damage; nothing here needs PyTorch."""
 
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -10,23 +11,32 @@ import zipfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_config
 from networks import model_config
 from run_files import files_under
 
 import launch
+from googlenet import config as config_lib
 from googlenet.cli.command_line import parse
 from googlenet.errors import UserError
 from googlenet.io import array_files, pretrained
 from googlenet.model import variants
 from googlenet.model.initialization import abstract_init
 from googlenet.model.network import make_network
+from googlenet.tools.modes import import_weights as import_weights_mode
 from googlenet.tools.weights import convert, names
 
 # Sizes at which the heads are as those of the other framework.
-SIZES = {'paper': 224, 'torchvision': 64, 'inception_v3': 299}
+SIZES = {
+  'paper': 224,
+  'torchvision': 64,
+  'inception_v3': 299,
+  'alexnet_torchvision': 224,
+  'vgg16': 224,
+}
 
 
+@functools.cache
 def entries_of(variant, size=None, **changes):
   size = size or SIZES[variant]
   network = make_network(model_config(variant=variant, **changes))
@@ -49,12 +59,12 @@ def run(mode, *flags):
   )
 
 
-def import_weights(path, workdir, variant='torchvision', *flags):
+def import_weights(path, workdir, variant='torchvision', *flags, size=0):
   return run(
     'import_weights',
     f'--config={ROOT}/configs/fmnist96.py',
     f'--config.model.variant={variant}',
-    f'--config.data.image_size={SIZES[variant]}',
+    f'--config.data.image_size={size or SIZES[variant]}',
     f'--weights={path}',
     f'--workdir={workdir}',
     *flags,
@@ -101,6 +111,28 @@ def refused(capfd, code):
         'AuxLogits.conv1.conv.weight': (768, 128, 5, 5),
         'AuxLogits.fc.weight': (1000, 768),
         'fc.bias': (1000,),
+      },
+    ),
+    (
+      'alexnet_torchvision',
+      2 * 8,
+      61_100_840,
+      {
+        'features.0.weight': (64, 3, 11, 11),
+        'features.10.bias': (256,),
+        'classifier.1.weight': (4096, 9216),
+        'classifier.6.weight': (1000, 4096),
+      },
+    ),
+    (
+      'vgg16',
+      2 * 16,
+      138_357_544,
+      {
+        'features.0.weight': (64, 3, 3, 3),
+        'features.28.weight': (512, 512, 3, 3),
+        'classifier.0.weight': (4096, 25088),
+        'classifier.6.bias': (1000,),
       },
     ),
     (
@@ -165,6 +197,14 @@ def test_layouts_by_hand():
     np.testing.assert_array_equal(back, array)
 
 
+def test_a_dense_layer_after_dropout_sees_a_flattened_map():
+  """In torchvision's AlexNet dropout lies between the map and the layer."""
+  entries = {e.name: e for e in entries_of('alexnet_torchvision')}
+  w = np.arange(2 * 9216).reshape(2, 256, 6, 6)
+  ours = entries['classifier.1.weight'].layout.to_ours(w.reshape(2, 9216))
+  np.testing.assert_array_equal(ours[256 * 7 + 3], w[:, 3, 1, 1])
+
+
 # ---- A whole file, there and back.
 
 
@@ -177,7 +217,13 @@ def test_round_trip_is_bit_for_bit(variant, ending, aux, tmp_path, capfd):
   arrays = random_arrays(entries_of(variant, aux_heads=heads))
   array_files.write(tmp_path / f'a{ending}', arrays)
   assert (
-    import_weights(f'{tmp_path}/a{ending}', f'{tmp_path}/run', variant) == 0
+    import_weights(
+      f'{tmp_path}/a{ending}',
+      f'{tmp_path}/run',
+      variant,
+      f'--config.model.aux_heads={heads if aux else "auto"}',
+    )
+    == 0
   )
   config = json.loads((tmp_path / 'run/config.json').read_text())
   assert config['model']['aux_heads'] == heads
@@ -185,11 +231,14 @@ def test_round_trip_is_bit_for_bit(variant, ending, aux, tmp_path, capfd):
   means = {'torchvision': [0.5] * 3, 'paper': [123 / 255, 117 / 255, 104 / 255]}
   assert config['data']['mean'] == means[variant]
   out = capfd.readouterr().out
-  assert f"config.model.aux_heads='{heads}'" in out
+  told = 'taken    18 arrays (aux1.' if aux else 'set      config.model.aux_he'
+  assert told in out
   assert 'config.data.mean=' in out
   back = tmp_path / f'b{ending}'
   target = (f'--workdir={tmp_path}/run', f'--weights={back}')
   assert run('export_weights', *target) == 0
+  told = ', with auxiliary heads\n' if aux else ', without auxiliary heads\n'
+  assert told in capfd.readouterr().out
   stored = array_files.read(back)
   counters = {n for n in stored if n.endswith('num_batches_tracked')}
   assert len(counters) == (59 if variant == 'torchvision' else 0)
@@ -215,23 +264,90 @@ def test_first_convolution_takes_rgb(tmp_path):
   np.testing.assert_array_equal(red, w[:, 2].transpose(1, 2, 0))
 
 
-def test_heads_that_are_not_asked_for_are_left_out_and_told(tmp_path, capfd):
-  arrays = random_arrays(entries_of('torchvision', aux_heads='on'))
-  array_files.write(tmp_path / 'a.safetensors', arrays)
-  code = import_weights(
-    f'{tmp_path}/a.safetensors',
-    f'{tmp_path}/run',
-    'torchvision',
-    '--config.model.aux_heads=off',
+def shapes_alone(entries, dtype='float32'):
+  """The arrays of a file, which fail when their numbers are read."""
+  return {
+    e.name: array_files.Stored(e.shape, dtype, lambda: 1 / 0) for e in entries
+  }
+
+
+def plan_of(stored, variant, **changes):
+  config = load_config(ROOT / 'configs/fmnist96.py').unlock()
+  config.model.update({'variant': variant, **changes})
+  scheme = names.SCHEMES[variant]
+  return import_weights_mode.make_plan(
+    config_lib.resolve(config), scheme, stored
   )
-  assert code == 0
-  out = capfd.readouterr().out
-  assert 'left out 18 arrays (aux1.' in out
-  assert "config.model.aux_heads='off'" in out
 
 
-@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
-def test_half_precision_is_widened(dtype, tmp_path):
+@pytest.mark.parametrize('value', ['auto', 'off', 'on'])
+def test_heads_that_are_not_asked_for_are_left_out_and_told(value):
+  """Those of torchvision's published weights are noise: they train noise."""
+  entries = entries_of('torchvision', aux_heads='on')
+  plan = plan_of(shapes_alone(entries), 'torchvision', aux_heads=value)
+  (line,) = (line for line in plan.lines if 'aux1.' in line)
+  assert 'those of the published torchvision.models.googlenet are not' in line
+  is_on = value == 'on'
+  taken = {name for name in plan.stored if name.startswith('aux')}
+  assert len(taken) == (18 if is_on else 0)
+  assert plan.config.model.aux_heads == ('on' if is_on else 'off')
+  if is_on:
+    assert line.startswith('taken    18 arrays (aux1.')
+  else:
+    assert line.startswith('left out 18 arrays (aux1.')
+    assert '--config.model.aux_heads=on takes them' in line
+
+
+def test_hints_name_the_fields(tmp_path, monkeypatch, capfd):
+  stored = shapes_alone(entries_of('alexnet_torchvision'))
+  monkeypatch.setattr(array_files, 'read', lambda path: stored)
+  target = ('a.pth', f'{tmp_path}/run', 'alexnet_torchvision')
+  line = refused(capfd, import_weights(*target, size=96))
+  assert 'classifier.1.weight (4096, 9216) instead of (4096, 1024)' in line
+  assert 'its shapes fit --config.data.image_size=224' in line
+  assert files_under(tmp_path) == []
+
+  entries = entries_of('torchvision', aux_heads='on')
+  scheme = names.SCHEMES['torchvision']
+  stored = shapes_alone(e for e in entries if not e.name.startswith('aux'))
+  plan = plan_of(stored, 'torchvision', aux_heads='on')
+  problems = convert.find_problems(plan.stored, entries)
+  hint = import_weights_mode._hint(plan, scheme, problems)
+  assert hint == ' (it has no auxiliary heads: --config.model.aux_heads=off)'
+
+
+def test_small_images_need_no_heads(tmp_path, capfd):
+  """Inception v3 can be imported at any size; its head wants 299."""
+  target = ('a.pth', f'{tmp_path}/run', 'inception_v3')
+  code = import_weights(*target, '--config.model.aux_heads=on', size=224)
+  line = refused(capfd, code)
+  assert "works is 299, or 75 with config.model.aux_heads='off'" in line
+
+
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_m.'])
+def test_names_of_wrapped_networks_are_taken(prefix):
+  """DataParallel, torch.compile and averaged models put words before them."""
+  plain = shapes_alone(entries_of('torchvision', aux_heads='off'), 'float64')
+  stored = {f'{prefix}{name}': array for name, array in plain.items()}
+  stored['n_averaged'] = array_files.Stored((), 'int64', lambda: 3)
+  plan = plan_of(stored, 'torchvision')
+  assert plan.stored == plain
+  lines = '\n'.join(plan.lines)
+  assert f"renamed  arrays: without '{prefix}' before their names" in lines
+  assert 'left out 1 arrays (n_averaged)' in lines
+  assert 'rounded  287 arrays (conv1.' in lines
+
+
+def test_names_with_and_without_a_prefix_are_not_guessed():
+  arrays = dict.fromkeys(('a.fc.weight', 'a.x', 'x'))
+  assert convert.without_prefix(arrays, 'fc.weight') == (arrays, '')
+  del arrays['x']
+  expected = {'fc.weight': None, 'x': None}
+  assert convert.without_prefix(arrays, 'fc.weight') == (expected, 'a.')
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float64'])
+def test_other_precisions_are_converted(dtype, tmp_path):
   (entry,) = (e for e in entries_of('torchvision') if e.name == 'fc.bias')
   half = np.arange(10).astype(jnp.dtype(dtype))
   array_files.write(tmp_path / 'a.safetensors', {'fc.bias': half})
@@ -252,7 +368,7 @@ def damaged_arrays():
   arrays['\x1b[31mred\n'] = np.zeros(3, np.float32)
   arrays['conv1.conv.weight'] = np.zeros((64, 3, 5, 5), np.float32)
   arrays['fc.bias'] = np.zeros(1000, np.float32)
-  arrays['fc.weight'] = arrays['fc.weight'].astype(np.float64)
+  arrays['fc.weight'] = arrays['fc.weight'].astype(np.int32)
   return arrays
 
 
@@ -276,7 +392,7 @@ def test_all_problems_are_listed_and_nothing_is_written(
     '\\x1b[31mred\\n',
     'conv1.conv.weight (64, 3, 5, 5) instead of (64, 3, 7, 7)',
     'fc.bias (1000,) instead of (10,)',
-    'fc.weight float64 instead of float32',
+    'fc.weight int32 instead of float32',
     '--config.model.num_classes=1000',
   ):
     assert text in line
@@ -297,11 +413,14 @@ def test_numbers_that_cannot_be(tmp_path, capfd):
   arrays = random_arrays(entries_of('torchvision', aux_heads='off'))
   arrays['conv1.conv.weight'][0, 0, 0, 0] = np.nan
   arrays['conv3.bn.running_var'][5] = -1
+  arrays['fc.bias'] = np.full(10, 1e300)  # infinite in float32
   array_files.write(tmp_path / 'a.safetensors', arrays)
   line = refused(
     capfd, import_weights(f'{tmp_path}/a.safetensors', f'{tmp_path}/run')
   )
-  assert 'not usable (2): conv1.conv.weight, conv3.bn.running_var' in line
+  assert (
+    'not usable (3): conv1.conv.weight, fc.bias, conv3.bn.running_var' in line
+  )
   assert files_under(tmp_path) == ['a.safetensors']
 
 

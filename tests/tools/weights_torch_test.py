@@ -13,11 +13,13 @@ import ml_collections
 import numpy as np
 import pytest
 from conftest import ROOT
-from networks import FAST_TO_COMPILE
+from networks import FAST_TO_COMPILE, model_config
 
+import googlenet
 from googlenet.io import array_files, pretrained
 from googlenet.model import network as network_lib
 from googlenet.model import regularization
+from googlenet.model.initialization import abstract_init
 from googlenet.runtime.compilation import compile_with
 from googlenet.tools.weights import convert, names
 from googlenet.train import loss as loss_lib
@@ -204,9 +206,10 @@ def _no_dropout_in_heads(monkeypatch):
 def test_same_numbers_and_back_bit_for_bit(
   variant, make, ending, size, tmp_path
 ):
-  options, flags = {}, []
+  options = {}
   if variant == 'paper':
     options['side'] = 2
+  flags = ['--config.model.aux_heads=on']
   if variant == 'inception_v3' and size < 299:
     options['aux_logits'] = False
     flags = ['--config.model.aux_heads=off']
@@ -233,6 +236,86 @@ def test_same_numbers_and_back_bit_for_bit(
     make(CLASSES, **options).load_state_dict(state_dict, strict=True)
   with jax.enable_x64(True):
     compare(network, params, state, torch_network, names.SCHEMES[variant], size)
+
+
+# ---- torchvision itself, and the files that its users have.
+
+OURS = {
+  'alexnet': 'alexnet_torchvision',
+  'googlenet': 'torchvision',
+  'inception_v3': 'inception_v3',
+  'vgg16': 'vgg16',
+}
+
+
+def torchvision_network(name, **options):
+  models = pytest.importorskip(
+    'torchvision.models',
+    reason='pip install torchvision',
+    # RuntimeError: it was made for another build of PyTorch.
+    exc_type=(ImportError, RuntimeError),
+  )
+  if name in ('googlenet', 'inception_v3'):
+    options['init_weights'] = False
+  return getattr(models, name)(**options)
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_names_and_shapes_of_torchvision(name):
+  with torch.device('meta'):
+    theirs = torchvision_network(name).state_dict()
+  scheme = names.SCHEMES[OURS[name]]
+  network = network_lib.make_network(
+    model_config(variant=OURS[name], num_classes=1000)
+  )
+  size = scheme.image_size
+  shapes = abstract_init(network, (size, size, 3))
+  entries = names.make_entries(scheme, network.architecture, *shapes)
+  assert {entry.name: entry.shape for entry in entries} == {
+    key: tuple(value.shape)
+    for key, value in theirs.items()
+    if not key.endswith('num_batches_tracked')
+  }
+
+
+def published(name):
+  """The image preparation of the published weights, without the weights."""
+  presets = pytest.importorskip('torchvision.transforms._presets')
+  size, resize = (299, 342) if name == 'inception_v3' else (224, 256)
+  return presets.ImageClassification(crop_size=size, resize_size=resize)
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=pytest.mark.slow) for name in OURS]
+)
+def test_a_photo_is_predicted_as_by_torchvision(name, tmp_path):
+  """From the file to the probabilities, and the weights back again."""
+  options = {'num_classes': CLASSES}
+  if name in ('googlenet', 'inception_v3'):
+    # What `weights=` sets.
+    options |= {'transform_input': True, 'aux_logits': True}
+  theirs = randomized(torchvision_network(name, **options))
+  path = tmp_path / 'network.pth'
+  torch.save({f'module.{k}': v for k, v in theirs.state_dict().items()}, path)
+  size = names.SCHEMES[OURS[name]].image_size
+  *_, config = import_weights(tmp_path, path, OURS[name], size)
+  assert config['data']['resize'] == (342 if size == 299 else 256)
+  photo = torch_networks.photo(500, 375)
+  photo.save(tmp_path / 'photo.png')
+  net = googlenet.load(tmp_path / 'run')
+  found = net.features(net.read([tmp_path / 'photo.png']), ['logits'])['logits']
+  with torch.no_grad():
+    expected = theirs(published(name)(photo)[None]).numpy()
+  assert_close(found, expected, 'logits')
+  back = tmp_path / 'back.pth'
+  target = (f'--workdir={tmp_path}/run', f'--weights={back}')
+  assert launch_here('--mode=export_weights', *target) == 0
+  back, before = torch.load(back, weights_only=True), theirs.state_dict()
+  for key in back:  # without the heads
+    if not key.endswith('num_batches_tracked'):
+      assert torch.equal(back[key], before[key]), key
+  left_out = before.keys() - back.keys()
+  assert all(key.startswith(('aux', 'AuxLogits.')) for key in left_out)
 
 
 # ---- Hostile and unfit .pth files.

@@ -55,7 +55,8 @@ def cut(images: jax.Array, num_crops: int, image_size: int) -> list[jax.Array]:
     [2 n, B, R, R, C].
   """
   size, last = image_size, images.shape[2] - image_size
-  places = [(0, 0), (0, last), (last, 0), (last, last), (last // 2, last // 2)]
+  centre = round(last / 2)  # as torchvision rounds it
+  places = [(0, 0), (0, last), (last, 0), (last, last), (centre, centre)]
   crops, whole = [], []
   for square in jnp.moveaxis(images, 1, 0):
     crops += [

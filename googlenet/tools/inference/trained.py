@@ -20,12 +20,13 @@ from googlenet import config as config_lib
 from googlenet.data import files, images
 from googlenet.errors import UserError
 from googlenet.input.preprocess import num_channels
-from googlenet.io import checkpoint, pretrained
+from googlenet.io import checkpoint, compare, pretrained
 from googlenet.io.workdir import read_classes
 from googlenet.model import graph
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init
 from googlenet.runtime.parallel import replicated
+from googlenet.runtime.terminal import warn
 from googlenet.tools.inference import predict as predict_lib
 from googlenet.tools.inference.apply import (
   PROBABILITIES,
@@ -322,7 +323,7 @@ def load_run(
 
   def expected(path: pathlib.Path, params: pretrained.Tree) -> tuple:
     try:
-      seen = channels or channels_of(network, params)
+      seen = channels_of(network, params)
     except (KeyError, IndexError) as error:
       first = graph.first_convolution(network.architecture)
       raise UserError(
@@ -332,6 +333,15 @@ def load_run(
     return abstract_init(network, (size, size, seen))
 
   path, restored = pretrained.read_run(workdir, config, path, expected)
+  seen = channels_of(network, restored.params)
+  if channels not in (None, seen):
+    raise UserError(
+      f'config.data.channels={config.data.channels}: {config.data.name} has '
+      f'images of {channels} channel(s), and the network in {path} takes {seen}'
+      f': give --config.data.channels={seen}, which converts the images'
+    )
+  for line in compare.edited(workdir, path):
+    warn(line)
   return make_trained(
     path,
     config,

@@ -8,7 +8,7 @@ import ml_collections
 from googlenet.errors import UserError
 from googlenet.io import array_files
 from googlenet.kernels.padding import placement
-from googlenet.model import graph
+from googlenet.model import graph, variants
 from googlenet.model.initialization import count_parameters
 from googlenet.model.rows import Architecture
 from googlenet.tools.inference import outputs, trained
@@ -49,8 +49,7 @@ def run(
   print(
     f'weights  {weights}: {scheme.network} of {scheme.framework}, '
     f'{len(arrays)} arrays, {count_parameters(saved.params):,} parameters, '
-    f'{config.model.num_classes} classes'
-    + (', with auxiliary heads' if architecture.aux_heads else '')
+    f'{config.model.num_classes} classes' + _heads(config, scheme)
   )
   order = 'BGR' if scheme.is_bgr else 'RGB'
   mean, std = tuple(config.data.mean), tuple(config.data.std)
@@ -61,6 +60,19 @@ def run(
     f'in 0..1, minus {mean}, divided by {std}'
   )
   print(f'from     {path}: step {saved.step:,}')
+
+
+def _heads(config: Config, scheme: names.Scheme) -> str:
+  """Says whether the file holds auxiliary heads, if the network may have some.
+
+  Without them torchvision's network has to be made without them, too.
+  """
+  if not variants.ARCHITECTURES[config.model.variant].aux_heads:
+    return ''
+  if variants.resolve(config.model).aux_heads:
+    return ', with auxiliary heads'
+  how = ' (aux_logits=False)' if scheme.framework == 'PyTorch' else ''
+  return f', without auxiliary heads{how}'
 
 
 def check_target(weights: str, scheme: names.Scheme) -> None:

@@ -64,7 +64,7 @@ def run(
   entries = names.make_entries(scheme, network.architecture, *shapes)
   problems = convert.find_problems(plan.stored, entries)
   if any(problems):
-    raise convert.refusal(weights, problems, _hint(config, scheme, stored))
+    raise convert.refusal(weights, problems, _hint(plan, scheme, problems))
   trees = convert.to_ours(weights, plan.stored, entries)
   path = pretrained.write_run(workdir, plan.config, **trees)
   print(
@@ -88,12 +88,24 @@ def make_plan(
       changed[section][field] = value
       lines.append(f'set      config.{section}.{field}={value!r}: {why}')
 
+  def listed(found: list[str]) -> str:
+    shown = ', '.join(found[:3]) + (', ...' if len(found) > 3 else '')
+    return f'{len(found)} arrays ({shown})'
+
   def leave_out(left: list[str], why: str) -> None:
     if left:
-      shown = ', '.join(left[:3]) + (', ...' if len(left) > 3 else '')
-      lines.append(f'left out {len(left)} arrays ({shown}): {why}')
+      lines.append(f'left out {listed(left)}: {why}')
 
   architecture = variants.ARCHITECTURES[config.model.variant]
+  first = graph.first_convolution(architecture)
+  first_name = scheme.modules[first] + scheme.conv['w']
+  stored, prefix = convert.without_prefix(stored, first_name)
+  if prefix:
+    what = array_files.printable(prefix)
+    lines.append(f'renamed  arrays: without {what!r} before their names')
+  wide = [name for name in stored if stored[name].dtype == 'float64']
+  if wide:
+    lines.append(f'rounded  {listed(wide)}: from float64 to float32')
   heads = {
     name
     for module, name in scheme.modules.items()
@@ -104,20 +116,29 @@ def make_plan(
     return any(name.startswith((f'{h}.', f'{h}/')) for h in heads)
 
   of_heads = [name for name in stored if is_of_head(name)]
-  if config.model.aux_heads == 'off':
-    leave_out(of_heads, "auxiliary heads, and config.model.aux_heads='off'")
+  untrained = (
+    f'; those of the published {scheme.network} are not trained'
+    if scheme.has_untrained_heads
+    else ''
+  )
+  if config.model.aux_heads != 'on':
+    why = f'auxiliary heads, which only training uses{untrained}; '
+    leave_out(of_heads, f'{why}--config.model.aux_heads=on takes them')
     stored = {k: v for k, v in stored.items() if k not in set(of_heads)}
-  elif config.model.aux_heads == 'auto':
-    what = 'has' if of_heads else 'has no'
-    value = 'on' if of_heads else 'off'
-    set_field('model', 'aux_heads', value, f'the file {what} auxiliary heads')
-  if scheme.ignored:
-    counters = [name for name in stored if name.endswith(scheme.ignored)]
-    leave_out(counters, 'step counters, which are not used here')
-    stored = {k: v for k, v in stored.items() if k not in set(counters)}
+    if heads:
+      set_field('model', 'aux_heads', 'off', 'the run has no auxiliary heads')
+  elif of_heads:
+    lines.append(f'taken    {listed(of_heads)}: auxiliary heads{untrained}')
+  ignored = (scheme.ignored, 'n_averaged') if scheme.ignored else 'n_averaged'
+  counters = [name for name in stored if name.endswith(ignored)]
+  leave_out(counters, 'step counters, which are not used here')
+  stored = {k: v for k, v in stored.items() if k not in set(counters)}
 
-  first = graph.first_convolution(architecture)
-  w = stored.get(scheme.modules[first] + scheme.conv['w'])
+  if scheme.framework == 'PyTorch' and not config.data.resize:
+    # The published accuracy is that of the centre: 224 of 256, 299 of 342.
+    why = f'as {scheme.network} is evaluated; 0: the whole image is squeezed'
+    set_field('data', 'resize', round(config.data.image_size * 8 / 7), why)
+  w = stored.get(first_name)
   found = w.shape[1] if w and len(w.shape) == 4 else 0
   if not config.data.channels:
     channels = found if found in (1, 3) else 3
@@ -136,14 +157,23 @@ def make_plan(
   return Plan(config_lib.resolve(changed), stored, tuple(lines))
 
 
-def _hint(
-  config: Config, scheme: names.Scheme, stored: Mapping[str, Stored]
-) -> str:
-  """Returns a hint if the file has another number of classes, or ''."""
-  classifier = stored.get(scheme.modules['logits'] + scheme.dense['b'])
-  if classifier is None or len(classifier.shape) != 1:
-    return ''
-  (classes,) = classifier.shape
-  if classes in (0, config.model.num_classes):
-    return ''
-  return f' (its classifier has --config.model.num_classes={classes})'
+def _hint(plan: Plan, scheme: names.Scheme, problems: convert.Problems) -> str:
+  """Returns fields with which the file would fit better, or ''."""
+  config, hints = plan.config, []
+  classifier = plan.stored.get(scheme.modules['logits'] + scheme.dense['b'])
+  if classifier and len(classifier.shape) == 1:
+    (classes,) = classifier.shape
+    if classes not in (0, config.model.num_classes):
+      hints.append(f'its classifier has --config.model.num_classes={classes}')
+  size = scheme.image_size
+  network = network_lib.make_network(config.model)
+  shapes = abstract_init(network, (size, size, config.data.channels))
+  entries = names.make_entries(scheme, network.architecture, *shapes)
+  found = convert.find_problems(plan.stored, entries)
+  if len(found.of_wrong_shape) < len(problems.of_wrong_shape):
+    hints.append(f'its shapes fit --config.data.image_size={size}')
+  heads = {head.name for head in network.architecture.aux_heads}
+  of_heads = [e.name for e in entries if e.module.split('/')[0] in heads]
+  if of_heads and set(of_heads) <= set(problems.missing):
+    hints.append('it has no auxiliary heads: --config.model.aux_heads=off')
+  return f' ({"; ".join(hints)})' if hints else ''

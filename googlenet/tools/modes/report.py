@@ -13,6 +13,7 @@ from googlenet import config as config_lib
 from googlenet.data import pipeline
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
+from googlenet.io.compare import differences
 from googlenet.io.workdir import check_writable, write_text
 from googlenet.runtime.terminal import warn
 from googlenet.tools import runs
@@ -21,7 +22,6 @@ from googlenet.tools.report import classes, inside, page, sections
 from googlenet.tools.report.page import Section
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
-from googlenet.train.resume import differences
 
 Config = ml_collections.FrozenConfigDict
 _NUM_CLASS_MAPS = 12

@@ -7,7 +7,8 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from googlenet.data import batches, pipeline, sources
+from googlenet.data import batches, classes, images, pipeline, sources
+from googlenet.io import pretrained
 from googlenet.tools.inference import predict
 from googlenet.tools.inference.apply import PROBABILITIES
 from googlenet.tools.inference.trained import Trained
@@ -54,7 +55,7 @@ def predict_split(config: Config, members: list[Trained]) -> Predictions:
 
   total, labels = 0.0, None
   for squares in passes:
-    dataset = pipeline.load_split(config, 'eval_split', squares)
+    dataset = _load_split(config, members[0], squares)
     inputs = pipeline.make_pipeline(config, dataset)
     parts, answers = [], []
     for batch, found in predict.run_batches(
@@ -73,9 +74,26 @@ def predict_split(config: Config, members: list[Trained]) -> Predictions:
     total = total + np.concatenate(parts)
     labels = np.concatenate(answers)
   count = np.float32(len(passes) * len(members))
-  return Predictions(
-    pipeline.load_split(config, 'eval_split'), total / count, labels
-  )
+  return Predictions(_load_split(config, members[0]), total / count, labels)
+
+
+def _load_split(
+  config: Config, member: Trained, squares: images.Squares | None = None
+) -> sources.Dataset:
+  """Opens `data.eval_split`, with the labels of a network.
+
+  Raises:
+    UserError: the data cannot be read, or has classes that the network does
+      not know.
+  """
+  dataset = pipeline.load_split(config, 'eval_split', squares)
+  stored = pretrained.stored_data(member.path)
+  if dataset.identity is None and stored.get('name') == dataset.name:
+    return dataset  # classes.txt may have other names for them
+  names = tuple(stored.get('classes', ()))
+  if set(dataset.class_names) <= set(names):
+    return classes.with_classes(dataset, names)
+  return classes.with_classes(dataset, member.class_names)
 
 
 def _everywhere(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:

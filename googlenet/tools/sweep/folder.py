@@ -12,6 +12,7 @@ from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
 from googlenet.errors import UserError, is_full
 from googlenet.fields import FIELDS, LOCAL
+from googlenet.io import compare
 from googlenet.io.workdir import (
   RUN_FILES,
   Lock,
@@ -21,7 +22,6 @@ from googlenet.io.workdir import (
 )
 from googlenet.runtime import files
 from googlenet.tools.sweep import grid
-from googlenet.train import resume
 
 NAME = 'sweep.json'
 Config = ml_collections.FrozenConfigDict
@@ -69,8 +69,8 @@ def _check_config(
   stored = config_lib.load(workdir / 'config.json', with_local=True)
   changes = [
     f'config.{name} is {there!r} there and {here!r} here'
-    for name, (there, here) in resume.differences(stored, config).items()
-    if name not in sweep and name not in resume.MAY_CHANGE
+    for name, (there, here) in compare.differences(stored, config).items()
+    if name not in sweep and name not in compare.MAY_CHANGE
   ]
   if changes:
     raise UserError(
@@ -171,7 +171,7 @@ def config_flags(workdir: str | os.PathLike[str], config: Config) -> list[str]:
   stored = config_lib.load(pathlib.Path(workdir) / 'config.json')
   values = {
     name: here
-    for name, (_, here) in resume.differences(stored, config).items()
-    if name in (*resume.MAY_CHANGE, *LOCAL)
+    for name, (_, here) in compare.differences(stored, config).items()
+    if name in (*compare.MAY_CHANGE, *LOCAL)
   }
   return as_flags(values)

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple, TextIO
 
 from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
+from googlenet.io import compare
 from googlenet.io.workdir import is_locked, read_object
 from googlenet.io.writer import DIVERGED
 from googlenet.runtime import supervisor
 from googlenet.runtime.terminal import paint
 from googlenet.tools.sweep.grid import Trial
-from googlenet.train import resume
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[3] / 'launch.py'
 
@@ -47,7 +47,7 @@ def look(folder: pathlib.Path, trial: Trial) -> State:
   if (folder / 'config.json').exists():
     stored = config_lib.load(folder / 'config.json', with_local=True)
     stored = config_lib.resolve(stored)
-    resume.check_config(folder, stored, trial.config, False)
+    compare.check_config(folder, stored, trial.config, False)
   if is_locked(folder):
     return State('in use', {})
   for name, file in (('finished', 'result.json'), ('diverged', DIVERGED)):

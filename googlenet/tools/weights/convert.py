@@ -9,8 +9,8 @@ from googlenet.errors import UserError
 from googlenet.io.array_files import Stored, damaged, printable
 from googlenet.tools.weights.names import Entry, Scheme
 
-# Types that float32 represents exactly.
-_DTYPES = ('float32', 'float16', 'bfloat16')
+# Types that are read as float32; all but float64 without rounding.
+_DTYPES = ('float32', 'float16', 'bfloat16', 'float64')
 # Number of names that are listed for each kind of problem.
 _SHOWN = 60
 
@@ -23,6 +23,32 @@ class Problems(NamedTuple):
   of_wrong_shape: list[str]
   of_wrong_dtype: list[str]
   not_usable: list[str]  # infinite, NaN, or a negative variance
+
+
+def without_prefix(
+  stored: Mapping[str, Stored], known: str
+) -> tuple[dict[str, Stored], str]:
+  """Removes what a wrapper of PyTorch puts before the names of a network.
+
+  `DataParallel` and averaged models store `module.conv1.conv.weight`, compiled
+  ones `_orig_mod.conv1.conv.weight`.
+
+  Args:
+    stored: the arrays of a file.
+    known: name of an array that the network has.
+
+  Returns:
+    The arrays, and the prefix that was removed; '': there is none.
+  """
+  prefixes = [
+    name.removesuffix(known) for name in stored if name.endswith(f'.{known}')
+  ]
+  if known in stored or len(prefixes) != 1:
+    return dict(stored), ''
+  found = {name.removeprefix(prefixes[0]): stored[name] for name in stored}
+  if len(found) < len(stored):  # some arrays have a name with and without it
+    return dict(stored), ''
+  return found, prefixes[0]
 
 
 def find_problems(
@@ -90,7 +116,8 @@ def to_ours(
       array = stored[entry.name].read()
     except Exception as error:  # NumPy, zlib and torch raise many types
       raise damaged(path, error) from error
-    array = np.asarray(array, np.float32)
+    with np.errstate(over='ignore'):  # becomes infinite, which is refused
+      array = np.asarray(array, np.float32)
     is_negative = entry.leaf == 'variance' and (array < 0).any()
     if is_negative or not np.isfinite(array).all():
       bad.append(entry.name)

@@ -1,10 +1,4 @@
-"""Names and memory layouts of a network's arrays in other frameworks.
-
-A module is named by the path of its parameters, `inception_3a/conv_1x1`. The
-tables contain every module that a network may have.
-Sources: torchvision/models/googlenet.py and inception.py; the prototxt of
-Caffe's bvlc_googlenet.
-"""
+"""Names and memory layouts of a network's arrays in other frameworks."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -15,6 +9,7 @@ import numpy as np
 from googlenet.errors import UserError
 from googlenet.model import graph
 from googlenet.model.rows import Architecture
+from googlenet.tools.weights import tables
 
 
 class Scheme(NamedTuple):
@@ -33,6 +28,9 @@ class Scheme(NamedTuple):
     std: of RGB in 0..1, by which the images are then divided.
     input: mean and std in the framework's words.
     suffixes: allowed endings of files, the preferred one first.
+    image_size: of the published weights, in pixels.
+    has_untrained_heads: whether the auxiliary heads of the published weights
+      were never trained.
   """
 
   framework: str
@@ -47,164 +45,31 @@ class Scheme(NamedTuple):
   std: tuple[float, float, float]
   input: str
   suffixes: tuple[str, ...]
+  image_size: int = 224
+  has_untrained_heads: bool = False
 
 
-def _each(
-  modules: dict[str, str], parts: dict[str, str], joint: str
-) -> dict[str, str]:
-  """Returns the names of parts that several modules have in common."""
-  return {
-    f'{ours}/{part}': f'{theirs}{joint}{name}'
-    for ours, theirs in modules.items()
-    for part, name in parts.items()
-  }
-
-
-_BLOCKS = ('3a', '3b', '4a', '4b', '4c', '4d', '4e', '5a', '5b')
-
-_CAFFE = {
-  'conv_1/conv_7x7': 'conv1/7x7_s2',
-  'conv_2/conv_3x3_reduce': 'conv2/3x3_reduce',
-  'conv_2/conv_3x3': 'conv2/3x3',
-  **_each(
-    {f'inception_{block}': f'inception_{block}' for block in _BLOCKS},
-    {
-      'conv_1x1': '1x1',
-      'conv_3x3_reduce': '3x3_reduce',
-      'conv_3x3': '3x3',
-      'conv_5x5_reduce': '5x5_reduce',
-      'conv_5x5': '5x5',
-      'pool_proj': 'pool_proj',
-    },
-    '/',
-  ),
-  **_each(
-    {'aux_1': 'loss1', 'aux_2': 'loss2'},
-    {'conv_1x1': 'conv', 'fc': 'fc', 'logits': 'classifier'},
-    '/',
-  ),
-  'logits': 'loss3/classifier',
+# Names of arrays by kind of layer and leaf.
+_TORCH = {'w': '.weight', 'b': '.bias'}
+_TORCH_BATCH_NORM = {
+  'w': '.conv.weight',
+  'scale': '.bn.weight',
+  'offset': '.bn.bias',
+  'mean': '.bn.running_mean',
+  'variance': '.bn.running_var',
 }
-
-_TORCHVISION = {
-  'conv_1/conv_7x7': 'conv1',
-  'conv_2/conv_3x3_reduce': 'conv2',
-  'conv_2/conv_3x3': 'conv3',
-  **_each(
-    {f'inception_{block}': f'inception{block}' for block in _BLOCKS},
-    {
-      'conv_1x1': 'branch1',
-      'conv_3x3_reduce': 'branch2.0',
-      'conv_3x3': 'branch2.1',
-      'conv_3x3_b_reduce': 'branch3.0',
-      'conv_3x3_b': 'branch3.1',
-      'pool_proj': 'branch4.1',
-    },
-    '.',
-  ),
-  **_each(
-    {'aux_1': 'aux1', 'aux_2': 'aux2'},
-    {'conv_1x1': 'conv', 'fc': 'fc1', 'logits': 'fc2'},
-    '.',
-  ),
-  'logits': 'fc',
-}
-
-_INCEPTION_V3 = {
-  'conv_1/conv_3x3_1': 'Conv2d_1a_3x3',
-  'conv_1/conv_3x3_2': 'Conv2d_2a_3x3',
-  'conv_1/conv_3x3_3': 'Conv2d_2b_3x3',
-  'conv_2/conv_3x3_reduce': 'Conv2d_3b_1x1',
-  'conv_2/conv_3x3': 'Conv2d_4a_3x3',
-  **_each(
-    {f'inception_{block}': f'Mixed_{block}' for block in ('5b', '5c', '5d')},
-    {
-      'conv_1x1': 'branch1x1',
-      'conv_5x5_reduce': 'branch5x5_1',
-      'conv_5x5': 'branch5x5_2',
-      'conv_double_3x3_reduce': 'branch3x3dbl_1',
-      'conv_double_3x3_1': 'branch3x3dbl_2',
-      'conv_double_3x3_2': 'branch3x3dbl_3',
-      'pool_proj': 'branch_pool',
-    },
-    '.',
-  ),
-  **_each(
-    {'reduction_6a': 'Mixed_6a'},
-    {
-      'conv_3x3': 'branch3x3',
-      'conv_double_3x3_reduce': 'branch3x3dbl_1',
-      'conv_double_3x3_1': 'branch3x3dbl_2',
-      'conv_double_3x3_2': 'branch3x3dbl_3',
-    },
-    '.',
-  ),
-  **_each(
-    {f'inception_6{block}': f'Mixed_6{block}' for block in 'bcde'},
-    {
-      'conv_1x1': 'branch1x1',
-      'conv_7x7_reduce': 'branch7x7_1',
-      'conv_1x7': 'branch7x7_2',
-      'conv_7x1': 'branch7x7_3',
-      'conv_double_7x7_reduce': 'branch7x7dbl_1',
-      'conv_double_7x1_1': 'branch7x7dbl_2',
-      'conv_double_1x7_1': 'branch7x7dbl_3',
-      'conv_double_7x1_2': 'branch7x7dbl_4',
-      'conv_double_1x7_2': 'branch7x7dbl_5',
-      'pool_proj': 'branch_pool',
-    },
-    '.',
-  ),
-  **_each(
-    {'reduction_7a': 'Mixed_7a'},
-    {
-      'conv_3x3_reduce': 'branch3x3_1',
-      'conv_3x3': 'branch3x3_2',
-      'conv_7x7_reduce': 'branch7x7x3_1',
-      'conv_1x7': 'branch7x7x3_2',
-      'conv_7x1': 'branch7x7x3_3',
-      'conv_7x7_3x3': 'branch7x7x3_4',
-    },
-    '.',
-  ),
-  **_each(
-    {'inception_7b': 'Mixed_7b', 'inception_7c': 'Mixed_7c'},
-    {
-      'conv_1x1': 'branch1x1',
-      'conv_3x3_reduce': 'branch3x3_1',
-      'conv_1x3': 'branch3x3_2a',
-      'conv_3x1': 'branch3x3_2b',
-      'conv_double_3x3_reduce': 'branch3x3dbl_1',
-      'conv_double_3x3': 'branch3x3dbl_2',
-      'conv_double_1x3': 'branch3x3dbl_3a',
-      'conv_double_3x1': 'branch3x3dbl_3b',
-      'pool_proj': 'branch_pool',
-    },
-    '.',
-  ),
-  **_each(
-    {'aux_1': 'AuxLogits'},
-    {'conv_1x1': 'conv0', 'conv_5x5': 'conv1', 'logits': 'fc'},
-    '.',
-  ),
-  'logits': 'fc',
-}
+_CAFFE = {'w': '/0', 'b': '/1'}  # indices of a layer's blobs
 
 
-def _torch(network: str, modules: dict[str, str]) -> Scheme:
-  return Scheme(
+def _torch(network: str, **fields: Any) -> Scheme:
+  """Returns the scheme of a network of torchvision with batch norm."""
+  scheme = Scheme(
     framework='PyTorch',
     network=f'torchvision.models.{network}',
     normalization='batch',
-    modules=modules,
-    conv={
-      'w': '.conv.weight',
-      'scale': '.bn.weight',
-      'offset': '.bn.bias',
-      'mean': '.bn.running_mean',
-      'variance': '.bn.running_var',
-    },
-    dense={'w': '.weight', 'b': '.bias'},
+    modules={},
+    conv=_TORCH_BATCH_NORM,
+    dense=_TORCH,
     ignored='.num_batches_tracked',
     is_bgr=False,
     # The published weights need transform_input=True, which undoes the mean and
@@ -214,7 +79,17 @@ def _torch(network: str, modules: dict[str, str]) -> Scheme:
     input='transform_input=True and images normalized as for ImageNet',
     suffixes=('.safetensors', '.pth', '.pt'),
   )
+  return scheme._replace(**fields)
 
+
+_PLAIN: dict[str, Any] = {
+  'normalization': 'none',
+  'conv': _TORCH,
+  'ignored': '',
+  'mean': (0.485, 0.456, 0.406),
+  'std': (0.229, 0.224, 0.225),
+  'input': 'images normalized as for ImageNet',
+}
 
 # Keys are values of `config.model.variant`.
 SCHEMES: dict[str, Scheme] = {
@@ -222,9 +97,9 @@ SCHEMES: dict[str, Scheme] = {
     framework='Caffe',
     network='bvlc_googlenet',
     normalization='lrn',
-    modules=_CAFFE,
-    conv={'w': '/0', 'b': '/1'},  # indices of a layer's blobs
-    dense={'w': '/0', 'b': '/1'},
+    modules=tables.CAFFE,
+    conv=_CAFFE,
+    dense=_CAFFE,
     ignored='',
     is_bgr=True,
     mean=(123 / 255, 117 / 255, 104 / 255),
@@ -232,8 +107,14 @@ SCHEMES: dict[str, Scheme] = {
     input='BGR in 0..255 minus (104, 117, 123)',
     suffixes=('.npz',),
   ),
-  'torchvision': _torch('googlenet', _TORCHVISION),
-  'inception_v3': _torch('inception_v3', _INCEPTION_V3),
+  'torchvision': _torch(
+    'googlenet', modules=tables.GOOGLENET, has_untrained_heads=True
+  ),
+  'inception_v3': _torch(
+    'inception_v3', modules=tables.INCEPTION_V3, image_size=299
+  ),
+  'alexnet_torchvision': _torch('alexnet', modules=tables.ALEXNET, **_PLAIN),
+  'vgg16': _torch('vgg16', modules=tables.VGG_16, **_PLAIN),
 }
 
 
@@ -341,6 +222,8 @@ def _channels_flattened(architecture: Architecture) -> dict[str, int]:
   channels = {}
   for layer in layers.values():
     before = layers.get(layer.inputs[0])
+    while before and before.kind == 'dropout':
+      before = layers.get(before.inputs[0])
     if layer.kind == 'dense' and before.kind == 'flatten':
       channels[layer.name] = before.input_shape[-1]
   return channels

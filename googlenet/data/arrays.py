@@ -1,0 +1,198 @@
+"""Reads images that are stored as NumPy arrays.
+
+One .npz with train_images, train_labels, test_images, ... (or x_train, y_train,
+... as Keras has them), or a folder with a .npy file for each.
+"""
+
+import functools
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+
+from googlenet.data.folder import read_class_map
+from googlenet.data.images import Transform
+from googlenet.data.splits import (
+  Identity,
+  Read,
+  Source,
+  count_classes,
+  split_names,
+)
+from googlenet.errors import UserError
+from googlenet.runtime.files import open_regular
+
+# Names of the arrays of a split, and the optional one of the classes.
+_NAMES = (('{}_images', '{}_labels'), ('x_{}', 'y_{}'))
+_CLASSES = 'class_names'
+
+
+def open_arrays(
+  data_dir: str, train_split: str, eval_split: str, classes: str = ''
+) -> Source:
+  """Opens arrays of images; .npy files are mapped into memory.
+
+  Images are uint8 [N, H, W] or [N, H, W, C] with C 1 or 3, labels are integers
+  [N] or [N, 1] from 0. Names of classes are an array `class_names` or come from
+  `classes`; otherwise they are the numbers.
+
+  Args:
+    data_dir: a .npz file, or a folder with .npy files.
+    train_split: name of a split, or a slice of it.
+    eval_split: like `train_split`.
+    classes: file with the names of the classes, one per line.
+
+  Raises:
+    UserError: a file or an array is missing or has another shape or dtype.
+  """
+  root = os.path.expanduser(data_dir)
+  wanted = dict.fromkeys([*split_names(train_split), *split_names(eval_split)])
+  try:
+    paths = [root]
+    if os.path.isdir(root):
+      paths += [entry.path for entry in os.scandir(root)]
+    stamp = tuple(os.stat(path).st_mtime_ns for path in paths)
+  except OSError as error:
+    raise UserError(
+      f'config.data.data_dir={data_dir!r} cannot be read: {error.strerror}; '
+      'config.data.source=arrays takes a .npz file or a folder of .npy files'
+    ) from error
+  return _open(root, tuple(wanted), classes, stamp)
+
+
+@functools.lru_cache(maxsize=2)
+def _open(
+  root: str, wanted: tuple[str, ...], classes: str, stamp: tuple[int, ...]
+) -> Source:
+  """Opens the arrays once per process, since both splits need the classes."""
+  del stamp  # part of the key: changed files are read again
+  arrays = _load(root)
+  splits = {name: _split(arrays, name, root) for name in wanted}
+  shapes = {images.shape[1:] for images, _ in splits.values()}
+  if len(shapes) > 1:
+    raise UserError(
+      f'{root} has images of different shapes: '
+      f'{", ".join(map(str, sorted(shapes)))}; all splits need one'
+    )
+  (shape,) = shapes
+  count = 1 + max(int(labels.max()) for _, labels in splits.values())
+  names = tuple(map(str, range(count)))
+  if classes:
+    names = read_class_map(classes).names
+  elif _CLASSES in arrays:
+    names = tuple(map(str, arrays[_CLASSES].ravel()))
+  if len(names) < count:
+    raise UserError(
+      f'{root} has labels up to {count - 1}, but {len(names)} names of classes'
+    )
+
+  def open_split(name: str, transform: Transform | None) -> Read:
+    images, labels = splits[name]
+    return functools.partial(_read, images, labels, transform)
+
+  return Source(
+    split_sizes={name: len(labels) for name, (_, labels) in splits.items()},
+    sides=shape[:2],
+    num_channels=shape[2],
+    class_names=names,
+    open_split=open_split,
+    identity={
+      name: Identity('', count_classes(labels, names))
+      for name, (_, labels) in splits.items()
+    },
+    labels={name: labels for name, (_, labels) in splits.items()},
+  )
+
+
+def _load(root: str) -> Mapping[str, np.ndarray]:
+  """Reads the arrays of a .npz file, or maps the .npy files of a folder.
+
+  Raises:
+    UserError: a file is damaged or holds Python objects.
+  """
+  path = root
+  try:
+    if not os.path.isdir(root):
+      with open_regular(root) as data, np.load(data) as file:
+        return {name: file[name] for name in file.files}
+    found = {}
+    for name in sorted(os.listdir(root)):
+      path = os.path.join(root, name)
+      if name.endswith('.npy'):
+        open_regular(path).close()  # no pipe
+        found[name.removesuffix('.npy')] = np.load(path, mmap_mode='r')
+    return found
+  except Exception as error:  # a damaged header raises a dozen types
+    raise UserError(
+      f'{path} cannot be read: {" ".join(str(error).split())[:200]}; '
+      'config.data.source=arrays takes a .npz file or a folder of .npy files, '
+      'without Python objects'
+    ) from error
+
+
+def _split(
+  arrays: Mapping[str, np.ndarray], name: str, root: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns images, uint8 [N, H, W, C], and labels, int32 [N], of a split.
+
+  Raises:
+    UserError: an array is missing or has another shape or dtype.
+  """
+  pairs = [tuple(x.format(name) for x in pair) for pair in _NAMES]
+  found = [pair for pair in pairs if all(x in arrays for x in pair)]
+  if not found:
+    raise UserError(
+      f'{root} has no arrays of the split {name!r}: it needs '
+      f'{" or ".join(" and ".join(pair) for pair in pairs)}, and has '
+      f'{", ".join(arrays) or "none"}'
+    )
+  (image_name, label_name), *_ = found
+  images, labels = arrays[image_name], arrays[label_name]
+  if images.ndim == 3:
+    images = images[..., np.newaxis]
+  if (
+    images.dtype != np.uint8
+    or images.ndim != 4
+    or images.shape[3]
+    not in (
+      1,
+      3,
+    )
+  ):
+    raise UserError(
+      f'{root}: {image_name} is {images.dtype} {images.shape}; images are '
+      'uint8 [N, H, W] or [N, H, W, C] with 1 or 3 channels, 0 to 255'
+    )
+  if labels.ndim == 2 and labels.shape[1] == 1:
+    labels = labels[:, 0]
+  if (
+    labels.shape != images.shape[:1]
+    or not np.issubdtype(labels.dtype, np.integer)
+    or not len(labels)
+    or labels.min() < 0
+  ):
+    raise UserError(
+      f'{root}: {label_name} is {labels.dtype} {labels.shape}; labels are '
+      f'whole numbers from 0, one for each of the {len(images)} images'
+    )
+  return images, labels.astype(np.int32)
+
+
+def _read(
+  images: np.ndarray,
+  labels: np.ndarray,
+  transform: Transform | None,
+  indices: np.ndarray,
+  epoch: int,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads examples of a split: a `Read`."""
+  if transform is None:
+    return np.asarray(images[indices]), labels[indices]
+  channels = images.shape[3]
+  out = np.empty((len(indices), *transform.sides, channels), np.uint8)
+  for place, index in enumerate(map(int, indices)):
+    pixels = np.asarray(images[index])
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    out[place] = transform(image, channels, epoch, index)
+  return out, labels[indices]

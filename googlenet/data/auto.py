@@ -1,0 +1,138 @@
+"""Fills in the fields that a data set decides: classes, mean and deviation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from googlenet.data import classes, images, sources
+from googlenet.errors import UserError
+from googlenet.input.preprocess import LUMA, num_channels
+
+AUTO = ('auto',)
+BALANCED = ('balanced',)
+# So many images, evenly spaced, give mean and deviation to three digits.
+_MOST_MEASURED = 10_000
+_CHUNK = 500
+
+
+def complete(
+  config: ml_collections.FrozenConfigDict,
+  stored: Mapping[str, Any] | None = None,
+) -> ml_collections.FrozenConfigDict:
+  """Returns the config with the fields that the data set decides.
+
+  `model.num_classes` 0 becomes the number of classes; `data.mean` and
+  `data.std` ('auto',) become those of the training images;
+  `train.class_weights` ('balanced',) becomes numbers.
+
+  Args:
+    config: resolved.
+    stored: config of a run that goes on, whose values are taken; None: they
+      come from the data set.
+
+  Raises:
+    UserError: the data set cannot be read.
+  """
+  balanced = tuple(config.train.class_weights) == BALANCED
+  wanted = [
+    (section, field)
+    for section, field, is_open in (
+      ('model', 'num_classes', config.model.num_classes == 0),
+      ('data', 'mean', tuple(config.data.mean) == AUTO),
+      ('data', 'std', tuple(config.data.std) == AUTO),
+      ('train', 'class_weights', balanced),
+    )
+    if is_open
+  ]
+  if not wanted:
+    _check_weights(config)
+    return config
+  changed = ml_collections.ConfigDict(config.to_dict())
+  found = stored or _decided(config, wanted)
+  for section, field in wanted:
+    changed[section][field] = found[section][field]
+  config = ml_collections.FrozenConfigDict(changed)
+  _check_weights(config)
+  return config
+
+
+def _decided(
+  config: ml_collections.FrozenConfigDict, wanted: list[tuple[str, str]]
+) -> dict[str, dict[str, Any]]:
+  """Returns the values of fields that the data set decides, by section."""
+  found = {'model': {}, 'data': {}, 'train': {}}
+  if ('model', 'num_classes') in wanted:
+    _, source = sources.open_source(config.data)
+    found['model']['num_classes'] = len(source.class_names)
+  if ('train', 'class_weights') in wanted:
+    found['train']['class_weights'] = tuple(_weights(config))
+  if ('data', 'mean') in wanted or ('data', 'std') in wanted:
+    found['data'] = dict(zip(('mean', 'std'), measure(config), strict=True))
+  return found
+
+
+def _check_weights(config: ml_collections.FrozenConfigDict) -> None:
+  """Checks that there is a weight for each class.
+
+  Raises:
+    UserError: there are more or fewer.
+  """
+  count, classes_ = len(config.train.class_weights), config.model.num_classes
+  if count not in (0, classes_):
+    raise UserError(
+      f'config.train.class_weights has {count} numbers for {classes_} classes: '
+      'give one for each class, balanced, or () for none'
+    )
+
+
+def _weights(config: ml_collections.FrozenConfigDict) -> list[float]:
+  """Returns class weights by the numbers of training images."""
+  dataset = sources.load_dataset(
+    config.data, config.data.train_split, called='config.data.train_split'
+  )
+  if config.data.per_class:
+    dataset = classes.first_of_each_class(dataset, config.data.per_class)
+  count = config.model.num_classes or dataset.num_classes
+  return classes.balanced_weights(classes.read_labels(dataset), count)
+
+
+def measure(
+  config: ml_collections.FrozenConfigDict,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Measures mean and deviation of the training images as a network sees them.
+
+  Of more than 10,000 images, as many are read, evenly spaced.
+
+  Args:
+    config: resolved.
+
+  Returns:
+    Mean and deviation of pixels in 0 to 1, a number per channel each, with four
+    digits.
+
+  Raises:
+    UserError: an image cannot be read.
+  """
+  data = config.data
+  transform = images.make_transform(data, config.augment, config.seed, False)
+  dataset = sources.load_dataset(
+    data, data.train_split, transform, 'config.data.train_split'
+  )
+  count = min(dataset.num_examples, _MOST_MEASURED)
+  indices = np.linspace(0, dataset.num_examples - 1, count).round().astype(int)
+  channels = num_channels(data, dataset.image_shape[-1])
+  total, squares, pixels = np.zeros(channels), np.zeros(channels), 0
+  for first in range(0, count, _CHUNK):
+    stored, _ = dataset.read(indices[first : first + _CHUNK])
+    x = stored.reshape(-1, stored.shape[-1]) / 255.0
+    if channels < x.shape[1]:
+      x = x @ np.array(LUMA)[:, np.newaxis]
+    total += x.sum(0)
+    squares += (x**2).sum(0)
+    pixels += len(x)
+  mean = total / pixels
+  # A constant channel would divide by 0.
+  std = np.sqrt(np.maximum(squares / pixels - mean**2, 1e-4**2))
+  return tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())

@@ -1,0 +1,268 @@
+"""Reads a folder of images, one folder per class.
+
+Either the classes lie in a folder of each split, photos/train/cat/1.jpg, or
+directly in the data set's, photos/cat/1.jpg; then `all` is the only split.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from googlenet.data import files
+from googlenet.data.encoded import Labelled, make_source, natural_key
+from googlenet.data.splits import Source, some, split_names
+from googlenet.errors import UserError
+from googlenet.runtime.files import read_text
+
+ALL = 'all'
+# Folders that programs leave beside those of people.
+_FOREIGN = ('__MACOSX', '__pycache__')
+# A folder of ImageNet's own layout, named by its WordNet id.
+_WORDNET = re.compile(r'(n\d{8})\s+(.+)')
+
+
+class ImageFiles:
+  """Image files below a folder; only their names are kept in memory."""
+
+  def __init__(self, folder: str, names: Sequence[str]):
+    """Stores the folder and the paths below it, with '/'."""
+    self._folder, self._names = folder, names
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def __getitem__(self, index: int) -> str:
+    return os.path.join(self._folder, self._names[index])
+
+  def name(self, index: int) -> str:
+    return self._names[index]
+
+  def stamp(self) -> str:
+    digest = hashlib.sha256(self._folder.encode('utf-8', 'surrogateescape'))
+    for index, name in enumerate(self._names):
+      try:
+        stat = os.stat(self[index])
+        state = f'{stat.st_size} {stat.st_mtime_ns}'
+      except OSError:  # told of by the look
+        state = 'missing'
+      digest.update(f'{name}\0{state}\0'.encode('utf-8', 'surrogateescape'))
+    return digest.hexdigest()
+
+  def subset(self, indices: np.ndarray) -> 'ImageFiles':
+    return ImageFiles(self._folder, [self._names[i] for i in indices])
+
+
+class ClassMap(NamedTuple):
+  """The classes in a fixed order.
+
+  Attributes:
+    folders: the folder of each class.
+    names: the name of each class.
+  """
+
+  folders: tuple[str, ...]
+  names: tuple[str, ...]
+
+
+def read_class_map(path: str) -> ClassMap:
+  """Reads `data.classes`: a class per line, in the order of labels.
+
+  A line is the name of the class and its folder, or the two separated by a tab
+  (folder first), or a WordNet id and the name, as in ImageNet's own list.
+
+  Raises:
+    UserError: the file cannot be read, is empty, or names a class twice.
+  """
+  shown = f'config.data.classes={path!r}'
+  try:
+    text = read_text(os.path.expanduser(path)).removeprefix('\ufeff')
+  except (OSError, UnicodeError) as error:
+    raise UserError(
+      f'{shown} cannot be read: {getattr(error, "strerror", None) or error}; '
+      'it takes a text file with a class per line'
+    ) from error
+  pairs = []
+  for line in text.splitlines():
+    if not line.strip():
+      continue
+    folder, tab, name = line.partition('\t')
+    if not tab and (found := _WORDNET.fullmatch(line.strip())):
+      folder, name = found.groups()
+    pairs.append((folder.strip(), name.strip() or folder.strip()))
+  folders = [folder for folder, _ in pairs]
+  twice = sorted({name for name in folders if folders.count(name) > 1})
+  if not pairs or twice:
+    what = f'names {some(twice)} twice' if twice else 'names no class'
+    raise UserError(f'{shown} {what}; it takes one line per class')
+  return ClassMap(*map(tuple, zip(*pairs, strict=True)))
+
+
+def open_folder(
+  data_dir: str,
+  train_split: str,
+  eval_split: str,
+  classes: str = '',
+  on_bad_image: str = 'stop',
+) -> Source:
+  """Opens a folder of images.
+
+  The images of a split are in an order that looks shuffled and depends only on
+  their names: the SHA-256 of each path. So slices have all classes, and are
+  the same for every process and everybody with the same files.
+
+  Args:
+    data_dir: the folder.
+    train_split: its folders are the classes, unless `classes` names them. The
+      split of both fields that is not 'all' is a folder in `data_dir`.
+    eval_split: may be a slice, like `train_split`.
+    classes: file with the classes in a fixed order; '': natural order.
+    on_bad_image: 'stop', or 'skip' to leave out images that cannot be read.
+
+  Raises:
+    UserError: a folder is missing, a class is empty or only in another split
+      than that of training, or an image cannot be read.
+  """
+  root = os.path.expanduser(data_dir)
+  wanted = list(
+    dict.fromkeys([*split_names(train_split), *split_names(eval_split)])
+  )
+  if not os.path.isdir(root):
+    raise UserError(
+      f'config.data.data_dir={data_dir!r} is not a folder; '
+      'config.data.source=folder takes one with a folder of images per class'
+    )
+  folders = _split_folders(root, wanted)
+  class_folders = {split: _folders(folder) for split, folder in folders.items()}
+  first = wanted[0]
+  if classes:
+    class_map = read_class_map(classes)
+  else:
+    names = tuple(sorted(class_folders[first], key=natural_key))
+    class_map = ClassMap(names, names)
+  for split, found in class_folders.items():
+    more = sorted(set(found) - set(class_map.folders), key=natural_key)
+    if more:
+      there = classes or folders[first]
+      raise UserError(
+        f'{folders[split]} has folders of classes that {there} lacks: '
+        f'{some(more)}; remove them, or add them there'
+      )
+  splits, hidden, foreign = {}, 0, 0
+  for split, folder in folders.items():
+    names, labels = [], []
+    for label, name in enumerate(class_map.folders):
+      if name not in class_folders[split]:
+        continue
+      found = _images(os.path.join(folder, name), name)
+      hidden, foreign = hidden + found.hidden, foreign + found.foreign
+      if not found.names:
+        raise UserError(
+          f'{os.path.join(folder, name)} is a class without images; remove the '
+          'folder, or add images of a format that Pillow reads'
+        )
+      names += found.names
+      labels += [label] * len(found.names)
+    if not names:
+      raise UserError(
+        f'{folder} has no folder of a class: it takes a folder with images for '
+        'each class'
+      )
+    order = sorted(range(len(names)), key=lambda i: _shuffled(names[i]))
+    splits[split] = Labelled(
+      ImageFiles(folder, [names[i] for i in order]),
+      np.array(labels, np.int32)[order],
+    )
+  notes = []
+  if hidden or foreign:
+    notes.append(
+      f'{hidden + foreign:,} files passed over: {hidden:,} hidden, '
+      f'{foreign:,} that are no images by their names'
+    )
+  return make_source(splits, class_map.names, on_bad_image, root, notes)
+
+
+def _shuffled(name: str) -> bytes:
+  return hashlib.sha256(name.encode('utf-8', 'surrogateescape')).digest()
+
+
+def _split_folders(root: str, wanted: Sequence[str]) -> dict[str, str]:
+  """Returns the folder of each split.
+
+  Raises:
+    UserError: there is no such folder.
+  """
+  there = _folders(root)
+  if list(wanted) == [ALL] and ALL not in there:
+    return {ALL: root}
+  missing = [name for name in wanted if name not in there]
+  if not missing:
+    return {name: os.path.join(root, name) for name in wanted}
+  raise UserError(
+    f'config.data.data_dir={root!r} has no folder {missing[0]!r} for the split '
+    f'of that name, it has {some(there) or "no folders"}: name those as '
+    'config.data.train_split and config.data.eval_split; or, if they are '
+    "classes, give --config.data.train_split='all[:90%]' "
+    "--config.data.eval_split='all[90%:]'"
+  )
+
+
+def _is_hidden(name: str) -> bool:
+  return name.startswith('.') or name in _FOREIGN
+
+
+def _folders(folder: str) -> list[str]:
+  """Returns the names of the visible folders in a folder, in natural order."""
+  try:
+    with os.scandir(folder) as entries:
+      names = [x.name for x in entries if x.is_dir() and not _is_hidden(x.name)]
+  except OSError as error:
+    raise UserError(f'{folder} cannot be read: {error.strerror}') from error
+  return sorted(names, key=natural_key)
+
+
+class _Found(NamedTuple):
+  names: list[str]  # paths, beginning with the class's folder
+  hidden: int
+  foreign: int
+
+
+def _images(folder: str, name: str) -> _Found:
+  """Lists the images below the folder of a class."""
+  suffixes = files.suffixes()
+  found, hidden, foreign = [], 0, 0
+  for path in _walk(folder, ()):
+    base = os.path.basename(path)
+    if _is_hidden(base):
+      hidden += 1
+    elif os.path.splitext(base)[1].lower() not in suffixes:
+      foreign += 1
+    else:
+      below = os.path.relpath(path, folder).replace(os.sep, '/')
+      found.append(f'{name}/{below}')
+  return _Found(found, hidden, foreign)
+
+
+def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
+  """Yields the files below a folder; a link to a folder above it is left out.
+
+  Raises:
+    UserError: a folder cannot be read.
+  """
+  here = os.path.realpath(folder)
+  if here in above:
+    return
+  try:
+    with os.scandir(folder) as entries:
+      listed = sorted(entries, key=lambda entry: entry.name)
+  except OSError as error:
+    raise UserError(f'{folder} cannot be read: {error.strerror}') from error
+  for entry in listed:
+    if entry.is_dir():
+      if not _is_hidden(entry.name):
+        yield from _walk(entry.path, (*above, here))
+    elif entry.is_file() or entry.is_symlink():  # a dead link is told of later
+      yield entry.path
