@@ -10,10 +10,15 @@ import os
 import sys
 import time
 
-from absl import flags
-
 # With PYTHONSAFEPATH Python leaves this file's folder out.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+if __name__ == '__main__':  # a signal may come during the imports
+  from googlenet.runtime import signals
+
+  signals.end_at_once()
+
+from absl import flags
 
 from googlenet.cli import help as help_lib
 from googlenet.cli import modes, process
@@ -37,11 +42,11 @@ modes.define_flags(FLAGS)
 
 def main(argv: list[str]) -> int:
   """Runs the mode that a command line names; returns the exit code."""
-  started = time.time()
+  started = time.monotonic()
   with process.ending() as end:
     if text := help_lib.answer(FLAGS, argv, sys.stdout):
-      print(text)
-      return 0
+      process.print_result(text)
+      return end.code
     arguments = process.read_arguments(FLAGS, argv)
     with process.computing(arguments):
       run = modes.function_of(arguments.mode)
@@ -51,4 +56,4 @@ def main(argv: list[str]) -> int:
 
 if __name__ == '__main__':
   process.prepare(FLAGS, sys.argv)
-  sys.exit(main(sys.argv))
+  process.leave(main(sys.argv))

@@ -11,6 +11,7 @@ EXIT_BAD_INPUT = 2
 EXIT_CANNOT_WRITE = 74  # EX_IOERR: the same command goes on once it can
 EXIT_CONTINUE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 class UserError(ValueError):

@@ -44,6 +44,8 @@ OTHER = {
   'model.stochastic_depth': (0.0, ''),  # tiny has no residual block
   'model.kernels': ('auto', ''),
   'data.eval_split': ('test[:500]', ''),
+  'data.on_bad_image': ('skip', ''),
+  'data.per_class': (5, ''),
   'data.image_size': (32, ''),
   'data.mean': ((0.5,), ''),
   'data.std': ((0.5,), ''),
@@ -86,6 +88,7 @@ OTHER = {
   'train.image_sizes': (('24@0', '28@0.5'), ''),
   'train.label_smoothing': (0.1, ''),
   'train.aux_loss_weight': (0.5, ''),
+  'train.class_weights': (('balanced',), ''),
   'train.precision': ('params=float32,compute=bfloat16,output=float32', ''),
   'train.loss_scale': (8.0, 'new: loss scale'),
   'train.on_nonfinite': ('skip', ''),

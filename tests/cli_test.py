@@ -23,7 +23,7 @@ from googlenet.cli.modes import FLAGS, MODES
 from googlenet.cli.overrides import set_fields, split_flags
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
-from googlenet.runtime import terminal
+from googlenet.runtime import progress, terminal
 
 CONFIG = f'--config={ROOT}/configs/fmnist96.py'
 
@@ -210,16 +210,16 @@ class Console(Terminal):
 
 def test_seconds_are_counted_below_a_line_on_a_terminal():
   stream = Console()
-  with terminal.waiting('compile  it', stream, tick=0.001):
+  with progress.shown_on(stream), progress.working('compile  it', tick=0.001):
     assert stream.has_counted.wait(60)
   line, counted = stream.getvalue().split('\n')
   assert line == 'compile  it'
   assert re.fullmatch(r'( +0 s\r)+ +\r', counted)  # and wiped out at the end
 
 
-def test_elsewhere_there_is_the_line_alone():
+def test_elsewhere_there_are_lines():
   stream = io.StringIO()
-  with terminal.waiting('compile  it', stream, tick=0.0):
+  with progress.shown_on(stream), progress.working('compile  it'):
     assert stream.getvalue() == 'compile  it\n'
   assert stream.getvalue() == 'compile  it\n'
 

@@ -16,7 +16,7 @@ from jax.experimental.compilation_cache import (
 
 from googlenet import config as config_lib
 from googlenet.data import batches
-from googlenet.runtime import compilation
+from googlenet.runtime import compilation, progress
 from googlenet.runtime.compilation import compiled_with
 from googlenet.runtime.parallel import replicated
 from googlenet.train import evaluate, setup
@@ -116,7 +116,7 @@ def test_a_program_is_told_of_at_its_first_call_alone(
   set_jax('jax_compilation_cache_dir', compilation_cache)
   call = compiled_with((), jax.jit(lambda params, x: params + x), 'sum')
   stream = io.StringIO()
-  with compilation.told_on(stream):
+  with progress.shown_on(stream):
     for x in (jnp.ones(2), jnp.zeros(2), jnp.ones(3)):
       np.testing.assert_array_equal(call(1.0, x), 1 + np.asarray(x))
     # Part of a larger program, by either argument.
@@ -132,7 +132,7 @@ def test_a_program_that_cannot_be_kept_is_not_said_to_be(
 ):
   def line(*options):
     stream = io.StringIO()
-    with compilation.told_on(stream), compilation.compiling('sum', options):
+    with progress.shown_on(stream), compilation.compiling('sum', options):
       pass
     return stream.getvalue()
 
@@ -199,7 +199,8 @@ def test_seconds_are_those_of_the_compiler():
 
 def test_one_process_of_several_tells(monkeypatch):
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
   stream = io.StringIO()
-  with compilation.told_on(stream), compilation.shown('it'):
+  with progress.shown_on(stream), progress.working('it'):
     pass
   assert stream.getvalue() == ''

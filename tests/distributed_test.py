@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT, environment
-from run_files import losses
+from run_files import losses, problems
 
 from googlenet.io import checkpoint
 from googlenet.runtime import supervisor
@@ -117,7 +117,7 @@ def test_a_process_whose_peer_never_comes_ends_with_one_line(tmp_path, place):
     text=True,
   )
   assert done.returncode == 75
-  (line,) = done.stderr.splitlines()
+  (line,) = problems(done.stderr).splitlines()
   assert line.startswith(f'error: this process ({place} of 2) has waited 1 s')
   assert f'127.0.0.1:{port}' in line
   assert not list(tmp_path.iterdir())

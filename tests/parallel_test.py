@@ -15,7 +15,7 @@ from conftest import ROOT, environment
 from run_files import losses
 
 from googlenet import config as config_lib
-from googlenet.runtime import compilation
+from googlenet.runtime import progress
 from googlenet.runtime.parallel import FORMS, PMAP_AXIS, parallelize, replicated
 
 UNKNOWN = (('xla_no_such_option', True),)
@@ -69,7 +69,7 @@ def test_options_reach_the_compiler_and_a_line_the_console(
   with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
     double(UNKNOWN, '')(np.ones((1, 2)))
   stream, call = io.StringIO(), double((), 'double')
-  with compilation.told_on(stream):
+  with progress.shown_on(stream):
     for _ in range(2):
       np.testing.assert_array_equal(call(np.ones((1, 2))), [[2, 2]])
   assert stream.getvalue() == (

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from conftest import ROOT, SMALL, last_of_each
-from run_files import assert_same_run, records
+from run_files import assert_same_run, problems, records
 
 import launch
 from googlenet import config as config_lib
@@ -138,7 +138,11 @@ def wait_for(process, text):
 
 @pytest.mark.parametrize(
   'number',
-  [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+  [
+    signal.SIGTERM,
+    pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+  ],
 )
 def test_a_signal_ends_it_and_the_workdir_alone_continues_it(
   tmp_path, compilation_cache, number
@@ -157,7 +161,7 @@ def test_a_signal_ends_it_and_the_workdir_alone_continues_it(
   assert process.returncode == 75, err
   assert f'{number.name}: this step is finished' in err
   assert 'the same command with this --workdir continues the run' in err
-  assert err.count('\n') == 2
+  assert problems(err).count('\n') == 2
   (path,) = checkpoint.paths(tmp_path / 'run')
   again = start(tmp_path, '--workdir=run')
   wait_for(again, f'from run/checkpoints/{path.name}')
@@ -183,7 +187,7 @@ with PreemptionHandler() as stopper:
     ('compiling', [signal.SIGTERM], 75),
     ('compiling', [signal.SIGINT], 75),
     ('can_save', [signal.SIGINT, signal.SIGINT], 130),
-    ('can_save', [signal.SIGTERM, signal.SIGINT], 130),
+    ('can_save', [signal.SIGHUP, signal.SIGINT], 130),
   ],
 )
 def test_signals_while_python_waits_for_something_else(when, signals, code):

@@ -9,6 +9,8 @@ from tensorboardX.proto import event_pb2
 from googlenet.io import checkpoint
 
 SPEED = 'train/images_per_second'
+# How lines begin that only say what a process does.
+PROGRESS = ('mode     ', 'compile  ', 'measure  ', 'images   ', 'read     ')
 
 
 def files_under(folder: pathlib.Path) -> list[str]:
@@ -18,7 +20,7 @@ def files_under(folder: pathlib.Path) -> list[str]:
 def problems(stderr: str) -> str:
   """Returns what a process said of problems, without lines of progress."""
   lines = stderr.splitlines(keepends=True)
-  return ''.join(line for line in lines if not line.startswith('compile  '))
+  return ''.join(line for line in lines if not line.startswith(PROGRESS))
 
 
 def records(workdir: pathlib.Path) -> list[dict]:

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT
-from run_files import assert_same_end, assert_same_run
+from run_files import assert_same_end, assert_same_run, problems
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
@@ -364,6 +364,6 @@ def test_a_folder_that_becomes_read_only(start, tmp_path, disk):
   print(f'\nread-only: exit code {process.returncode}, first line\n{err[:300]}')
   assert process.returncode == 0
   assert 'Read-only file system' in err
-  assert all(line.startswith('warning: ') for line in err.splitlines())
+  assert all(x.startswith('warning: ') for x in problems(err).splitlines())
   assert len(saved) >= 2
   assert_same_run(tmp_path / 'whole', workdir)

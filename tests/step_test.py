@@ -13,7 +13,7 @@ from googlenet import config as config_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
-from googlenet.runtime import compilation
+from googlenet.runtime import progress
 from googlenet.runtime.parallel import replicated
 from googlenet.train import loss as loss_lib
 from googlenet.train import setup
@@ -127,7 +127,7 @@ def test_a_cpu_has_two_programs_and_everything_else_one(config, monkeypatch):
     monkeypatch.setattr(jax, 'default_backend', lambda b=backend: b)
     _, state, step, _ = make(config)
     stream = io.StringIO()
-    with compilation.told_on(stream):
+    with progress.shown_on(stream):
       step(state, make_batch(), SEED)
     assert stream.getvalue().count('compile  ') == count, backend
 

@@ -49,10 +49,11 @@ _EXIT_CODES = {
   '2': 'bad input, a loss that is not finite, or too little memory: one line '
   'on stderr',
   '65': 'some images cannot be read, the others are done',
-  '74': 'files of the run cannot be written',
+  '74': 'files of the run, or a result on stdout, cannot be written',
   '75': 'ended by a signal, or because another process ended: the same command '
   'with that --workdir continues the run',
   '130': 'interrupted',
+  '141': 'nobody reads the result on stdout any more, as in | head',
 }
 
 
@@ -72,11 +73,11 @@ def answer(
     UserError: the mode is unknown, or the config is wrong.
   """
   rest = parse_flags(values, argv)
+  if not is_asked(rest):
+    return ''
   if not {word.partition('=')[0] for word in rest}.isdisjoint(_VERSION):
     return version()
   others = [word for word in rest if word.partition('=')[0] not in _HELP]
-  if len(others) == len(rest):
-    return ''
   if values['mode'].present:
     if values.mode not in MODES:
       raise unknown_mode(values.mode)
@@ -84,6 +85,12 @@ def answer(
   if values.config:
     return fields(values.config, others, stream)
   return general(values, stream)
+
+
+def is_asked(arguments: Sequence[str]) -> bool:
+  """Returns whether --help or --version is among the arguments."""
+  names = {word.partition('=')[0] for word in arguments}
+  return not names.isdisjoint(_HELP | _VERSION)
 
 
 def general(values: flags.FlagValues, stream: TextIO) -> str:

@@ -33,6 +33,8 @@ class Mode(NamedTuple):
       `run` gets it as `baseline`, (file, config).
     preallocates: whether the mode, or a process that it starts, allocates most
       of a GPU's memory at the start.
+    prints_result: whether its result is what it prints on stdout, unless there
+      is an --output. What other modes print can be lost.
   """
 
   group: str
@@ -44,6 +46,7 @@ class Mode(NamedTuple):
   uses_devices: bool = True
   compares: bool = False
   preallocates: bool = False
+  prints_result: bool = False
 
   @property
   def memory(self) -> str:
@@ -83,6 +86,7 @@ MODES = {
     'optional',
     ('compare',),
     example='--compare',
+    prints_result=True,
   ),
   'evaluate': Mode(
     _LOOK,
@@ -90,6 +94,7 @@ MODES = {
     'reads',
     ('checkpoint', 'average', 'output'),
     takes_several=True,
+    prints_result=True,
   ),
   'demo': Mode(
     _LOOK,
@@ -103,6 +108,7 @@ MODES = {
     'reads',
     ('images', 'top_k', 'format', 'output', 'views'),
     example="--images='photos/*.jpg'",
+    prints_result=True,
   ),
   'features': Mode(
     _ELSEWHERE,

@@ -7,16 +7,16 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import flags
 
+from googlenet.cli import help as help_lib
 from googlenet.cli.modes import MODES, parse_flags
 from googlenet.errors import (
   EXIT_BAD_INPUT,
   EXIT_CANNOT_WRITE,
-  EXIT_CONTINUE,
   EXIT_DONE,
   EXIT_INTERRUPTED,
   Stopped,
@@ -24,8 +24,8 @@ from googlenet.errors import (
   is_full,
   write_failure,
 )
-from googlenet.runtime import backend, supervisor
-from googlenet.runtime.terminal import tell_error
+from googlenet.runtime import backend, signals, streams, supervisor
+from googlenet.runtime.terminal import remove_bars, tell, tell_error
 
 if TYPE_CHECKING:
   from googlenet.cli.command_line import Arguments
@@ -34,18 +34,16 @@ if TYPE_CHECKING:
 def prepare(values: flags.FlagValues, argv: list[str]) -> None:
   """Prepares the process of a command line before JAX is imported.
 
-  In a multi-process run this starts a child, and only the child returns.
+  In a multi-process run this starts a child, and only the child returns. It
+  says on stderr what the process does, since JAX takes seconds to load.
 
   Args:
     values: the defined flags.
     argv: the name of the program, then its arguments.
   """
-  # Imports take seconds. Ctrl-C meanwhile ends the process without a traceback;
-  # SIGTERM ends it with the exit code for "run the same command again".
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
-  signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_CONTINUE))
+  streams.protect()
   try:
-    parse_flags(values, argv)
+    rest = parse_flags(values, argv)
   except UserError:  # `launch.main` parses again and reports it
     return
   is_alone = not supervisor.is_one_of_several(
@@ -54,6 +52,37 @@ def prepare(values: flags.FlagValues, argv: list[str]) -> None:
   supervisor.supervise(is_alone)
   mode = MODES.get(values.mode, MODES['train'])
   backend.prepare(os.environ, mode.preallocates, is_alone)
+  is_first = is_alone or values.process_id == 0
+  if is_first and values.mode in MODES and not help_lib.is_asked(rest):
+    of = values.workdir or values.config
+    tell(f'mode     {" ".join([values.mode, of]).strip()}: loading JAX')
+
+
+def print_result(text: str) -> None:
+  """Prints the whole result of a command.
+
+  Raises:
+    OSError: it cannot be printed.
+    ReaderGoneError: nobody reads it.
+  """
+  print(text)
+  streams.check(sys.stdout)
+
+
+def run_tool(main: Callable[[list[str]], int]) -> NoReturn:
+  """Runs the `main` of a tool with a command line of its own, and ends."""
+  streams.protect()
+  with ending() as end:
+    end.code = main(sys.argv[1:])
+    streams.check(sys.stdout)
+  leave(end.code)
+
+
+def leave(code: int) -> NoReturn:
+  """Ends the process; a signal meanwhile causes no traceback."""
+  sys.stdout.flush()
+  signals.end_at_once()
+  sys.exit(code)
 
 
 class End:
@@ -94,8 +123,9 @@ def _flush_stdout() -> None:
 
 def _tell(error: BaseException) -> int:
   """Prints one line that says why the program ends; returns the exit code."""
+  remove_bars()
   if isinstance(error, KeyboardInterrupt):
-    print('interrupted', file=sys.stderr)
+    tell('interrupted')
     return EXIT_INTERRUPTED
   if is_full(error):
     if error.filename is None:  # Python would flush stdout again at its end
@@ -103,8 +133,8 @@ def _tell(error: BaseException) -> int:
     tell_error(write_failure(error))
     return EXIT_CANNOT_WRITE
   if isinstance(error, Stopped):
-    print(error, file=sys.stderr, flush=True)
-  else:
+    tell(str(error))
+  elif not isinstance(error, streams.ReaderGoneError):
     tell_error(str(error))
   return getattr(error, 'exit_code', EXIT_BAD_INPUT)
 
@@ -125,17 +155,18 @@ def computing(arguments: 'Arguments') -> Iterator[None]:
 
   Raises:
     UserError: the mode does not support several processes, they cannot connect
-      or one of them ends, there is no device, or memory runs out.
+      or one of them ends, there is no device, memory runs out, or the result
+      cannot be printed.
   """
   import jax
 
-  from googlenet.runtime import compilation, distributed, memory
+  from googlenet.runtime import distributed, memory, progress
   from googlenet.runtime.machine import tune_machine
 
   mode = MODES[arguments.mode]
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  if mode.workdir != 'continues':  # no run to save on SIGTERM
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  if mode.workdir != 'continues':  # no run to save
+    signals.restore_defaults()
   address = arguments.address
   if supervisor.is_one_of_several(
     address.num_processes, address.coordinator_address, os.environ
@@ -148,10 +179,15 @@ def computing(arguments: 'Arguments') -> Iterator[None]:
     distributed.initialize(address, arguments.heartbeat_timeout_seconds)
   if mode.uses_devices:
     tune_machine(arguments.config.train.compilation_cache)
-  try:  # compilation is reported on stderr, because stdout may carry results
-    with compilation.told_on(sys.stderr), memory.explained(mode.memory):
+  try:  # progress is shown on stderr, because stdout may carry results
+    with (
+      progress.shown_on(sys.stderr),
+      memory.explained(mode.memory),
+    ):
       yield
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise
     raise distributed.PeerError(error) from error
+  if mode.prints_result and not arguments.options.get('output'):
+    streams.check(sys.stdout)

@@ -18,6 +18,7 @@ from googlenet.data.classes import check_labels
 from googlenet.data.sources import Dataset, read_all
 from googlenet.data.stream import IndexBatch, stream
 from googlenet.runtime.parallel import PMAP, parallelize, replicated
+from googlenet.runtime.progress import counted
 
 Batch = dict[str, jax.Array]
 
@@ -178,6 +179,8 @@ def eval_batches(feed: Pipeline, batch_size: int) -> Iterator[Batch]:
     feed.dataset.num_examples, batch_size, jax.device_count()
   )
   with contextlib.closing(feed.batches(index_batches)) as batches:
-    for index_batch, batch in zip(index_batches, batches, strict=True):
+    what = f'images   {feed.dataset.name} {feed.dataset.split}'
+    shown = counted(index_batches, len(index_batches), what, 'batches')
+    for index_batch, batch in zip(shown, batches, strict=True):
       mask = (device_share(index_batch.indices) >= 0).astype(np.float32)
       yield {'image': batch['image'], 'label': batch['label'], 'mask': mask}

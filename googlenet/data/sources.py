@@ -23,6 +23,7 @@ from googlenet.data.splits import (
   resolve_split,
 )
 from googlenet.data.tfds_reader import open_tfds
+from googlenet.runtime.progress import counted
 
 
 class Dataset(NamedTuple):
@@ -119,7 +120,9 @@ def read_all(
   """
   images = np.empty((dataset.num_examples, *dataset.image_shape), np.uint8)
   labels = np.empty(dataset.num_examples, np.int32)
-  for start in range(0, dataset.num_examples, chunk_size):
+  starts = range(0, dataset.num_examples, chunk_size)
+  what = f'read     {dataset.name} {dataset.split}'
+  for start in counted(starts, len(starts), what, f'x {chunk_size:,} images'):
     indices = np.arange(start, min(start + chunk_size, dataset.num_examples))
     images[indices], labels[indices] = dataset.read(indices)
   return images, labels

@@ -175,9 +175,9 @@ class Progress:
     """Returns the values to store in a checkpoint.
 
     Args:
-      started: `time.time()` at the start of this process.
+      started: `time.monotonic()` at the start of this process.
     """
-    seconds = self.seconds + time.time() - started
+    seconds = self.seconds + time.monotonic() - started
     return {**dataclasses.asdict(self), 'seconds': seconds}
 
   @classmethod
@@ -204,7 +204,7 @@ class Progress:
       epoch: epochs made.
       batch_size: images per step.
       best_metric: `checkpoint.best_metric`.
-      started: `time.time()` at the start of this process.
+      started: `time.monotonic()` at the start of this process.
     """
     train = dict(self.train)
     if self.timed_steps:
@@ -222,7 +222,7 @@ class Progress:
       **{f'train/{name}': value for name, value in train.items()},
       **{f'eval/{name}': value for name, value in self.evaluated.items()},
       'first_step_seconds': self.first_step_seconds,
-      'seconds': self.seconds + time.time() - started,
+      'seconds': self.seconds + time.monotonic() - started,
       'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
       'python': platform.python_version(),
       'jax': jax.__version__,

@@ -1,5 +1,5 @@
 """The base of a run: devices, memory, processes, compiler, signals, terminal.
 
-This file imports nothing: backend, supervisor and terminal must be importable
-before JAX.
+This file imports nothing: backend, progress, signals, streams, supervisor and
+terminal must be importable before JAX.
 """

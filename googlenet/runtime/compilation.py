@@ -4,14 +4,15 @@ import contextlib
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.backend import Options, flags_of, without_flags
-from googlenet.runtime.terminal import waiting, warn
+from googlenet.runtime.progress import working
+from googlenet.runtime.terminal import warn
 
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 # JAX's warning: what failed, and the exception. One of JAX itself means that
@@ -26,7 +27,6 @@ _UNWRITABLE = _CACHE_ERROR + r".*': (JaxRuntime|XlaRuntime|Memory)Error"
 class _Process:
   """State of this process that all compilations share."""
 
-  stream: TextIO | None = None  # the console; None: prints nothing
   seconds = 0.0  # spent compiling
 
 
@@ -66,26 +66,6 @@ def seconds_compiled() -> float:
   return _Process.seconds
 
 
-@contextlib.contextmanager
-def told_on(stream: TextIO | None) -> Iterator[None]:
-  """Prints a line for each program that is compiled; None: prints nothing."""
-  before, _Process.stream = _Process.stream, stream
-  try:
-    yield
-  finally:
-    _Process.stream = before
-
-
-@contextlib.contextmanager
-def shown(what: str) -> Iterator[None]:
-  """Shows the line 'compile  what' while the context runs, in process 0."""
-  if _Process.stream is None or jax.process_index():
-    yield
-    return
-  with waiting(f'compile  {what}', _Process.stream):
-    yield
-
-
 def compiling(
   what: str, options: Options
 ) -> contextlib.AbstractContextManager[None]:
@@ -97,7 +77,7 @@ def compiling(
   """
   if not what:
     return contextlib.nullcontext()
-  return shown(f'{what}: {_source(options)}')
+  return working(f'compile  {what}: {_source(options)}')
 
 
 def shown_at_first_call(

@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from googlenet.errors import EXIT_CONTINUE, UserError
+from googlenet.runtime import streams
 from googlenet.runtime.terminal import tell_error
 
 # Variables of launchers: number of processes, index of this one. JAX finds the
@@ -195,9 +196,7 @@ def silence_threads() -> None:
   nowhere = os.open(os.devnull, os.O_WRONLY)
   os.dup2(nowhere, 2)
   os.close(nowhere)
-  sys.stderr = open(  # noqa: SIM115
-    ours, 'w', buffering=1, encoding=sys.stderr.encoding, errors='replace'
-  )
+  sys.stderr = streams.make(ours, like=sys.stderr)
 
 
 def end_process(exit_code: int) -> None:

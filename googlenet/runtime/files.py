@@ -105,7 +105,9 @@ def open_new(
   """
   flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
   descriptor = os.open(path, flags, 0o666)
-  options = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
+  options = {}
+  if 'b' not in mode:  # names of files that are not UTF-8 get escapes
+    options = {'encoding': 'utf-8', 'errors': 'backslashreplace', 'newline': ''}
   opener = _opener(descriptor)
   return open(path, mode, buffering, opener=opener, **options)
 

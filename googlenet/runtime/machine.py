@@ -8,6 +8,7 @@ from googlenet.errors import UserError
 from googlenet.runtime import backend
 from googlenet.runtime.allocator import tune_allocator
 from googlenet.runtime.compilation import tell_cache_errors_once
+from googlenet.runtime.streams import is_text
 from googlenet.runtime.terminal import warn
 
 # Default of train.compilation_cache. The user did not ask for it, so a run
@@ -70,6 +71,8 @@ def _keep_programs(compilation_cache: str) -> None:
     return  # JAX has read the variable
   folder = os.path.expanduser(compilation_cache)
   try:
+    if not is_text(folder):  # JAX cannot read its programs there
+      raise OSError(None, 'its name is not UTF-8 text')
     os.makedirs(folder, exist_ok=True)
     if is_default and not os.access(folder, os.W_OK | os.X_OK):
       raise PermissionError(None, 'Permission denied')

@@ -1,6 +1,7 @@
-"""Ends a run on SIGTERM and SIGINT, with a checkpoint if there is a state.
+"""Ends a run on a signal, with a checkpoint if there is a state to save.
 
-Schedulers send SIGTERM and give a process about 30 s. A Python signal handler
+Schedulers send SIGTERM and give a process about 30 s; a terminal that is closed
+sends SIGHUP, which means the same here. A Python signal handler
 has to wait until C++ returns, which may take longer while a large network is
 compiled. So a thread, woken by the signal itself, ends a process that has
 nothing to save.
@@ -16,11 +17,13 @@ import jax
 import numpy as np
 
 from googlenet.errors import EXIT_CONTINUE, EXIT_INTERRUPTED
+from googlenet.runtime import signals
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize, steps_in_flight
+from googlenet.runtime.terminal import remove_bars, tell
 
 
 class PreemptionHandler:
-  """Handles SIGTERM and SIGINT inside of its `with` block.
+  """Handles SIGTERM, SIGINT and SIGHUP inside of its `with` block.
 
   The first signal asks the run to end; a second SIGINT ends the process at
   once.
@@ -42,7 +45,7 @@ class PreemptionHandler:
     self._pipe = os.pipe()
     os.set_blocking(self._pipe[1], False)
     self._wakeup_before = signal.set_wakeup_fd(self._pipe[1])
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals.asking_to_end():
       self._before[number] = signal.signal(number, lambda *_: None)
     threading.Thread(target=self._listen, daemon=True).start()
     return self
@@ -59,7 +62,7 @@ class PreemptionHandler:
   def _listen(self) -> None:
     with open(self._pipe[0], 'rb', buffering=0) as file:
       while number := file.read(1):
-        if number[0] in (signal.SIGTERM, signal.SIGINT):
+        if number[0] in self._before:
           self._take(signal.Signals(number[0]))
 
   def _take(self, number: signal.Signals) -> None:
@@ -74,11 +77,7 @@ class PreemptionHandler:
         'starts again',
         EXIT_CONTINUE,
       )
-    print(
-      f'{number.name}: this step is finished and saved, then the run ends',
-      file=sys.stderr,
-      flush=True,
-    )
+    tell(f'{number.name}: this step is finished and saved, then the run ends')
 
   def can_save(self) -> None:
     """Declares that from now on there is a state to save before the end."""
@@ -123,6 +122,7 @@ class Agreement:
 
 def end_process(text: str, exit_code: int) -> None:
   """Prints a line and ends the process at once; may be called by any thread."""
-  print(text, file=sys.stderr, flush=True)
+  remove_bars()
+  tell(text)
   sys.stdout.flush()
   os._exit(exit_code)

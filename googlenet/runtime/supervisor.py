@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from googlenet.errors import EXIT_CONTINUE
+from googlenet.runtime import signals
+from googlenet.runtime.terminal import tell_error
 
 _CHILD = 'GOOGLENET_SUPERVISED'
 _PR_SET_PDEATHSIG = 1
@@ -85,7 +87,7 @@ def supervise(is_alone: bool) -> None:
   if is_alone:
     return
   child = start_child([sys.executable, *sys.orig_argv[1:]])
-  for number in (signal.SIGTERM, signal.SIGINT):
+  for number in signals.asking_to_end():
     signal.signal(number, lambda n, _: child.send_signal(n))
   sys.exit(exit_code(child.wait()))
 
@@ -116,11 +118,9 @@ def exit_code(returncode: int) -> int:
     if returncode == -signal.SIGABRT
     else 'it was killed'
   )
-  print(
-    f'error: this process of the run was ended by {name}: {why}; start all '
-    'of them again with the same --workdir, and the run goes on from its last '
-    'checkpoint',
-    file=sys.stderr,
-    flush=True,
+  tell_error(
+    f'this process of the run was ended by {name}: {why}; start all of them '
+    'again with the same --workdir, and the run goes on from its last '
+    'checkpoint'
   )
   return EXIT_CONTINUE

@@ -1,15 +1,13 @@
-"""Colours, warnings, errors and a seconds counter on the terminal."""
+"""Colours, lines, warnings and errors on the terminal."""
 
 import contextlib
 import os
 import sys
-import threading
-import time
-from collections.abc import Iterator
 from typing import TextIO
 
 # SGR parameters of ECMA-48: bold in red, yellow or the default colour.
 _CODES = {'error': '1;31', 'warning': '1;33', 'heading': '1'}
+_COLUMNS = 80  # where a terminal does not say how wide it is
 
 
 def has_colours(stream: TextIO) -> bool:
@@ -34,49 +32,43 @@ def paint(text: str, kind: str, stream: TextIO) -> str:
   return f'\x1b[{_CODES[kind]}m{text}\x1b[0m'
 
 
+def columns(stream: TextIO) -> int:
+  """Returns the width of a terminal in characters; 80 if it does not say."""
+  try:
+    return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+  except (OSError, ValueError):  # not a terminal, or not a file
+    return _COLUMNS
+
+
+def above_bars(stream: TextIO) -> contextlib.AbstractContextManager[None]:
+  """Hides progress bars of tqdm while lines are written to a stream."""
+  tqdm = sys.modules.get('tqdm')  # without it there is no bar
+  if not hasattr(tqdm, 'tqdm'):
+    return contextlib.nullcontext()
+  # Without the lock: a signal is told while another thread compiles in here.
+  return tqdm.tqdm.external_write_mode(file=stream, nolock=True)
+
+
+def remove_bars() -> None:
+  """Removes progress bars that work ended by an error has left."""
+  tqdm = sys.modules.get('tqdm')
+  for bar in list(getattr(getattr(tqdm, 'tqdm', None), '_instances', ())):
+    bar.close()
+
+
+def tell(text: str, stream: TextIO | None = None) -> None:
+  """Prints a line above progress bars, to stderr unless a stream is given."""
+  stream = stream or sys.stderr
+  with above_bars(stream):
+    print(text, file=stream, flush=True)
+
+
 def warn(text: str) -> None:
   """Prints a warning: something went wrong, but the run continues."""
-  prefix = paint('warning:', 'warning', sys.stderr)
-  print(f'{prefix} {text}', file=sys.stderr, flush=True)
+  tell(f'{paint("warning:", "warning", sys.stderr)} {text}')
 
 
 def tell_error(text: str) -> None:
   """Prints the error that ended the program, as one line."""
-  prefix = paint('error:', 'error', sys.stderr)
-  print(f'{prefix} {" ".join(text.split())}', file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def waiting(text: str, stream: TextIO, tick: float = 1.0) -> Iterator[None]:
-  """Prints a line and, on a terminal, counts seconds below it.
-
-  Args:
-    text: the line.
-    stream: where to print. Progress bars of tqdm are hidden meanwhile.
-    tick: seconds between two updates.
-  """
-  if not stream.isatty():
-    print(text, file=stream, flush=True)
-    yield
-    return
-  import tqdm  # late: the program starts faster without it
-
-  done, started = threading.Event(), time.monotonic()
-
-  def count() -> None:
-    while not done.wait(tick):
-      # \r: the next output starts in column 0 and overwrites the counter.
-      stream.write(f'{time.monotonic() - started:10.0f} s\r')
-      stream.flush()
-
-  with tqdm.tqdm.external_write_mode(file=stream, nolock=True):
-    print(text, file=stream, flush=True)
-    thread = threading.Thread(target=count, daemon=True)
-    thread.start()
-    try:
-      yield
-    finally:
-      done.set()
-      thread.join()
-      stream.write(f'{"":12}\r')
-      stream.flush()
+  line = ' '.join(text.split())
+  tell(f'{paint("error:", "error", sys.stderr)} {line}')

@@ -16,12 +16,11 @@ import hashlib
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 
 from googlenet import config as config_lib
-from googlenet.cli.process import ending
+from googlenet.cli.process import ending, run_tool
 from googlenet.errors import UserError, is_full, writing
 from googlenet.io import pretrained
 from googlenet.io.workdir import write_text
@@ -138,4 +137,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  run_tool(main)

@@ -20,6 +20,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
+from googlenet.cli import process
 from googlenet.data import batches, images, sources
 from googlenet.data.stream import stream
 from googlenet.errors import UserError
@@ -195,4 +196,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  process.run_tool(main)

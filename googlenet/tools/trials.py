@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.cli.process import ending
+from googlenet.cli.process import ending, run_tool
 from googlenet.errors import UserError
 from googlenet.tools import runs
 
@@ -253,4 +253,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  run_tool(main)

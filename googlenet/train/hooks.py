@@ -56,7 +56,7 @@ class Session(NamedTuple):
     preemption: reports when a signal asks the run to stop.
     stopwatch: measures training time.
     first_step: first step that this process computes.
-    started: `time.time()` at the start of the program.
+    started: `time.monotonic()` at the start of the program.
   """
 
   run: Run
@@ -114,7 +114,7 @@ class Log:
   def _wait_for_first_step(self, metrics: dict[str, jax.Array]) -> None:
     session = self._session
     jax.block_until_ready(metrics)
-    seconds = time.time() - session.started
+    seconds = time.monotonic() - session.started
     if not session.progress.first_step_seconds:
       session.progress.first_step_seconds = seconds
     compiled = seconds_compiled() - self._compiled

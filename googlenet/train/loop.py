@@ -18,7 +18,7 @@ from googlenet.io.metrics import NonFiniteError, Progress, Stopwatch
 from googlenet.io.saver import Saver, WriteError
 from googlenet.io.writer import Writer, divergence_recorded
 from googlenet.model.initialization import count_parameters
-from googlenet.runtime import compilation, memory
+from googlenet.runtime import memory, progress
 from googlenet.runtime.parallel import replicated, steps_in_flight
 from googlenet.runtime.preemption import PreemptionHandler
 from googlenet.runtime.terminal import warn
@@ -43,8 +43,8 @@ def train_and_evaluate(
     config: resolved.
     workdir: folder of the run. If it holds a run, that run is continued;
       otherwise it is created when the first metrics are written.
-    started: `time.time()` at the start of the program, to report the time up
-      to the end of the first step.
+    started: `time.monotonic()` at the start of the program, to report the
+      time up to the end of the first step.
     allow_config_change: whether a run may be continued with another config.
 
   Returns:
@@ -56,7 +56,7 @@ def train_and_evaluate(
     WriteError: an output cannot be written; the run can be continued.
     OutOfMemoryError: a device runs out of memory.
   """
-  started = time.time() if started is None else started
+  started = time.monotonic() if started is None else started
   with contextlib.ExitStack() as stack:
     preemption = stack.enter_context(PreemptionHandler())
     config = auto.complete(config)
@@ -67,7 +67,7 @@ def train_and_evaluate(
       if jax.process_index() == 0:
         print(messages.finished(found.result, workdir, config), flush=True)
       return found.result
-    stack.enter_context(compilation.told_on(sys.stdout))
+    stack.enter_context(progress.shown_on(sys.stdout))
     stack.enter_context(_memory_errors_explained(workdir))
     run = setup.build(config, found.has_checkpoint)
     session, start = _open(run, workdir, found, preemption, started, stack)
@@ -132,7 +132,7 @@ def _open(
   if found.is_run:
     allowed = found.allow_config_change
     start = resume.restore(workdir, run, allowed, warn)
-  for line in messages.describe(run, workdir):
+  for line in messages.describe(run, workdir, not found.is_run):
     console.line(line)
   stack.enter_context(_write_errors_explained(workdir))
   stack.callback(writer.close)

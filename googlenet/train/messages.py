@@ -10,14 +10,28 @@ from googlenet.data.sources import Dataset
 from googlenet.data.splits import some
 from googlenet.input.preprocess import num_channels
 from googlenet.io.metrics import Progress
+from googlenet.model import graph
 from googlenet.model.initialization import count_parameters
 from googlenet.runtime import backend
 from googlenet.train.resume import Start
 from googlenet.train.setup import Config, Run
 
+# Against the kernels 'xla', by the set that 'auto' chooses: seconds of a
+# processor that a layer takes longer to compile, and that 1e9 multiply-adds
+# take less. Measured with configs/fmnist96.py (docs/performance.md).
+_AGAINST_XLA = {'onednn': (0.24, 0.042), 'cpu': (0.6, 0.022)}
 
-def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
-  """Returns the lines that describe network, devices, data and training."""
+
+def describe(
+  run: Run, workdir: str | os.PathLike[str], is_new: bool = True
+) -> list[str]:
+  """Returns the lines that describe network, devices, data and training.
+
+  Args:
+    run: the run.
+    workdir: its folder.
+    is_new: False if an earlier run is continued, which keeps its kernels.
+  """
   config, durations = run.config, run.durations
   train, evaluation = run.train.dataset, run.evaluation.dataset
   shape = 'x'.join(str(side) for side in train.image_shape)
@@ -48,7 +62,29 @@ def describe(run: Run, workdir: str | os.PathLike[str]) -> list[str]:
     f'steps of {config.train.batch_size} images{stops}; {optimizer.name}, '
     f'learning rate {optimizer.learning_rate:g}, {optimizer.schedule}',
     *run.lines,
+    *(short_run(run) if is_new else []),
     f'workdir  {workdir}',
+  ]
+
+
+def short_run(run: Run) -> list[str]:
+  """Returns a line if other kernels would end so few steps sooner, or none."""
+  config = run.config
+  cost = _AGAINST_XLA.get(run.network.kernels.name)
+  if config.model.kernels != 'auto' or not cost:
+    return []
+  size = config.data.image_size
+  channels = num_channels(config.data, run.train.dataset.image_shape[-1])
+  layers = graph.graph(run.network.architecture, (size, size, channels))
+  works = [layer.multiply_adds for layer in layers if layer.multiply_adds]
+  # A step takes three times the work of the network: two for the gradients.
+  step = 3 * config.train.batch_size * sum(works) / 1e9
+  most = int(cost[0] * len(works) / (cost[1] * step))
+  if run.durations.num_steps > most:
+    return []
+  return [
+    f'hint     up to {most:,} steps are done sooner with '
+    '--config.model.kernels=xla, which compiles faster and computes slower'
   ]
 
 

@@ -19,6 +19,7 @@ from googlenet.data.batches import Pipeline, TrainIndices
 from googlenet.input.preprocess import preprocess
 from googlenet.model.network import make_network
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize
+from googlenet.runtime.progress import counted
 from googlenet.train.step import Batch
 
 
@@ -93,7 +94,10 @@ def estimate(
   num_examples, size = feed.dataset.num_examples, config.train.batch_size
   num_batches = min(config.eval.batch_norm_batches, num_examples // size)
   indices = TrainIndices(config.seed, num_examples, size, 0, num_batches)
-  for count, batch in enumerate(feed.batches(indices)):
+  batches = counted(
+    feed.batches(indices), num_batches, 'batch-norm statistics', 'batches'
+  )
+  for count, batch in enumerate(batches):
     network_state = jax.block_until_ready(
       statistics_step(
         params, network_state, {'image': batch['image']}, jnp.float32(count)

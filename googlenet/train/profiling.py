@@ -10,6 +10,7 @@ import jax
 from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.io.workdir import write_text
+from googlenet.runtime.streams import is_text
 from googlenet.train import layer_times
 from googlenet.train.hooks import Metrics, Session
 from googlenet.train.state import TrainState
@@ -27,12 +28,22 @@ class Profile:
     workdir: str | os.PathLike[str],
     settle: Callable[[int], None],
   ):
-    """Stores `settle(step)`, which checks the metrics up to a step."""
+    """Stores `settle(step)`, which checks the metrics up to a step.
+
+    Raises:
+      UserError: JAX cannot write a trace to such a folder.
+    """
     self._session, self._settle = session, settle
     self._folder = pathlib.Path(workdir) / 'profile'
     self._steps = session.run.traced_steps
     if jax.process_index():
       self._steps = range(0)
+    if self._steps and not is_text(str(self._folder)):
+      raise UserError(
+        f'config.logging.profile_steps={len(self._steps)}: a trace cannot be '
+        f'written to {self._folder}, whose name is not UTF-8 text: give '
+        'another --workdir, or 0'
+      )
     self._is_tracing, self._started = False, 0.0
     is_late = self._steps and session.first_step >= self._steps[0]
     if is_late and not self._folder.exists():

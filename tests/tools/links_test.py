@@ -57,9 +57,9 @@ def test_files_are_opened_in_one_place():
     'cli/help.py',  # /proc
     'io/workdir.py',  # the lock, after `check_own`
     'runtime/backend.py',  # /sys
-    'runtime/distributed.py',  # stderr, by its number
     'runtime/files.py',
     'runtime/preemption.py',  # a pipe of its own
+    'runtime/streams.py',  # stdin, by its number
     'tools/inference/feature_files.py',  # in a new folder of its own
     'tools/publish.py',  # the same
   }

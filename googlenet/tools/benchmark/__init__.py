@@ -7,7 +7,7 @@ batch_sizes      the batch sizes to measure
 runner           starts each peer in turn and collects its results
 process          runs one peer as a process with a time limit
 lifeline         kills that process when the benchmark itself has ended
-termination      turns SIGTERM into an exception
+termination      turns signals into an exception
 ours             the peer process of this project
 stepping, parts  times whole steps, and the parts of a training step
 torch_peer       the peer process of PyTorch

@@ -77,7 +77,7 @@ def measure(config: Config, started: float, tell: Tell) -> None:
 
   Args:
     config: resolved, with the precision to measure as `train.precision`.
-    started: `time.time()` when this process was started.
+    started: `time.monotonic()` when this process was started.
     tell: receives each result as soon as it is measured.
 
   Raises:

@@ -54,7 +54,7 @@ def run(
     tell: receives each message as it arrives, and at last an error, if any.
     clock: returns seconds, for the time limit.
   """
-  job = {**contender.job, 'started': time.time()}
+  job = {**contender.job, 'started': time.monotonic()}
   with (
     tempfile.TemporaryFile('w+') as stdin,
     tempfile.TemporaryFile('w+', errors='replace') as stderr,

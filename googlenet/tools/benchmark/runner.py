@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from googlenet.errors import UserError
+from googlenet.runtime import progress
 from googlenet.tools.benchmark import process
 from googlenet.tools.benchmark.contenders import OURS, Contender
 from googlenet.tools.benchmark.process import Message, Report
@@ -60,7 +61,8 @@ def play(
         say(f'  {text} ({time.perf_counter() - begun:.0f} s)', flush=True)
       changed()
 
-    run(contender, tell)
+    with progress.working(f'measure  {contender.name}'):
+      run(contender, tell)
     if contender.name.startswith(OURS):
       check_ours(contender.name, reports)
     return 'error' not in report

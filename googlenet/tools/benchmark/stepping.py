@@ -67,11 +67,11 @@ class Stepper:
 def measure_training(stepper: Stepper) -> dict[str, Any]:
   """Returns the results of training.
 
-  `first_done` is `time.time()` at the end of the first step.
+  `first_done` is `time.monotonic()` at the end of the first step.
   """
   config = stepper.run.config
   first_s = seconds(lambda: next(stepper.train(1)))
-  first_done = time.time()
+  first_done = time.monotonic()
   release_free_memory()  # as after the first training step
   train_s = step_seconds(
     stepper.train, config.benchmark.steps, steps_in_flight()

@@ -226,7 +226,7 @@ def measure_size(job, network, batch_size, started):
   train, infer = make_calls(job, network, batch_size)
   first_s = first_call(train, device)
   if started is not None:
-    tell(start_s=time.time() - started)
+    tell(start_s=time.monotonic() - started)
   train_s = step_seconds(train, steps, device)
   measured = {
     'train_images_per_s': batch_size / train_s,

@@ -20,7 +20,7 @@ from googlenet.input import preprocess
 from googlenet.kernels import batch_norm
 from googlenet.kernels.padding import pads
 from googlenet.model import graph
-from googlenet.runtime import compilation
+from googlenet.runtime import progress
 from googlenet.tools.inference.about import about
 from googlenet.tools.inference.predict import ONE_VIEW
 from googlenet.tools.inference.trained import Trained
@@ -51,7 +51,7 @@ def export(net: Trained) -> bytes:
   except ImportError as error:
     raise UserError('ONNX needs the package onnx: pip install onnx') from error
   writer = _Writer(net, onnx.helper.make_node, onnx.numpy_helper.from_array)
-  with compilation.shown('network: written as a graph'):
+  with progress.working('compile  network: written as a graph'):
     writer.write()
   if writer.num_bytes > _LARGEST:
     raise UserError(

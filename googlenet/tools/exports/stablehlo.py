@@ -8,7 +8,7 @@ from jax import export as jax_export
 from googlenet.errors import UserError
 from googlenet.input.views import to_logits
 from googlenet.model import network as network_lib
-from googlenet.runtime import compilation
+from googlenet.runtime import progress
 from googlenet.tools.inference.apply import PROBABILITIES, make_function
 from googlenet.tools.inference.predict import (
   ONE_VIEW,
@@ -62,6 +62,6 @@ def export(net: Trained, views: Views = ONE_VIEW) -> bytes:
 
   (batch,) = jax_export.symbolic_shape('batch')
   images = jax.ShapeDtypeStruct((batch, *net.stored_shape), np.uint8)
-  with compilation.shown('network: lowered to StableHLO'):
+  with progress.working('compile  network: lowered to StableHLO'):
     exported = jax_export.export(jax.jit(program), platforms=PLATFORMS)(images)
   return bytes(exported.serialize())

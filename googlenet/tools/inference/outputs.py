@@ -4,11 +4,12 @@ import contextlib
 import os
 import pathlib
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from googlenet.errors import UserError, did_you_mean
-from googlenet.runtime import files
+from googlenet.runtime import files, signals
 
 
 def format_of(
@@ -66,20 +67,20 @@ def check_new(path: str | os.PathLike[str], flag: str = '--output') -> None:
 
 @contextlib.contextmanager
 def terminates_cleanly() -> Iterator[None]:
-  """Raises KeyboardInterrupt on SIGTERM, so that no temporary file is left."""
+  """Raises KeyboardInterrupt on signals, so that no temporary file is left."""
 
   def interrupt(*_):
     raise KeyboardInterrupt
 
-  try:
-    before = signal.signal(signal.SIGTERM, interrupt)
-  except ValueError:  # not in the main thread
-    yield
-    return
+  before = {}
+  if threading.current_thread() is threading.main_thread():
+    for number in signals.asking_to_end():
+      before[number] = signal.signal(number, interrupt)
   try:
     yield
   finally:
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ functions, so that they give the same numbers for the same images.
 """
 
 import functools
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from googlenet.data.images import Squares
 from googlenet.input import views as view_lib
 from googlenet.model.network import Network
 from googlenet.runtime.parallel import parallelize, steps_in_flight
+from googlenet.runtime.terminal import tell
 from googlenet.tools.inference import crops
 from googlenet.tools.inference.apply import PROBABILITIES, make_function
 
@@ -81,11 +81,9 @@ def tell_cost(views: Views, how_to_avoid: str) -> None:
     how_to_avoid: the flags that compute each image only once.
   """
   if views.count > 1:
-    print(
+    tell(
       f'views    each image is computed {views.count} times ({views.fields}), '
-      f'as in evaluation; {how_to_avoid} computes it once',
-      file=sys.stderr,
-      flush=True,
+      f'as in evaluation; {how_to_avoid} computes it once'
     )
 
 

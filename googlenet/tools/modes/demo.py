@@ -31,7 +31,7 @@ def run(
   Args:
     config: of the run; its `data` section may differ.
     workdir: of a trained run; nothing is written there.
-    started: `time.time()` at the start of the program.
+    started: `time.monotonic()` at the start of the program.
     port: of the page at 127.0.0.1; 0: any free port.
     views: whether to average probabilities over the views of evaluation.
 
@@ -66,7 +66,7 @@ def run(
     print(f'{member.path}: step {member.step:,}')
     print(
       f'open http://{server.HOST}:{listener.getsockname()[1]} in a browser '
-      f'(ready after {time.time() - started:.1f} s); Ctrl-C ends it',
+      f'(ready after {time.monotonic() - started:.1f} s); Ctrl-C ends it',
       flush=True,
     )
     try:

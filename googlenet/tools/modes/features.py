@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
 from googlenet.data import batches, find, pipeline
 from googlenet.data.sources import Dataset
+from googlenet.runtime.progress import Progress
 from googlenet.tools.inference import (
   feature_files,
   outputs,
@@ -23,7 +23,6 @@ from googlenet.tools.inference.apply import check_end_points
 from googlenet.tools.modes.predict import (
   UnreadableImagesError,
   count_images,
-  progress_bar,
   warner,
 )
 
@@ -78,15 +77,10 @@ def run(
   )
   check_end_points(names, net.apply.end_points, '--end_points')
   total = dataset.num_examples if dataset else len(paths)
-  with contextlib.ExitStack() as stack:
-    bar = stack.enter_context(progress_bar(total))
-    parts = stack.enter_context(
-      contextlib.closing(
-        _of_split(net, dataset, names)
-        if dataset
-        else _of_files(net, paths, names, bar)
-      )
-    )
+  every = (
+    _of_split(net, dataset, names) if dataset else _of_files(net, paths, names)
+  )
+  with contextlib.closing(every) as parts:
     first = next(parts, None)
     if first is None:
       raise UnreadableImagesError(
@@ -96,7 +90,6 @@ def run(
     with feature_files.WRITERS[format](output) as writer:
       for known, found in itertools.chain([first], parts):
         writer.write({**known, **found})
-        bar.update(len(next(iter(found.values()))))
   later = writer.count - len(next(iter(first[1].values())))
   seconds = time.perf_counter() - start
   shapes = ', '.join(
@@ -115,11 +108,13 @@ def run(
 
 
 def _of_files(
-  net: trained.Trained, paths: list[str], names: tuple[str, ...], bar: tqdm
+  net: trained.Trained, paths: list[str], names: tuple[str, ...]
 ) -> Iterator[Part]:
-  given = net.read_batches(paths, warner(bar))
-  for part, out in predict.run_batches(net.step_of(names), given):
-    yield {'path': np.array(part)}, out
+  with Progress('features', len(paths), 'images') as bar:
+    given = net.read_batches(paths, warner(bar))
+    for part, out in predict.run_batches(net.step_of(names), given):
+      yield {'path': np.array(part)}, out
+      bar.update(len(part))
 
 
 def _of_split(

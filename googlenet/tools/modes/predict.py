@@ -14,10 +14,12 @@ from typing import NamedTuple, TextIO
 import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
 from googlenet.data import files, find
 from googlenet.errors import UserError
+from googlenet.runtime import streams
+from googlenet.runtime.progress import Progress
+from googlenet.runtime.terminal import above_bars, warn
 from googlenet.tools.inference import outputs, predict, trained
 
 Config = ml_collections.FrozenConfigDict
@@ -88,10 +90,8 @@ def run(
   predict.tell_cost(chosen, '--views=false')
   count = min(top_k, len(net.class_names))
   header, row = make_rows(format, count, paths)
-  # A bar would break the lines of predictions on a terminal.
-  is_hidden = not output and sys.stdout.isatty()
   with contextlib.ExitStack() as stack:
-    bar = stack.enter_context(progress_bar(len(paths), is_hidden))
+    bar = stack.enter_context(Progress('predict ', len(paths), 'images'))
     predictions = stack.enter_context(
       contextlib.closing(_predict(net, paths, chosen, count, bar))
     )
@@ -115,30 +115,19 @@ def run(
     )
 
 
-def progress_bar(total: int, is_hidden: bool = False) -> tqdm:
-  """Returns a progress bar for images, shown if stderr is a terminal."""
-  return tqdm(
-    total=total,
-    unit=' images',
-    file=sys.stderr,
-    disable=is_hidden or not sys.stderr.isatty(),
-  )
-
-
 def count_images(count: int) -> str:
   """Returns '1 image' or '2,000 images'."""
   return f'{count:,} image' + ('' if count == 1 else 's')
 
 
-def warner(bar: tqdm) -> Callable[[files.Item], None]:
+def warner(bar: Progress) -> Callable[[files.Item], None]:
   """Returns a function that warns about a file and advances a progress bar."""
 
-  def warn(item: files.Item) -> None:
+  def tell(item: files.Item) -> None:
     bar.update()
-    text = f'warning: {printable(item.path)} cannot be read: {item.problem}'
-    tqdm.write(text, file=sys.stderr)
+    warn(f'{printable(item.path)} cannot be read: {item.problem}')
 
-  return warn
+  return tell
 
 
 def _predict(
@@ -146,7 +135,7 @@ def _predict(
   paths: Sequence[str],
   views: predict.Views,
   top_k: int,
-  bar: tqdm,
+  bar: Progress,
 ) -> Iterator[list[tuple[str, list[Guess]]]]:
   """Yields paths and guesses, batch by batch.
 
@@ -176,17 +165,19 @@ def _write(
   first: list[tuple[str, list[Guess]]],
   rest: Iterator[list[tuple[str, list[Guess]]]],
 ) -> tuple[int, str]:
-  """Writes all predictions; returns their number, and the speed in words."""
+  """Writes all predictions; returns their number, and the speed in words.
+
+  Raises:
+    OSError: stdout cannot be written.
+    ReaderGoneError: nobody reads stdout any more.
+  """
   num_read, start = 0, time.perf_counter()
-  try:
-    sink.write(header)
-    for part in itertools.chain([first], rest):
+  sink.write(header)
+  for part in itertools.chain([first], rest):
+    with above_bars(sink):
       sink.write(''.join(row(path, guesses) for path, guesses in part))
-      sink.flush()
-      num_read += len(part)
-  except BrokenPipeError:  # as in `| head`
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(0) from None
+      streams.check(sink)
+    num_read += len(part)
   later = num_read - len(first)  # the first batch included compilation
   speed = later / max(time.perf_counter() - start, 1e-9)
   return num_read, f', {speed:,.0f} images/s' if later else ''

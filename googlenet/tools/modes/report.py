@@ -77,7 +77,7 @@ def run(
   )
   path = pathlib.Path(workdir) / (_COMPARISON if others else _REPORT)
   write_text(path, text)
-  print(f'in       {path} ({len(text.encode()) / 1e6:.1f} MB)')
+  print(f'in       {path} ({os.path.getsize(path) / 1e6:.1f} MB)')
 
 
 def _of_network(

@@ -19,7 +19,7 @@ from googlenet.cli.overrides import as_flags
 from googlenet.io import compare
 from googlenet.io.workdir import is_locked, read_object
 from googlenet.io.writer import DIVERGED
-from googlenet.runtime import supervisor
+from googlenet.runtime import signals, supervisor
 from googlenet.runtime.terminal import paint
 from googlenet.tools.sweep.grid import Trial
 
@@ -97,10 +97,10 @@ class End(NamedTuple):
 
 
 class Process:
-  """Runs commands one after another, and passes on SIGTERM and SIGINT.
+  """Runs commands one after another, and passes on signals.
 
-  Within its context such a signal is sent to the running process, and the name
-  of the first one is stored in `signal_name`.
+  Within its context SIGTERM, SIGINT and SIGHUP are sent to the running process,
+  and the name of the first one is stored in `signal_name`.
   """
 
   def __init__(self):
@@ -110,7 +110,7 @@ class Process:
 
   def __enter__(self) -> 'Process':
     if threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGTERM, signal.SIGINT):
+      for number in signals.asking_to_end():
         self._before[number] = signal.signal(number, self._take)
     return self
 
