@@ -39,8 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
   model.kernels = 'auto'
 
   config.data = data = ml_collections.ConfigDict()
-  # bundled (Fashion-MNIST) | idx (a folder of IDX files) | tfds (prepared) |
-  # own images: folder (of class folders) | csv | parquet | arrays (.npz, .npy).
+  # bundled | idx (a folder) | tfds | own: folder | csv | parquet | arrays
   data.source = 'bundled'
   # Data set: fashion_mnist; with idx also mnist, kmnist or any; with tfds any.
   data.name = 'fashion_mnist'

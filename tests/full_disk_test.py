@@ -78,7 +78,7 @@ def test_folders_that_cannot_be_made(name, trained_run, tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
   monkeypatch.setattr(os, name, fail)
-  config = trials.load_config(trained_run)
+  config = trials.load_config(trained_run, False)
   for write in (
     lambda: publish.main([str(trained_run), str(tmp_path / 'a/made')]),
     lambda: sweep_folder.begin(tmp_path / 'b', config, {'seed': (0, 1)}),

@@ -10,7 +10,12 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from googlenet.errors import UnreadableError, UserError, unwritable, writing
+from googlenet.errors import (
+  UnreadableError,
+  UserError,
+  unwritable,
+  writing,
+)
 from googlenet.runtime import files
 
 # A workdir holds a run if it has one of these files.

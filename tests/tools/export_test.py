@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import ROOT
-from PIL import Image
 from run_files import problems
 from saved_run import CLASS_NAMES, save_run
 
@@ -481,13 +480,17 @@ def test_a_missing_library_is_told(run, capfd, monkeypatch, format, package):
   assert sorted(path.name for path in run.iterdir()) == ['run']
 
 
+@pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('format', FORMATS)
-def test_the_example_of_the_docs(config, tmp_path, monkeypatch, capfd, format):
+def test_the_example_of_the_docs(
+  config, tmp_path, monkeypatch, capfd, format, channels
+):
   """The command and the code of docs/export.md, as they stand there."""
   need(format)
   monkeypatch.chdir(tmp_path)
-  save_run(tmp_path / 'runs/trial', config)
-  Image.fromarray(pixels((40, 50, 3), 1)[0]).save('photo.jpg')
+  config.data.mean = config.data.std = (0.5,) * channels
+  save_run(tmp_path / 'runs/trial', config, (28, 28, channels))
+  (tmp_path / 'docs').symlink_to(ROOT / 'docs')
   text = (ROOT / 'docs/export.md').read_text()
   _, text = re.split(rf'\n## {format}\n', text, flags=re.I)
   command = re.search(r'python (launch\.py .*)', text)[1].split()
@@ -495,10 +498,9 @@ def test_the_example_of_the_docs(config, tmp_path, monkeypatch, capfd, format):
   assert launch.main([*command, '--config.train.compilation_cache=']) == 0
   capfd.readouterr()
   scope = {}
-  with Image.open('photo.jpg'):
-    exec(code, scope)  # noqa: S102
+  exec(code, scope)  # noqa: S102
   net = googlenet.load('runs/trial')
-  expected = net.predict(net.read(['photo.jpg']))
+  expected = net.predict(net.read(['docs/photos/bag.jpg']))
   np.testing.assert_allclose(scope['probabilities'], expected, atol=0.02)
   best = net.class_names[int(np.argmax(scope['probabilities'][0]))]
   assert capfd.readouterr().out == f'{best}\n'

@@ -80,7 +80,7 @@ def test_groups_are_compared_seed_by_seed(config, tmp_path, capsys):
 
 
 def test_the_folder_of_a_sweep_is_left_out_by_name(runs, capsys, tmp_path):
-  write(tmp_path / 'sweep', trials.load_config(runs[0]), [])
+  write(tmp_path / 'sweep', trials.load_config(runs[0], False), [])
   (tmp_path / 'sweep/sweep.json').write_text('{}')
   assert trials.main([f'{tmp_path}/sweep', runs[0], '--format=json']) == 0
   out, err = capsys.readouterr()
