@@ -25,7 +25,7 @@ from googlenet.cli import command_line
 from googlenet.cli import help as help_lib
 from googlenet.data import find
 from googlenet.errors import UserError
-from googlenet.tools import publish, trials
+from googlenet.tools import hub, publish, trials
 
 PAGES = ('README.md', 'pretrained/README.md') + tuple(
   sorted(f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md'))
@@ -120,6 +120,12 @@ def test_every_page_has_its_commands():
 @pytest.mark.parametrize('page', PAGES)
 def test_flags_and_files_of_every_command(page, with_runs, monkeypatch):
   monkeypatch.chdir(with_runs)
+
+  def downloaded(name: str) -> str:
+    assert name in hub.TORCHVISION or name.startswith('hf:'), name
+    return 'runs/imported'
+
+  monkeypatch.setattr(hub, 'run_of', downloaded)
   for command in ALL:
     if command.page != page:
       continue
@@ -199,6 +205,7 @@ RULES: dict[str, str | Skip] = {
   r'array_record_data_source': Skip('tests/tools/features_test.py'),
   r'-m pytest': Skip('the tests themselves'),
   r'tensorflow|source=tfds|imagenet224|curl |tarfile': Skip('needs a download'),
+  r'torchvision/|hf:': Skip('needs a download: tests/tools/hub_test.py'),
   r'process_id=0|srun|^#SBATCH|^if ': Skip('tests/distributed_test.py'),
   r'--mode=benchmark': Skip('minutes: tests/tools/benchmark_runner_test.py'),
   r'googlenet\.tools\.throughput': Skip('tests/tools/throughput_test.py'),
@@ -211,7 +218,7 @@ RULES: dict[str, str | Skip] = {
   r'--mode=(evaluate|report|features)': SCORED,
   r'--mode=(predict|export)': READ,
   r'--mode=sweep': f'{TINY} --dry_run',
-  r'from_workdir=pretrained': Skip('minutes: tests/finetune_test.py'),
+  r'from_workdir=pretrained': Skip('minutes of compiling'),
   r'configs/fmnist(28_|96_best)': RECIPE,
   r'profile_steps': TINY.replace('max_steps=3', 'max_steps=8'),
   r'launch\.py --workdir=': '',
