@@ -86,7 +86,7 @@ def test_what_was_evaluated_is_saved(normalized, tmp_path, capsys, ema_decay):
   )
   capsys.readouterr()
   evaluate.run(config, tmp_path / 'run', 0.0)
-  accuracy = re.search(r'accuracy (\S+),', capsys.readouterr().out)[1]
+  accuracy = re.search(r'accuracy (\S+) ', capsys.readouterr().out)[1]
   assert accuracy == f'{result["eval/accuracy"]:.4f}'
 
 

@@ -71,8 +71,9 @@ def test_scores_are_those_of_the_mean_in_both_ways_to_evaluate(config):
     hits += list((p.argmax(-1) == labels)[mask > 0])
   params = replicated(params)
   first = evaluate(run.eval_step, params, {}, run.evaluation, 20)
+  names = run.train.dataset.class_names
   member = trained.Trained(
-    '', config, run.network, 0, params, {}, (28, 28, 1), ()
+    '', config, run.network, 0, params, {}, (28, 28, 1), names
   )
   predicted = predict_split(config, [member])
   second = scores.compute(predicted.probabilities, predicted.labels)._asdict()

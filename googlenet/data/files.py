@@ -223,11 +223,15 @@ class Reader:
 
   def _convert(self, image: Image.Image, epoch: int, index: int) -> np.ndarray:
     turn = _orientation(image) if image.format == 'JPEG' else None
-    if turn or image.format != 'JPEG' or not self._transform.is_random:
+    if (
+      turn is not None
+      or image.format != 'JPEG'
+      or not self._transform.is_random
+    ):
       image.load()  # other formats may have their EXIF after the pixels
       turn = _orientation(image)
     image = _to_8_bits(image)
-    if turn:
+    if turn is not None:
       image = image.transpose(turn)
     tell_conversion(image, self._num_channels)
     array = self._transform(image, self._num_channels, epoch, index)

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from conftest import ROOT
+from conftest import ROOT, last_of_each
 from PIL import Image
 from run_files import problems
 from saved_run import save_run
@@ -35,7 +35,8 @@ def run(config, tmp_path, monkeypatch):
 
 def features(*flags: str, code: int = 0) -> None:
   argv = ['launch.py', '--mode=features', '--workdir=runs/trial', *flags]
-  assert launch.main([*argv, '--config.train.compilation_cache=']) == code
+  argv = last_of_each([*argv, '--config.train.compilation_cache='])
+  assert launch.main(argv) == code
 
 
 @pytest.mark.parametrize('on_device_mb', [0, 100])

@@ -44,7 +44,7 @@ def member(config, seed):
   params, state = init_from_numpy(network, (SIZE, SIZE, 3), seed)
   params = jax.tree.map(lambda w: 2 * w, params)  # less alike predictions
   return trained.Trained(
-    '', config, network, 0, params, state, (SIZE, SIZE, 3), ()
+    '', config, network, 0, params, state, (SIZE, SIZE, 3), photos.CLASS_NAMES
   )
 
 

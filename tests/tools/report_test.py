@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 import small_run
-from conftest import ROOT
+from conftest import ROOT, last_of_each
 from PIL import Image
 from run_files import problems
 
@@ -348,7 +348,7 @@ def test_bad_input_is_one_line(case, run, tmp_path, monkeypatch, capfd):
   (workdir / 'report.html').write_text('older')
   flags = [flag.format(run=workdir) for flag in flags]
   code = launch.main(
-    ['launch.py', '--mode=report', f'--workdir={workdir}', *flags]
+    last_of_each(['launch.py', '--mode=report', f'--workdir={workdir}', *flags])
   )
   err = capfd.readouterr().err
   assert code == 2, err

@@ -39,7 +39,7 @@ def train(workdir: pathlib.Path, **fields) -> pathlib.Path:
 def untrained(
   workdir: pathlib.Path, channels: int = 1, **fields
 ) -> pathlib.Path:
-  """Writes what imported weights leave: a config and parameters, no more."""
+  """Writes a config and parameters, and the name of the data, no more."""
   config = small_config(**fields)
   network = network_lib.from_config(config)
   size = config.data.image_size
@@ -49,6 +49,7 @@ def untrained(
   write_text(workdir / 'config.json', config_lib.to_json(config))
   (workdir / 'checkpoints').mkdir()
   trees = jax.tree.map(np.asarray, trees)
-  snapshot = checkpoint.Snapshot(0, trees, {})
+  about = {'data': {'name': config.data.name}}
+  snapshot = checkpoint.Snapshot(0, trees, about)
   checkpoint.save(workdir, snapshot)
   return workdir

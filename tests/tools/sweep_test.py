@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, load_config
+from conftest import ROOT, last_of_each, load_config
 from run_files import assert_same_run
 
 import launch
@@ -170,7 +170,9 @@ def test_shards_are_all_trials_once(base):
 
 def sweep_main(*flags: str, config: bool = True) -> int:
   given = [f'--config={ROOT}/configs/fmnist96.py', *TINY] if config else []
-  return launch.main(['launch.py', '--mode=sweep', *given, *flags])
+  return launch.main(
+    last_of_each(['launch.py', '--mode=sweep', *given, *flags])
+  )
 
 
 BAD_INPUT = {

@@ -1,5 +1,6 @@
 """Predictions of trained networks for a whole split."""
 
+import os
 from typing import NamedTuple
 
 import jax
@@ -87,7 +88,8 @@ def _load_split(
       not know.
   """
   dataset = pipeline.load_split(config, 'eval_split', squares)
-  stored = pretrained.stored_data(member.path)
+  is_checkpoint = os.path.isfile(member.path)
+  stored = pretrained.stored_data(member.path) if is_checkpoint else {}
   if dataset.identity is None and stored.get('name') == dataset.name:
     return dataset  # classes.txt may have other names for them
   names = tuple(stored.get('classes', ()))
