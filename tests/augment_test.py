@@ -79,9 +79,8 @@ def test_an_image_depends_on_its_key_only():
   config = augment_config(**ALL)
   run = jax.jit(lambda images, keys: augment(images, keys, config))
   whole = run(images, keys(8))
-  parts = [run(images[i : i + 2], keys(8)[i : i + 2]) for i in (0, 6)]
-  np.testing.assert_array_equal(whole[:2], parts[0])
-  np.testing.assert_array_equal(whole[6:], parts[1])
+  part = run(images[6:], keys(8)[6:])
+  np.testing.assert_array_equal(whole[6:], part)
   assert not np.array_equal(whole, run(images, keys(8, seed=1)))
 
 

@@ -230,6 +230,7 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
+@pytest.mark.slow
 def test_a_run_says_what_was_set_and_what_was_not_as_foretold(
   tmp_path, compilation_cache
 ):

@@ -50,6 +50,8 @@ OTHER = {
   'data.mean': ((0.5,), ''),
   'data.std': ((0.5,), ''),
   'data.resize': (40, ''),
+  'data.interpolation': ('bicubic', ''),
+  'data.squeeze': (True, ''),
   'augment.flip': ('alternating', ''),
   'augment.crop_padding': (2, ''),
   'augment.random_resized_crop': (True, ''),

@@ -98,7 +98,7 @@ def start(tmp_path, compilation_cache):
 PATIENT = '--heartbeat_timeout_seconds=600'
 
 
-@pytest.mark.parametrize('place', [0, 1])
+@pytest.mark.parametrize('place', [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_whose_peer_never_comes_ends_with_one_line(tmp_path, place):
   port = free_port()
   done = subprocess.run(

@@ -247,6 +247,7 @@ def test_malformed_rates(texts):
 # ---- A whole run.
 
 
+@pytest.mark.slow
 def test_frozen_parts_are_the_same_to_the_bit_after_training(
   launch_py, launch_here, tmp_path
 ):

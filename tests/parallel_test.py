@@ -116,14 +116,8 @@ def evaluated(workdir: pathlib.Path) -> dict[str, float]:
   return {key: result[key] for key in result if key.startswith('eval/')}
 
 
-@pytest.mark.parametrize(
-  'devices',
-  [
-    pytest.param(1, marks=pytest.mark.slow),
-    2,
-    pytest.param(4, marks=pytest.mark.slow),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('devices', [1, 2, 4])
 def test_shard_map_makes_the_run_of_pmap(
   config, tmp_path, compilation_cache, devices
 ):

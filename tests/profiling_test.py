@@ -367,6 +367,7 @@ def test_layers_after_one_another_are_the_network(
   chex.assert_trees_all_close(side, outputs.aux_logits, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_timed_takes_gradients_of_inputs_and_parameters(
   mixed, monkeypatch
 ):

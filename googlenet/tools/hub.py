@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 from googlenet import config as config_lib
 from googlenet.errors import UserError, did_you_mean
 from googlenet.io import named
+from googlenet.runtime.files import open_new, open_regular, read_text
 
 TORCHVISION_URL = 'https://download.pytorch.org/models'
 _HUGGING_FACE = 'https://huggingface.co'
@@ -104,7 +105,7 @@ def weights_of(name: str) -> str:
   path = named.cache() / 'torchvision' / file
   digest = file.rpartition('-')[2].partition('.')[0]
   if path.is_file():  # it may have been put there by hand
-    with open(path, 'rb') as opened:
+    with open_regular(path) as opened:
       found = hashlib.file_digest(opened, 'sha256').hexdigest()
     if not found.startswith(digest):
       raise UserError(
@@ -140,7 +141,7 @@ def download(
     request = urllib.request.Request(url, headers={'User-Agent': 'googlenet'})
     with (
       urllib.request.urlopen(request, timeout=_SECONDS) as answer,
-      open(path, 'wb') as file,
+      open_new(path) as file,
     ):
       for part in _parts(answer, url, max_bytes):
         found.update(part)
@@ -273,7 +274,10 @@ def _listed(path: pathlib.Path, base: str) -> dict[str, str]:
   Raises:
     UserError: the list is not one of `googlenet.tools.publish`.
   """
-  text = path.read_text(encoding='utf-8', errors='replace')
+  try:
+    text = read_text(path)
+  except UnicodeDecodeError:
+    text = ''
   pairs = [re.fullmatch(r'([0-9a-f]{64})  (.+)', x) for x in text.splitlines()]
   found = {x[2]: x[1] for x in pairs if x and _OF_A_RUN.fullmatch(x[2])}
   if 'config.json' not in found or len(found) > 10:

@@ -125,6 +125,7 @@ def test_weights_are_averaged(run, capfd, tmp_path):
   assert told['average'] == 'weights'
 
 
+@pytest.mark.slow
 def test_batch_norm_is_that_of_the_mean_of_weights(tmp_path, capfd):
   """Estimated after averaging, not averaged over what each estimated."""
   run = small_run.train(

@@ -201,6 +201,7 @@ def serve_googlenet(server, monkeypatch):
   return file, arrays
 
 
+@pytest.mark.slow
 def test_torchvision_by_name(server, monkeypatch):
   file, arrays = serve_googlenet(server, monkeypatch)
   folder = hub.run_of('torchvision/googlenet')

@@ -55,6 +55,7 @@ def test_files_are_opened_in_one_place():
   """Elsewhere only what the system or this program itself has made."""
   assert set(opened_elsewhere()) == {
     'cli/help.py',  # /proc
+    'data/imagenet.py',  # a file of the package
     'io/workdir.py',  # the lock, after `check_own`
     'runtime/backend.py',  # /sys
     'runtime/files.py',

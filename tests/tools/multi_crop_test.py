@@ -86,8 +86,14 @@ def reference_probabilities(one, apply, pixels):
   return exp / exp.sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize('crops', [10, 144])
-@pytest.mark.parametrize('num_members', [1, 2])
+@pytest.mark.parametrize(
+  ('num_members', 'crops'),
+  [
+    (1, 10),
+    (2, 144),
+    *(pytest.param(*x, marks=pytest.mark.slow) for x in ((1, 144), (2, 10))),
+  ],
+)
 def test_scores_are_those_of_the_averaged_predictions(
   photos_config, crops, num_members
 ):
