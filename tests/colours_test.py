@@ -50,7 +50,8 @@ def test_the_right_mean_and_deviation_are_told(capfd):
   assert capfd.readouterr().err == (
     'warning: config.data.mean=(0.286,) and std=(0.353,) are those of '
     'Fashion-MNIST, not of reds; its first 4 images have '
-    '--config.data.mean=(0.5,0.5,0.1) --config.data.std=(0.5,0.5,0.1)\n'
+    '--config.data.mean=(0.5,0.5,0.1) --config.data.std=(0.5,0.5,0.1); auto '
+    'for both measures them\n'
   )
   grey, _ = constants.estimate(images, 1)
   np.testing.assert_allclose(grey, [0.5 * (0.299 + 0.587) + 0.1 * 0.114])

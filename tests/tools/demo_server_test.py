@@ -31,7 +31,9 @@ def read(file):
 @pytest.fixture
 def host(caplog):
   """A server in a thread; at its end nothing was logged as an error."""
-  app = server.make_app({}, [PICTURE], read, lambda image: {'n': image.size})
+  app = server.make_app(
+    {}, [(PICTURE, 'bag')], read, lambda image: {'n': image.size}
+  )
   running = server.make_server(app)
   with contextlib.closing(listen('127.0.0.1', 0)) as listener:
     thread = threading.Thread(target=running.run, args=([listener],))

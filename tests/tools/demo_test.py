@@ -218,7 +218,11 @@ def page(workdir):
   yield Host(match[1], process.pid)
   process.send_signal(signal.SIGINT)
   out, err = process.communicate(timeout=60)
-  assert (process.returncode, out, problems(err)) == (0, 'ended\n', '')
+  assert (process.returncode, out) == (0, 'ended\n')
+  assert set(problems(err).splitlines()) <= {
+    'warning: images in colour are converted to grey, in which the network was '
+    'trained'
+  }
 
 
 def ask(host, method, path, body=b'', **headers):

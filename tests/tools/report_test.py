@@ -480,6 +480,7 @@ def test_the_page_in_a_browser(page, run, browser, width, scheme):
     e['message']['params']['request']['url']
     for e in events
     if e['message']['method'] == 'Network.requestWillBeSent'
+    and not e['message']['params']['documentURL'].startswith('chrome:')
   ]
   assert urls
   assert {url.split(':')[0] for url in urls} <= {'file', 'data'}
