@@ -643,7 +643,7 @@ def test_a_folder_is_used_from_training_to_prediction(
   )
   lines = []
   for other in (
-    (),
+    (f'--config.data.data_dir={photos}',),
     (
       '--config.data.source=arrays',
       f'--config.data.data_dir={tmp_path}/set.npz',

@@ -27,8 +27,8 @@ from googlenet.data import auto
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS, LOCAL
 from googlenet.io import checkpoint, named
-from googlenet.runtime import distributed
-from googlenet.runtime.terminal import warn
+from googlenet.runtime import distributed, progress
+from googlenet.runtime.terminal import tell, warn
 
 # Flags to suggest for a mistyped flag.
 _OURS = (
@@ -185,7 +185,13 @@ def read_config(
     return ml_collections.FrozenConfigDict(config)
   path = os.path.join(workdir or os.devnull, 'config.json')
   is_run = bool(workdir) and os.path.isfile(path)  # False for too long a name
-  return auto.complete(resolved, config_lib.load(path) if is_run else None)
+  stored = config_lib.load(path) if is_run else None
+  with progress.shown_on(sys.stderr):
+    completed = auto.complete(resolved, stored)
+  for name in ('mean', 'std'):
+    if completed.data[name] != resolved.data[name]:
+      tell(f'measured config.data.{name}={tuple(completed.data[name])}')
+  return completed
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from googlenet.data import classes, images, sources
 from googlenet.errors import UserError
 from googlenet.input.preprocess import LUMA, num_channels
+from googlenet.runtime.progress import working
 
 AUTO = ('auto',)
 BALANCED = ('balanced',)
@@ -69,7 +70,9 @@ def _decided(
   if ('train', 'class_weights') in wanted:
     found['train']['class_weights'] = tuple(_weights(config))
   if ('data', 'mean') in wanted or ('data', 'std') in wanted:
-    found['data'] = dict(zip(('mean', 'std'), measure(config), strict=True))
+    with working('measure  mean and deviation of the training images'):
+      mean, std = measure(config)
+    found['data'] = {'mean': mean, 'std': std}
   return found
 
 

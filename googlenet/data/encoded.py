@@ -5,6 +5,7 @@ come from; everything after that is here: a look at every header, images that
 cannot be read, the order of classes, and reading.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -26,11 +27,13 @@ from googlenet.data.splits import (
   some,
 )
 from googlenet.errors import UserError
+from googlenet.runtime.progress import working
 
 # From so many images on, a call decodes in several threads: then a whole set is
 # read, not a part of a stream.
 _MANY = 64
 _PART = 256  # headers that a thread reads at a time
+_SLOW = 5000  # so many take seconds, which are shown
 _THREADS = min(os.cpu_count() or 1, 32)
 
 
@@ -128,7 +131,12 @@ def _look_once(images: Encoded, decode: bool) -> Look:
   if key not in _seen:
     while len(_seen) >= _MOST_SEEN:
       _seen.pop(next(iter(_seen)))
-    _seen[key] = look(images, decode)
+    told = contextlib.nullcontext()
+    if len(images) >= _SLOW or decode:
+      what = 'pixels' if decode else 'headers'
+      told = working(f'read     {what} of {len(images):,} images')
+    with told:
+      _seen[key] = look(images, decode)
   return _seen[key]
 
 
