@@ -35,6 +35,9 @@ _NO_RECIPE = (
   *(name for name in MAY_CHANGE if not name.startswith('eval.')),
 )
 _SECTIONS_OF_NO_RECIPE = ('checkpoint', 'logging')
+# Where files of the user are the data set, its place belongs to the recipe.
+_FILES = ('idx', 'folder', 'csv', 'parquet', 'arrays')
+_PLACES = ('data.data_dir', 'data.classes')
 
 
 class RunFiles(NamedTuple):
@@ -142,10 +145,12 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
 
 def recipe_changes(base: Config, config: Config) -> str:
   """Returns 'train.epochs=2, ...': how a recipe differs from the base."""
+  places = _PLACES if config.data.source in _FILES else ()
   return ', '.join(
     f'{name}={value!r}'
     for name, (_, value) in differences(base, config).items()
-    if name not in _NO_RECIPE
+    if name in places
+    or name not in _NO_RECIPE
     and name.split('.')[0] not in _SECTIONS_OF_NO_RECIPE
   )
 

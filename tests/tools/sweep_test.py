@@ -13,13 +13,16 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT, last_of_each, load_config
+from PIL import Image
 from run_files import assert_same_run
 
 import launch
 from googlenet import config as config_lib
 from googlenet.cli import command_line
 from googlenet.cli.overrides import as_flags, set_fields, split_flags
+from googlenet.data import sources
 from googlenet.errors import UserError
+from googlenet.io import checkpoint
 from googlenet.io.workdir import Lock, is_locked
 from googlenet.tools.sweep import folder, grid, plot, summary, trials
 
@@ -477,6 +480,38 @@ def test_where_things_are_may_change_and_reaches_the_trials(
   assert '--config.data.workers=3' in commands[1]
   assert '--num_processes=1' not in commands[1]
   assert '--num_processes=1' in commands[2]
+
+
+def test_images_in_another_place_must_be_the_same(base, tmp_path):
+  for place, count in (('here', 1), ('moved', 1), ('other', 2)):
+    for split in ('train', 'test'):
+      for name in ('cat', 'dog'):
+        (tmp_path / place / split / name).mkdir(parents=True)
+        for i in range(count):
+          path = tmp_path / place / split / name / f'{i}.png'
+          Image.new('L', (8, 8)).save(path)
+  sweep = {'seed': (0, 1)}
+
+  def check(place):
+    base.data.source, base.data.data_dir = 'folder', str(tmp_path / place)
+    config = config_lib.resolve(base)
+    folder.begin(tmp_path / 's', config, sweep)
+    every = grid.make_trials(sweep, base)
+    folder.check_data(tmp_path / 's', config, every)
+    return every
+
+  every = check('here')
+  check('other')  # no trial has begun
+  data = sources.load_dataset(every[0].config.data, 'train')
+  about = {'data': data.identity.to_json()}
+  run = tmp_path / 's' / every[1].name
+  checkpoint.folder_of(run).mkdir(parents=True)
+  tree = {'params': {'a': {'w': np.zeros(1)}}}
+  checkpoint.save(run, checkpoint.Snapshot(0, tree, about))
+  check('here')
+  check('moved')
+  with pytest.raises(UserError, match='other images .*cat had 1 .* has 2'):
+    check('other')
 
 
 # flags of a second sweep in the folder, what the line must say.

@@ -141,6 +141,22 @@ def test_text_and_csv_say_the_same(runs, capsys):
   assert "model.variant='tiny'" in rows[0]['changes']
 
 
+def test_runs_on_different_folders_are_different_recipes(
+  config, tmp_path, capsys
+):
+  config.data.source = 'folder'
+  for i, photos in enumerate(('cats', 'cats', 'dogs')):
+    config.data.data_dir, config.seed = photos, i % 2
+    write(tmp_path / str(i), config, [0.5], 60)
+  folders = sorted(map(str, tmp_path.iterdir()))
+  assert trials.main([*folders, '--format=json']) == 0
+  groups = json.loads(capsys.readouterr().out)['groups']
+  assert [(group['changes'], group['seeds']) for group in groups] == [
+    ('', 2),
+    ("data.data_dir='dogs'", 1),
+  ]
+
+
 @pytest.mark.parametrize('flags', [[], ['--base=none.py'], ['--base=none']])
 def test_bad_input_is_one_line(runs, capsys, flags):
   folders = runs[:1] if flags else runs[3:]

@@ -64,6 +64,8 @@ def run(
   mine = grid.shard(every, shard)
   for trial in every:  # reports folders with another config before training
     trials.look(path / trial.name, trial)
+  if stored is not None:
+    folder.check_data(path, config, every)
   if dry_run:
     for trial in mine:
       print(f'{_title(trial, len(every))}: {_describe(path, trial)}')

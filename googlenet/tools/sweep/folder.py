@@ -10,9 +10,11 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
+from googlenet.data import sources
+from googlenet.data.splits import changed_files
 from googlenet.errors import UserError, is_full
 from googlenet.fields import FIELDS, LOCAL
-from googlenet.io import compare
+from googlenet.io import checkpoint, compare, pretrained
 from googlenet.io.workdir import (
   RUN_FILES,
   Lock,
@@ -92,6 +94,34 @@ def check_own(workdir: pathlib.Path, sweep: grid.Sweep) -> None:
       'only your own command line names folders and programs; give --sweep as '
       'at the start'
     )
+
+
+def check_data(
+  workdir: pathlib.Path, config: Config, trials: Iterable[grid.Trial]
+) -> None:
+  """Checks that data in another place are those of the trials that have begun.
+
+  Raises:
+    UserError: they have other files or labels.
+  """
+  stored = config_lib.load(workdir / 'config.json', with_local=True)
+  places = {'data.data_dir', 'data.classes'}
+  if not places & compare.differences(stored, config).keys():
+    return
+  for trial in trials:
+    if places & trial.values.keys():
+      return
+    for path in checkpoint.paths(workdir / trial.name)[:1]:
+      data = trial.config.data
+      found = sources.load_dataset(data, data.train_split).identity
+      here = found.to_json() if found else {}
+      if changed := changed_files(pretrained.stored_data(path), here):
+        raise UserError(
+          f'--workdir={workdir} holds a sweep on other images than '
+          f'config.data.data_dir={data.data_dir!r} has: {changed}; give the '
+          'folder of its images, or another --workdir'
+        )
+      return
 
 
 def check_same(
