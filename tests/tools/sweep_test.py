@@ -514,6 +514,25 @@ def test_images_in_another_place_must_be_the_same(base, tmp_path):
     check('other')
 
 
+def test_a_trial_whose_data_decide_a_value_is_found_again(base, tmp_path):
+  sweep = {
+    'train.class_weights': (('balanced',), ()),
+    'data.mean': (('auto',), (0.5,)),
+  }
+  every = grid.make_trials(sweep, base)
+  for trial in every:
+    run = config_lib.from_json(config_lib.to_json(trial.config))
+    if trial.values['data.mean'] == ('auto',):
+      run.data.mean = (0.4,)
+    if trial.values['train.class_weights']:
+      run.train.class_weights = (1.0,) * 10
+    (tmp_path / trial.name).mkdir()
+    (tmp_path / trial.name / 'config.json').write_text(config_lib.to_json(run))
+    assert trials.look(tmp_path / trial.name, trial).name == 'begun'
+  with pytest.raises(UserError, match='another config: config.data.mean'):
+    trials.look(tmp_path / every[0].name, every[1])
+
+
 # flags of a second sweep in the folder, what the line must say.
 ANOTHER = {
   'other values': (

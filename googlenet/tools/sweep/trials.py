@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TextIO
 
 from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
+from googlenet.data import auto
 from googlenet.io import compare
 from googlenet.io.workdir import is_locked, read_object
 from googlenet.io.writer import DIVERGED
@@ -47,7 +48,10 @@ def look(folder: pathlib.Path, trial: Trial) -> State:
   if (folder / 'config.json').exists():
     stored = config_lib.load(folder / 'config.json', with_local=True)
     stored = config_lib.resolve(stored)
-    compare.check_config(folder, stored, trial.config, False)
+    # Fields that the data set decides have their values in the run only.
+    compare.check_config(
+      folder, stored, auto.complete(trial.config, stored), False
+    )
   if is_locked(folder):
     return State('in use', {})
   for name, file in (('finished', 'result.json'), ('diverged', DIVERGED)):
