@@ -13,7 +13,6 @@ A folder of a sweep is left out: its trials are the folders in it.
 """
 
 import argparse
-import importlib.util
 import itertools
 import json
 import os
@@ -26,7 +25,9 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.cli import command_line
 from googlenet.cli.process import ending, run_tool
+from googlenet.data import auto
 from googlenet.errors import UserError
 from googlenet.tools import runs
 
@@ -168,16 +169,9 @@ def load_config(
       raise UserError(f'{path}: {error.strerror}') from error
     return config_lib.resolve(config)
   try:
-    spec = importlib.util.spec_from_file_location('config_file', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return config_lib.resolve(module.get_config())
-  except UserError:
-    raise
-  except Exception as error:  # a config file is code and may raise anything
-    raise UserError(
-      f'--base={path} cannot be loaded: {type(error).__name__}: {error}'
-    ) from error
+    return config_lib.resolve(command_line.load_config_file(str(path)))
+  except UserError as error:
+    raise UserError(str(error).replace('--config=', '--base=', 1)) from error
 
 
 def _cell(value: Any) -> str:
@@ -238,11 +232,15 @@ def main(argv: Sequence[str]) -> int:
   )
   options = parser.parse_args(argv)
   with ending() as end:
-    trials, base = [], load_config(options.base, True) if options.base else None
+    trials, base = [], None
+    given = load_config(options.base, True) if options.base else None
     for workdir in options.workdirs:
       try:
         runs.check_no_sweep(workdir)
-        base = base or load_config(workdir, False)
+        if base is None:
+          first = load_config(workdir, False)
+          # What the data set decides is in no config file, but in runs.
+          base = auto.complete(given, first) if given else first
         trials.append(read_trial(workdir, base))
       except UserError as error:
         print(f'warning: left out: {error}', file=sys.stderr)

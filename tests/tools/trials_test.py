@@ -157,6 +157,35 @@ def test_runs_on_different_folders_are_different_recipes(
   ]
 
 
+def test_a_base_is_loaded_as_config_is(runs, tmp_path, capsys):
+  """It may import its neighbours, and leave fields to the data set."""
+  (tmp_path / 'sibling.py').write_text('EPOCHS = 7\n')
+  base = tmp_path / 'base.py'
+  base.write_text(
+    'import dataclasses\n'
+    'import sibling\n'
+    'from googlenet import config as config_lib\n'
+    '@dataclasses.dataclass\n'
+    'class Recipe:\n'
+    '  epochs: "int" = sibling.EPOCHS\n'
+    'def get_config():\n'
+    '  config = config_lib.default_config()\n'
+    "  config.model.variant, config.data.mean = 'tiny', ('auto',)\n"
+    '  config.train.epochs = Recipe().epochs\n'
+    '  return config\n'
+  )
+  assert config_lib.default_config().model.num_classes == 0
+  assert trials.main([runs[0], f'--base={base}', '--format=json']) == 0
+  (trial,) = json.loads(capsys.readouterr().out)['trials']
+  assert 'train.epochs=' in trial['changes']
+  assert 'num_classes' not in trial['changes']
+  assert 'data.mean' not in trial['changes']
+  base.write_text('')
+  assert trials.main([runs[0], f'--base={base}']) == 2
+  err = capsys.readouterr().err
+  assert err.startswith(f'error: --base={base} has no get_config()')
+
+
 @pytest.mark.parametrize('flags', [[], ['--base=none.py'], ['--base=none']])
 def test_bad_input_is_one_line(runs, capsys, flags):
   folders = runs[:1] if flags else runs[3:]
