@@ -3,18 +3,20 @@
 import errno
 import io
 import os
+import re
 import resource
 import sys
 
 import matplotlib.figure
 import numpy as np
 import pytest
+from conftest import ROOT
 from run_files import files_under
 
 from googlenet.cli.process import ending
 from googlenet.errors import EXIT_CANNOT_WRITE, UserError
 from googlenet.io import archive, array_files, workdir
-from googlenet.tools import publish, trials
+from googlenet.tools import hub, publish, trials
 from googlenet.tools.inference import feature_files, outputs
 from googlenet.tools.sweep import folder as sweep_folder
 from googlenet.tools.sweep import plot
@@ -70,6 +72,28 @@ def test_what_cannot_be_written_is_named(kind, full, tmp_path, capsys):
   )
   assert files_under(tmp_path) == [path.name]
   assert path.read_text() == 'old'
+
+
+def test_a_download_on_a_full_disk_names_its_file(full, tmp_path, capsys):
+  with ending() as end, hub._made_aside(tmp_path / 'net') as aside:
+    hub.download((ROOT / 'README.md').as_uri(), aside)
+  assert end.code == 74
+  assert re.fullmatch(
+    f'error: {tmp_path}/.new-[^/]*/net cannot be written .File too large.: '
+    'free disk space, then give the same command again\n',
+    capsys.readouterr().err,
+  )
+  assert files_under(tmp_path) == []
+
+
+def test_a_cache_on_a_full_disk_has_the_exit_code(tmp_path, monkeypatch):
+  def fail(path, *_):
+    raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+  monkeypatch.setattr(os, 'mkdir', fail)
+  with ending() as end, hub._made_aside(tmp_path / 'new/net'):
+    pass
+  assert end.code == 74
 
 
 @pytest.mark.parametrize('name', ['fsync', 'mkdir'])

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from googlenet import config as config_lib
-from googlenet.errors import UserError, did_you_mean
+from googlenet.errors import UserError, did_you_mean, is_full, writing
 from googlenet.io import named
 from googlenet.runtime.files import open_new, open_regular, read_text
 
@@ -141,6 +141,7 @@ def download(
     request = urllib.request.Request(url, headers={'User-Agent': 'googlenet'})
     with (
       urllib.request.urlopen(request, timeout=_SECONDS) as answer,
+      writing(path),
       open_new(path) as file,
     ):
       for part in _parts(answer, url, max_bytes):
@@ -208,6 +209,8 @@ class _made_aside:  # noqa: N801, used as a function
       self._path.parent.mkdir(parents=True, exist_ok=True)
       self._folder = tempfile.mkdtemp(prefix='.new-', dir=self._path.parent)
     except OSError as error:
+      if is_full(error):
+        raise
       raise UserError(
         f'the cache {self._path.parent} cannot be written ({error.strerror}): '
         'make room there, or set HOME to another folder'
