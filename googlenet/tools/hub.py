@@ -6,13 +6,17 @@ owner has uploaded to Hugging Face. Nothing that is downloaded is run; config
 and checkpoints of a run are read like those of any run that one receives.
 """
 
+import contextlib
 import hashlib
 import http.client
+import math
 import os
 import pathlib
 import re
 import shutil
+import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +25,9 @@ from typing import BinaryIO, NamedTuple
 from googlenet import config as config_lib
 from googlenet.errors import UserError, did_you_mean, is_full, writing
 from googlenet.io import named
+from googlenet.runtime import progress
 from googlenet.runtime.files import open_new, open_regular, read_text
+from googlenet.runtime.terminal import tell
 
 TORCHVISION_URL = 'https://download.pytorch.org/models'
 _HUGGING_FACE = 'https://huggingface.co'
@@ -35,6 +41,9 @@ _OF_A_RUN = re.compile(
 _MAX_TEXT = 2**20  # bytes of SHA256SUMS
 _MAX_FILE = 2**31  # bytes of any other file
 _CHUNK = 2**20
+_ASIDE = '.new-'  # how the names of unfinished folders begin
+_SHOWN_MIB = 8  # size from which on the download is shown
+_LEFT_SECONDS = 86_400  # after which what is aside is of no live process
 _SECONDS = 30  # of silence after which a connection is given up
 
 
@@ -144,7 +153,7 @@ def download(
       writing(path),
       open_new(path) as file,
     ):
-      for part in _parts(answer, url, max_bytes):
+      for part in _shown(answer, url, max_bytes):
         found.update(part)
         file.write(part)
   except urllib.error.HTTPError as error:
@@ -168,6 +177,27 @@ def download(
     )
 
 
+def _shown(
+  answer: http.client.HTTPResponse | BinaryIO, url: str, max_bytes: int
+) -> Iterator[bytes]:
+  """Yields the bytes of an answer; of a large one, shows how far it is."""
+  parts = _parts(answer, url, max_bytes)
+  mib = math.ceil(_announced(answer) / _CHUNK)
+  if mib < _SHOWN_MIB:
+    yield from parts
+    return
+  tell(f'download {url}: {mib:,} MiB')
+  what = f'download {url.rpartition("/")[2]}'
+  with progress.shown_on(sys.stderr):
+    yield from progress.counted(parts, mib, what, 'MiB')
+
+
+def _announced(answer: http.client.HTTPResponse | BinaryIO) -> int:
+  """Returns the number of bytes that a server announces, 0 if it does not."""
+  text = answer.headers.get('Content-Length') or ''
+  return int(text) if text.isdecimal() else 0
+
+
 def _parts(
   answer: http.client.HTTPResponse | BinaryIO, url: str, max_bytes: int
 ) -> Iterator[bytes]:
@@ -176,9 +206,7 @@ def _parts(
   Raises:
     DownloadError: they are too many, or fewer than announced.
   """
-  text = answer.headers.get('Content-Length') or ''
-  announced = int(text) if text.isdecimal() else None
-  size = announced or 0
+  announced = size = _announced(answer)
   got = 0
   while size <= max_bytes and (part := answer.read(_CHUNK)):
     got += len(part)
@@ -188,7 +216,7 @@ def _parts(
     raise DownloadError(
       f'{url} has more than {max_bytes:,} bytes, too many for what it should be'
     )
-  if announced is not None and got < announced:
+  if got < announced:
     raise _cut(url, f'after {got:,} of {announced:,} bytes')
 
 
@@ -196,6 +224,15 @@ def _cut(url: str, how: str) -> DownloadError:
   return DownloadError(
     f'the connection to {url} broke ({how}): repeat the command'
   )
+
+
+def _remove_left(folder: pathlib.Path) -> None:
+  """Removes what processes that were killed have left aside."""
+  for left in folder.glob(f'{_ASIDE}*'):
+    with contextlib.suppress(OSError):  # another process removes it too
+      newest = max(p.stat().st_mtime for p in (left, *left.rglob('*')))
+      if time.time() - newest > _LEFT_SECONDS:
+        shutil.rmtree(left)
 
 
 class _made_aside:  # noqa: N801, used as a function
@@ -207,7 +244,8 @@ class _made_aside:  # noqa: N801, used as a function
   def __enter__(self) -> pathlib.Path:
     try:
       self._path.parent.mkdir(parents=True, exist_ok=True)
-      self._folder = tempfile.mkdtemp(prefix='.new-', dir=self._path.parent)
+      _remove_left(self._path.parent)
+      self._folder = tempfile.mkdtemp(prefix=_ASIDE, dir=self._path.parent)
     except OSError as error:
       if is_full(error):
         raise

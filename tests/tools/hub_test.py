@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import os
 import shutil
 import threading
 
@@ -21,6 +22,7 @@ from googlenet.errors import UserError
 from googlenet.io import array_files, named, pretrained, workdir
 from googlenet.model.initialization import abstract_init, init_from_numpy
 from googlenet.model.network import make_network
+from googlenet.runtime import progress
 from googlenet.tools import hub, publish
 from googlenet.tools.weights import names
 from googlenet.train import finetune
@@ -139,6 +141,35 @@ def test_offline_the_place_is_told(server):
   line = refused('hf:someone/net')
   assert 'cannot be reached' in line
   assert f'put its files at {named.in_cache("hf:someone/net")}' in line
+
+
+def test_a_large_file_is_shown(server, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(progress.Progress.__init__, '__defaults__', (0.0,))
+  (server.folder / 'net.pth').write_bytes(bytes(9 * 2**20 - 1))
+  (server.folder / 'sums').write_bytes(b'small')
+  hub.download(f'{server.url}/sums', tmp_path / 'sums')
+  assert capsys.readouterr().err == ''
+  hub.download(f'{server.url}/net.pth', tmp_path / 'net.pth')
+  first, *lines = capsys.readouterr().err.splitlines()
+  assert first == f'download {server.url}/net.pth: 9 MiB'
+  assert [line.split(', ')[0] for line in lines] == [
+    f'download net.pth: {i}/9 MiB' for i in range(1, 10)
+  ]
+
+
+def test_what_a_killed_download_has_left_is_removed(tmp_path):
+  for name in ('.new-old', '.new-begun', 'net'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'part').write_bytes(b'')
+    os.utime(tmp_path / name / 'part', (0, 0))
+    os.utime(tmp_path / name, (0, 0))
+  os.utime(tmp_path / '.new-begun/part')
+  with pytest.raises(KeyboardInterrupt), hub._made_aside(tmp_path / 'other'):
+    raise KeyboardInterrupt
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    '.new-begun',
+    'net',
+  ]
 
 
 @pytest.mark.parametrize(
