@@ -18,6 +18,7 @@ from googlenet.errors import UserError
 from googlenet.input.preprocess import preprocess
 from googlenet.io import checkpoint, pretrained
 from googlenet.tools.inference import trained
+from googlenet.tools.modes.evaluate import _check_same_images
 from googlenet.tools.scoring import averaging, scores
 from googlenet.tools.scoring.predictions import predict_split
 from googlenet.train import precise_bn
@@ -164,6 +165,16 @@ def test_networks_that_are_averaged_have_the_same_views(run):
   np.testing.assert_allclose(found.probabilities, np.mean(alone, 0), atol=1e-6)
   plain = predict_split(members[0].config, members).probabilities
   assert np.abs(found.probabilities - plain).max() > 1e-3
+
+
+def test_what_only_training_reads_may_differ():
+  config = small_run.small_config()
+  other = {'per_class': 5, 'classes': 'a.txt', 'on_bad_image': 'skip'}
+  other = small_run.small_config(**{f'data__{k}': v for k, v in other.items()})
+  _check_same_images(config, 'a', 'b', other)
+  other = small_run.small_config(data__resize=30)
+  with pytest.raises(UserError, match='config.data.resize is 0 in a and 30 in'):
+    _check_same_images(config, 'a', 'b', other)
 
 
 def test_weights_of_two_networks_are_not_averaged(run):

@@ -127,7 +127,10 @@ def _check_same_images(
   config: Config, workdir: str, other_workdir: str, other: Config
 ) -> None:
   # These may differ: each network has its own, or images do not depend on them.
-  own = ('mean', 'std', 'train_split', 'on_device_mb', 'workers')
+  own = (
+    *('mean', 'std', 'train_split', 'per_class', 'classes', 'on_bad_image'),
+    *('on_device_mb', 'workers'),
+  )
   pairs = [
     (f'data.{name}', config.data[name], other.data[name])
     for name in config.data
