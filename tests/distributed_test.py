@@ -1,5 +1,6 @@
 """Several processes as one run: real ones, on this machine."""
 
+import errno
 import os
 import signal
 import socket
@@ -7,13 +8,15 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from conftest import ROOT, environment
 from run_files import losses, problems
 
+from googlenet.errors import UserError
 from googlenet.io import checkpoint
-from googlenet.runtime import supervisor
+from googlenet.runtime import distributed, supervisor
 from googlenet.runtime.distributed import Address, complete
 
 FLAGS = (
@@ -334,6 +337,33 @@ def test_number_and_place_come_from_the_launcher():
   assert complete(Address('node1:1', None, None), SLURM) == ('node1:1', 4, 3)
   assert complete(Address('node1:1', 3, 0), OMPI) == ('node1:1', 3, 0)
   assert complete(Address(None, None, None), OMPI) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+  ('error', 'code', 'words'),
+  [
+    (PermissionError(errno.EACCES, 'Permission denied', 'a'), 2, 'Permission'),
+    (OSError(errno.ENOSPC, 'No space left', 'a'), 74, 'a cannot be written'),
+    (UserError('is wrong'), 2, 'is wrong'),
+  ],
+)
+def test_an_error_of_process_0_is_raised_by_all(
+  monkeypatch, error, code, words
+):
+  """Else the others would wait for a value that never comes."""
+  sent = []
+
+  def fail():
+    raise error
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(distributed, 'broadcast', lambda x: sent.append(x) or x)
+  for place in (0, 1):
+    monkeypatch.setattr(jax, 'process_index', lambda place=place: place)
+    with pytest.raises(UserError, match=words) as raised:
+      distributed.on_process_0(fail)
+    assert raised.value.exit_code == code
+    monkeypatch.setattr(distributed, 'broadcast', lambda _: sent.pop(0))
 
 
 def test_how_a_child_ended(capfd):

@@ -15,7 +15,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from googlenet.errors import EXIT_CONTINUE, UserError
+from googlenet.errors import (
+  EXIT_BAD_INPUT,
+  EXIT_CANNOT_WRITE,
+  EXIT_CONTINUE,
+  UserError,
+  is_full,
+  write_failure,
+)
 from googlenet.runtime import streams
 from googlenet.runtime.terminal import tell_error
 
@@ -163,7 +170,8 @@ def on_process_0(function: Callable[[], Any]) -> Any:
     function: returns a value that JSON can hold.
 
   Raises:
-    UserError: `function` raised one in process 0; every process raises it.
+    UserError: `function` raised one, or an OSError, in process 0; every process
+      raises it.
   """
   if jax.process_count() == 1:
     return function()
@@ -174,6 +182,11 @@ def on_process_0(function: Callable[[], Any]) -> Any:
       message = {'value': value}
     except UserError as error:
       message = {'error': str(error), 'exit_code': error.exit_code}
+    except OSError as error:  # else the others would wait for the value
+      message = {'error': str(error), 'exit_code': EXIT_BAD_INPUT}
+      if is_full(error):
+        text = write_failure(error)
+        message = {'error': text, 'exit_code': EXIT_CANNOT_WRITE}
   data = json.dumps(message).encode()
   size = int(broadcast(np.array(len(data), np.int32)))
   padded = np.frombuffer(data.ljust(size)[:size], np.uint8)
