@@ -33,6 +33,7 @@ from googlenet.io import pretrained
 from googlenet.io.workdir import read_classes, write_text
 from googlenet.runtime.machine import DEFAULT_CACHE
 from googlenet.tools import runs
+from googlenet.tools.inference.about import data_name
 
 SUMS = 'SHA256SUMS'
 CARD = 'README.md'
@@ -150,9 +151,7 @@ def card(
     class_names: of all classes.
     license: of the parameters.
   """
-  dataset, split = config.data.name, config.data.eval_split
-  if config.data.source not in ('bundled', 'tfds'):
-    dataset = 'own images'
+  dataset, split = data_name(config.data), config.data.eval_split
   metrics = [
     {'type': kind, 'name': words, 'value': result[key]}
     for key, kind, words in (

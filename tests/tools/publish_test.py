@@ -3,12 +3,15 @@
 import hashlib
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
 from small_run import train
 
-from googlenet.tools import publish
+from googlenet.tools import publish, runs
+from googlenet.tools.demo import answer
+from googlenet.tools.report import sections
 
 
 def arrays(folder):
@@ -57,6 +60,27 @@ def test_what_is_published_is_what_was_evaluated(
   assert list(made.parent.iterdir()) == [made]
   done = launch_here('--mode=evaluate', f'--workdir={made}', config='')
   assert f'accuracy {result["eval/accuracy"]:.4f}' in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+  ('source', 'name', 'words'),
+  [
+    ('bundled', 'fashion_mnist', 'fashion_mnist'),
+    ('idx', 'mnist', 'mnist'),
+    ('folder', 'fashion_mnist', 'own images'),  # the field has its default
+    ('folder', 'imagenet', 'imagenet'),  # imported weights
+  ],
+)
+def test_own_images_have_no_name_of_another_set(config, source, name, words):
+  config.data.source, config.data.name = source, name
+  text = publish.card('net', config, {}, ('a', 'b'), 'mit')
+  assert f'| {words}, test[:1000] |' in text
+  net = types.SimpleNamespace(
+    config=config, step=1, image_shape=(28, 28, 1), class_names=('a', 'b')
+  )
+  assert answer.describe(net)['data'] == words
+  run = runs.RunFiles('w', config, (), {}, ())
+  assert f'on\n{words}: no training records' in sections.summary(run).body
 
 
 def test_averages_are_what_is_published(config, tmp_path):

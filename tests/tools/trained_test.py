@@ -415,12 +415,12 @@ def test_three_lines_of_the_readme(config, tmp_path, monkeypatch):
   assert scope['maps'].shape == (1, 7, 7, 8)
 
 
-def test_a_data_set_of_other_channels_is_named(config, tmp_path):
+def test_a_data_set_of_other_channels_is_refused(config, tmp_path):
   save_run(tmp_path / 'run', config)
   with pytest.raises(UserError) as error:
     trained.load_run(tmp_path / 'run', channels=3)
   for word in (
-    'config.data.channels=0: fashion_mnist has images of 3 channel(s)',
+    'config.data.channels=0: the data set has images of 3 channel(s)',
     'takes 1: give --config.data.channels=1, which converts',
   ):
     assert word in str(error.value)

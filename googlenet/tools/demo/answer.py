@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from googlenet.tools.inference import insight
+from googlenet.tools.inference.about import data_name
 from googlenet.tools.inference.predict import ONE_VIEW, Views
 from googlenet.tools.inference.trained import Trained
 
@@ -26,7 +27,7 @@ def describe(trained: Trained) -> dict[str, Any]:
     'step': trained.step,
     'size': list(trained.image_shape),
     'classes': len(trained.class_names),
-    'data': trained.config.data.name,
+    'data': data_name(trained.config.data),
   }
 
 

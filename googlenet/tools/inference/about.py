@@ -3,11 +3,29 @@
 from typing import Any
 
 import jax
+import ml_collections
 
+from googlenet import config as config_lib
 from googlenet.tools.inference.predict import Views
 from googlenet.tools.inference.trained import Trained
 
 _COLOURS = {1: 'grey', 3: 'RGB', 4: 'RGBA'}
+
+
+def data_name(data_config: ml_collections.ConfigDict) -> str:
+  """Returns the name of the data set that a network was trained on.
+
+  Of images of the user's own it is 'own images', unless `data.name`, which only
+  other sources read, was set all the same, as for weights of ImageNet.
+
+  Args:
+    data_config: the `data` section.
+  """
+  default = config_lib.default_config().data.name
+  has_name = data_config.source in ('bundled', 'idx', 'tfds')
+  if has_name or data_config.name != default:
+    return data_config.name
+  return 'own images'
 
 
 def images_in_words(net: Trained) -> str:

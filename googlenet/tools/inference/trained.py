@@ -336,7 +336,7 @@ def load_run(
   seen = channels_of(network, restored.params)
   if channels not in (None, seen):
     raise UserError(
-      f'config.data.channels={config.data.channels}: {config.data.name} has '
+      f'config.data.channels={config.data.channels}: the data set has '
       f'images of {channels} channel(s), and the network in {path} takes {seen}'
       f': give --config.data.channels={seen}, which converts the images'
     )

@@ -4,6 +4,7 @@ import pathlib
 
 from googlenet import config as config_lib
 from googlenet.tools.inference import predict
+from googlenet.tools.inference.about import data_name
 from googlenet.tools.report import figures
 from googlenet.tools.report.page import Section, fill
 from googlenet.tools.runs import Config, RunFiles, config_rows, text_of
@@ -67,6 +68,7 @@ def summary(run: RunFiles) -> Section:
   body = fill(
     'summary.html',
     config=run.config,
+    data=data_name(run.config.data),
     state=run.state,
     cards=[(label, text) for label, text in cards.items() if text != '-'],
     tables=[(caption, rows) for caption, rows in tables.items() if rows],
