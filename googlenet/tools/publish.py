@@ -6,8 +6,9 @@ The new folder is a small workdir that can be kept with the code or sent to
 others. Evaluate, predict, report, demo, features, export and fine-tuning accept
 it. Of the checkpoints it holds only the last one, with the parameters and
 statistics used in evaluation. In config.json the paths of this machine are
-reset (data.data_dir, train.compilation_cache, benchmark.torch_python), and
-eval.batch_norm_batches is 0, since the file holds the statistics.
+reset (data.data_dir, data.classes, finetune.from_workdir,
+train.compilation_cache, benchmark.torch_python), and eval.batch_norm_batches is
+0, since the file holds the statistics.
 `sha256sum -c SHA256SUMS` in the folder checks all files but README.md, the
 model card, which is yours to edit. Uploaded to Hugging Face as OWNER/NAME, the
 folder is read by `googlenet.load('hf:OWNER/NAME')`.
@@ -29,21 +30,14 @@ from googlenet import config as config_lib
 from googlenet.cli.process import ending, run_tool
 from googlenet.data.splits import some
 from googlenet.errors import UserError, is_full, writing
+from googlenet.fields import LOCAL
 from googlenet.io import pretrained
 from googlenet.io.workdir import read_classes, write_text
-from googlenet.runtime.machine import DEFAULT_CACHE
 from googlenet.tools import runs
 from googlenet.tools.inference.about import data_name
 
 SUMS = 'SHA256SUMS'
 CARD = 'README.md'
-# Paths of this machine, with their default values.
-_OF_A_MACHINE = {
-  'data.data_dir': '',
-  'data.classes': '',
-  'train.compilation_cache': DEFAULT_CACHE,
-  'benchmark.torch_python': '',
-}
 # Files that are copied if the run has them.
 _COPIED = ('classes.txt', 'metrics.jsonl', 'result.json')
 
@@ -88,7 +82,8 @@ def publish(
       f'launch.py --workdir={run}'
     )
   about = {'data': pretrained.stored_data(source)}
-  config.update_from_flattened_dict(_OF_A_MACHINE)
+  defaults = config_lib.flatten(config_lib.default_config())
+  config.update_from_flattened_dict({name: defaults[name] for name in LOCAL})
   config.eval.batch_norm_batches = 0
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from small_run import train
 
+from googlenet import config as config_lib
+from googlenet.fields import LOCAL
+from googlenet.runtime import machine
 from googlenet.tools import publish, runs
 from googlenet.tools.demo import answer
 from googlenet.tools.report import sections
@@ -60,6 +63,19 @@ def test_what_is_published_is_what_was_evaluated(
   assert list(made.parent.iterdir()) == [made]
   done = launch_here('--mode=evaluate', f'--workdir={made}', config='')
   assert f'accuracy {result["eval/accuracy"]:.4f}' in done.stdout, done.stderr
+
+
+def test_no_path_of_this_machine_is_published(trained_run, tmp_path):
+  run = shutil.copytree(trained_run, tmp_path / 'run')
+  config = config_lib.load(run / 'config.json')
+  config.update_from_flattened_dict(dict.fromkeys(LOCAL, '/home/me/secret'))
+  (run / 'config.json').write_text(config_lib.to_json(config))
+  publish.publish(run, tmp_path / 'made')
+  assert 'secret' not in (tmp_path / 'made/config.json').read_text()
+  made = config_lib.load(tmp_path / 'made/config.json', with_local=True)
+  assert made.train.compilation_cache == machine.DEFAULT_CACHE
+  for name in LOCAL:  # --help
+    assert name in publish.__doc__
 
 
 @pytest.mark.parametrize(
