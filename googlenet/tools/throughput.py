@@ -11,7 +11,6 @@ import argparse
 import bisect
 import io
 import pathlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -179,20 +178,14 @@ def main(argv: list[str]) -> int:
     help='numbers of worker processes to try, like 0,1,2; 0: a thread',
   )
   arguments = parser.parse_args(argv)
-  try:
+  with process.ending() as end:
     if arguments.name:
       run(arguments, arguments.data_dir)
     else:
       with tempfile.TemporaryDirectory() as folder:
         write_natural(pathlib.Path(folder))
         run(arguments, folder)
-  except (UserError, OSError) as error:
-    print('error:', ' '.join(str(error).split()), file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print('interrupted', file=sys.stderr)
-    return 130
-  return 0
+  return end.code
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """The measurement of the input path, made small."""
 
+import errno
 import io
 import re
 
@@ -39,6 +40,15 @@ def test_measures_a_set_by_name(photos_dir, capsys):
   assert 'photos, 32x32' in capsys.readouterr().out
   assert throughput.main([*flags, '--split=validation']) == 2
   assert 'has 37 images: choose one of at least 128' in capsys.readouterr().err
+
+
+def test_a_full_disk_has_its_exit_code(monkeypatch, capsys):
+  def fail(folder):
+    raise OSError(errno.ENOSPC, 'No space left on device', folder / 'a')
+
+  monkeypatch.setattr(throughput, 'write_natural', fail)
+  assert throughput.main([]) == 74
+  assert '/a cannot be written (No space left' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
