@@ -36,7 +36,7 @@ _NO_RECIPE = (
 )
 _SECTIONS_OF_NO_RECIPE = ('checkpoint', 'logging')
 # Where files of the user are the data set, its place belongs to the recipe.
-_FILES = ('idx', 'folder', 'csv', 'parquet', 'arrays')
+FILES = ('idx', 'folder', 'csv', 'parquet', 'arrays')
 _PLACES = ('data.data_dir', 'data.classes')
 
 
@@ -145,7 +145,7 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
 
 def recipe_changes(base: Config, config: Config) -> str:
   """Returns 'train.epochs=2, ...': how a recipe differs from the base."""
-  places = _PLACES if config.data.source in _FILES else ()
+  places = _PLACES if config.data.source in FILES else ()
   return ', '.join(
     f'{name}={value!r}'
     for name, (_, value) in differences(base, config).items()

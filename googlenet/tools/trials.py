@@ -29,6 +29,7 @@ from googlenet.cli import command_line
 from googlenet.cli.process import ending, run_tool
 from googlenet.data import auto
 from googlenet.errors import UserError
+from googlenet.io import checkpoint, pretrained
 from googlenet.tools import runs
 
 
@@ -86,9 +87,10 @@ def read_trial(
   _, rates = run.curve('train/images_per_second')
   evaluated = [r for r in run.records if 'eval/accuracy' in r]
   seconds = run.result.get('seconds')
+  changes = runs.recipe_changes(base, run.config), _files(run)
   return Trial(
     str(workdir),
-    runs.recipe_changes(base, run.config),
+    ', '.join(filter(None, changes)),
     run.config.seed,
     run.config.data.eval_split,
     evaluated[-1].get('epoch') if evaluated else None,
@@ -101,6 +103,21 @@ def read_trial(
     None if seconds is None else seconds / 60,
     bool(run.result),
   )
+
+
+def _files(run: runs.RunFiles) -> str:
+  """Tells the user's own images of a run whose config names no folder.
+
+  A published run is one: its checkpoint has the SHA-256 of names and labels.
+  """
+  data, paths = run.config.data, checkpoint.paths(run.workdir)
+  if data.source not in runs.FILES or data.data_dir or not paths:
+    return ''
+  try:
+    files = pretrained.stored_data(paths[0]).get('files', '')
+  except (UserError, OSError):  # a damaged file loses no table
+    return ''
+  return f'images={files[:8]}' if files else ''
 
 
 def _members(

@@ -4,10 +4,12 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
 from googlenet import config as config_lib
+from googlenet.io import checkpoint
 from googlenet.tools import trials
 
 
@@ -154,6 +156,26 @@ def test_runs_on_different_folders_are_different_recipes(
   assert [(group['changes'], group['seeds']) for group in groups] == [
     ('', 2),
     ("data.data_dir='dogs'", 1),
+  ]
+
+
+def test_published_runs_are_told_apart_by_their_images(
+  config, tmp_path, capsys
+):
+  config.data.source = 'folder'
+  for i, files in enumerate(('aaaaaaaaa', 'aaaaaaaaa', 'bbbbbbbbb')):
+    config.seed = i % 2
+    write(tmp_path / str(i), config, [0.5], 60)
+    checkpoint.folder_of(tmp_path / str(i)).mkdir()
+    tree = {'params': {'a': {'w': np.zeros(1)}}}
+    snapshot = checkpoint.Snapshot(5, tree, {'data': {'files': files}})
+    checkpoint.save(tmp_path / str(i), snapshot)
+  folders = sorted(map(str, tmp_path.iterdir()))
+  assert trials.main([*folders, '--format=json']) == 0
+  groups = json.loads(capsys.readouterr().out)['groups']
+  assert [(group['changes'], group['seeds']) for group in groups] == [
+    ('images=aaaaaaaa', 2),
+    ('images=bbbbbbbb', 1),
   ]
 
 
