@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
+from googlenet.data import auto
 from googlenet.errors import UserError
 from googlenet.io import checkpoint
 from googlenet.io.compare import MAY_CHANGE, differences
@@ -141,6 +142,20 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
   except (OSError, ValueError, RecursionError):
     return {}
   return found if isinstance(found, dict) else {}
+
+
+def as_decided_in(config: Config, run: Config) -> Config:
+  """Fills in the fields that the data set decides with the values of a run.
+
+  Args:
+    config: resolved.
+    run: config of a run, which has numbers there.
+  """
+  filled = ml_collections.ConfigDict(config.to_dict())
+  for section, field in auto.open_fields(config):
+    if run[section][field] not in ((), []):  # a run without class weights
+      filled[section][field] = run[section][field]
+  return ml_collections.FrozenConfigDict(filled)
 
 
 def recipe_changes(base: Config, config: Config) -> str:

@@ -27,7 +27,6 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.cli import command_line
 from googlenet.cli.process import ending, run_tool
-from googlenet.data import auto
 from googlenet.errors import UserError
 from googlenet.io import checkpoint, pretrained
 from googlenet.tools import runs
@@ -257,7 +256,7 @@ def main(argv: Sequence[str]) -> int:
         if base is None:
           first = load_config(workdir, False)
           # What the data set decides is in no config file, but in runs.
-          base = auto.complete(given, first) if given else first
+          base = runs.as_decided_in(given, first) if given else first
         trials.append(read_trial(workdir, base))
       except UserError as error:
         print(f'warning: left out: {error}', file=sys.stderr)

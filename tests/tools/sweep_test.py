@@ -514,7 +514,9 @@ def test_images_in_another_place_must_be_the_same(base, tmp_path):
     check('other')
 
 
-def test_a_trial_whose_data_decide_a_value_is_found_again(base, tmp_path):
+def test_a_trial_whose_data_decide_a_value_is_found_again(
+  base, tmp_path, capsys
+):
   sweep = {
     'train.class_weights': (('balanced',), ()),
     'data.mean': (('auto',), (0.5,)),
@@ -529,6 +531,7 @@ def test_a_trial_whose_data_decide_a_value_is_found_again(base, tmp_path):
     (tmp_path / trial.name).mkdir()
     (tmp_path / trial.name / 'config.json').write_text(config_lib.to_json(run))
     assert trials.look(tmp_path / trial.name, trial).name == 'begun'
+  assert capsys.readouterr() == ('', '')
   with pytest.raises(UserError, match='another config: config.data.mean'):
     trials.look(tmp_path / every[0].name, every[1])
 

@@ -198,7 +198,9 @@ def test_a_base_is_loaded_as_config_is(runs, tmp_path, capsys):
   )
   assert config_lib.default_config().model.num_classes == 0
   assert trials.main([runs[0], f'--base={base}', '--format=json']) == 0
-  (trial,) = json.loads(capsys.readouterr().out)['trials']
+  out, err = capsys.readouterr()
+  assert not err
+  (trial,) = json.loads(out)['trials']
   assert 'train.epochs=' in trial['changes']
   assert 'num_classes' not in trial['changes']
   assert 'data.mean' not in trial['changes']

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple, TextIO
 
 from googlenet import config as config_lib
 from googlenet.cli.overrides import as_flags
-from googlenet.data import auto
 from googlenet.io import compare
 from googlenet.io.workdir import is_locked, read_object
 from googlenet.io.writer import DIVERGED
 from googlenet.runtime import signals, supervisor
 from googlenet.runtime.terminal import paint
+from googlenet.tools import runs
 from googlenet.tools.sweep.grid import Trial
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[3] / 'launch.py'
@@ -50,7 +50,7 @@ def look(folder: pathlib.Path, trial: Trial) -> State:
     stored = config_lib.resolve(stored)
     # Fields that the data set decides have their values in the run only.
     compare.check_config(
-      folder, stored, auto.complete(trial.config, stored), False
+      folder, stored, runs.as_decided_in(trial.config, stored), False
     )
   if is_locked(folder):
     return State('in use', {})
