@@ -22,6 +22,7 @@ from pyarrow import parquet
 
 from googlenet import config as config_lib
 from googlenet.data import auto, classes, pipeline, sources, splits, stream
+from googlenet.data.find import find
 from googlenet.data.images import CenterCrop, RandomResizedCrop
 from googlenet.errors import UserError
 from googlenet.train import resume
@@ -306,7 +307,28 @@ def test_links_are_followed_and_loops_end(photos, tmp_path):
     np.testing.assert_array_equal(ours, theirs)
   there = copy(photos, tmp_path)
   (there / 'train/cat/more/up').symlink_to(there / 'train/cat')
+  (there / 'train/cat/itself').symlink_to('itself')
   assert load(there).num_examples == 24
+
+
+def test_folders_that_link_to_each_other_are_read_once(tmp_path):
+  """Paths along the links of n folders are more than n!."""
+  cat = tmp_path / 'train/cat'
+  names = [f'part {i}' for i in range(5)]
+  for name in names:
+    (cat / name).mkdir(parents=True)
+    Image.new('L', (4, 4)).save(cat / name / 'a.png')
+    for other in names:
+      if other != name:
+        (cat / name / f'to {other}').symlink_to(cat / other)
+  (cat / '0 link').symlink_to(cat / names[3])
+  images = load(tmp_path, eval_split='train').read.read._images
+  assert sorted(images.name(i) for i in range(len(images))) == [
+    f'cat/{name}/a.png' for name in names
+  ]
+  assert find(str(cat), io.StringIO()) == [
+    str(cat / name / 'a.png') for name in names
+  ]
 
 
 def cut(path):
