@@ -258,6 +258,24 @@ def test_worker_processes_read_the_same(photos):
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize('shape', [(40, 30, 30), (40, 30, 30, 3)])
+def test_workers_map_arrays_themselves(shape, tmp_path):
+  images = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+  np.save(tmp_path / 'train_images.npy', images)
+  np.save(tmp_path / 'train_labels.npy', np.arange(40) % 3)
+  for transform in (None, CROP):
+    read = load(
+      tmp_path, 'train', transform, source='arrays', eval_split='train'
+    ).read
+    sent = pickle.dumps(read)
+    assert len(sent) < images.nbytes / 10
+    expected = read(np.arange(40), 1)
+    for ours, theirs in zip(
+      pickle.loads(sent)(np.arange(40), 1), expected, strict=True
+    ):
+      np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_class_map_orders_and_names(photos, tmp_path):
   text = '\ufeffdog 10\tbig dog\ncat\ndog 2\tsmall dog\n\n'
   (tmp_path / 'classes.txt').write_text(text, 'utf-8')
