@@ -479,6 +479,23 @@ ARRAYS = {
 }
 
 
+@pytest.mark.parametrize('source', ['folder', 'csv', 'arrays'])
+def test_a_set_of_one_split_says_how_to_evaluate_on_it(source, tmp_path):
+  if source == 'folder':
+    (tmp_path / 'test/cat').mkdir(parents=True)
+    Image.new('L', (4, 4)).save(tmp_path / 'test/cat/1.png')
+  elif source == 'csv':
+    Image.new('L', (4, 4)).save(tmp_path / '1.png')
+    (tmp_path / 'test.csv').write_text('path,label\n1.png,cat\n')
+  else:
+    np.save(tmp_path / 'test_images.npy', np.zeros((1, 4, 4), np.uint8))
+    np.save(tmp_path / 'test_labels.npy', np.zeros(1, int))
+  words = 'name it in config.data.train_split as well as in config.data.eval'
+  with pytest.raises(UserError, match=words):
+    load(tmp_path, 'test', source=source)
+  assert load(tmp_path, 'test', source=source, train_split='test').num_examples
+
+
 @pytest.mark.parametrize('case', ARRAYS)
 def test_arrays_that_do_not_fit_are_refused(case, tmp_path):
   change, words = ARRAYS[case]
@@ -627,6 +644,8 @@ def test_labels_of_another_set_are_matched_by_name(tmp_path):
   ].tolist()
   assert matched.class_names == names
   with pytest.raises(UserError, match='set has the classes grey, which'):
+    classes.with_classes(dataset, ('white', 'black', 'red'))
+  with pytest.raises(UserError, match='give config.data.classes again if'):
     classes.with_classes(dataset, ('white', 'black', 'red'))
   numbers = tuple(map(str, range(1000)))
   with pytest.raises(UserError, match=r'it has 0, 1, .* and 990 more'):

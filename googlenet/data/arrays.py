@@ -15,6 +15,7 @@ from googlenet.data.folder import read_class_map
 from googlenet.data.idx_folder import read_examples
 from googlenet.data.images import Transform
 from googlenet.data.splits import (
+  ONE_SPLIT,
   Identity,
   Read,
   Source,
@@ -184,7 +185,7 @@ def _split(
     raise UserError(
       f'{root} has no arrays of the split {name!r}: it needs '
       f'{" or ".join(" and ".join(pair) for pair in pairs)}, and has '
-      f'{", ".join(arrays) or "none"}'
+      f'{", ".join(arrays) or "none"}; {ONE_SPLIT}'
     )
   (image_name, label_name), *_ = found
   images, labels = _with_channels(arrays[image_name]), arrays[label_name]

@@ -14,7 +14,7 @@ import numpy as np
 
 from googlenet.data import files, walk
 from googlenet.data.encoded import Labelled, make_source, natural_key
-from googlenet.data.splits import Source, some, split_names
+from googlenet.data.splits import ONE_SPLIT, Source, some, split_names
 from googlenet.errors import UserError
 from googlenet.runtime.files import read_text
 
@@ -204,7 +204,7 @@ def _split_folders(root: str, wanted: Sequence[str]) -> dict[str, str]:
     f'of that name, it has {some(there) or "no folders"}: name those as '
     'config.data.train_split and config.data.eval_split; or, if they are '
     "classes, give --config.data.train_split='all[:90%]' "
-    "--config.data.eval_split='all[90%:]'"
+    f"--config.data.eval_split='all[90%:]'; {ONE_SPLIT}"
   )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from googlenet.data.encoded import Encoded, Labelled, make_source, natural_key
 from googlenet.data.folder import ALL, ImageFiles, read_class_map
-from googlenet.data.splits import Source, some, split_names
+from googlenet.data.splits import ONE_SPLIT, Source, some, split_names
 from googlenet.errors import UserError
 from googlenet.runtime.files import open_regular
 
@@ -115,7 +115,7 @@ def _paths(source: str, root: str, data_dir: str, split: str) -> list[str]:
       f'config.data.data_dir={data_dir!r} has no file for the split {split!r}; '
       f'config.data.source={source} takes a folder with {example} and the like '
       f"for each split, or one file and the split '{ALL}', like "
-      f"--config.data.train_split='{ALL}[:90%]'"
+      f"--config.data.train_split='{ALL}[:90%]'; {ONE_SPLIT}"
     )
   return sorted(found)
 
