@@ -205,6 +205,18 @@ def test_tables_give_the_batches_of_the_folder(
       np.testing.assert_array_equal(labels, expected_labels)
 
 
+def test_a_table_in_both_places_counts_once(tmp_path):
+  for folder, level in ((tmp_path, 0), (tmp_path / 'data', 255)):
+    folder.mkdir(exist_ok=True)
+    Image.new('L', (4, 4), level).save(folder / '1.png')
+    (folder / 'train.csv').write_text('path,label\n1.png,cat\n')
+  images, _ = sources.read_all(load(tmp_path, source='csv', eval_split='train'))
+  assert images.mean((1, 2, 3)).tolist() == [0]
+  (tmp_path / 'train.csv').unlink()
+  images, _ = sources.read_all(load(tmp_path, source='csv', eval_split='train'))
+  assert images.mean((1, 2, 3)).tolist() == [255]
+
+
 @pytest.mark.parametrize('form', ['npz', 'keras', 'npy'])
 def test_arrays_give_the_batches_of_the_folder(form, photos, tmp_path):
   arrays = {}
