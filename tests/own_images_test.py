@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tracemalloc
+import types
 
 import ml_collections
 import numpy as np
@@ -25,6 +26,7 @@ from googlenet.data import auto, classes, pipeline, sources, splits, stream
 from googlenet.data.find import find
 from googlenet.data.images import CenterCrop, RandomResizedCrop
 from googlenet.errors import UserError
+from googlenet.tools.scoring import predictions
 from googlenet.train import resume
 
 CLASSES = {
@@ -664,6 +666,19 @@ def test_labels_of_another_set_are_matched_by_name(tmp_path):
     classes.with_classes(dataset, numbers)
 
 
+def test_a_trained_network_says_which_classes_it_lacks(tmp_path, config):
+  """Only a run that begins could have another number of classes."""
+  config.model.num_classes = 3
+  config = config_lib.resolve(config)
+  member = types.SimpleNamespace(
+    path=tmp_path / 'none.npz', class_names=('cat', 'dog', 'owl')
+  )
+  with pytest.raises(UserError, match='which this network does not know: it'):
+    predictions.load_split(config, member)
+  with pytest.raises(UserError, match='num_classes=3: fashion_mnist has 10'):
+    pipeline.load_split(config, 'train_split')
+
+
 def test_changed_files_are_told_by_class(photos, tmp_path):
   there = copy(photos, tmp_path)
   before = resume.describe_data(load(there))
@@ -737,7 +752,7 @@ def test_a_folder_is_used_from_training_to_prediction(
     config='',
   )
   assert done.returncode == 2
-  assert 'has 10 classes' in done.stderr
+  assert 'which this network does not know' in done.stderr
 
   done = launch_here(
     '--mode=predict',
