@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from googlenet import config as config_lib
-from googlenet.data import colours, constants, files
+from googlenet.data import colours, constants, encoded, files
 from googlenet.data.sources import Dataset, SliceReader
 from googlenet.train import setup
 
@@ -91,6 +91,16 @@ def test_grey_files_for_a_network(mode, num_channels, words, tmp_path, capfd):
   shown = capfd.readouterr().err
   assert words in shown
   assert bool(words) == bool(shown)
+
+
+def test_mixed_images_of_training_are_not_told(tmp_path, capfd):
+  """They are what the network is trained in."""
+  colours._warn.cache_clear()
+  paths = [str(write(tmp_path / f'{mode}.png', mode)) for mode in ('L', 'RGB')]
+  split = encoded.Labelled(paths, np.zeros(2, np.int32))
+  images, _ = encoded.EncodedReader(split, None, (8, 5), 3)(np.arange(2), 0)
+  assert images.shape == (2, 8, 5, 3)
+  assert capfd.readouterr().err == ''
 
 
 @pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P', 'CMYK'])

@@ -180,14 +180,19 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
 class Reader:
   """Reads one image file per call; threads may share it."""
 
-  def __init__(self, transform: Transform, num_channels: int):
+  def __init__(
+    self, transform: Transform, num_channels: int, tells: bool = False
+  ):
     """Stores what to do with each image.
 
     Args:
       transform: gives every image the same size; not random.
       num_channels: 1, 3 or 4: the channels of the result.
+      tells: whether the images are for a trained network, so that a warning
+        says if they are converted between grey and colour.
     """
     self._transform, self._num_channels = transform, num_channels
+    self._tells = tells
     self._large = threading.Lock()
 
   @property
@@ -233,7 +238,8 @@ class Reader:
     image = _to_8_bits(image)
     if turn is not None:
       image = image.transpose(turn)
-    tell_conversion(image, self._num_channels)
+    if self._tells:
+      tell_conversion(image, self._num_channels)
     array = self._transform(image, self._num_channels, epoch, index)
     return np.ascontiguousarray(array)
 
@@ -267,7 +273,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 def make_reader(
   transform: Transform | None, stored_shape: tuple[int, int, int]
 ) -> Reader:
-  """Makes a reader that prepares files like the images of a data set.
+  """Makes a reader that prepares files like the images of training.
 
   Args:
     transform: what the host does to the set's images, as
@@ -275,7 +281,7 @@ def make_reader(
     stored_shape: (H, W, C) of the set's images before they reach the device.
   """
   *sides, num_channels = stored_shape
-  return Reader(transform or Squeezed(tuple(sides)), num_channels)
+  return Reader(transform or Squeezed(tuple(sides)), num_channels, tells=True)
 
 
 def check_channels(num_channels: int) -> None:
