@@ -50,8 +50,8 @@ def test_the_right_mean_and_deviation_are_told(capfd):
   assert capfd.readouterr().err == (
     'warning: config.data.mean=(0.286,) and std=(0.353,) are those of '
     'Fashion-MNIST, not of reds; its first 4 images have '
-    '--config.data.mean=(0.5,0.5,0.1) --config.data.std=(0.5,0.5,0.1); auto '
-    'for both measures them\n'
+    "--config.data.mean='(0.5,0.5,0.1)' --config.data.std='(0.5,0.5,0.1)'; "
+    'auto for both measures them\n'
   )
   grey, _ = constants.estimate(images, 1)
   np.testing.assert_allclose(grey, [0.5 * (0.299 + 0.587) + 0.1 * 0.114])
@@ -65,7 +65,10 @@ def test_training_warns_of_a_mean_for_other_images(config, capfd):
   (line,) = capfd.readouterr().err.splitlines()
   assert line.startswith('warning: config.data.mean=(72.9,) and std=(90,) are ')
   # Of the first 100 images: the whole set has 0.286 and 0.353.
-  assert '--config.data.mean=(0.2' in line
+  assert "--config.data.mean='(0.2" in line
+  # A run that goes on keeps its numbers.
+  setup.build(config_lib.resolve(config), is_resumed=True)
+  assert capfd.readouterr().err == ''
 
 
 def write(path, mode):
