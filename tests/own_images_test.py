@@ -24,8 +24,10 @@ from pyarrow import parquet
 from googlenet import config as config_lib
 from googlenet.data import auto, classes, pipeline, sources, splits, stream
 from googlenet.data.find import find
+from googlenet.data.folder import read_class_map
 from googlenet.data.images import CenterCrop, RandomResizedCrop
 from googlenet.errors import UserError
+from googlenet.io.workdir import read_classes
 from googlenet.tools.scoring import predictions
 from googlenet.train import resume
 
@@ -298,6 +300,15 @@ def test_a_class_map_orders_and_names(photos, tmp_path):
   images, labels = sources.read_all(dataset)
   colours = images.mean((1, 2)).argmax(-1)
   np.testing.assert_array_equal(labels, np.array([1, 2, 0])[colours])
+
+
+def test_classes_of_a_run_are_a_class_map(tmp_path):
+  """Also with a line that somebody emptied: no label is another class."""
+  text = 'black\n\n white \r\n\n \n'
+  (tmp_path / 'classes.txt').write_bytes(text.encode('utf-8-sig'))
+  found = read_class_map(str(tmp_path / 'classes.txt'))
+  assert found.names == found.folders == ('black', '1', 'white')
+  assert read_classes(tmp_path, 3) == found.names
 
 
 def test_a_class_map_takes_wordnet_ids(tmp_path):

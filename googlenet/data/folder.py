@@ -16,7 +16,7 @@ from googlenet.data import files, walk
 from googlenet.data.encoded import Labelled, make_source, natural_key
 from googlenet.data.splits import ONE_SPLIT, Source, some, split_names
 from googlenet.errors import UserError
-from googlenet.runtime.files import read_text
+from googlenet.runtime.files import named_lines, read_text
 
 ALL = 'all'
 # A folder of ImageNet's own layout, named by its WordNet id.
@@ -70,25 +70,24 @@ def read_class_map(path: str) -> ClassMap:
   """Reads `data.classes`: a class per line, in the order of labels.
 
   A line is the name of the class and its folder, or the two separated by a tab
-  (folder first), or a WordNet id and the name, as in ImageNet's own list.
+  (folder first), or a WordNet id and the name, as in ImageNet's own list. As in
+  classes.txt of a run, an empty line leaves a class its number, but at the end.
 
   Raises:
     UserError: the file cannot be read, is empty, or names a class twice.
   """
   shown = f'config.data.classes={path!r}'
   try:
-    text = read_text(os.path.expanduser(path)).removeprefix('\ufeff')
+    lines = named_lines(read_text(os.path.expanduser(path)))
   except (OSError, UnicodeError) as error:
     raise UserError(
       f'{shown} cannot be read: {getattr(error, "strerror", None) or error}; '
       'it takes a text file with a class per line'
     ) from error
   pairs = []
-  for line in text.splitlines():
-    if not line.strip():
-      continue
+  for line in lines:
     folder, tab, name = line.partition('\t')
-    if not tab and (found := _WORDNET.fullmatch(line.strip())):
+    if not tab and (found := _WORDNET.fullmatch(line)):
       folder, name = found.groups()
     pairs.append((folder.strip(), name.strip() or folder.strip()))
   folders = [folder for folder, _ in pairs]
