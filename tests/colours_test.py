@@ -96,6 +96,15 @@ def test_grey_files_for_a_network(mode, num_channels, words, tmp_path, capfd):
   assert bool(words) == bool(shown)
 
 
+@pytest.mark.parametrize('mode', colours.GREY)
+def test_grey_modes_have_one_list(mode, tmp_path):
+  image = Image.new(mode, (4, 4))
+  assert not colours.has_colours(image)
+  stored = {'La': 'LA', 'I;16L': 'I;16'}.get(mode, mode)
+  Image.new(stored, (4, 4)).save(tmp_path / 'a.tiff')
+  assert files.header(tmp_path / 'a.tiff', False).is_grey
+
+
 def test_mixed_images_of_training_are_not_told(tmp_path, capfd):
   """They are what the network is trained in."""
   colours._warn.cache_clear()

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
-from googlenet.data.colours import tell_conversion
+from googlenet.data.colours import GREY, tell_conversion
 from googlenet.data.images import MODES, Transform, pixels
 from googlenet.errors import UserError
 from googlenet.runtime.files import open_regular
@@ -35,7 +35,6 @@ _MAX_DECODED_BYTES = 2**31
 # Formats that are not read: Pillow decodes them by another program,
 # Ghostscript.
 _REFUSED = {'EPS'}
-_GREY_MODES = ('1', 'L', 'LA', 'La', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 # Some of Pillow's readers read a whole file before they look at its size. Raw
 # images of `MAX_PIXELS` with four channels of 16 bits have 1 GiB.
 _MAX_BYTES = 2**30
@@ -123,7 +122,7 @@ def header(path: str | os.PathLike[str] | BinaryIO, decode: bool) -> Header:
   with _opened(path) as image:
     is_turned = _orientation(image) in _SIDEWAYS
     size = image.size if is_turned else image.size[::-1]
-    found = Header(size, image.mode in _GREY_MODES)
+    found = Header(size, image.mode in GREY)
     if decode:
       _to_8_bits(image).load()
     return found
