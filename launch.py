@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
       process.print_result(text)
       return end.code
     arguments = process.read_arguments(FLAGS, argv)
-    with process.computing(arguments):
+    with process.computing(arguments) as arguments:
       run = modes.function_of(arguments.mode)
       run(arguments.config, arguments.workdir, started, **arguments.options)
   return end.code

@@ -45,7 +45,6 @@ OTHER = {
   'model.kernels': ('auto', ''),
   'data.eval_split': ('test[:500]', ''),
   'data.on_bad_image': ('skip', ''),
-  'data.per_class': (5, ''),
   'data.image_size': (32, ''),
   'data.mean': ((0.5,), ''),
   'data.std': ((0.5,), ''),

@@ -116,7 +116,7 @@ def test_help_with_a_config_lists_every_field_as_a_flag(capsys):
     for word in shlex.split(line)
   ]
   config = load_config(ROOT / 'configs/fmnist96.py')
-  wanted = config_lib.flatten(config)
+  wanted = {**config_lib.flatten(config), 'model.num_classes': 0}
   config.update_from_flattened_dict(
     {'data.mean': (9.0,), 'optimizer.nesterov': False}
   )

@@ -626,6 +626,16 @@ def test_balanced_weights_make_classes_count_as_much(tmp_path, config):
   assert even == (1.0, 1.0, 1.0)
 
 
+def test_weights_are_new_for_a_run_that_has_none(tmp_path, config):
+  use(config, uneven(tmp_path))
+  config.train.class_weights = auto.BALANCED
+  config = config_lib.resolve(config)
+  for kept, found in ((), 0.5833), ((3.0, 1.0, 1.0), 3.0):
+    stored = {'model': {'num_classes': 3}, 'train': {'class_weights': kept}}
+    weights = auto.complete(config, stored).train.class_weights
+    assert weights[0] == found
+
+
 def test_weights_are_one_per_class(tmp_path, config):
   use(config, uneven(tmp_path))
   config.train.class_weights = (1.0, 2.0)
@@ -690,6 +700,22 @@ def test_a_trained_network_says_which_classes_it_lacks(tmp_path, config):
     pipeline.load_split(config, 'train_split')
 
 
+def test_changed_arrays_are_noticed(tmp_path):
+  def found():
+    return resume.describe_data(load(path, source='arrays'))
+
+  path = uneven(tmp_path)
+  before = found()
+  with np.load(path) as file:
+    arrays = dict(file)
+  for name, change in {
+    'train_labels': lambda x: x[::-1].copy(),
+    'train_images': lambda x: x + 1,
+  }.items():
+    np.savez(path, **{**arrays, name: change(arrays[name])})
+    assert 'some have other names' in splits.changed_files(before, found())
+
+
 def test_changed_files_are_told_by_class(photos, tmp_path):
   there = copy(photos, tmp_path)
   before = resume.describe_data(load(there))
@@ -729,6 +755,19 @@ def test_a_folder_is_used_from_training_to_prediction(
   stored = json.loads((workdir / 'config.json').read_text())
   assert stored['model']['num_classes'] == 3
   assert stored['train']['class_weights'] == [1.0, 1.0, 1.0]
+
+  # Other images to evaluate on: nothing is trained further.
+  there = copy(photos, tmp_path / 'changed')
+  (there / 'test/cat/0.jpg').unlink()
+  done = launch_here(
+    '--config.train.epochs=11',
+    '--allow_config_change',
+    f'--workdir={workdir}',
+    f'--config.data.data_dir={there}',
+    config='',
+  )
+  assert done.returncode == 2
+  assert 'other evaluation images: cat had 4 images and has 3' in done.stderr
 
   # Evaluated on the same images as arrays, whose classes are in another order.
   images, labels = sources.read_all(load(photos, 'test', image_size=28))

@@ -27,8 +27,8 @@ from googlenet.data import auto
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS, LOCAL
 from googlenet.io import checkpoint, named
-from googlenet.runtime import distributed, progress
-from googlenet.runtime.terminal import tell, warn
+from googlenet.runtime import distributed
+from googlenet.runtime.terminal import warn
 
 # Flags to suggest for a mistyped flag.
 _OURS = (
@@ -81,10 +81,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   if mode.workdir in ('reads', 'optional'):
     workdir, *others = map(_run_of, [workdir, *others])
   if file and mode.compares:
-    options['baseline'] = (
-      file,
-      auto.complete(config_lib.resolve(load_config_file(file))),
-    )
+    options['baseline'] = file, config_lib.resolve(load_config_file(file))
     file = ''
   if not file and (not workdir or mode.workdir == 'makes'):
     if rest and not rest[0].startswith('-'):  # perhaps the missing config
@@ -183,15 +180,51 @@ def read_config(
       )
   if not completes:
     return ml_collections.FrozenConfigDict(config)
-  path = os.path.join(workdir or os.devnull, 'config.json')
-  is_run = bool(workdir) and os.path.isfile(path)  # False for too long a name
-  stored = config_lib.load(path) if is_run else None
-  with progress.shown_on(sys.stderr):
-    completed = auto.complete(resolved, stored)
-  for name in ('mean', 'std'):
-    if completed.data[name] != resolved.data[name]:
-      tell(f'measured config.data.{name}={tuple(completed.data[name])}')
-  return completed
+  return resolved
+
+
+def completed(arguments: Arguments) -> Arguments:
+  """Fills in what the data sets decide (`data.auto`), alike in all processes.
+
+  A run that goes on keeps its values, unless its config may change.
+
+  Raises:
+    UserError: a data set cannot be read.
+  """
+  may_change = arguments.options.get('allow_config_change')
+  options = dict(arguments.options)
+  if 'baseline' in options:
+    file, config = options['baseline']
+    options['baseline'] = file, auto.complete(config)
+  if 'others' in options:
+    options['others'] = tuple(
+      (folder, _complete(config, folder))
+      for folder, config in options['others']
+    )
+  workdir = '' if may_change else arguments.workdir
+  config = _complete(arguments.config, workdir)
+  return arguments._replace(config=config, options=options)
+
+
+def _complete(
+  config: ml_collections.FrozenConfigDict, workdir: str
+) -> ml_collections.FrozenConfigDict:
+  """Fills in a config; process 0 alone needs to see the data and the run."""
+  if not auto.open_fields(config):
+    return auto.complete(config)
+
+  def at_process_0() -> str:
+    path = os.path.join(workdir or os.devnull, 'config.json')
+    is_run = bool(workdir) and os.path.isfile(path)  # False: too long a name
+    stored = config_lib.load(path) if is_run else None
+    return config_lib.to_json(auto.complete(config, stored))
+
+  # Where there is one process, JAX is not asked: it would take a device.
+  if distributed.is_one_of_several():
+    text = distributed.on_process_0(at_process_0)
+  else:
+    text = at_process_0()
+  return config_lib.resolve(config_lib.from_json(text, 'config', True))
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:

@@ -147,11 +147,14 @@ def read_arguments(values: flags.FlagValues, argv: list[str]) -> 'Arguments':
 
 
 @contextlib.contextmanager
-def computing(arguments: 'Arguments') -> Iterator[None]:
+def computing(arguments: 'Arguments') -> Iterator['Arguments']:
   """Starts JAX for a mode; turns its runtime errors into one-line errors.
 
   Args:
     arguments: the parsed command line.
+
+  Yields:
+    The arguments, their configs with what the data sets decide.
 
   Raises:
     UserError: the mode does not support several processes, they cannot connect
@@ -160,6 +163,7 @@ def computing(arguments: 'Arguments') -> Iterator[None]:
   """
   import jax
 
+  from googlenet.cli import command_line
   from googlenet.runtime import distributed, memory, progress
   from googlenet.runtime.machine import tune_machine
 
@@ -184,7 +188,7 @@ def computing(arguments: 'Arguments') -> Iterator[None]:
       progress.shown_on(sys.stderr),
       memory.explained(mode.memory),
     ):
-      yield
+      yield command_line.completed(arguments)
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise

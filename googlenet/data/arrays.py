@@ -5,6 +5,7 @@ One .npz with train_images, train_labels, test_images, ... (or x_train, y_train,
 """
 
 import functools
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -100,8 +101,8 @@ def _open(
     class_names=names,
     open_split=open_split,
     identity={
-      name: Identity('', count_classes(labels, names))
-      for name, (_, labels) in splits.items()
+      name: Identity(_digest(images, labels), count_classes(labels, names))
+      for name, (images, labels) in splits.items()
     },
     labels={name: labels for name, (_, labels) in splits.items()},
   )
@@ -139,6 +140,15 @@ class _Reader:
     return read_examples(
       self._images, self._labels, self._transform, indices, epoch
     )
+
+
+def _digest(images: np.ndarray, labels: np.ndarray) -> str:
+  """Returns the SHA-256 of all labels and of 1,000 evenly spaced images."""
+  digest = hashlib.sha256(labels.astype('<i4').tobytes())
+  count = min(len(images), 1000)
+  for index in np.linspace(0, len(images) - 1, count).astype(int):
+    digest.update(np.ascontiguousarray(images[index]))
+  return digest.hexdigest()
 
 
 def _load(root: str) -> Mapping[str, np.ndarray]:

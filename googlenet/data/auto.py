@@ -10,6 +10,7 @@ from googlenet.data import classes, images, sources
 from googlenet.errors import UserError
 from googlenet.input.preprocess import LUMA, num_channels
 from googlenet.runtime.progress import working
+from googlenet.runtime.terminal import tell
 
 AUTO = ('auto',)
 BALANCED = ('balanced',)
@@ -30,49 +31,58 @@ def complete(
 
   Args:
     config: resolved.
-    stored: config of a run that goes on, whose values are taken; None: they
-      come from the data set.
+    stored: config of a run that goes on, whose values are kept, except class
+      weights where it has none; None: all come from the data set.
 
   Raises:
     UserError: the data set cannot be read.
   """
-  balanced = tuple(config.train.class_weights) == BALANCED
-  wanted = [
-    (section, field)
-    for section, field, is_open in (
-      ('model', 'num_classes', config.model.num_classes == 0),
-      ('data', 'mean', tuple(config.data.mean) == AUTO),
-      ('data', 'std', tuple(config.data.std) == AUTO),
-      ('train', 'class_weights', balanced),
-    )
-    if is_open
-  ]
-  if not wanted:
-    _check_weights(config)
-    return config
-  changed = ml_collections.ConfigDict(config.to_dict())
-  found = stored or _decided(config, wanted)
+  wanted = open_fields(config)
+  kept = {}
   for section, field in wanted:
-    changed[section][field] = found[section][field]
+    if stored is not None and stored[section][field] not in ((), []):
+      kept[section, field] = stored[section][field]
+  found = _decided(config, [name for name in wanted if name not in kept])
+  changed = ml_collections.ConfigDict(config.to_dict())
+  for (section, field), value in (found | kept).items():
+    changed[section][field] = value
+  for field in ('mean', 'std'):
+    if ('data', field) in wanted:
+      what = 'kept    ' if ('data', field) in kept else 'measured'
+      tell(f'{what} config.data.{field}={tuple(changed.data[field])}')
   config = ml_collections.FrozenConfigDict(changed)
   _check_weights(config)
   return config
 
 
+def open_fields(
+  config: ml_collections.FrozenConfigDict,
+) -> list[tuple[str, str]]:
+  """Returns section and name of the fields that the data set decides."""
+  fields = {
+    ('model', 'num_classes'): config.model.num_classes == 0,
+    ('data', 'mean'): tuple(config.data.mean) == AUTO,
+    ('data', 'std'): tuple(config.data.std) == AUTO,
+    ('train', 'class_weights'): tuple(config.train.class_weights) == BALANCED,
+  }
+  return [name for name, is_open in fields.items() if is_open]
+
+
 def _decided(
   config: ml_collections.FrozenConfigDict, wanted: list[tuple[str, str]]
-) -> dict[str, dict[str, Any]]:
-  """Returns the values of fields that the data set decides, by section."""
-  found = {'model': {}, 'data': {}, 'train': {}}
+) -> dict[tuple[str, str], Any]:
+  """Returns the values of fields that the data set decides."""
+  found = {}
   if ('model', 'num_classes') in wanted:
     _, source = sources.open_source(config.data)
-    found['model']['num_classes'] = len(source.class_names)
+    found['model', 'num_classes'] = len(source.class_names)
   if ('train', 'class_weights') in wanted:
-    found['train']['class_weights'] = tuple(_weights(config))
+    found['train', 'class_weights'] = tuple(_weights(config))
   if ('data', 'mean') in wanted or ('data', 'std') in wanted:
     with working('measure  mean and deviation of the training images'):
       mean, std = measure(config)
-    found['data'] = {'mean': mean, 'std': std}
+    measured = {('data', 'mean'): mean, ('data', 'std'): std}
+    found |= {k: v for k, v in measured.items() if k in wanted}
   return found
 
 

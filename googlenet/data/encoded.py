@@ -52,6 +52,9 @@ class Encoded(Protocol):
   def stamp(self) -> str:
     """Returns a text that is another one when files have changed."""
 
+  def identity(self) -> str:
+    """Returns a text of names and sizes, the same for a copy of the files."""
+
   def subset(self, indices: np.ndarray) -> 'Encoded':
     """Returns the images of some indices."""
 
@@ -281,7 +284,5 @@ def _without(split: Labelled, problems: Mapping[int, str]) -> Labelled:
 def _identity(split: Labelled, class_names: Sequence[str]) -> Identity:
   """Returns what a checkpoint keeps of a split."""
   digest = hashlib.sha256(split.labels.astype('<i4').tobytes())
-  for index in range(len(split.labels)):
-    name = split.images.name(index)
-    digest.update(name.encode('utf-8', 'surrogateescape') + b'\0')
+  digest.update(split.images.identity().encode('utf-8', 'surrogateescape'))
   return Identity(digest.hexdigest(), count_classes(split.labels, class_names))

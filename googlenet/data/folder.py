@@ -40,11 +40,17 @@ class ImageFiles:
     return self._names[index]
 
   def stamp(self) -> str:
-    digest = hashlib.sha256(self._folder.encode('utf-8', 'surrogateescape'))
+    return f'{self._folder} {self._digest(True)}'
+
+  def identity(self) -> str:
+    return self._digest(False)
+
+  def _digest(self, with_times: bool) -> str:
+    digest = hashlib.sha256()
     for index, name in enumerate(self._names):
       try:
         stat = os.stat(self[index])
-        state = f'{stat.st_size} {stat.st_mtime_ns}'
+        state = f'{stat.st_size} {stat.st_mtime_ns if with_times else ""}'
       except OSError:  # told of by the look
         state = 'missing'
       digest.update(f'{name}\0{state}\0'.encode('utf-8', 'surrogateescape'))

@@ -29,7 +29,8 @@ class Identity(NamedTuple):
   """What tells whether a split of the user's own files has changed.
 
   Attributes:
-    sha256: of all names and labels, in order.
+    sha256: of all labels, and of the names and sizes of files or a sample of
+      the pixels.
     classes: number of images by name of the class.
   """
 

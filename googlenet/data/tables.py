@@ -179,6 +179,10 @@ class ParquetImages:
   def name(self, index: int) -> str:
     return f'row {self._row(index)}'
 
+  def identity(self) -> str:
+    names = [os.path.basename(path) for path in self._paths]
+    return f'{names} {[os.stat(path).st_size for path in self._paths]}'
+
   def stamp(self) -> str:
     times = [os.stat(path).st_mtime_ns for path in self._paths]
     return f'{self._paths} {times} {self._rows}'

@@ -149,6 +149,11 @@ def initialize(address: Address, heartbeat_timeout_seconds: int) -> None:
     limit.cancel()
 
 
+def is_one_of_several() -> bool:
+  """Returns whether `initialize` has joined this process to others."""
+  return jax.distributed.is_initialized()
+
+
 def broadcast(tree: Any) -> Any:
   """Returns the arrays that process 0 passes, in every process."""
   if jax.process_count() == 1:

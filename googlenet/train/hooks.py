@@ -31,7 +31,7 @@ from googlenet.runtime.preemption import PreemptionHandler
 from googlenet.train import messages, precise_bn
 from googlenet.train.evaluate import evaluate
 from googlenet.train.finite import make_policy
-from googlenet.train.resume import describe_data
+from googlenet.train.resume import data_of
 from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
@@ -306,7 +306,7 @@ class Save:
       session.writer.open()
       about = {
         'config': session.run.config.to_dict(),
-        'data': describe_data(session.run.train.dataset),
+        'data': data_of(session.run),
         'progress': session.progress.to_json(session.started),
         **session.writer.synced(),
       }

@@ -53,10 +53,15 @@ _SHAPES_PARAMETERS = ('data.image_size',)
 _SCORED_BY = (
   'checkpoint.best_metric',
   'data.eval_split',
+  'data.on_bad_image',
   'data.image_size',
   'data.resize',
   'data.interpolation',
   'data.squeeze',
+  'data.mean',
+  'data.std',
+  'augment.random_resized_crop',
+  'eval.batch_norm_batches',
   'eval.flip',
   'eval.shift',
 )
@@ -182,6 +187,14 @@ def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
     return None
 
 
+def data_of(run: Run) -> dict[str, Any]:
+  """Returns what identifies the data of a run, for JSON."""
+  found = describe_data(run.train.dataset)
+  if identity := run.evaluation.dataset.identity:
+    found['evaluation'] = identity.to_json()
+  return found
+
+
 def describe_data(dataset: Dataset) -> dict[str, Any]:
   """Returns what identifies a training set, for JSON."""
   # Files of the user are the same in another folder.
@@ -220,7 +233,7 @@ def restore(
       changed.
   """
   restored = []
-  config, data = run.config, describe_data(run.train.dataset)
+  config, data = run.config, data_of(run)
 
   def read(path: pathlib.Path) -> Any:
     return read_state_of(path, config, data, run.state)
@@ -300,7 +313,7 @@ def read_state_of(
   Args:
     path: of the checkpoint.
     config: resolved; may differ from that of the checkpoint.
-    data: returned by `describe_data` for the training set.
+    data: returned by `data_of`.
     state: the state before the first step, under `config`.
 
   Returns:
@@ -377,13 +390,21 @@ def check_about(
         f'checkpoint {path} is of another run: config.{name} is {there!r} '
         f'there and {here!r} here'
       )
-  if changed := changed_files(theirs, data):
-    raise UserError(
-      f'checkpoint {path} is of a run on other images: {changed}; restore '
-      'them, or give another --workdir'
-    )
+  parts = {'': (theirs, data)}
+  # Runs from before this was kept, and other sources, have no such part.
+  if 'data.eval_split' not in changes and 'evaluation' in theirs:
+    parts['evaluation '] = theirs['evaluation'], data.get('evaluation', {})
+  for part, (there, here) in parts.items():
+    if changed := changed_files(there, here):
+      raise UserError(
+        f'checkpoint {path} is of a run on other {part}images: {changed}; '
+        'restore them, or give another --workdir',
+        'data.data_dir',
+      )
   for key, value in data.items():
     if key == 'image_shape' and changes.keys() & {*_SHAPES_IMAGES}:
+      continue
+    if key == 'evaluation':
       continue
     if theirs.get(key) != value:
       raise UserError(
