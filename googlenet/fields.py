@@ -20,16 +20,16 @@ from googlenet.model.context import ACTIVATIONS
 from googlenet.model.initialization import INITIALIZERS
 from googlenet.runtime.parallel import FORMS
 
-# Fields that name a folder or a program of this machine, and the modes that use
-# them. They count where the user gives them, on the command line or in a config
-# file of Python; from a config.json, which somebody else may have written, they
-# are never taken.
+_READ_DATA = (
+  *('train', 'sweep', 'benchmark', 'evaluate', 'report', 'demo', 'features'),
+)
+# Fields that name a folder, file or program of this machine, and the modes that
+# use them. They count where the user gives them, on the command line or in a
+# config file of Python; from a config.json, which somebody else may have
+# written, they are never taken.
 LOCAL = {
-  'data.data_dir': (
-    *('train', 'sweep', 'benchmark', 'evaluate', 'report', 'demo'),
-    'features',
-  ),
-  'data.classes': ('train', 'sweep'),
+  'data.data_dir': _READ_DATA,
+  'data.classes': _READ_DATA,
   'finetune.from_workdir': ('train', 'sweep'),
   'train.compilation_cache': (),  # changes no result, so nobody need know
   'benchmark.torch_python': ('benchmark',),

@@ -280,7 +280,7 @@ def test_what_is_written_about_a_run_can_be_read(tmp_path):
   for saved in (about, {'score': np.nan}):
     saver = Saver(tmp_path, 1, pytest.fail)
     saver.save(checkpoint.Snapshot(2, LIKE, saved))
-    with pytest.raises(ValueError, match=r'1,048,577 bytes|JSON compliant'):
+    with pytest.raises(ValueError, match=r'4,194,305 bytes|JSON compliant'):
       saver.finish()
   assert checkpoint.paths(tmp_path) == [path]
 

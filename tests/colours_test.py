@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from googlenet import config as config_lib
-from googlenet.data import colours, constants, files
+from googlenet.data import colours, constants, encoded, files
 from googlenet.data.sources import Dataset, SliceReader
 from googlenet.train import setup
 
@@ -50,8 +50,8 @@ def test_the_right_mean_and_deviation_are_told(capfd):
   assert capfd.readouterr().err == (
     'warning: config.data.mean=(0.286,) and std=(0.353,) are those of '
     'Fashion-MNIST, not of reds; its first 4 images have '
-    '--config.data.mean=(0.5,0.5,0.1) --config.data.std=(0.5,0.5,0.1); auto '
-    'for both measures them\n'
+    "--config.data.mean='(0.5,0.5,0.1)' --config.data.std='(0.5,0.5,0.1)'; "
+    'auto for both measures them\n'
   )
   grey, _ = constants.estimate(images, 1)
   np.testing.assert_allclose(grey, [0.5 * (0.299 + 0.587) + 0.1 * 0.114])
@@ -65,7 +65,10 @@ def test_training_warns_of_a_mean_for_other_images(config, capfd):
   (line,) = capfd.readouterr().err.splitlines()
   assert line.startswith('warning: config.data.mean=(72.9,) and std=(90,) are ')
   # Of the first 100 images: the whole set has 0.286 and 0.353.
-  assert '--config.data.mean=(0.2' in line
+  assert "--config.data.mean='(0.2" in line
+  # A run that goes on keeps its numbers.
+  setup.build(config_lib.resolve(config), is_resumed=True)
+  assert capfd.readouterr().err == ''
 
 
 def write(path, mode):
@@ -91,6 +94,25 @@ def test_grey_files_for_a_network(mode, num_channels, words, tmp_path, capfd):
   shown = capfd.readouterr().err
   assert words in shown
   assert bool(words) == bool(shown)
+
+
+@pytest.mark.parametrize('mode', colours.GREY)
+def test_grey_modes_have_one_list(mode, tmp_path):
+  image = Image.new(mode, (4, 4))
+  assert not colours.has_colours(image)
+  stored = {'La': 'LA', 'I;16L': 'I;16'}.get(mode, mode)
+  Image.new(stored, (4, 4)).save(tmp_path / 'a.tiff')
+  assert files.header(tmp_path / 'a.tiff', False).is_grey
+
+
+def test_mixed_images_of_training_are_not_told(tmp_path, capfd):
+  """They are what the network is trained in."""
+  colours._warn.cache_clear()
+  paths = [str(write(tmp_path / f'{mode}.png', mode)) for mode in ('L', 'RGB')]
+  split = encoded.Labelled(paths, np.zeros(2, np.int32))
+  images, _ = encoded.EncodedReader(split, None, (8, 5), 3)(np.arange(2), 0)
+  assert images.shape == (2, 8, 5, 3)
+  assert capfd.readouterr().err == ''
 
 
 @pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P', 'CMYK'])

@@ -106,4 +106,8 @@ def test_a_config_that_no_checkpoint_can_hold_is_refused(tmp_path):
   """Before anything is written, which could not be read back."""
   with pytest.raises(UserError, match='shorten the fields'):
     Writer(tmp_path, 'x' * (MAX_ABOUT_BYTES // 4 + 1), (), True)
+  names = [f'{k} {"x" * 60}' for k in range(55_000)]
+  with pytest.raises(UserError, match='has 55,000 classes, .* shorter names'):
+    Writer(tmp_path, '{}', names, True)
+  Writer(tmp_path, '{}', [f'class {k}' for k in range(55_000)], True)
   assert not list(tmp_path.iterdir())

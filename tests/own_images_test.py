@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tracemalloc
+import types
 
 import ml_collections
 import numpy as np
@@ -22,8 +23,12 @@ from pyarrow import parquet
 
 from googlenet import config as config_lib
 from googlenet.data import auto, classes, pipeline, sources, splits, stream
+from googlenet.data.find import find
+from googlenet.data.folder import read_class_map
 from googlenet.data.images import CenterCrop, RandomResizedCrop
 from googlenet.errors import UserError
+from googlenet.io.workdir import read_classes
+from googlenet.tools.scoring import predictions
 from googlenet.train import resume
 
 CLASSES = {
@@ -204,6 +209,18 @@ def test_tables_give_the_batches_of_the_folder(
       np.testing.assert_array_equal(labels, expected_labels)
 
 
+def test_a_table_in_both_places_counts_once(tmp_path):
+  for folder, level in ((tmp_path, 0), (tmp_path / 'data', 255)):
+    folder.mkdir(exist_ok=True)
+    Image.new('L', (4, 4), level).save(folder / '1.png')
+    (folder / 'train.csv').write_text('path,label\n1.png,cat\n')
+  images, _ = sources.read_all(load(tmp_path, source='csv', eval_split='train'))
+  assert images.mean((1, 2, 3)).tolist() == [0]
+  (tmp_path / 'train.csv').unlink()
+  images, _ = sources.read_all(load(tmp_path, source='csv', eval_split='train'))
+  assert images.mean((1, 2, 3)).tolist() == [255]
+
+
 @pytest.mark.parametrize('form', ['npz', 'keras', 'npy'])
 def test_arrays_give_the_batches_of_the_folder(form, photos, tmp_path):
   arrays = {}
@@ -257,6 +274,24 @@ def test_worker_processes_read_the_same(photos):
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize('shape', [(40, 30, 30), (40, 30, 30, 3)])
+def test_workers_map_arrays_themselves(shape, tmp_path):
+  images = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+  np.save(tmp_path / 'train_images.npy', images)
+  np.save(tmp_path / 'train_labels.npy', np.arange(40) % 3)
+  for transform in (None, CROP):
+    read = load(
+      tmp_path, 'train', transform, source='arrays', eval_split='train'
+    ).read
+    sent = pickle.dumps(read)
+    assert len(sent) < images.nbytes / 10
+    expected = read(np.arange(40), 1)
+    for ours, theirs in zip(
+      pickle.loads(sent)(np.arange(40), 1), expected, strict=True
+    ):
+      np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_class_map_orders_and_names(photos, tmp_path):
   text = '\ufeffdog 10\tbig dog\ncat\ndog 2\tsmall dog\n\n'
   (tmp_path / 'classes.txt').write_text(text, 'utf-8')
@@ -265,6 +300,15 @@ def test_a_class_map_orders_and_names(photos, tmp_path):
   images, labels = sources.read_all(dataset)
   colours = images.mean((1, 2)).argmax(-1)
   np.testing.assert_array_equal(labels, np.array([1, 2, 0])[colours])
+
+
+def test_classes_of_a_run_are_a_class_map(tmp_path):
+  """Also with a line that somebody emptied: no label is another class."""
+  text = 'black\n\n white \r\n\n \n'
+  (tmp_path / 'classes.txt').write_bytes(text.encode('utf-8-sig'))
+  found = read_class_map(str(tmp_path / 'classes.txt'))
+  assert found.names == found.folders == ('black', '1', 'white')
+  assert read_classes(tmp_path, 3) == found.names
 
 
 def test_a_class_map_takes_wordnet_ids(tmp_path):
@@ -306,7 +350,28 @@ def test_links_are_followed_and_loops_end(photos, tmp_path):
     np.testing.assert_array_equal(ours, theirs)
   there = copy(photos, tmp_path)
   (there / 'train/cat/more/up').symlink_to(there / 'train/cat')
+  (there / 'train/cat/itself').symlink_to('itself')
   assert load(there).num_examples == 24
+
+
+def test_folders_that_link_to_each_other_are_read_once(tmp_path):
+  """Paths along the links of n folders are more than n!."""
+  cat = tmp_path / 'train/cat'
+  names = [f'part {i}' for i in range(5)]
+  for name in names:
+    (cat / name).mkdir(parents=True)
+    Image.new('L', (4, 4)).save(cat / name / 'a.png')
+    for other in names:
+      if other != name:
+        (cat / name / f'to {other}').symlink_to(cat / other)
+  (cat / '0 link').symlink_to(cat / names[3])
+  images = load(tmp_path, eval_split='train').read.read._images
+  assert sorted(images.name(i) for i in range(len(images))) == [
+    f'cat/{name}/a.png' for name in names
+  ]
+  assert find(str(cat), io.StringIO()) == [
+    str(cat / name / 'a.png') for name in names
+  ]
 
 
 def cut(path):
@@ -437,6 +502,23 @@ ARRAYS = {
     'labels up to 1, but 1 names of classes',
   ),
 }
+
+
+@pytest.mark.parametrize('source', ['folder', 'csv', 'arrays'])
+def test_a_set_of_one_split_says_how_to_evaluate_on_it(source, tmp_path):
+  if source == 'folder':
+    (tmp_path / 'test/cat').mkdir(parents=True)
+    Image.new('L', (4, 4)).save(tmp_path / 'test/cat/1.png')
+  elif source == 'csv':
+    Image.new('L', (4, 4)).save(tmp_path / '1.png')
+    (tmp_path / 'test.csv').write_text('path,label\n1.png,cat\n')
+  else:
+    np.save(tmp_path / 'test_images.npy', np.zeros((1, 4, 4), np.uint8))
+    np.save(tmp_path / 'test_labels.npy', np.zeros(1, int))
+  words = 'name it in config.data.train_split as well as in config.data.eval'
+  with pytest.raises(UserError, match=words):
+    load(tmp_path, 'test', source=source)
+  assert load(tmp_path, 'test', source=source, train_split='test').num_examples
 
 
 @pytest.mark.parametrize('case', ARRAYS)
@@ -598,9 +680,24 @@ def test_labels_of_another_set_are_matched_by_name(tmp_path):
   assert matched.class_names == names
   with pytest.raises(UserError, match='set has the classes grey, which'):
     classes.with_classes(dataset, ('white', 'black', 'red'))
+  with pytest.raises(UserError, match='give config.data.classes again if'):
+    classes.with_classes(dataset, ('white', 'black', 'red'))
   numbers = tuple(map(str, range(1000)))
   with pytest.raises(UserError, match=r'it has 0, 1, .* and 990 more'):
     classes.with_classes(dataset, numbers)
+
+
+def test_a_trained_network_says_which_classes_it_lacks(tmp_path, config):
+  """Only a run that begins could have another number of classes."""
+  config.model.num_classes = 3
+  config = config_lib.resolve(config)
+  member = types.SimpleNamespace(
+    path=tmp_path / 'none.npz', class_names=('cat', 'dog', 'owl')
+  )
+  with pytest.raises(UserError, match='which this network does not know: it'):
+    predictions.load_split(config, member)
+  with pytest.raises(UserError, match='num_classes=3: fashion_mnist has 10'):
+    pipeline.load_split(config, 'train_split')
 
 
 def test_changed_arrays_are_noticed(tmp_path):
@@ -705,7 +802,7 @@ def test_a_folder_is_used_from_training_to_prediction(
     config='',
   )
   assert done.returncode == 2
-  assert 'has 10 classes' in done.stderr
+  assert 'which this network does not know' in done.stderr
 
   done = launch_here(
     '--mode=predict',

@@ -8,13 +8,15 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from googlenet.data.folder import read_class_map
+from googlenet.data.idx_folder import read_examples
 from googlenet.data.images import Transform
 from googlenet.data.splits import (
+  ONE_SPLIT,
   Identity,
   Read,
   Source,
@@ -32,7 +34,7 @@ _CLASSES = 'class_names'
 def open_arrays(
   data_dir: str, train_split: str, eval_split: str, classes: str = ''
 ) -> Source:
-  """Opens arrays of images; .npy files are mapped into memory.
+  """Opens arrays of images; .npy files are mapped, .npz ones are read whole.
 
   Images are uint8 [N, H, W] or [N, H, W, C] with C 1 or 3, labels are integers
   [N] or [N, 1] from 0. Names of classes are an array `class_names` or come from
@@ -90,7 +92,7 @@ def _open(
 
   def open_split(name: str, transform: Transform | None) -> Read:
     images, labels = splits[name]
-    return functools.partial(_read, images, labels, transform)
+    return _Reader(images, labels, transform)
 
   return Source(
     split_sizes={name: len(labels) for name, (_, labels) in splits.items()},
@@ -104,6 +106,40 @@ def _open(
     },
     labels={name: labels for name, (_, labels) in splits.items()},
   )
+
+
+class _Reader:
+  """Reads examples of a split: a `Read`.
+
+  Pickled, it names the file of mapped images, which its process maps again.
+  """
+
+  def __init__(
+    self,
+    images: np.ndarray,
+    labels: np.ndarray,
+    transform: Transform | None,
+  ):
+    """Stores uint8 [N, H, W, C], int32 [N] and what is done to each image."""
+    self._images, self._labels = images, labels
+    self._transform = transform
+
+  def __getstate__(self) -> dict[str, Any]:
+    if not isinstance(self._images, np.memmap):
+      return self.__dict__
+    return {**self.__dict__, '_images': self._images.filename}
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)
+    if not isinstance(self._images, np.ndarray):
+      self._images = _with_channels(np.load(self._images, mmap_mode='r'))
+
+  def __call__(
+    self, indices: np.ndarray, epoch: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    return read_examples(
+      self._images, self._labels, self._transform, indices, epoch
+    )
 
 
 def _digest(images: np.ndarray, labels: np.ndarray) -> str:
@@ -141,6 +177,10 @@ def _load(root: str) -> Mapping[str, np.ndarray]:
     ) from error
 
 
+def _with_channels(images: np.ndarray) -> np.ndarray:
+  return images[..., np.newaxis] if images.ndim == 3 else images
+
+
 def _split(
   arrays: Mapping[str, np.ndarray], name: str, root: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -155,12 +195,10 @@ def _split(
     raise UserError(
       f'{root} has no arrays of the split {name!r}: it needs '
       f'{" or ".join(" and ".join(pair) for pair in pairs)}, and has '
-      f'{", ".join(arrays) or "none"}'
+      f'{", ".join(arrays) or "none"}; {ONE_SPLIT}'
     )
   (image_name, label_name), *_ = found
-  images, labels = arrays[image_name], arrays[label_name]
-  if images.ndim == 3:
-    images = images[..., np.newaxis]
+  images, labels = _with_channels(arrays[image_name]), arrays[label_name]
   if (
     images.dtype != np.uint8
     or images.ndim != 4
@@ -187,22 +225,3 @@ def _split(
       f'whole numbers from 0, one for each of the {len(images)} images'
     )
   return images, labels.astype(np.int32)
-
-
-def _read(
-  images: np.ndarray,
-  labels: np.ndarray,
-  transform: Transform | None,
-  indices: np.ndarray,
-  epoch: int,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Reads examples of a split: a `Read`."""
-  if transform is None:
-    return np.asarray(images[indices]), labels[indices]
-  channels = images.shape[3]
-  out = np.empty((len(indices), *transform.sides, channels), np.uint8)
-  for place, index in enumerate(map(int, indices)):
-    pixels = np.asarray(images[index])
-    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    out[place] = transform(image, channels, epoch, index)
-  return out, labels[indices]

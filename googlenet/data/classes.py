@@ -92,7 +92,8 @@ def with_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     raise UserError(
       f'config.data: {dataset.name} has the classes {some(unknown)}, which '
       f'this network does not know: it has {some(names)}; choose the data that '
-      'it was trained for, with config.data.source, data_dir and eval_split'
+      'it was trained for, with config.data.source, data_dir and eval_split, '
+      'and give config.data.classes again if it was trained with that file'
     )
   labels = np.array([names.index(name) for name in theirs], np.int32)
   return dataset._replace(

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 # Pillow's modes without colour; LA and La have alpha.
-_GREY = ('1', 'L', 'LA', 'La')
+GREY = ('1', 'L', 'LA', 'La', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 # Levels by which the channels of a grey pixel may differ in a JPEG.
 _TOLERANCE = 8
 
@@ -21,7 +21,7 @@ def tell_conversion(image: Image.Image, num_channels: int) -> None:
   """
   if num_channels == 1 and has_colours(image):
     _warn('colour', 'grey')
-  elif num_channels == 3 and image.mode in _GREY:
+  elif num_channels == 3 and image.mode in GREY:
     _warn('grey', 'colour')
 
 
@@ -39,7 +39,7 @@ def _warn(given: str, wanted: str) -> None:
 
 def has_colours(image: Image.Image) -> bool:
   """Returns whether some of 256 pixels of an image are not grey."""
-  if image.mode in _GREY:
+  if image.mode in GREY:
     return False
   few = image.resize((16, 16), Image.Resampling.NEAREST).convert('RGB')
   return bool(np.ptp(np.asarray(few, int), axis=-1).max() > _TOLERANCE)

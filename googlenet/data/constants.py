@@ -54,7 +54,7 @@ def check(
   warn(
     f'config.data.mean={_as_flag(data_config.mean)} and '
     f'std={_as_flag(data_config.std)} {why}; its first {count} images have '
-    f'--config.data.mean={mean} --config.data.std={std}; auto for '
+    f"--config.data.mean='{mean}' --config.data.std='{std}'; auto for "
     'both measures them'
   )
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
-from googlenet.data.colours import tell_conversion
+from googlenet.data.colours import GREY, tell_conversion
 from googlenet.data.images import MODES, Transform, pixels
 from googlenet.errors import UserError
 from googlenet.runtime.files import open_regular
@@ -35,7 +35,6 @@ _MAX_DECODED_BYTES = 2**31
 # Formats that are not read: Pillow decodes them by another program,
 # Ghostscript.
 _REFUSED = {'EPS'}
-_GREY_MODES = ('1', 'L', 'LA', 'La', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 # Some of Pillow's readers read a whole file before they look at its size. Raw
 # images of `MAX_PIXELS` with four channels of 16 bits have 1 GiB.
 _MAX_BYTES = 2**30
@@ -123,7 +122,7 @@ def header(path: str | os.PathLike[str] | BinaryIO, decode: bool) -> Header:
   with _opened(path) as image:
     is_turned = _orientation(image) in _SIDEWAYS
     size = image.size if is_turned else image.size[::-1]
-    found = Header(size, image.mode in _GREY_MODES)
+    found = Header(size, image.mode in GREY)
     if decode:
       _to_8_bits(image).load()
     return found
@@ -180,14 +179,19 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
 class Reader:
   """Reads one image file per call; threads may share it."""
 
-  def __init__(self, transform: Transform, num_channels: int):
+  def __init__(
+    self, transform: Transform, num_channels: int, tells: bool = False
+  ):
     """Stores what to do with each image.
 
     Args:
       transform: gives every image the same size; not random.
       num_channels: 1, 3 or 4: the channels of the result.
+      tells: whether the images are for a trained network, so that a warning
+        says if they are converted between grey and colour.
     """
     self._transform, self._num_channels = transform, num_channels
+    self._tells = tells
     self._large = threading.Lock()
 
   @property
@@ -233,7 +237,8 @@ class Reader:
     image = _to_8_bits(image)
     if turn is not None:
       image = image.transpose(turn)
-    tell_conversion(image, self._num_channels)
+    if self._tells:
+      tell_conversion(image, self._num_channels)
     array = self._transform(image, self._num_channels, epoch, index)
     return np.ascontiguousarray(array)
 
@@ -267,7 +272,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 def make_reader(
   transform: Transform | None, stored_shape: tuple[int, int, int]
 ) -> Reader:
-  """Makes a reader that prepares files like the images of a data set.
+  """Makes a reader that prepares files like the images of training.
 
   Args:
     transform: what the host does to the set's images, as
@@ -275,7 +280,7 @@ def make_reader(
     stored_shape: (H, W, C) of the set's images before they reach the device.
   """
   *sides, num_channels = stored_shape
-  return Reader(transform or Squeezed(tuple(sides)), num_channels)
+  return Reader(transform or Squeezed(tuple(sides)), num_channels, tells=True)
 
 
 def check_channels(num_channels: int) -> None:

@@ -4,10 +4,10 @@ import glob
 import os
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import TextIO
 
 from googlenet.data.files import suffixes
+from googlenet.data.walk import is_hidden, walk
 from googlenet.errors import UserError, did_you_mean
 
 # `**` as a whole part of a pattern, also several in a row.
@@ -71,12 +71,12 @@ def _in_folder(folder: str) -> list[str]:
   """Returns the files below a folder that have a suffix of an image, sorted."""
   known = suffixes()
   return sorted(
-    os.path.join(below, name)
-    for below, names in _walk(str(pathlib.Path(folder)))
-    for name in names
-    if pathlib.Path(name).suffix.lower() in known
-    and not name.startswith('.')
-    and os.path.isfile(os.path.join(below, name))
+    entry.path
+    for _, entries in walk(str(pathlib.Path(folder)))
+    for entry in entries
+    if os.path.splitext(entry.name)[1].lower() in known
+    and not is_hidden(entry.name)
+    and os.path.isfile(entry.path)
   )
 
 
@@ -90,33 +90,12 @@ def _matching(pattern: str) -> set[str]:
     return set(glob.glob(pattern))
   found = set()
   for root in glob.glob(head) if head else ['']:
-    for folder, names in _walk(root, with_hidden=False):
+    for folder, entries in walk(root or os.curdir):
+      if not root:  # photos/a.jpg, not ./photos/a.jpg
+        folder = os.path.relpath(folder).removeprefix(os.curdir)
       if rest == ['']:
-        found |= {os.path.join(folder, n) for n in names if n[0] != '.'}
+        names = [e.name for e in entries if not is_hidden(e.name)]
+        found |= {os.path.join(folder, name) for name in names}
       else:
         found |= _matching(os.path.join(glob.escape(folder), *rest))
   return found
-
-
-def _walk(
-  root: str, with_hidden: bool = True
-) -> Iterator[tuple[str, list[str]]]:
-  """Yields the folders below `root` with the names of their other entries.
-
-  Links to folders are followed, but every folder comes once: links may lead
-  in circles.
-  """
-  seen = set()
-  for folder, names, others in os.walk(root or os.curdir, followlinks=True):
-    found = os.stat(folder)
-    if (found.st_dev, found.st_ino) in seen:
-      names.clear()
-      continue
-    seen.add((found.st_dev, found.st_ino))
-    kept = [name for name in names if with_hidden or not name.startswith('.')]
-    # Folders before links, so that a file keeps its plain path.
-    names[:] = sorted(
-      kept, key=lambda n: (os.path.islink(os.path.join(folder, n)), n)
-    )
-    below = os.path.relpath(folder) if not root else folder
-    yield ('' if below == os.curdir else below), others

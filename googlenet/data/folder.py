@@ -7,20 +7,18 @@ directly in the data set's, photos/cat/1.jpg; then `all` is the only split.
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from googlenet.data import files
+from googlenet.data import files, walk
 from googlenet.data.encoded import Labelled, make_source, natural_key
-from googlenet.data.splits import Source, some, split_names
+from googlenet.data.splits import ONE_SPLIT, Source, some, split_names
 from googlenet.errors import UserError
-from googlenet.runtime.files import read_text
+from googlenet.runtime.files import named_lines, read_text
 
 ALL = 'all'
-# Folders that programs leave beside those of people.
-_FOREIGN = ('__MACOSX', '__pycache__')
 # A folder of ImageNet's own layout, named by its WordNet id.
 _WORDNET = re.compile(r'(n\d{8})\s+(.+)')
 
@@ -78,25 +76,24 @@ def read_class_map(path: str) -> ClassMap:
   """Reads `data.classes`: a class per line, in the order of labels.
 
   A line is the name of the class and its folder, or the two separated by a tab
-  (folder first), or a WordNet id and the name, as in ImageNet's own list.
+  (folder first), or a WordNet id and the name, as in ImageNet's own list. As in
+  classes.txt of a run, an empty line leaves a class its number, but at the end.
 
   Raises:
     UserError: the file cannot be read, is empty, or names a class twice.
   """
   shown = f'config.data.classes={path!r}'
   try:
-    text = read_text(os.path.expanduser(path)).removeprefix('\ufeff')
+    lines = named_lines(read_text(os.path.expanduser(path)))
   except (OSError, UnicodeError) as error:
     raise UserError(
       f'{shown} cannot be read: {getattr(error, "strerror", None) or error}; '
       'it takes a text file with a class per line'
     ) from error
   pairs = []
-  for line in text.splitlines():
-    if not line.strip():
-      continue
+  for line in lines:
     folder, tab, name = line.partition('\t')
-    if not tab and (found := _WORDNET.fullmatch(line.strip())):
+    if not tab and (found := _WORDNET.fullmatch(line)):
       folder, name = found.groups()
     pairs.append((folder.strip(), name.strip() or folder.strip()))
   folders = [folder for folder, _ in pairs]
@@ -163,7 +160,7 @@ def open_folder(
     for label, name in enumerate(class_map.folders):
       if name not in class_folders[split]:
         continue
-      found = _images(os.path.join(folder, name), name)
+      found = _images(os.path.join(folder, name))
       hidden, foreign = hidden + found.hidden, foreign + found.foreign
       if not found.names:
         raise UserError(
@@ -212,21 +209,17 @@ def _split_folders(root: str, wanted: Sequence[str]) -> dict[str, str]:
     f'of that name, it has {some(there) or "no folders"}: name those as '
     'config.data.train_split and config.data.eval_split; or, if they are '
     "classes, give --config.data.train_split='all[:90%]' "
-    "--config.data.eval_split='all[90%:]'"
+    f"--config.data.eval_split='all[90%:]'; {ONE_SPLIT}"
   )
-
-
-def _is_hidden(name: str) -> bool:
-  return name.startswith('.') or name in _FOREIGN
 
 
 def _folders(folder: str) -> list[str]:
   """Returns the names of the visible folders in a folder, in natural order."""
-  try:
-    with os.scandir(folder) as entries:
-      names = [x.name for x in entries if x.is_dir() and not _is_hidden(x.name)]
-  except OSError as error:
-    raise UserError(f'{folder} cannot be read: {error.strerror}') from error
+  names = [
+    entry.name
+    for entry in walk.listed(folder)
+    if walk.is_folder(entry) and not walk.is_hidden(entry.name)
+  ]
   return sorted(names, key=natural_key)
 
 
@@ -236,39 +229,19 @@ class _Found(NamedTuple):
   foreign: int
 
 
-def _images(folder: str, name: str) -> _Found:
+def _images(folder: str) -> _Found:
   """Lists the images below the folder of a class."""
   suffixes = files.suffixes()
   found, hidden, foreign = [], 0, 0
-  for path in _walk(folder, ()):
-    base = os.path.basename(path)
-    if _is_hidden(base):
-      hidden += 1
-    elif os.path.splitext(base)[1].lower() not in suffixes:
-      foreign += 1
-    else:
-      below = os.path.relpath(path, folder).replace(os.sep, '/')
-      found.append(f'{name}/{below}')
+  for place, entries in walk.walk(folder):
+    below = os.path.relpath(place, os.path.dirname(folder)).replace(os.sep, '/')
+    for entry in entries:
+      if not entry.is_symlink() and not entry.is_file():
+        continue  # a pipe; a dead link is told of later
+      if walk.is_hidden(entry.name):
+        hidden += 1
+      elif os.path.splitext(entry.name)[1].lower() not in suffixes:
+        foreign += 1
+      else:
+        found.append(f'{below}/{entry.name}')
   return _Found(found, hidden, foreign)
-
-
-def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
-  """Yields the files below a folder; a link to a folder above it is left out.
-
-  Raises:
-    UserError: a folder cannot be read.
-  """
-  here = os.path.realpath(folder)
-  if here in above:
-    return
-  try:
-    with os.scandir(folder) as entries:
-      listed = sorted(entries, key=lambda entry: entry.name)
-  except OSError as error:
-    raise UserError(f'{folder} cannot be read: {error.strerror}') from error
-  for entry in listed:
-    if entry.is_dir():
-      if not _is_hidden(entry.name):
-        yield from _walk(entry.path, (*above, here))
-    elif entry.is_file() or entry.is_symlink():  # a dead link is told of later
-      yield entry.path

@@ -114,13 +114,15 @@ def read_examples(
   indices: np.ndarray,
   epoch: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Reads examples of a split that is in memory: a `Read`."""
+  """Reads examples of uint8 [N, H, W, C], in memory or mapped: a `Read`."""
   if transform is None:
-    return images[indices], labels[indices]
-  out = np.empty((len(indices), *transform.sides, 1), np.uint8)
-  for i, index in enumerate(indices):
-    image = Image.fromarray(images[index, ..., 0])
-    out[i] = transform(image, 1, epoch, int(index))
+    return np.asarray(images[indices]), labels[indices]
+  channels = images.shape[3]
+  out = np.empty((len(indices), *transform.sides, channels), np.uint8)
+  for place, index in enumerate(map(int, indices)):
+    pixels = np.asarray(images[index])
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    out[place] = transform(image, channels, epoch, index)
   return out, labels[indices]
 
 

@@ -29,8 +29,8 @@ def load_split(
     is_augmented: whether the host augments images; None: only in training.
 
   Raises:
-    UserError: `load_dataset` fails; or the classes, channels or size of the
-      images do not fit the config.
+    UserError: `load_dataset` fails; or the classes (those of training), the
+      channels or size of the images do not fit the config.
   """
   if is_augmented is None:
     is_augmented = field == 'train_split'
@@ -45,7 +45,7 @@ def load_split(
   )
   if field == 'train_split' and config.data.per_class:
     dataset = classes.first_of_each_class(dataset, config.data.per_class)
-  if dataset.num_classes > config.model.num_classes:
+  if is_augmented and dataset.num_classes > config.model.num_classes:
     raise UserError(
       f'config.model.num_classes={config.model.num_classes}: {dataset.name} '
       f'has {dataset.num_classes} classes; allowed is at least '

@@ -15,6 +15,12 @@ from googlenet.errors import UserError, did_you_mean
 Read = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
+# How to use a set that lacks a split; both are opened, also for evaluation.
+ONE_SPLIT = (
+  'to evaluate on a set of one split, name it in config.data.train_split as '
+  'well as in config.data.eval_split'
+)
+
 # Names in a message; the others are counted.
 _SHOWN = 10
 

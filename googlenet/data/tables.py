@@ -1,8 +1,8 @@
 """Reads tables of labelled images: CSV files of paths, Parquet files of images.
 
 A data set is a folder with files by split, train.csv or (Hugging Face's layout)
-train-00000-of-00002.parquet, here or in a folder `data`; or one file, whose
-only split is `all`.
+train-00000-of-00002.parquet, here or, if there is none, in a folder `data`; or
+one file, whose only split is `all`.
 """
 
 import csv
@@ -17,7 +17,7 @@ import numpy as np
 
 from googlenet.data.encoded import Encoded, Labelled, make_source, natural_key
 from googlenet.data.folder import ALL, ImageFiles, read_class_map
-from googlenet.data.splits import Source, some, split_names
+from googlenet.data.splits import ONE_SPLIT, Source, some, split_names
 from googlenet.errors import UserError
 from googlenet.runtime.files import open_regular
 
@@ -98,24 +98,26 @@ def _classes(
 
 
 def _paths(source: str, root: str, data_dir: str, split: str) -> list[str]:
-  """Returns the files of a split.
+  """Returns the files of a split, all in one folder.
 
   Raises:
     UserError: there are none.
   """
   if os.path.isfile(root) and split == ALL:
     return [root]
-  found = []
   for folder in (root, os.path.join(root, 'data')):
+    found = []
     for pattern in (f'{split}.{source}', f'{split}-*.{source}'):
       found += glob.glob(os.path.join(glob.escape(folder), pattern))
-  if not found:
+    if found:
+      break
+  else:
     example = 'train.csv' if source == 'csv' else 'train-*.parquet'
     raise UserError(
       f'config.data.data_dir={data_dir!r} has no file for the split {split!r}; '
       f'config.data.source={source} takes a folder with {example} and the like '
       f"for each split, or one file and the split '{ALL}', like "
-      f"--config.data.train_split='{ALL}[:90%]'"
+      f"--config.data.train_split='{ALL}[:90%]'; {ONE_SPLIT}"
     )
   return sorted(found)
 

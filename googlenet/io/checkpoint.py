@@ -31,7 +31,7 @@ _SUFFIX = '.npz'
 # Parts of a state that keep an older name in the file.
 _STORED_NAMES = {'finite_check': 'guard'}
 _ABOUT = 'about'
-MAX_ABOUT_BYTES = 2**20
+MAX_ABOUT_BYTES = 2**22
 # An array of version 0.1.0 that is ignored: metrics of single steps.
 _PROGRESS = 'progress'
 _NAME = re.compile(r'step_(\d{9}|[1-9]\d{9})' + re.escape(_SUFFIX))

@@ -146,7 +146,7 @@ def read_classes(
 ) -> tuple[str, ...]:
   """Returns a name for each class: from classes.txt, or its number.
 
-  An empty line leaves a class its number; those at the end do not count.
+  An empty line leaves a class its number, see `files.named_lines`.
 
   Raises:
     UserError: classes.txt cannot be read, is not UTF-8, or has more than
@@ -155,7 +155,7 @@ def read_classes(
   path, names = pathlib.Path(workdir) / 'classes.txt', []
   try:
     if os.path.lexists(path):
-      names = files.read_text(path).rstrip().splitlines()
+      names = files.named_lines(files.read_text(path))
   except UnicodeDecodeError as error:
     raise UserError(
       f'{path} is not UTF-8 text: give one class name per line'
@@ -170,8 +170,7 @@ def read_classes(
       f'{path} has {len(names)} lines, but the network has {num_classes} '
       'classes: give one class name per line'
     )
-  names += [''] * (num_classes - len(names))
-  return tuple(name.strip() or str(k) for k, name in enumerate(names))
+  return (*names, *map(str, range(len(names), num_classes)))
 
 
 def append(file: BinaryIO, data: bytes) -> None:

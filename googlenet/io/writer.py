@@ -30,8 +30,10 @@ from googlenet.io.workdir import (
 from googlenet.runtime import files
 from googlenet.runtime.terminal import warn
 
-# A checkpoint repeats some of it, in what it says of the data.
+# A checkpoint holds both, the images of each class, and a little more.
 _MAX_CONFIG_BYTES = MAX_ABOUT_BYTES // 4
+_MAX_CLASSES_BYTES = MAX_ABOUT_BYTES * 5 // 8
+_MOST_IMAGES = 2**31  # of a class, so that its number has as many digits
 # Written when a run ends because a loss or gradient is not finite.
 DIVERGED = 'diverged.json'
 _MAX_LINE = 2**20  # bytes of a record; a longer line is none
@@ -102,13 +104,20 @@ class Writer:
     """Stores what is written later.
 
     Raises:
-      UserError: the config does not fit into a checkpoint.
+      UserError: the config or the classes do not fit into a checkpoint.
     """
     if len(config_json) > _MAX_CONFIG_BYTES:
       raise UserError(
         f'the config has {len(config_json):,} characters as JSON, allowed are '
         f'{_MAX_CONFIG_BYTES:,}: shorten the fields that hold long lists or '
         'texts'
+      )
+    size = len(json.dumps(dict.fromkeys(class_names, _MOST_IMAGES)))
+    if size > _MAX_CLASSES_BYTES:
+      raise UserError(
+        f'the data set has {len(class_names):,} classes, and their names with '
+        f'numbers of images have {size:,} characters as JSON, allowed are '
+        f'{_MAX_CLASSES_BYTES:,}: give them shorter names, or take fewer'
       )
     self._workdir = pathlib.Path(workdir)
     self._config_json, self._class_names = config_json, class_names

@@ -90,6 +90,15 @@ def read_text(
     return file.read(size).decode('utf-8-sig')
 
 
+def named_lines(text: str) -> list[str]:
+  """Returns the lines of a text that has a class per line, stripped.
+
+  An empty line leaves a class its number; those at the end do not count.
+  """
+  lines = text.rstrip().splitlines()
+  return [line.strip() or str(k) for k, line in enumerate(lines)]
+
+
 def open_new(
   path: str | os.PathLike[str], mode: str = 'wb', buffering: int = -1
 ) -> Any:

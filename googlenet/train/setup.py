@@ -22,7 +22,6 @@ from googlenet.train.state import TrainState, make_train_state
 
 Config = ml_collections.FrozenConfigDict
 
-
 # Steps before a trace: the first waits for the compiler, the second uses
 # memory for the first time.
 _WARM_UP_STEPS = 2
@@ -158,7 +157,7 @@ def build(config: Config, is_resumed: bool = False) -> Run:
   Args:
     config: resolved.
     is_resumed: whether the state will be read from a checkpoint of the run, so
-      that `finetune.from_workdir` is no longer needed.
+      that `finetune.from_workdir` is no longer needed, and mean is settled.
 
   Raises:
     UserError: the data cannot be read or does not fit the config.
@@ -181,7 +180,8 @@ def build(config: Config, is_resumed: bool = False) -> Run:
 
   network = network_lib.from_config(config)
   shape = pipeline.image_shape(config, train)
-  constants.check(config.data, train, shape[-1])
+  if not is_resumed:
+    constants.check(config.data, train, shape[-1])
   params, network_state = init_from_numpy(network, shape, config.seed)
   check_image_sizes(config, network, shape[-1])
   optimizer, schedule, lines = make_optimizer(config, durations, params)

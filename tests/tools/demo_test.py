@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 
+import ml_collections
 import numpy as np
 import pytest
 from conftest import ROOT, load_config
@@ -179,11 +180,30 @@ def test_examples_have_their_true_class(member):
     np.arange(8)
   )
   names = [f'class {k}' for k in range(10)]  # as edited in classes.txt
-  found = demo.load_examples(member.config, names)
+  found = demo.load_examples(member.config, member._replace(class_names=names))
   assert [name for _, name in found] == [f'class {k}' for k in labels]
   for (data, _), image in zip(found, images, strict=True):
     shown = np.asarray(Image.open(io.BytesIO(data)))
     np.testing.assert_array_equal(shown, image[..., 0])
+
+
+def test_examples_of_other_data_are_matched_by_name(member, tmp_path):
+  names = member.class_names[::-1]
+  np.savez(
+    tmp_path / 'others.npz',
+    test_images=np.zeros((3, 28, 28), np.uint8),
+    test_labels=np.array([0, 1, 9]),
+    class_names=np.array(names),
+  )
+  config = ml_collections.ConfigDict(member.config.to_dict())
+  config.data.update(
+    source='arrays',
+    data_dir=str(tmp_path / 'others.npz'),
+    train_split='test',
+    eval_split='test',
+  )
+  found = demo.load_examples(ml_collections.FrozenConfigDict(config), member)
+  assert [name for _, name in found] == [names[0], names[1], names[9]]
 
 
 class Host(str):

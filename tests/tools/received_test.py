@@ -97,6 +97,12 @@ def test_no_mode_takes_them_from_a_run(mode, run, planted, tmp_path, capsys):
   assert capsys.readouterr().err == ''
 
 
+@pytest.mark.parametrize('mode', ['evaluate', 'report', 'demo', 'features'])
+def test_a_lost_class_map_is_told(mode, run, capsys):
+  parsed(f'--mode={mode}', f'--workdir={run}')
+  assert 'warning: config.data.classes=' in capsys.readouterr().err
+
+
 def test_a_run_keeps_the_name_of_the_one_it_started_from(
   run, planted, tmp_path, capsys
 ):

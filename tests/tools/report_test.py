@@ -9,6 +9,7 @@ import shutil
 import tempfile
 
 import matplotlib
+import ml_collections
 import numpy as np
 import pytest
 import small_run
@@ -20,8 +21,9 @@ import launch
 from googlenet.data import pipeline
 from googlenet.tools import runs
 from googlenet.tools.inference import insight, trained
+from googlenet.tools.modes import report as report_mode
 from googlenet.tools.report import classes, figures, pictures
-from googlenet.tools.scoring import scores
+from googlenet.tools.scoring import predictions, scores
 from googlenet.tools.scoring.predictions import predict_split
 
 FILE = f'--config={ROOT}/configs/fmnist96.py'
@@ -260,6 +262,49 @@ def test_the_maps_are_of_the_chosen_image(page, run):
   ]
   found = insight.class_activation_maps(one, pixels)
   assert f'logit {found.logits[0, top[0]]:.2f}' in page.sections['cam']
+
+
+def test_classes_of_other_data_are_matched_by_name(tmp_path, monkeypatch):
+  run = small_run.untrained(tmp_path / 'run')
+  (run / 'classes.txt').write_text('\n'.join('abcdefghij'))
+  one = trained.load_run(run)
+  names = one.class_names[::-1]
+  np.savez(
+    tmp_path / 'others.npz',
+    test_images=np.zeros((3, 28, 28), np.uint8),
+    test_labels=np.array([0, 1, 9]),
+    class_names=np.array(names),
+  )
+  config = ml_collections.ConfigDict(one.config.to_dict())
+  config.data.update(
+    source='arrays',
+    data_dir=str(tmp_path / 'others.npz'),
+    train_split='test',
+    eval_split='test',
+  )
+
+  def predict(config, members):
+    dataset = predictions.load_split(config, members[0])
+    odds = np.eye(10, dtype=np.float32)[[4, 4, 4]] * 0.9 + 0.01
+    return predictions.Predictions(dataset, odds, dataset.read(np.arange(3))[1])
+
+  shown = {}
+  monkeypatch.setattr(report_mode, 'predict_split', predict)
+  for module, name in (
+    (report_mode.inside, 'class_maps'),
+    (report_mode.inside, 'maps'),
+    (classes, 'errors'),
+    (classes, 'classes'),
+  ):
+    monkeypatch.setattr(module, name, lambda *a, n=name: shown.update({n: a}))
+  files = runs.read(str(run), ml_collections.FrozenConfigDict(config))
+  report_mode._of_network(files, '', 1)
+  assert shown['maps'][3] == names[1]
+  captions = shown['class_maps'][2]
+  assert captions[0] == f'Image 1: {names[1]}.'
+  assert set(captions[1:]) == {
+    f'Image {i}: is {names[k]}.' for i, k in enumerate([0, 1, 9])
+  }
 
 
 def test_a_run_that_was_cut_off(run, tmp_path, capfd):

@@ -4,16 +4,15 @@ import errno
 import importlib.util
 import socket
 import time
-from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
 
-from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.runtime.terminal import warn
 from googlenet.tools.demo import answer
 from googlenet.tools.inference import predict, trained
+from googlenet.tools.scoring import predictions
 
 _NUM_EXAMPLES = 8
 _REQUIRED = ('starlette', 'uvicorn')
@@ -59,7 +58,7 @@ def run(
     answer.answer(member, np.zeros(read.shape, np.uint8), chosen)
     app = server.make_app(
       answer.describe(member),
-      load_examples(config, member.class_names),
+      load_examples(config, member),
       read,
       lambda image: answer.answer(member, image, chosen),
     )
@@ -105,20 +104,20 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def load_examples(
-  config: ml_collections.FrozenConfigDict, class_names: Sequence[str]
+  config: ml_collections.FrozenConfigDict, member: trained.Trained
 ) -> list[tuple[bytes, str]]:
   """Returns the first images of `data.eval_split`: PNG and true class.
 
   The demo works without test images: users bring their own.
   """
   try:
-    dataset = pipeline.load_split(config, 'eval_split')
+    dataset = predictions.load_split(config, member)
     count = min(_NUM_EXAMPLES, dataset.num_examples)
     images, labels = dataset.read(np.arange(count))
   except UserError as error:
     warn(f'no examples on the page: {error}')
     return []
   return [
-    (answer.encode(image), class_names[label])
+    (answer.encode(image), member.class_names[label])
     for image, label in zip(images, labels, strict=True)
   ]

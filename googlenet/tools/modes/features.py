@@ -55,7 +55,8 @@ def run(
     end_points: names, separated by commas; '': the last stage.
     format: 'npz' or 'array_record'; '': given by the ending of `output`.
     output: path of a new file, which also holds the `path` of each image file
-      or the `label` of each image of the split.
+      or the `label` of each image of the split, as the
+      data set has it: other data than those of training may have other classes.
 
   Raises:
     UserError: the checkpoint, images or an end point do not exist, or the

@@ -110,7 +110,8 @@ def _of_network(
   if not math.isfinite(found.loss):
     raise UserError(f'{one.path}: the loss of these parameters is {found.loss}')
   wrong = classes.worst_errors(predictions, classes.NUM_ERRORS)
-  pixels, labels = dataset.read(np.array([image_index, *wrong]))
+  shown = np.array([image_index, *wrong])
+  pixels, labels = predictions.dataset.read(shown)
   names = one.class_names
   captions = [f'Image {image_index}: {names[labels[0]]}.']
   captions += [

@@ -56,7 +56,7 @@ def predict_split(config: Config, members: list[Trained]) -> Predictions:
 
   total, labels = 0.0, None
   for squares in passes:
-    dataset = _load_split(config, members[0], squares)
+    dataset = load_split(config, members[0], squares)
     inputs = pipeline.make_pipeline(config, dataset)
     parts, answers = [], []
     for batch, found in predict.run_batches(
@@ -75,10 +75,10 @@ def predict_split(config: Config, members: list[Trained]) -> Predictions:
     total = total + np.concatenate(parts)
     labels = np.concatenate(answers)
   count = np.float32(len(passes) * len(members))
-  return Predictions(_load_split(config, members[0]), total / count, labels)
+  return Predictions(load_split(config, members[0]), total / count, labels)
 
 
-def _load_split(
+def load_split(
   config: Config, member: Trained, squares: images.Squares | None = None
 ) -> sources.Dataset:
   """Opens `data.eval_split`, with the labels of a network.
