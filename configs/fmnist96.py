@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.source = 'bundled'
   # Data set: fashion_mnist; with idx also mnist, kmnist or any; with tfds any.
   data.name = 'fashion_mnist'
-  data.data_dir = ''  # folder of the data set; '': the default of the source
+  data.data_dir = ''  # folder or file of the data set; '': where it usually is
   # Own images: file with a class per line, in the order of labels; '': classes
   # of the training split in natural order.
   data.classes = ''

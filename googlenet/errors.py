@@ -19,8 +19,8 @@ class UserError(ValueError):
 
   The message names the field or file, its value, what is allowed and how to fix
   it. `launch.py` prints it without a traceback and exits with code 2, as it
-  does for an OSError (disk full, no permission). Any other exception is a bug
-  and keeps its traceback.
+  does for an OSError (no permission), or with 74 if a disk is full. Any other
+  exception is a bug and keeps its traceback.
 
   Attributes:
     field: the wrong config field, like 'train.batch_size'; '' if the error is

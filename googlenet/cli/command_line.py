@@ -150,8 +150,7 @@ def read_config(
     file: config file; '': use the config of the run in the workdir.
     workdir: folder of a run.
     arguments: flags like --config.FIELD=VALUE.
-    mode: name of the mode; '': none, so that nothing is told. If it does not
-      complete a config, fields may stay open, and it checks the values.
+    mode: name of the mode; '': none, so that nothing is told.
 
   Raises:
     UserError: the config, a field or its value is wrong, or an argument is not

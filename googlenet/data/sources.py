@@ -80,8 +80,8 @@ def load_dataset(
     called: name of the split in errors, like 'config.data.eval_split'.
 
   Returns:
-    The split. A TFDS set is read example by example by calls of `read`, others
-    as a whole by this call.
+    The split. Fashion-MNIST, IDX files and .npz are in memory, others are read
+    by calls of `read`.
 
   Raises:
     UserError: the source, name or split is unknown, or the data is missing or

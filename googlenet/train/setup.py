@@ -43,7 +43,7 @@ class Run(NamedTuple):
     eval_step: (params, network_state, batch) -> sums of scores.
     statistics_step: step of precise BN; None: running statistics are used.
     statistics: input pipeline of precise BN.
-    lines: console lines about fine-tuning.
+    lines: console lines about fine-tuning and the schedule.
   """
 
   config: Config
