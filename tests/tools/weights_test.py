@@ -563,6 +563,7 @@ def test_export_of_heads_that_caffe_pools_otherwise(tmp_path, capfd):
       'launch.py',
       f'--config={ROOT}/configs/fmnist96.py',
       '--config.model.variant=paper',
+      '--config.model.num_classes=10',
     ],
   ).config
   trees = [
