@@ -37,24 +37,25 @@ def test_trains_on_jpegs_with_the_same_bits_from_any_workers(
   last = 'checkpoints/step_000000006.npz'
   assert arrays(tmp_path / '0' / last) == arrays(tmp_path / '2' / last)
 
-  done = launch_here(
-    '--mode=evaluate', '--workdir=0', '--config.eval.crops=10', config=''
-  )
+  def evaluate(workdir, *flags):
+    where = f'--config.data.data_dir={photos_dir}'
+    return launch_here(
+      '--mode=evaluate', f'--workdir={workdir}', where, *flags, config=''
+    )
+
+  done = evaluate('0', '--config.eval.crops=10')
   assert done.returncode == 0, done.stderr
   assert 'on 37 images, 10 crops' in done.stdout
   # Two networks that are the same, the average of which is too.
-  one = launch_here('--mode=evaluate', '--workdir=0', config='')
-  both = launch_here('--mode=evaluate', '--workdir=0,2', config='')
+  one, both = evaluate('0'), evaluate('0,2')
   assert both.returncode == 0, both.stderr
-  assert 'on 37 images, 2 networks averaged' in both.stdout
+  assert '2 networks averaged' in both.stdout
   scores = [
     re.search('accuracy.*loss [0-9.]*', done.stdout)[0] for done in (one, both)
   ]
   assert scores[0] == scores[1]
 
-  done = launch_here(
-    '--mode=evaluate', '--workdir=0,2,3', '--config.eval.crops=10', config=''
-  )
+  done = evaluate('0,2,3', '--config.eval.crops=10')
   assert done.returncode == 2
   assert done.stderr.startswith('error: --workdir=3 holds no run')
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from benchmark_stubs import Pulse, stub, write_torch_python
-from conftest import ROOT, SMALL, environment
+from conftest import ROOT, SMALL, environment, last_of_each
 from run_files import problems
 
 from googlenet.tools.benchmark import process
@@ -98,13 +98,14 @@ def test_what_only_the_devices_refuse_is_one_line(
 def test_a_signal_keeps_what_is_there(tmp_path, compilation_cache, number):
   """It comes while a process that plays torch hangs after a first result."""
   pulse = Pulse(tmp_path)
-  command = [
-    *(sys.executable, str(ROOT / 'launch.py'), *FAST),
+  flags = [
+    *FAST,
     f'--config={ROOT / "configs/fmnist96.py"}',
     f'--config.train.compilation_cache={compilation_cache}',
     f'--config.benchmark.torch_python={write_torch_python(tmp_path)}',
     '--workdir=run',
   ]
+  command = [sys.executable, str(ROOT / 'launch.py'), *last_of_each(flags)]
   launched = subprocess.Popen(
     command,
     cwd=tmp_path,
@@ -122,6 +123,7 @@ def test_a_signal_keeps_what_is_there(tmp_path, compilation_cache, number):
     launched.send_signal(number)
     pulse.assert_both_were_there_and_are_gone()
     out, err = launched.communicate()
+  err = problems(err)
   if number == signal.SIGINT:
     assert (launched.returncode, err) == (130, 'interrupted\n')
   else:
