@@ -7,7 +7,7 @@ directly in the data set's, photos/cat/1.jpg; then `all` is the only split.
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -139,44 +139,14 @@ def open_folder(
       'config.data.source=folder takes one with a folder of images per class'
     )
   folders = _split_folders(root, wanted)
-  class_folders = {split: _folders(folder) for split, folder in folders.items()}
-  first = wanted[0]
-  if classes:
-    class_map = read_class_map(classes)
-  else:
-    names = tuple(sorted(class_folders[first], key=natural_key))
-    class_map = ClassMap(names, names)
-  for split, found in class_folders.items():
-    more = sorted(set(found) - set(class_map.folders), key=natural_key)
-    if more:
-      there = classes or folders[first]
-      raise UserError(
-        f'{folders[split]} has folders of classes that {there} lacks: '
-        f'{some(more)}; remove them, or add them there'
-      )
+  class_map = _class_map(folders, classes)
   splits, hidden, foreign = {}, 0, 0
   for split, folder in folders.items():
-    names, labels = [], []
-    for label, name in enumerate(class_map.folders):
-      if name not in class_folders[split]:
-        continue
-      found = _images(os.path.join(folder, name))
-      hidden, foreign = hidden + found.hidden, foreign + found.foreign
-      if not found.names:
-        raise UserError(
-          f'{os.path.join(folder, name)} is a class without images; remove the '
-          'folder, or add images of a format that Pillow reads'
-        )
-      names += found.names
-      labels += [label] * len(found.names)
-    if not names:
-      raise UserError(
-        f'{folder} has no folder of a class: it takes a folder with images for '
-        'each class'
-      )
-    order = sorted(range(len(names)), key=lambda i: _shuffled(names[i]))
+    found, labels = _list_split(folder, class_map)
+    hidden, foreign = hidden + found.hidden, foreign + found.foreign
+    order = sorted(range(len(labels)), key=lambda i: _shuffled(found.names[i]))
     splits[split] = Labelled(
-      ImageFiles(folder, [names[i] for i in order]),
+      ImageFiles(folder, [found.names[i] for i in order]),
       np.array(labels, np.int32)[order],
     )
   notes = []
@@ -186,6 +156,61 @@ def open_folder(
       f'{foreign:,} that are no images by their names'
     )
   return make_source(splits, class_map.names, on_bad_image, root, notes)
+
+
+def _class_map(folders: Mapping[str, str], classes: str) -> ClassMap:
+  """Returns the classes of a data set, in the order of their labels.
+
+  Args:
+    folders: the folder of each split, that of training first.
+    classes: file with the classes; '': the folders of the first split.
+
+  Raises:
+    UserError: a split has a folder of another class.
+  """
+  listed = {folder: _folders(folder) for folder in folders.values()}
+  first = next(iter(listed))
+  if classes:
+    class_map = read_class_map(classes)
+  else:
+    class_map = ClassMap(tuple(listed[first]), tuple(listed[first]))
+  known = set(class_map.folders)
+  for folder, found in listed.items():
+    more = [name for name in found if name not in known]
+    if more:
+      raise UserError(
+        f'{folder} has folders of classes that {classes or first} lacks: '
+        f'{some(more)}; remove them, or add them there'
+      )
+  return class_map
+
+
+def _list_split(folder: str, class_map: ClassMap) -> tuple['_Found', list[int]]:
+  """Returns the images of a split, class by class, and their labels.
+
+  Raises:
+    UserError: a class has a folder without images, or no class has a folder.
+  """
+  there = set(_folders(folder))
+  names, labels, hidden, foreign = [], [], 0, 0
+  for label, name in enumerate(class_map.folders):
+    if name not in there:
+      continue
+    found = _images(os.path.join(folder, name))
+    hidden, foreign = hidden + found.hidden, foreign + found.foreign
+    if not found.names:
+      raise UserError(
+        f'{os.path.join(folder, name)} is a class without images; remove the '
+        'folder, or add images of a format that Pillow reads'
+      )
+    names += found.names
+    labels += [label] * len(found.names)
+  if not names:
+    raise UserError(
+      f'{folder} has no folder of a class: it takes a folder with images for '
+      'each class'
+    )
+  return _Found(names, hidden, foreign), labels
 
 
 def _shuffled(name: str) -> bytes:

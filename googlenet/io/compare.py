@@ -153,6 +153,7 @@ def edited(
 
 
 def words_of(changes: Changes) -> str:
+  """Returns changed fields as text, with the value before and the one now."""
   return '; '.join(
     f'config.{name} was {there!r} and is {here!r}'
     for name, (there, here) in changes.items()
