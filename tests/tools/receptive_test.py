@@ -6,9 +6,8 @@ import networks
 import numpy as np
 import pytest
 
-from googlenet.model import graph
+from googlenet.model import graph, variants
 from googlenet.model import network as network_lib
-from googlenet.model import variants
 from googlenet.tools.examples.receptive import Box, receptive_field
 
 
@@ -90,9 +89,7 @@ def assert_field_is_what_the_network_depends_on(variant):
       start = axis.offset + axis.stride * np.arange(len(first))
       inside = (start >= 0) & (start + axis.size <= len(sees))
       np.testing.assert_array_equal(first[inside], start[inside])
-      np.testing.assert_array_equal(
-        last[inside], start[inside] + axis.size - 1
-      )
+      np.testing.assert_array_equal(last[inside], start[inside] + axis.size - 1)
 
 
 @pytest.mark.parametrize('variant', ['tiny', 'torchvision', 'residual'])

@@ -1,8 +1,9 @@
 """The receptive field of a point of the network, in closed form.
 
-Along an axis, position i of a map sees `size` pixels, from `offset + i * stride`
-on. A convolution or pooling of window k, stride s and padding p before the
-first pixel makes of a map with (size, stride, offset) one with
+Along an axis, position i of a map sees `size` pixels, the first of which is
+`offset + i * stride`. A convolution or pooling of window k, stride s and
+padding p before the first pixel makes of a map with (size, stride, offset) one
+with
 
   (size + (k - 1) * stride, stride * s, offset - p * stride)
 
@@ -82,16 +83,31 @@ class Field(NamedTuple):
       int(x.last[column]) + 1,
     )
 
+  def centre(self, row: int, column: int) -> tuple[float, float]:
+    """Returns the middle of what a position sees: y and x, inside the image.
+
+    In pixels from the upper left corner of the image.
+    """
+    middle = [
+      axis.offset + place * axis.stride + axis.size / 2
+      for axis, place in zip(self.axes, (row, column), strict=True)
+    ]
+    ends = (int(axis.last[-1]) + 1 for axis in self.axes)
+    y, x = (
+      min(max(m, 0.5), e - 0.5) for m, e in zip(middle, ends, strict=True)
+    )
+    return y, x
+
 
 def receptive_field(
   network: Network, point: str, image_shape: tuple[int, ...]
 ) -> Field:
-  """Returns the pixels of the network's input that the positions of a map see.
+  """Returns the pixels of the network's input that positions of a map see.
 
-  Where branches meet, that is what any of them sees. The gates of `SqueezeExcite`
-  are left out: they see the whole image, but scale a channel alike everywhere.
-  A vector, like the logits, has one position, (0, 0), which sees the whole
-  image.
+  Where branches meet, that is what any of them sees. The gates of
+  `SqueezeExcite` are left out: they see the whole image, but scale a channel
+  alike everywhere. A vector, like the logits, has one position, (0, 0), which
+  sees the whole image.
 
   Args:
     network: any.
@@ -141,7 +157,7 @@ def _axes(
       by_row[layer.row] = seen
     if layer.stage and not layer.is_side:
       by_stage[layer.stage] = seen
-  head = {name: whole for name in ('logits', 'probabilities')}
+  head = dict.fromkeys(('logits', 'probabilities'), whole)
   return _Points({**head, **by_row, **by_stage, **found})
 
 
