@@ -9,9 +9,9 @@ from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.model import blocks, graph
 from googlenet.model import network as network_lib
-from googlenet.model.googlenet import TINY
 from googlenet.model.initialization import init_from_numpy
 from googlenet.model.rows import Stage
+from googlenet.model.small import TINY
 from googlenet.model.variants import ARCHITECTURES
 from googlenet.runtime.parallel import replicated
 from googlenet.tools.inference import insight, trained
