@@ -8,7 +8,7 @@ import pytest
 from networks import model_config
 
 from googlenet.kernels import onednn
-from googlenet.model import blocks, graph, modules, variants
+from googlenet.model import blocks, graph, modules, points, variants
 from googlenet.model import network as network_lib
 from googlenet.model.context import Context
 from googlenet.model.initialization import (
@@ -34,8 +34,9 @@ def test_shapes_of_the_stages(kernels):
   network, image, (params, state) = abstract(
     model_config(kernels=kernels), (96, 96, 1)
   )
+  names = points.shapes(network.architecture)
   outputs, _ = jax.eval_shape(
-    lambda p, s, x: network.apply(p, s, None, x, False, with_end_points=True),
+    lambda p, s, x: network.apply(p, s, None, x, False, end_points=names),
     params,
     state,
     image,

@@ -17,8 +17,7 @@ from googlenet.data import files, images, pipeline
 from googlenet.data.sources import load_dataset
 from googlenet.errors import UserError
 from googlenet.io import checkpoint
-from googlenet.model import network as network_lib
-from googlenet.tools.inference import apply, predict, trained
+from googlenet.tools.inference import predict, trained
 
 END_POINTS = ('conv_1', 'stage_1', 'inception_2a', 'stage_2', 'logits')
 
@@ -76,7 +75,7 @@ def test_a_damaged_header_leads_to_the_checkpoint_before(net, tmp_path, capsys):
 
 
 def test_apply_is_the_network_after_preprocessing(net, pixels):
-  expected = reference(net, pixels, with_end_points=True)
+  expected = reference(net, pixels, end_points=['stage_1', 'conv_1'])
   out = net.apply(net.params, net.network_state, pixels, ['stage_1', 'conv_1'])
   np.testing.assert_allclose(out.logits, expected.logits, atol=1e-5)
   assert out.aux_logits == {}
@@ -130,26 +129,6 @@ def test_bfloat16_is_that_of_evaluation(config, tmp_path, pixels):
   assert out.logits.dtype == out.end_points['stage_1'].dtype == jnp.float32
   rounded = out.end_points['stage_1'].astype(jnp.bfloat16).astype(jnp.float32)
   np.testing.assert_array_equal(out.end_points['stage_1'], rounded)
-
-
-# What networks are made of beside blocks: heads, dense layers, a mean.
-@pytest.mark.parametrize('variant', ['paper', 'residual', 'alexnet', 'nin'])
-def test_names_of_end_points_are_those_of_the_network(config, variant):
-  config.model.variant = variant
-  size = 299 if variant == 'inception_v3' else 224
-  config.data.image_size = size
-  config = config_lib.resolve(config)
-  network = network_lib.from_config(config)
-  image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
-  shapes = jax.eval_shape(network.init, jax.random.key(0), image)
-  outputs, _ = jax.eval_shape(
-    lambda p, s, x: network.apply(p, s, None, x, False, with_end_points=True),
-    *shapes,
-    image,
-  )
-  names = apply.end_point_names(network, size)
-  assert set(names) == {*outputs.end_points, 'probabilities'}
-  assert names[-2:] == ('logits', 'probabilities')
 
 
 BAD_ARRAYS = {
