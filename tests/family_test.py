@@ -179,7 +179,9 @@ def test_batch_norm_equals_numpy():
     return np.maximum(z, 0)
 
   for is_training in (True, False):
-    outputs, new = network.apply(params, state, None, x, is_training, True)
+    outputs, new = network.apply(
+      params, state, None, x, is_training, ['conv_1']
+    )
     expected = (
       normalized(mean, variance)
       if is_training

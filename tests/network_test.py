@@ -209,19 +209,6 @@ def test_kernels_agree_on_the_whole_network():
   np.testing.assert_allclose(logits[1], logits[0], rtol=1e-4, atol=1e-5)
 
 
-def test_end_points_change_nothing():
-  config = model_config(variant='tiny', kernels='cpu')
-  network = network_lib.make_network(config)
-  params, state = init_from_numpy(network, (20, 20, 3), 0)
-  images = np.random.default_rng(0).normal(size=(2, 20, 20, 3))
-  images = images.astype(np.float32)
-  plain, _ = network.apply(params, state, None, images, False)
-  named, _ = network.apply(params, state, None, images, False, True)
-  assert plain.end_points == {}
-  np.testing.assert_allclose(named.logits, plain.logits, rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(named.end_points['logits'], named.logits)
-
-
 @pytest.mark.parametrize('initializer', ['he', 'xavier', 'caffe'])
 def test_numpy_initializer_draws_from_haikus_distributions(initializer):
   """Deviation and bounds of every leaf; He, fan-in: sqrt(2 / fan_in)."""

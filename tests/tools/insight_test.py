@@ -173,5 +173,5 @@ def test_first_filters_and_stages(tiny):
 def test_unknown_names(tiny):
   with pytest.raises(UserError, match="--block=inception_2b .*'inception_2a'"):
     insight.branch_maps(tiny, pixels(), 'inception_2b')
-  with pytest.raises(UserError, match="'stage_9' is no end point.*stage_"):
+  with pytest.raises(UserError, match="'stage_9' is no point.*mean 'stage_"):
     insight.maps(tiny, pixels(), ('stage_9',))

@@ -51,7 +51,10 @@ def test_what_a_loaded_network_tells(net):
   assert net.stored_shape == (28, 28, 1)
   assert net.image_shape == (32, 32, 1)
   assert net.step == 7
-  assert net.apply.end_points == (*END_POINTS, 'probabilities')
+  names = net.apply.end_points
+  assert set(END_POINTS) < set(names)
+  assert 'inception_2a/conv_3x3:pre' in names
+  assert names[-2:] == ('logits', 'probabilities')
 
 
 def test_a_damaged_header_leads_to_the_checkpoint_before(net, tmp_path, capsys):
@@ -151,7 +154,9 @@ def test_unknown_end_point(net, pixels):
     lambda: net.features(pixels, ['stage_9']),
     lambda: net.apply(net.params, net.network_state, pixels, ['stage_9']),
   ):
-    with pytest.raises(UserError, match=r'=stage_9: .*mean .stage_.*logits'):
+    with pytest.raises(
+      UserError, match=r'end_points: .stage_9. .*mean .stage_'
+    ):
       call()
 
 
