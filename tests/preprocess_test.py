@@ -71,7 +71,7 @@ def test_eager_equals_jit():
 
 def test_images_are_bytes_or_floats_in_the_same_range():
   """Floats keep their precision and differentiate: to the slope 1/255/std."""
-  pixels = random_images(2, 4, 4, 1)
+  pixels = jnp.asarray(random_images(2, 4, 4, 1))
   config = data_config(4, (0.1,), (0.5,))
   expected = preprocess(pixels, config)
   floats = jnp.asarray(pixels, jnp.float32)
