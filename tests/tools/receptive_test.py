@@ -6,8 +6,9 @@ import networks
 import numpy as np
 import pytest
 
-from googlenet.model import graph, variants
+from googlenet.errors import UserError
 from googlenet.model import network as network_lib
+from googlenet.model import points, variants
 from googlenet.tools.examples.receptive import Box, receptive_field
 
 
@@ -27,7 +28,7 @@ def positive(network, image_shape):
   return jax.tree_util.tree_map_with_path(fill, (params, state))
 
 
-def dependence(network, image_shape, points):
+def dependence(network, image_shape, names):
   """Returns by point whether rows and columns of its map see a line of pixels.
 
   Two arrays of bool a point, [H, h] and [W, w]. Each image is black but for one
@@ -43,10 +44,10 @@ def dependence(network, image_shape, points):
     images[height + i, :, i] = 1e3
   outputs, _ = jax.jit(
     lambda images: network.apply(
-      params, state, None, images, False, with_end_points=True
+      params, state, None, images, False, end_points=names
     )
   )(images)
-  sees = {name: np.asarray(outputs.end_points[name] > 0) for name in points}
+  sees = {name: np.asarray(outputs.end_points[name] > 0) for name in names}
   return {
     name: (y[:height].any((2, 3)), y[height:].any((1, 3)))
     for name, y in sees.items()
@@ -75,9 +76,10 @@ def assert_field_is_what_the_network_depends_on(variant):
     )
   )
   image_shape = (*CASES[variant], 1)
-  shapes = graph.end_points(graph.graph(network.architecture, image_shape))
+  shapes = points.shapes(network.architecture, image_shape)
+  # Of blocks `:pre` is put together from its parts.
   maps = [name for name, shape in shapes.items() if len(shape) == 3]
-  assert len(maps) > 2
+  assert len(maps) > 10
   seen = dependence(network, image_shape, maps)
   for name in maps:
     field = receptive_field(network, name, image_shape)
@@ -137,5 +139,9 @@ def test_fields_of_the_paper():
   # 7x7/2 has two pixels of padding before, 3x3/2 none and 3x3 one ('SAME').
   assert field.offset == (-6, -6)
   assert field.box(0, 27) == Box(0, 210, 21, 224)
-  with pytest.raises(KeyError, match='inception_6a'):
+  for name in points.shapes(network.architecture):
+    receptive_field(network, name, (224, 224, 3))
+  theirs = receptive_field(network, 'mixed3a_1x1_pre_relu', (224, 224, 3))
+  assert theirs.offset == (-6, -6)
+  with pytest.raises(UserError, match='inception_6a'):
     receptive_field(network, 'inception_6a', (224, 224, 3))

@@ -19,12 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from googlenet.kernels.padding import placement
-from googlenet.model import graph, rows
+from googlenet.model import graph, points, rows
 from googlenet.model.graph import Shape
 from googlenet.model.network import Network
-
-# Ends the name of what a layer computes before its activation.
-_PRE = ':pre'
 
 
 class Box(NamedTuple):
@@ -111,34 +108,26 @@ def receptive_field(
 
   Args:
     network: any.
-    point: name of a layer, row or stage, as for `Network.apply`.
+    point: its name, or lucid's, as for `Network.apply`.
     image_shape: (H, W) or (H, W, C) of the network's input, in pixels.
 
   Raises:
-    KeyError: the network has no such point.
+    UserError: the network has no such point.
     ValueError: the image is too small for some window.
   """
   shape = (*image_shape[:2], 1)
-  axes = tuple(_axes(network.architecture, shape, i)[point] for i in (0, 1))
+  name = points.resolve(point, network.architecture).removesuffix(points.PRE)
+  axes = tuple(_axes(network.architecture, shape, i)[name] for i in (0, 1))
   return Field(
     *(tuple(getattr(axis, name) for axis in axes) for name in Axis._fields[:3]),
     axes,
   )
 
 
-class _Points(dict[str, Axis]):
-  """By name; what is before an activation sees what the layer sees."""
-
-  def __missing__(self, name: str) -> Axis:
-    if not name.endswith(_PRE):
-      raise KeyError(name)
-    return self[name.removesuffix(_PRE)]
-
-
 @functools.lru_cache(maxsize=32)
 def _axes(
   architecture: rows.Architecture, image_shape: Shape, axis: int
-) -> _Points:
+) -> dict[str, Axis]:
   """Returns what the positions of every layer, row and stage see."""
   pixels = np.arange(image_shape[axis])
   found = {graph.IMAGES: Axis(1, 1, 0, pixels, pixels)}
@@ -157,8 +146,7 @@ def _axes(
       by_row[layer.row] = seen
     if layer.stage and not layer.is_side:
       by_stage[layer.stage] = seen
-  head = dict.fromkeys(('logits', 'probabilities'), whole)
-  return _Points({**head, **by_row, **by_stage, **found})
+  return {'logits': whole, **by_row, **by_stage, **found}
 
 
 def _whole(size: int) -> Axis:
