@@ -180,7 +180,8 @@ def test_examples_have_their_true_class(member):
     np.arange(8)
   )
   names = [f'class {k}' for k in range(10)]  # as edited in classes.txt
-  found = demo.load_examples(member.config, member._replace(class_names=names))
+  named = member._replace(class_names=names)
+  found = demo.examples_of(demo.load_images(member.config, named), named)
   assert [name for _, name in found] == [f'class {k}' for k in labels]
   for (data, _), image in zip(found, images, strict=True):
     shown = np.asarray(Image.open(io.BytesIO(data)))
@@ -202,7 +203,8 @@ def test_examples_of_other_data_are_matched_by_name(member, tmp_path):
     train_split='test',
     eval_split='test',
   )
-  found = demo.load_examples(ml_collections.FrozenConfigDict(config), member)
+  others = demo.load_images(ml_collections.FrozenConfigDict(config), member)
+  found = demo.examples_of(others, member)
   assert [name for _, name in found] == [names[0], names[1], names[9]]
 
 

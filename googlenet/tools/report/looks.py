@@ -34,7 +34,8 @@ def section(trained: Trained, dataset: Dataset, place: int) -> Section:
   image, _ = dataset.read(np.array([place]))
   channels = strongest(trained, image)
   searched = dataset._replace(
-    num_examples=min(dataset.num_examples, MAX_IMAGES)
+    num_examples=min(dataset.num_examples, MAX_IMAGES),
+    class_names=trained.class_names,
   )
   excited = top_images(trained, searched, channels, _NUM_IMAGES, least=0)
   stages = {}
