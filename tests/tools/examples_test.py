@@ -189,7 +189,7 @@ def test_arrays_of_the_mode(run, capfd):
   )
   shown = capfd.readouterr()
   assert problems(shown.err) == ''
-  assert 'examples a.npz: 3 channels, 50 images, ' in shown.out
+  assert 'examples a.npz: 3 channels of 50 images, ' in shown.out
   net = googlenet.load('runs/trial')
   dataset = pipeline.load_split(net.config, 'eval_split')
   channels = [Channel('stage_1', 3), Channel('logits', 0), Channel('logits', 1)]
@@ -240,6 +240,34 @@ def test_a_picture_of_the_mode(run, capfd):
   )
   for line in (tile[top, left:right], tile[top:bottom, right - 1]):
     np.testing.assert_array_equal(line, [(255, 140, 0)] * len(line))
+
+
+def test_a_folder_of_other_classes(run, capfd):
+  """Twelve classes, of which the network knows ten, read while it computes."""
+  rng = np.random.default_rng(0)
+  for split in ('train', 'test'):
+    for k in range(12):
+      os.makedirs(f'photos/{split}/class {k}')
+      pixels = rng.integers(0, 256, (30, 40 + k), np.uint8)
+      Image.fromarray(pixels).save(f'photos/{split}/class {k}/a.png')
+  flags = [
+    f'--config.data.{field}'
+    for field in (
+      *('source=folder', 'data_dir=photos', 'train_split=train'),
+      *('eval_split=test', 'on_device_mb=0'),
+    )
+  ]
+  examples(*flags, '--channels=stage_1:0', '--top_k=20', '--output=a.npz')
+  assert 'examples a.npz: 1 channel of 12 images' in capfd.readouterr().out
+  with np.load('a.npz', allow_pickle=False) as found:
+    assert sorted(found['labels'][0]) == list(range(12))
+    assert found['class_names'][11] == 'class 11'
+    net = googlenet.load('runs/trial')
+    names = found['class_names'][found['labels'][0]]
+    images = net.read([f'photos/test/{name}/a.png' for name in names])
+    y = net.features(images, ['stage_1'])['stage_1'][..., 0].max((1, 2))
+    np.testing.assert_allclose(found['values'][0], y, rtol=1e-5)
+    assert (np.diff(y) <= 0).all()
 
 
 BAD_INPUT = {

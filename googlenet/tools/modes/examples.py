@@ -77,7 +77,8 @@ def run(
       _picture(net, dataset, wanted, found).save(file, 'PNG')
   seconds = time.perf_counter() - start
   print(
-    f'examples {output}: {len(wanted)} channels, '
+    f'examples {output}: {len(wanted)} '
+    f'channel{"s" if len(wanted) > 1 else ""} of '
     f'{count_images(dataset.num_examples)}, {seconds:.1f} s'
   )
   print(f'from     {net.path}: step {net.step:,}')

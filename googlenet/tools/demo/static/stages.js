@@ -44,10 +44,15 @@ async function show(details, name, channel, seen, canAsk) {
       'div',
       { className: 'fired' },
       make('h3', { textContent: `${name}, channel ${channel.channel}` }),
-      picture(seen, 'The picture, and where the channel fired', channel.box),
+      make(
+        'div',
+        { className: 'pair' },
+        picture(seen, 'The picture, and where the channel fired', channel.box),
+        make('img', { src: channel.image, alt: 'Its map' }),
+      ),
       make('p', {
         className: 'hint',
-        textContent: `Fired most, with ${number(channel.value)}, in the frame.`,
+        textContent: `Largest value ${number(channel.value)}; the frame is what its position sees.`,
       }),
     ),
     likes,
@@ -74,7 +79,7 @@ async function show(details, name, channel, seen, canAsk) {
   const [height, width] = body.field;
   text.textContent =
     `What it likes: the best of ${body.count.toLocaleString('en')} test images. ` +
-    `A position of the map sees ${height} x ${width} pixels of ${body.size} x ${body.size}.`;
+    `Receptive field: ${height} x ${width} pixels; the picture has ${body.size} x ${body.size}.`;
   likes.append(
     make(
       'div',
