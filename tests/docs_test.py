@@ -216,7 +216,7 @@ RULES: dict[str, str | Skip] = {
   r'eval\.crops': Skip('minutes: tests/tools/multi_crop_test.py'),
   r'--mode=export.*\.onnx|onnxruntime': Skip('tests/tools/export_test.py'),
   r'--help|--mode=summary': '',
-  r'--mode=(evaluate|report|features)': SCORED,
+  r'--mode=(evaluate|report|features|examples)': SCORED,
   r'--mode=(predict|export)': READ,
   r'--mode=sweep': f'{TINY} --dry_run',
   r'from_workdir=pretrained': Skip('minutes of compiling'),
