@@ -9,13 +9,11 @@ from googlenet.errors import UserError
 from googlenet.model.googlenet import (
   BN,
   FACTORIZED,
-  FMNIST28,
   INCEPTION_V2,
   PAPER,
   PLAIN,
   RESIDUAL,
   SE,
-  TINY,
   TORCHVISION,
 )
 from googlenet.model.inception5h import INCEPTION5H, INCEPTION5H_LUCENT
@@ -29,6 +27,7 @@ from googlenet.model.rows import (
   LocalResponseNorm,
   Residual,
 )
+from googlenet.model.small import FMNIST28, TINY
 from googlenet.model.zoo import ZOO
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -302,7 +302,7 @@ def test_maps_of_inception5h_are_those_of_lucid_and_lucent(
   x = x.astype(np.float32)
   compute = jax.jit(
     lambda params, x: network.apply(
-      params, state, None, x, False, with_end_points=True
+      params, state, None, x, False, end_points=tuple(LUCID)
     )
   )
   lowered = compute.lower(params, x)
