@@ -13,8 +13,9 @@ import pytest
 from networks import model_config
 
 from googlenet.kernels import KERNELS, onednn
-from googlenet.model import graph, modules, variants
+from googlenet.model import graph, modules, points, variants
 from googlenet.model.context import Context
+from googlenet.model.googlenet import TABLE_1
 
 
 def same(x, window, stride, outside):
@@ -147,27 +148,92 @@ def test_both_norms_differ_as_much_as_it_matters():
   np.testing.assert_allclose(ratios, (2**0.5, (101 / 10) ** 0.5), rtol=1e-6)
 
 
-def test_blocks_and_channels_are_those_of_the_paper_but_for_two_widths():
-  """So `mixed4c:447` is channel 447 of inception_4c."""
-  found, paper = (
-    {
-      layer.name: layer.shape[-1]
-      for layer in graph.graph(
-        variants.resolve(model_config(variant=variant, aux_heads='on')),
-        (224, 224, 3),
-      )
-      if layer.weights or layer.kind == 'concat'
-    }
-    for variant in ('inception5h', 'paper')
+# Channels of its parts: 1x1, 3x3_bottleneck, 3x3, 5x5_bottleneck, 5x5,
+# pool_reduce; after lucent/modelzoo/inceptionv1/InceptionV1.py.
+PARTS = (
+  *('1x1', '3x3_bottleneck', '3x3'),
+  *('5x5_bottleneck', '5x5', 'pool_reduce'),
+)
+WIDTHS = {
+  'mixed3a': (64, 96, 128, 16, 32, 32),
+  'mixed3b': (128, 128, 192, 32, 96, 64),
+  'mixed4a': (192, 96, 204, 16, 48, 64),
+  'mixed4b': (160, 112, 224, 24, 64, 64),
+  'mixed4c': (128, 128, 256, 24, 64, 64),
+  'mixed4d': (112, 144, 288, 32, 64, 64),
+  'mixed4e': (256, 160, 320, 32, 128, 128),
+  'mixed5a': (256, 160, 320, 48, 128, 128),
+  'mixed5b': (384, 192, 384, 48, 128, 128),
+}
+# lucid/modelzoo/other_models/InceptionV1.py, `layers`; and what lies between.
+LAYERS = {
+  **{'conv2d0': 64, 'conv2d1': 64, 'conv2d2': 192},
+  **{'mixed3a': 256, 'mixed3b': 480, 'mixed4a': 508, 'mixed4b': 512},
+  **{'mixed4c': 512, 'mixed4d': 528, 'mixed4e': 832},
+  **{'mixed5a': 832, 'mixed5b': 1024},
+  **{'head0_bottleneck': 128, 'nn0': 1024},
+  **{'head1_bottleneck': 128, 'nn1': 1024},
+}
+BETWEEN = {
+  **{'maxpool0': 64, 'localresponsenorm0': 64},
+  **{'localresponsenorm1': 192, 'maxpool1': 192},
+  **{'maxpool4': 480, 'maxpool10': 832, 'avgpool0': 1024},
+  **{'head0_pool': 508, 'head1_pool': 528},
+  **{f'softmax{i}_pre_activation': 1008 for i in range(3)},
+}
+
+
+def all_channels():
+  """The channels of every layer of lucid, by name."""
+  found = LAYERS | BETWEEN | {f'{x}_pre_relu': c for x, c in LAYERS.items()}
+  channels = 192
+  for block, widths in WIDTHS.items():
+    found[f'{block}_pool'] = channels
+    for part, width in zip(PARTS, widths, strict=True):
+      found[f'{block}_{part}'] = found[f'{block}_{part}_pre_relu'] = width
+    channels = LAYERS[block]
+  return found
+
+
+def test_every_layer_of_lucid_has_a_point_with_its_channels():
+  """And its order within a block: `mixed4c:447` is channel 447."""
+  architecture = variants.resolve(
+    model_config(variant='inception5h', num_classes=1008)
   )
-  assert found.keys() == paper.keys()
-  assert {name for name in found if found[name] != paper[name]} == {
-    'inception_4a/conv_3x3',
-    'inception_4a/concat',
-    'inception_5a/conv_5x5_reduce',
+  shapes = points.shapes(architecture, (224, 224, 3))
+  known = all_channels()
+  assert len(known) == 2 * 16 + 12 + 9 * 13
+  for name, channels in known.items():
+    point = points.resolve(name, architecture)
+    assert shapes[point][-1] == channels, name
+    # Points with two names have one of them: avgpool0 is a stage.
+    if name != 'avgpool0':
+      assert points.to_lucid(point) == name
+  named = {points.resolve(name, architecture) for name in known}
+  layers = {layer.name: layer for layer in graph.graph(architecture)}
+  assert named >= {name for name in layers if layers[name].weights}
+  assert (
+    points.resolve('mixed4a_3x3_pre_relu_conv', architecture)
+    == 'inception_4a/conv_3x3:pre'
+  )
+  assert points.resolve('softmax2_pre_activation_matmul', architecture) == (
+    'logits'
+  )
+  ends = [
+    f'inception_4c/{branch}'
+    for branch in ('conv_1x1', 'conv_3x3', 'conv_5x5', 'pool_proj')
+  ]
+  assert layers['inception_4c/concat'].inputs == tuple(ends)
+
+
+def test_widths_are_those_of_table_1_but_for_two():
+  paper = {
+    'mixed4a': (192, 96, 208, 16, 48, 64),
+    'mixed5a': (256, 160, 320, 32, 128, 128),
   }
-  # lucid/modelzoo/other_models/InceptionV1.py
-  depths = (256, 480, 508, 512, 512, 528, 832, 832, 1024)
-  blocks = ('3a', '3b', '4a', '4b', '4c', '4d', '4e', '5a', '5b')
-  for block, depth in zip(blocks, depths, strict=True):
-    assert found[f'inception_{block}/concat'] == depth
+  table = {
+    name.replace('inception_', 'mixed'): tuple(widths)
+    for stage in TABLE_1.values()
+    for name, *widths in stage
+  }
+  assert table == WIDTHS | paper

@@ -425,41 +425,45 @@ class Inception5h(nn.Module):
     layer = getattr(self, f'{name}_pre_relu_conv')
     before = (layer.kernel_size[0] - layer.stride[0]) // 2
     after = layer.kernel_size[0] - layer.stride[0] - before
-    return F.relu(layer(F.pad(x, (before, after, before, after))))
+    y = layer(F.pad(x, (before, after, before, after)))
+    self.maps[f'{name}_pre_relu'] = y
+    return self._keep(name, F.relu(y))
+
+  def _keep(self, name, x):
+    self.maps[name] = x
+    return x
+
+  def _pool(self, name, x):
+    padded = F.pad(x, (0, 1, 0, 1), value=-torch.inf)
+    return self._keep(name, F.max_pool2d(padded, 3, stride=2))
 
   def _block(self, name, x):
-    pooled = F.pad(x, (1, 1, 1, 1), value=-torch.inf)
-    return torch.cat(
-      [
-        self._conv(f'{name}_1x1', x),
-        self._conv(f'{name}_3x3', self._conv(f'{name}_3x3_bottleneck', x)),
-        self._conv(f'{name}_5x5', self._conv(f'{name}_5x5_bottleneck', x)),
-        self._conv(f'{name}_pool_reduce', F.max_pool2d(pooled, 3, stride=1)),
-      ],
-      1,
-    )
-
-  def maps(self, x):
-    """Returns the output of each part by lucid's name."""
-
-    def pool(x):
-      return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2)
-
-    maps = {'conv2d0': self._conv('conv2d0', x)}
-    x = maps['localresponsenorm0'] = self._norm(pool(maps['conv2d0']))
-    x = maps['conv2d2'] = self._conv('conv2d2', self._conv('conv2d1', x))
-    x = maps['maxpool1'] = pool(self._norm(x))
-    for block in self.BLOCKS:
-      x = maps[f'mixed{block}'] = self._block(f'mixed{block}', x)
-      if block in ('3b', '4e'):
-        x = maps['maxpool4' if block == '3b' else 'maxpool10'] = pool(x)
-    x = torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1)
-    maps['logits'] = self.softmax2_pre_activation_matmul(x)
-    return maps
+    padded = F.pad(x, (1, 1, 1, 1), value=-torch.inf)
+    pooled = self._keep(f'{name}_pool', F.max_pool2d(padded, 3, stride=1))
+    self._conv(f'{name}_1x1', x)
+    self._conv(f'{name}_3x3', self._conv(f'{name}_3x3_bottleneck', x))
+    self._conv(f'{name}_5x5', self._conv(f'{name}_5x5_bottleneck', x))
+    self._conv(f'{name}_pool_reduce', pooled)
+    branches = [f'{name}_{end}' for end in ('1x1', '3x3', '5x5', 'pool_reduce')]
+    pres = [self.maps[f'{branch}_pre_relu'] for branch in branches]
+    self._keep(f'{name}_pre_relu', torch.cat(pres, 1))
+    return self._keep(name, torch.cat([self.maps[b] for b in branches], 1))
 
   def forward(self, x):
-    """Returns the logits, and no heads."""
-    return self.maps(x)['logits'], {}
+    """Returns the logits, and no heads; `maps` has the rest by lucid's name."""
+    self.maps = {}
+    x = self._pool('maxpool0', self._conv('conv2d0', x))
+    x = self._keep('localresponsenorm0', self._norm(x))
+    x = self._conv('conv2d2', self._conv('conv2d1', x))
+    x = self._keep('localresponsenorm1', self._norm(x))
+    x = self._pool('maxpool1', x)
+    for block in self.BLOCKS:
+      x = self._block(f'mixed{block}', x)
+      if block in ('3b', '4e'):
+        x = self._pool('maxpool4' if block == '3b' else 'maxpool10', x)
+    x = torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1)
+    x = self.softmax2_pre_activation_matmul(self._keep('avgpool0', x))
+    return self._keep('softmax2_pre_activation', x), {}
 
 
 class LucentInceptionV1(Inception5h):

@@ -248,22 +248,6 @@ def test_same_numbers_and_back_bit_for_bit(
     compare(network, params, state, torch_network, names.SCHEMES[variant], size)
 
 
-# lucid's names of end points.
-LUCID = {
-  'conv_1': 'conv2d0',
-  'stage_1': 'localresponsenorm0',
-  'conv_2': 'conv2d2',
-  'stage_2': 'maxpool1',
-  'stage_3': 'maxpool4',
-  'stage_4': 'maxpool10',
-  'logits': 'logits',
-  **{
-    f'inception_{block}': f'mixed{block}'
-    for block in torch_networks.Inception5h.BLOCKS
-  },
-}
-
-
 @pytest.mark.parametrize(
   ('variant', 'make', 'ending'),
   [
@@ -300,24 +284,25 @@ def test_maps_of_inception5h_are_those_of_lucid_and_lucent(
 
   x = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)) - 117.0
   x = x.astype(np.float32)
+  with torch.no_grad():
+    theirs(torch.from_numpy(x.transpose(0, 3, 1, 2)))
+  assert len(theirs.maps) == 2 * 3 + 6 + 9 * 15 + 2
+  assert theirs.maps['mixed4a'].shape[1] == 508
   compute = jax.jit(
     lambda params, x: network.apply(
-      params, state, None, x, False, end_points=tuple(LUCID)
+      params, state, None, x, False, end_points=tuple(theirs.maps)
     )
   )
   lowered = compute.lower(params, x)
   outputs, _ = compile_with(FAST_TO_COMPILE, lowered)(params, x)
-  with torch.no_grad():
-    expected = theirs.maps(torch.from_numpy(x.transpose(0, 3, 1, 2)))
-  assert outputs.end_points['inception_4a'].shape[-1] == 508
-  for name, lucid_name in LUCID.items():
-    there = expected[lucid_name].numpy()
-    if there.ndim == 4:
-      there = there.transpose(0, 2, 3, 1)
-    scale = np.abs(there).max()
+  for name, expected in theirs.maps.items():
+    expected = expected.numpy()
+    if expected.ndim == 4:
+      expected = expected.transpose(0, 2, 3, 1)
+    found, scale = outputs.end_points[name], np.abs(expected).max()
     assert scale > 0.1, name
     np.testing.assert_allclose(
-      outputs.end_points[name] / scale, there / scale, atol=1e-4, err_msg=name
+      found / scale, expected / scale, atol=1e-4, err_msg=name
     )
 
 
