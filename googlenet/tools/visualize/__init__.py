@@ -7,12 +7,13 @@ https://distill.pub/2017/feature-visualization), as in their tool lucid:
   parametrisation  the variables that make an image: Fourier coefficients
   transforms       small random movements, so that no single pixel matters
   forward          the network as a function of float images of any size
-  render           the ascent, for a batch of images on all devices
+  ascent           the programs of gradient ascent, on all devices
+  render           images from noise
   dream            DeepDream: a photo, changed over several sizes
   sheet            pictures with labels, as one picture
+
+  from googlenet.tools.visualize import objectives, render
+
+  net = googlenet.load('pretrained/fmnist28_best')
+  made = render.render(net, objectives.channel('inception_4c', [3, 7]))
 """
-
-from googlenet.tools.visualize.dream import dream
-from googlenet.tools.visualize.render import Rendered, render
-
-__all__ = ['Rendered', 'dream', 'render']

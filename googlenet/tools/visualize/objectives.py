@@ -55,27 +55,29 @@ class Objective:
     return len(self.names)
 
   def repeat(self, count: int) -> Objective:
-    """Returns the objective of one image for `count` images.
+    """Returns the objective of one image, or of one group, for more images.
 
     Raises:
-      ValueError: it is one for several images already, but not for `count`.
+      ValueError: it is one for several images already, but not for `count`, or
+        `count` is no multiple of the group.
     """
     if self.count == count:
       return self
-    if self.count != 1:
+    if self.count != self.group or count % self.group:
       raise ValueError(
         f'an objective of {self.count} images cannot serve {count} images'
       )
+    times = count // self.count
     return dataclasses.replace(
       self,
-      names=self.names * count,
+      names=self.names * times,
       parameters=jax.tree.map(
-        lambda x: np.repeat(x, count, axis=0), self.parameters
+        lambda x: np.concatenate([x] * times), self.parameters
       ),
     )
 
   def __add__(self, other: Objective) -> Objective:
-    """The sum, image by image; an objective of one image serves all.
+    """The sum, image by image; an objective of one image or group serves all.
 
     Raises:
       ValueError: both are for several images, but not for the same number.
