@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 MAP = RNG.normal(size=(4, 5, 7, 6)).astype(np.float32)
 FLAT = RNG.normal(size=(4, 6)).astype(np.float32)
 PIXELS = RNG.uniform(size=(4, 5, 7, 3)).astype(np.float32)
-MAPS = {'a': MAP, 'b': FLAT, 'images': PIXELS, 'logits': FLAT}
+MAPS = {'a': MAP, 'b': FLAT, 'pixels': PIXELS, 'logits': FLAT}
 VECTORS = RNG.normal(size=(4, 6)).astype(np.float32)
 
 

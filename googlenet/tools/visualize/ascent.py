@@ -6,7 +6,7 @@ Arrays of images are [D, b, ...]: D devices, b images on each.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from googlenet.model.graph import IMAGES
+from googlenet.model import points
 from googlenet.runtime.parallel import parallelize
 from googlenet.runtime.progress import Progress
 from googlenet.tools.inference.trained import Trained
 from googlenet.tools.visualize import forward as forward_lib
-from googlenet.tools.visualize.objectives import Objective, rows_of
+from googlenet.tools.visualize.objectives import PIXELS, Objective, rows_of
 from googlenet.tools.visualize.parametrisation import Parametrisation
 from googlenet.tools.visualize.rendered import Rendered
 from googlenet.tools.visualize.transforms import Transform
@@ -28,23 +28,36 @@ from googlenet.tools.visualize.transforms import Transform
 Values = Callable[..., jax.Array]
 
 
-def make_values(net: Trained, objective: Objective) -> tuple[Values, Trained]:
+def make_values(
+  net: Trained, objective: Objective, sizes: Sequence[tuple[int, int]]
+) -> tuple[Values, Trained]:
   """Makes the function that computes an objective, and the network it takes.
+
+  Args:
+    net: a trained network.
+    objective: what is computed.
+    sizes: (height, width) of the images, one or several.
 
   Returns:
     (params, network_state, images, seen, parameters, redirect) -> float32 [b]:
     `images` are float32 [b, H, W, C] in 0..255, `seen` what the network sees of
     them, `parameters` those of the objective, `redirect` [] whether gradients
-    pass ReLUs that are off. And the network with its `params` and
+    pass ReLUs that are off; None: no. And the network with its `params` and
     `network_state`.
+
+  Raises:
+    UserError: the network has no such point, or takes no images of this size.
   """
-  points = [point for point in objective.points if point != IMAGES]
-  net = forward_lib.prepared(net, points)
-  forward = forward_lib.make_forward(net.network, net.config.data, points)
+  names = [name for name in objective.points if name != PIXELS]
+  own = [points.resolve(name, net.network.architecture) for name in names]
+  net = forward_lib.prepared(net, own)
+  for size in sizes:
+    forward_lib.check_size(net, *size)
+  forward = forward_lib.make_forward(net.network, net.config.data, names)
 
   def values(params, network_state, images, seen, parameters, redirect):
-    maps = forward(params, network_state, seen, redirect) if points else {}
-    return objective.function(maps | {IMAGES: images / 255}, parameters)
+    maps = forward(params, network_state, seen, redirect) if names else {}
+    return objective.function(maps | {PIXELS: images / 255}, parameters)
 
   return values, net
 
@@ -142,7 +155,7 @@ def make_ascent(
 
   The optimizer sees each image alone, so none depends on those beside it.
   """
-  values_of, net = make_values(net, objective)
+  values_of, net = make_values(net, objective, [shape[:2]])
 
   def init(members: jax.Array, seed: jax.Array) -> Any:
     keys = keys_of(seed, members)
@@ -165,7 +178,7 @@ def make_ascent(
         images,
         transform(keys, images),
         parameters,
-        number < redirected_steps,
+        number < redirected_steps if redirected_steps else None,
       )
       return -values.sum(), values
 
@@ -199,8 +212,7 @@ def make_value(values_of: Values, run: Callable[..., Any]) -> Values:
 
   def value(params, network_state, images, parameters):
     images = images.astype(jnp.float32)
-    off = jnp.zeros((), bool)
-    return values_of(params, network_state, images, images, parameters, off)
+    return values_of(params, network_state, images, images, parameters, None)
 
   return run(value, in_axes=(None, None, 0, 0))
 

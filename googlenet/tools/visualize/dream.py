@@ -154,7 +154,7 @@ def dream(
   ]
   total = steps * len(sizes)
   kept = kept_steps(total, num_frames)
-  programs = _make_programs(net, objective, rate)
+  programs = _make_programs(net, objective, rate, sizes)
   with Progress('dream', objective.count * total, 'steps') as bar:
     parts = [
       _dream_batch(
@@ -179,9 +179,12 @@ class _Programs(NamedTuple):
 
 
 def _make_programs(
-  net: Trained, objective: Objective, rate: float
+  net: Trained,
+  objective: Objective,
+  rate: float,
+  sizes: list[tuple[int, int]],
 ) -> _Programs:
-  values_of, net = ascent.make_values(net, objective)
+  values_of, net = ascent.make_values(net, objective, sizes)
   jitter = max(1, round(_JITTER * net.image_shape[0]))
 
   def move(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -192,8 +195,8 @@ def _make_programs(
     keys = ascent.step_keys(seed, members, number)
 
     def total(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-      seen, off = jax.vmap(move)(keys, x), jnp.zeros((), bool)
-      values = values_of(params, network_state, x, seen, parameters, off)
+      seen = jax.vmap(move)(keys, x)
+      values = values_of(params, network_state, x, seen, parameters, None)
       return values.sum(), values
 
     gradient, values = jax.grad(total, has_aux=True)(x)

@@ -3,7 +3,7 @@
   channel('inception_4c', [3, 7]) - 0.1 * total_variation()
 
 A map is [B, h, w, C], or [B, C] after the global mean. The special point
-`IMAGES` is the image itself, [B, H, W, C] in 0..1, before the random movements.
+`PIXELS` is the image itself, [B, H, W, C] in 0..1, before the random movements.
 An objective gives one number per image, so a batch optimises many at once. The
 objectives are those of lucid (Olah et al., 2017), as means instead of sums: the
 weight of a penalty then means the same at every size of image and map.
@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from googlenet.model.graph import IMAGES
-
+PIXELS = 'pixels'
 Maps = dict[str, jax.Array]
 
 _SMALLEST_COSINE = 0.1  # lucid: below it a power of the cosine has no gradient
@@ -340,7 +339,7 @@ def interpolation(one: Objective, two: Objective, count: int) -> Objective:
 
 
 def _of_image(name: str, function: Callable[[jax.Array], jax.Array]):
-  return Objective((IMAGES,), lambda maps, _: function(maps[IMAGES]), (name,))
+  return Objective((PIXELS,), lambda maps, _: function(maps[PIXELS]), (name,))
 
 
 def total_variation() -> Objective:

@@ -84,22 +84,25 @@ def render(
   if transforms is None:
     transforms = transforms_lib.standard(min(height, width))
   total = sum(objective.count for objective in objectives)
-  parts = []
+  # All of them before the first is computed: a mistake is told at once.
+  ascents = [
+    make_ascent(
+      net,
+      objective,
+      (height, width, net.image_shape[-1]),
+      PARAMETRISATIONS[parametrisation],
+      transforms_lib.compose(transforms),
+      optimizer or optax.adam(LEARNING_RATE),
+      redirected_steps,
+    )
+    for objective in objectives
+  ]
   with Progress('visualize', total * steps, 'steps') as bar:
-    for objective in objectives:
-      ascent = make_ascent(
-        net,
-        objective,
-        (height, width, net.image_shape[-1]),
-        PARAMETRISATIONS[parametrisation],
-        transforms_lib.compose(transforms),
-        optimizer or optax.adam(LEARNING_RATE),
-        redirected_steps,
-      )
-      parts += [
-        climb(ascent, objective, rows, steps, seed, kept, bar)
-        for rows in batches(objective, batch_size)
-      ]
+    parts = [
+      climb(ascent, objective, rows, steps, seed, kept, bar)
+      for ascent, objective in zip(ascents, objectives, strict=True)
+      for rows in batches(objective, batch_size)
+    ]
   return Rendered.join(parts, [name for o in objectives for name in o.names])
 
 
