@@ -64,7 +64,8 @@ def run(
     **{'--steps': (steps, 0), '--seed': (seed, 0)},
     **{'--size': (size, 0), '--frames': (frames, 0)},
   )
-  form, frames = files.check(output, frames)
+  most = steps or (dream.STEPS if image else render.STEPS)
+  form, frames = files.check(output, frames, most)
   runs = [(workdir, config), *others]
   nets = [trained.load_run(folder, own) for folder, own in runs]
   folders = [folder for folder, _ in runs]

@@ -41,12 +41,17 @@ class Of(NamedTuple):
   made: Rendered
 
 
-def check(output: str, frames: int) -> tuple[str, int]:
+def check(output: str, frames: int, steps: int) -> tuple[str, int]:
   """Checks --output and --frames; returns the format and number of frames.
 
+  Args:
+    output: path of a new file or folder.
+    frames: number of images on the way to keep; 0: the default of the format.
+    steps: of the ascent.
+
   Raises:
-    UserError: the ending is unknown, the output exists or cannot be made, or
-      it cannot hold frames.
+    UserError: the ending is unknown, the output exists or cannot be made, it
+      cannot hold frames, or there are more frames than steps.
   """
   suffix = pathlib.Path(output).suffix
   if output and suffix not in FORMATS:
@@ -61,7 +66,13 @@ def check(output: str, frames: int) -> tuple[str, int]:
       f'--frames={frames}: {output} has no place for frames; give '
       '--output=NAME.gif, NAME.npz or a folder'
     )
-  return form, frames or (_DEFAULT_FRAMES if form == 'animation' else 0)
+  if frames > steps:
+    raise UserError(
+      f'--frames={frames} are more than {steps} steps: give fewer frames or '
+      'more --steps'
+    )
+  default = min(_DEFAULT_FRAMES, steps) if form == 'animation' else 0
+  return form, frames or default
 
 
 def draw(found: Sequence[Of], frame: int | None = None) -> Image.Image:

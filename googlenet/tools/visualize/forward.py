@@ -72,12 +72,14 @@ redirected_relu.defvjp(_redirected_forward, _redirected_backward)
 
 def activations(architecture: rows.Architecture) -> list[tuple[str, str]]:
   """Returns the points before and after each activation of the network."""
-  found = []
+  found, known = [], points.shapes(architecture)
   for layer in graph.graph(architecture):
     if layer.kind in ('conv', 'dense') and not layer.op.is_linear:
       found.append((layer.name + points.PRE, layer.name))
     elif layer.kind == 'activation' and not layer.op.function:
-      found.append((layer.inputs[0], layer.name))
+      # The last layer of a row is the point of that row.
+      after = layer.name if layer.name in known else layer.row
+      found.append((layer.inputs[0], after))
   return found
 
 
