@@ -132,14 +132,14 @@ class Ascent(NamedTuple):
       images in their groups.
     step: (state, parameters, members, seed, number) -> (state, values); the
       state that goes in cannot be used again.
-    image: state -> uint8 [D, b, H, W, C].
-    value: (images uint8, parameters) -> values, without movement.
+    image: state -> images uint8 [D, b, H, W, C].
+    finish: (state, parameters) -> (images uint8, values of these, not moved).
   """
 
   init: Callable[..., Any]
   step: Callable[..., tuple[Any, jax.Array]]
   image: Callable[[Any], jax.Array]
-  value: Callable[[jax.Array, Any], jax.Array]
+  finish: Callable[[Any, Any], tuple[jax.Array, jax.Array]]
 
 
 def make_ascent(
@@ -188,6 +188,12 @@ def make_ascent(
     )
     return (optax.apply_updates(variables, updates), opt_state), values
 
+  def finish(params, network_state, state, parameters):
+    images = image_of(state)
+    x = images.astype(jnp.float32)
+    values = values_of(params, network_state, x, x, parameters, None)
+    return images, values
+
   own = net.params, net.network_state
   run = functools.partial(on_devices, net)
   return Ascent(
@@ -203,18 +209,10 @@ def make_ascent(
       *own,
     ),
     run(image_of, in_axes=(0,)),
-    functools.partial(make_value(values_of, run), *own),
+    functools.partial(
+      run(finish, in_axes=(None, None, 0, 0), out_axes=(0, 0)), *own
+    ),
   )
-
-
-def make_value(values_of: Values, run: Callable[..., Any]) -> Values:
-  """Makes (params, network_state, images uint8, parameters) -> values."""
-
-  def value(params, network_state, images, parameters):
-    images = images.astype(jnp.float32)
-    return values_of(params, network_state, images, images, parameters, None)
-
-  return run(value, in_axes=(None, None, 0, 0))
 
 
 def inputs_of(objective: Objective, rows: np.ndarray) -> tuple[Any, jax.Array]:
@@ -255,8 +253,7 @@ def climb(
     if number + 1 in kept:
       frames.append(host(ascent.image(state)))
     bar.update(len(host(rows)))
-  images = ascent.image(state)
-  values = ascent.value(images, parameters)
+  images, values = ascent.finish(state, parameters)
   return Rendered.of_batch(
     host(images), host(values), [host(x) for x in curve], frames
   )

@@ -203,6 +203,10 @@ def _make_programs(
     mean = jnp.abs(gradient).mean((1, 2, 3), keepdims=True)
     return jnp.clip(x + rate * gradient / (mean + _EPSILON), 0, 255), values
 
+  def value(params, network_state, images, parameters):
+    x = images.astype(jnp.float32)
+    return values_of(params, network_state, x, x, parameters, None)
+
   own = net.params, net.network_state
   run = functools.partial(ascent.on_devices, net)
   program = run(
@@ -213,7 +217,7 @@ def _make_programs(
   )
   return _Programs(
     functools.partial(program, *own),
-    functools.partial(ascent.make_value(values_of, run), *own),
+    functools.partial(run(value, in_axes=(None, None, 0, 0)), *own),
   )
 
 
