@@ -129,6 +129,17 @@ MODES = {
     takes_several=True,
     compares=True,
   ),
+  'visualize': Mode(
+    _LOOK,
+    'make images that excite channels, classes, layers',
+    'reads',
+    (
+      *('channels', 'objective', 'image', 'steps', 'seed', 'size', 'frames'),
+      'output',
+    ),
+    takes_several=True,
+    example='--channels=inception_4c:0-15 --output=sheet.png',
+  ),
   'import_weights': Mode(
     _ELSEWHERE,
     'make a run from a weight file of PyTorch or Caffe',
@@ -202,6 +213,23 @@ def define_flags(values: flags.FlagValues) -> None:
     'points, separated by commas (--mode=summary --points lists them); '
     'default: the last stage',
   )
+  string(
+    'channels',
+    '',
+    'points with a channel, a range or a class: inception_4c:7, stage_3:0-15, '
+    'logits:Bag',
+  )
+  string(
+    'objective',
+    '',
+    'what images maximise: channel, neuron, layer or caricature; default: '
+    'channel, or layer for a whole point of an --image',
+  )
+  string('image', '', 'photo that is changed (DeepDream); default: noise')
+  integer('steps', 0, 'steps of gradient ascent; default: 256, photos 10')
+  integer('seed', 0, 'of noise and random movements')
+  integer('size', 0, 'pixels of a side; default: of the network, photos 512')
+  integer('frames', 0, 'images on the way to keep, in a .gif or folder')
   integer('top_k', 5, 'number of classes to show per image')
   string('format', '', 'output format, if the file name does not show it')
   string('output', '', 'new file; without it, predict prints to the console')
