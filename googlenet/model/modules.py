@@ -13,7 +13,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from googlenet.model import rows
+from googlenet.model import own, rows
 from googlenet.model.context import Context
 from googlenet.model.convolution import convolve, convolve_1x1s
 from googlenet.model.graph import kind_of
@@ -189,6 +189,13 @@ def _adaptive_avg_pool(
   return kernels.to_layout(adaptive_avg_pool(kernels.from_layout(x), row.size))
 
 
+def own_layer(row: rows.Own, x: jax.Array, context: Context) -> jax.Array:
+  """Applies a registered operation."""
+  layer, kernels = own.Layer(row), context.kernels
+  y = layer(kernels.from_layout(x), context.is_training)
+  return context.taps(layer.module_name, kernels.to_layout(y))
+
+
 # The function that applies each layer spec: (row, x, context) -> y.
 _APPLY: dict[type, Callable[[Any, jax.Array, Context], jax.Array]] = {
   rows.Conv: convolve,
@@ -205,6 +212,7 @@ _APPLY: dict[type, Callable[[Any, jax.Array, Context], jax.Array]] = {
   rows.SqueezeExcite: squeeze_excite,
   rows.Dropout: dropout,
   rows.AuxHead: lambda row, x, context: AuxHead(row, context)(x),
+  rows.Own: own_layer,
 }
 
 # Their points are named after the kind of operation.

@@ -1,11 +1,13 @@
 """The table of networks, and how the `model` config section selects one."""
 
+import functools
 import itertools
 from typing import Any
 
 import ml_collections
 
 from googlenet.errors import UserError
+from googlenet.model import graph, own
 from googlenet.model.googlenet import (
   BN,
   FACTORIZED,
@@ -49,6 +51,47 @@ ARCHITECTURES: dict[str, Architecture] = {
 NORMALIZATIONS = ('none', 'lrn', 'batch')
 
 
+def architecture_of(model_config: ml_collections.ConfigDict) -> Architecture:
+  """Returns the network of the `model` section, with its fields left open.
+
+  Raises:
+    UserError: the text of a network of one's own is wrong or missing, or there
+      is one with another variant.
+  """
+  variant, text = model_config.variant, model_config.architecture
+  if (variant == own.VARIANT) == bool(text):
+    return own_network(text) if text else ARCHITECTURES[variant]
+  raise UserError(
+    f'config.model.variant={variant!r}, but config.model.architecture is '
+    f'{"given" if text else "empty"}: a network of your own takes '
+    "variant='own' and architecture=own.to_text(...), see docs/own_network.md",
+    own.FIELD,
+  )
+
+
+@functools.lru_cache(maxsize=32)
+def own_network(text: str) -> Architecture:
+  """Returns the network of a text; raises UserError if it is not computable."""
+  architecture = own.from_text(text)
+  own.check_registered(architecture)
+  try:
+    graph.smallest_image(architecture)
+  except ValueError:
+    try:
+      graph.graph(architecture, (224, 224, 3))
+    except ValueError as reason:
+      error = reason
+    raise UserError(f'config.{own.FIELD}: {error}', own.FIELD) from error
+  *_, last = graph.graph(architecture)
+  if last.shape != (CLASSES,):
+    raise UserError(
+      f'config.{own.FIELD}: the head ends with {last.name} of {last.shape} '
+      'numbers; end it with rows.LOGITS, a number for each class',
+      own.FIELD,
+    )
+  return architecture
+
+
 def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
   """Returns the network of the `model` section.
 
@@ -59,8 +102,7 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
     UserError: a field turns on LRN, auxiliary heads or stochastic depth in a
       network without them.
   """
-  variant = model_config.variant
-  architecture = ARCHITECTURES[variant]
+  variant, architecture = model_config.variant, architecture_of(model_config)
   normalization = model_config.normalization
   if normalization == 'auto':
     normalization = architecture.normalization
