@@ -11,8 +11,20 @@ from run_files import problems
 
 import googlenet
 from googlenet.errors import UserError
-from googlenet.model import blocks, graph, own, points, rows, variants
+from googlenet.model import (
+  blocks,
+  graph,
+  own,
+  points,
+  rows,
+  variants,
+)
 from googlenet.model import network as network_lib
+from googlenet.model.architecture_text import (
+  from_text,
+  read_network,
+  to_text,
+)
 from googlenet.model.initialization import count_parameters, init_from_numpy
 
 CONFIG = '''
@@ -22,6 +34,7 @@ import haiku as hk
 import jax
 from configs import fmnist96
 from googlenet.model import blocks, own
+from googlenet.model.architecture_text import to_text
 from googlenet.model.rows import (
   Architecture, Block, Conv, ConvLayer, MaxPool, Own, Stage,
 )
@@ -59,7 +72,7 @@ NETWORK = Architecture(
 def get_config():
   config = fmnist96.get_config().unlock()
   config.model.variant = 'own'
-  config.model.architecture = own.to_text(NETWORK)
+  config.model.architecture = to_text(NETWORK)
   return config.lock()
 '''
 FLAGS = [flag for flag in SMALL if 'variant' not in flag]
@@ -82,15 +95,17 @@ PLAIN_ROWS = rows.Architecture(
 @pytest.mark.parametrize('variant', variants.ARCHITECTURES)
 def test_every_network_can_be_written_as_text(variant):
   architecture = variants.ARCHITECTURES[variant]
-  text = own.to_text(architecture)
-  assert own.from_text(text) == architecture
+  text = to_text(architecture)
+  assert from_text(text) == architecture
   assert json.loads(text)['op'] == 'Architecture'
 
 
 def test_a_network_of_rows_is_computed_like_any_other():
   """Its text gives the shapes, names and parameters that its rows say."""
   config = model_config(
-    variant='own', architecture=own.to_text(PLAIN_ROWS), aux_heads='on'
+    variant='own',
+    architecture=to_text(PLAIN_ROWS),
+    aux_heads='on',
   )
   network = network_lib.make_network(config)
   params, state = init_from_numpy(network, (28, 28, 1), 0)
@@ -127,7 +142,7 @@ def test_the_initializers_of_an_operation_are_used():
       ),
     ),
   )
-  config = model_config(variant='own', architecture=own.to_text(net))
+  config = model_config(variant='own', architecture=to_text(net))
   network = network_lib.make_network(config)
   params, state = init_from_numpy(network, (9, 9, 1), 0)
   np.testing.assert_array_equal(params['late']['shift'], np.full(8, 3.0))
@@ -153,7 +168,7 @@ def test_an_operation_sees_maps_in_their_usual_layout(kernels):
   )
   config = model_config(
     variant='own',
-    architecture=own.to_text(rows.Architecture((stage,))),
+    architecture=to_text(rows.Architecture((stage,))),
     kernels=kernels,
   )
   network = network_lib.make_network(config)
@@ -206,7 +221,7 @@ BAD = {
 def test_rows_that_are_no_network(case):
   make, words = BAD[case]
   with pytest.raises(UserError, match=words):
-    own.to_text(make())
+    to_text(make())
 
 
 BAD_TEXTS = {
@@ -222,17 +237,15 @@ BAD_TEXTS = {
     'kernel_size is missing, width is',
   ),
   'no classes': (
-    own.to_text(PLAIN_ROWS._replace(head=(rows.GlobalMean(),))),
+    to_text(PLAIN_ROWS._replace(head=(rows.GlobalMean(),))),
     'end it with rows.LOGITS',
   ),
   'rank': (
-    own.to_text(
-      PLAIN_ROWS._replace(head=(rows.Flatten(), rows.Conv('a', 0, 1)))
-    ),
+    to_text(PLAIN_ROWS._replace(head=(rows.Flatten(), rows.Conv('a', 0, 1)))),
     'architecture: ',
   ),
   'unregistered': (
-    own.to_text(
+    to_text(
       change(rows=(CONV, rows.Own('mix', 'shufle')))._replace(aux_heads=())
     ),
     "operation 'shufle' of mix is not registered",
@@ -248,8 +261,11 @@ def test_texts_that_are_no_network(case):
 
 
 def test_variant_and_text_come_together():
-  for fields in ({'variant': 'own'}, {'architecture': own.to_text(PLAIN_ROWS)}):
-    with pytest.raises(UserError, match="variant='own' and architecture=own"):
+  for fields in (
+    {'variant': 'own'},
+    {'architecture': to_text(PLAIN_ROWS)},
+  ):
+    with pytest.raises(UserError, match="variant='own' and architecture="):
       variants.resolve(model_config(**fields))
 
 
@@ -257,7 +273,7 @@ def test_variant_and_text_come_together():
 def forgets(monkeypatch):
   """Operations are known to this test only."""
   monkeypatch.setattr(own, '_REGISTERED', {})
-  variants.own_network.cache_clear()
+  read_network.cache_clear()
   own.sizes.cache_clear()
 
 
@@ -292,7 +308,7 @@ def test_a_run_needs_the_file_of_its_operation(launch_here, tmp_path, forgets):
   given = ['--config=mine.py', '--workdir=run', *FLAGS]
   assert launch_here(*given, config='').returncode == 0
   own._REGISTERED.clear()
-  variants.own_network.cache_clear()
+  read_network.cache_clear()
   for flags in (['--workdir=run'], ['--mode=evaluate', '--workdir=run']):
     done = launch_here(*flags, config='')
     assert done.returncode == 2
@@ -304,15 +320,15 @@ def test_a_run_needs_the_file_of_its_operation(launch_here, tmp_path, forgets):
 
 
 def test_a_network_of_rows_needs_no_file(launch_here, tmp_path):
-  text = own.to_text(PLAIN_ROWS)
+  text = to_text(PLAIN_ROWS)
   flags = ['--config.model.variant=own', f'--config.model.architecture={text}']
   done = launch_here(*FLAGS, *flags, '--workdir=run')
   assert done.returncode == 0, done.stderr
   stored = json.loads((tmp_path / 'run/config.json').read_text())
-  assert own.from_text(stored['model']['architecture']) == PLAIN_ROWS
+  assert from_text(stored['model']['architecture']) == PLAIN_ROWS
   net = googlenet.load(tmp_path / 'run')
   assert net.network.architecture.stages == PLAIN_ROWS.stages
-  other = own.to_text(PLAIN_ROWS._replace(dropout=0.5))
+  other = to_text(PLAIN_ROWS._replace(dropout=0.5))
   flags[1] = f'--config.model.architecture={other}'
   done = launch_here(*FLAGS, *flags, '--workdir=run', '--allow_config_change')
   assert done.returncode == 2

@@ -1,21 +1,17 @@
 """The table of networks, and how the `model` config section selects one."""
 
-import functools
 import itertools
 from typing import Any
 
 import ml_collections
 
 from googlenet.errors import UserError
-from googlenet.model import graph, own
+from googlenet.model import own
+from googlenet.model.architecture_text import OWN
 from googlenet.model.googlenet import (
   BN,
-  FACTORIZED,
-  INCEPTION_V2,
   PAPER,
   PLAIN,
-  RESIDUAL,
-  SE,
   TORCHVISION,
 )
 from googlenet.model.inception_v3 import INCEPTION_V3
@@ -29,6 +25,12 @@ from googlenet.model.rows import (
   Residual,
 )
 from googlenet.model.small import FMNIST28, TINY
+from googlenet.model.successors import (
+  FACTORIZED,
+  INCEPTION_V2,
+  RESIDUAL,
+  SE,
+)
 from googlenet.model.zoo import ALEXNET, ALEXNET_TORCHVISION, NIN, VGG_16
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -59,37 +61,14 @@ def architecture_of(model_config: ml_collections.ConfigDict) -> Architecture:
       is one with another variant.
   """
   variant, text = model_config.variant, model_config.architecture
-  if (variant == own.VARIANT) == bool(text):
-    return own_network(text) if text else ARCHITECTURES[variant]
+  if (variant == OWN) == bool(text):
+    return read_network(text) if text else ARCHITECTURES[variant]
   raise UserError(
     f'config.model.variant={variant!r}, but config.model.architecture is '
     f'{"given" if text else "empty"}: a network of your own takes '
-    "variant='own' and architecture=own.to_text(...), see docs/own_network.md",
+    "variant='own' and architecture=to_text(...), see docs/own_network.md",
     own.FIELD,
   )
-
-
-@functools.lru_cache(maxsize=32)
-def own_network(text: str) -> Architecture:
-  """Returns the network of a text; raises UserError if it is not computable."""
-  architecture = own.from_text(text)
-  own.check_registered(architecture)
-  try:
-    graph.smallest_image(architecture)
-  except ValueError:
-    try:
-      graph.graph(architecture, (224, 224, 3))
-    except ValueError as reason:
-      error = reason
-    raise UserError(f'config.{own.FIELD}: {error}', own.FIELD) from error
-  *_, last = graph.graph(architecture)
-  if last.shape != (CLASSES,):
-    raise UserError(
-      f'config.{own.FIELD}: the head ends with {last.name} of {last.shape} '
-      'numbers; end it with rows.LOGITS, a number for each class',
-      own.FIELD,
-    )
-  return architecture
 
 
 def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
