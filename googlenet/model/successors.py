@@ -10,8 +10,8 @@ from googlenet.model.googlenet import (
 )
 from googlenet.model.rows import Architecture, Block, SqueezeExcite
 
-# Batch norm, and two 3x3 instead of the 5x5: figure 5 of Ioffe and Szegedy, 2015
-# (arXiv 1502.03167).
+# Batch norm, and two 3x3 instead of the 5x5: Ioffe and Szegedy, 2015 (arXiv
+# 1502.03167), figure 5.
 INCEPTION_V2 = Architecture(
   googlenet(blocks.inception_v2),
   aux_heads=PAPER_HEADS,

@@ -7,7 +7,7 @@ import ml_collections
 
 from googlenet.errors import UserError
 from googlenet.model import own
-from googlenet.model.architecture_text import OWN
+from googlenet.model.architecture_text import OWN, read_network
 from googlenet.model.googlenet import (
   BN,
   PAPER,
