@@ -21,7 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   config.model = model = ml_collections.ConfigDict()
-  model.variant = 'plain'  # the network, from googlenet/model/variants
+  # The network, from googlenet/model/variants.py; own: that of `architecture`.
+  model.variant = 'plain'
+  model.architecture = ''  # text of to_text(...): docs/own_network.md
   # Labels are 0 to num_classes - 1; 0: as many classes as the data set has.
   model.num_classes = 0
   model.width_multiplier = 1.0  # factor for all widths except classifiers

@@ -15,7 +15,7 @@ import jmp
 from googlenet import kernels
 from googlenet.errors import did_you_mean
 from googlenet.input import augment, image_sizes, rand_augment
-from googlenet.model import groups, variants
+from googlenet.model import architecture_text, groups, variants
 from googlenet.model.context import ACTIVATIONS
 from googlenet.model.initialization import INITIALIZERS
 from googlenet.runtime.parallel import FORMS
@@ -265,7 +265,8 @@ _OPTIMIZERS = (
 
 FIELDS: dict[str, Field] = {
   'seed': _integer(0),
-  'model.variant': _choice(*variants.ARCHITECTURES),
+  'model.variant': _choice(*variants.ARCHITECTURES, architecture_text.OWN),
+  'model.architecture': _text(empty=True),
   'model.num_classes': _integer(0, 100_000),
   'model.width_multiplier': _positive(100),
   'model.normalization': _choice('auto', *variants.NORMALIZATIONS),

@@ -167,7 +167,7 @@ def make_plan(
     if left:
       lines.append(f'left out {listed(left)}: {why}')
 
-  architecture = variants.ARCHITECTURES[config.model.variant]
+  architecture = variants.architecture_of(config.model)
   first = graph.first_convolution(architecture)
   first_name = scheme.modules[first] + scheme.conv['w']
   stored, prefix = convert.without_prefix(stored, first_name)
