@@ -64,6 +64,7 @@ def describe(
     f'{optimizer.name}, '
     f'learning rate {optimizer.learning_rate:g}, {optimizer.schedule}',
     *run.lines,
+    *_unused_classes(config.model.num_classes, train),
     *(short_run(run) if is_new else []),
     f'workdir  {workdir}',
   ]
@@ -90,10 +91,22 @@ def short_run(run: Run) -> list[str]:
   ]
 
 
+def _unused_classes(num_classes: int, train: Dataset) -> list[str]:
+  """Returns a line if own images have fewer classes than the network."""
+  if not train.identity or train.num_classes >= num_classes:
+    return []
+  return [
+    f'hint     {train.name} has {train.num_classes} classes, the network '
+    f'{num_classes}: --config.model.num_classes=0 takes as many as the data has'
+  ]
+
+
 def _about_files(train: Dataset, evaluation: Dataset) -> list[str]:
   """Returns lines about the user's own files: left out, images by class."""
   notes = dict.fromkeys((*train.notes, *evaluation.notes))
   lines = [f'         {note}' for note in notes]
+  if train.split == evaluation.split:
+    lines.append('         evaluated on the images that it is trained on')
   if train.identity:
     found, tested = (
       count_classes(dataset.labels, dataset.class_names)
