@@ -445,6 +445,11 @@ REFUSED = {
     None,
     ["has no folder 'val'", 'it has test, train', 'data.eval_split'],
   ),
+  'splits as classes': (
+    {'train_split': 'all[:90%]', 'eval_split': 'all[90%:]'},
+    None,
+    ['they are test, train: give', 'train_split=train', 'eval_split=test'],
+  ),
   'no splits': (
     {'below': 'train'},
     None,

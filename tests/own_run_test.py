@@ -21,7 +21,7 @@ COLOURS = {
   'box 2': (40, 180, 60),
   'box 10': (40, 60, 200),
 }
-PER_CLASS = {'train': 16, 'test': 6}
+PER_CLASS = {'train': (24, 16, 8), 'test': (6, 6, 6)}
 FLAGS = (
   f'--config={ROOT}/configs/fmnist96.py',
   '--config.model.variant=tiny',
@@ -36,6 +36,7 @@ FLAGS = (
   '--config.augment.random_resized_crop=true',
   '--config.train.batch_size=12',
   '--config.train.epochs=20',
+  '--config.train.sampling=balanced',
   '--config.optimizer.warmup_steps=2',
   '--config.logging.every_steps=2',
   '--config.logging.images=0',
@@ -81,8 +82,8 @@ def save(image: Image.Image, folder: pathlib.Path, i: int) -> None:
 @pytest.fixture
 def photos(tmp_path) -> pathlib.Path:
   rng = np.random.default_rng(0)
-  for split, count in PER_CLASS.items():
-    for name, colour in COLOURS.items():
+  for split, counts in PER_CLASS.items():
+    for count, (name, colour) in zip(counts, COLOURS.items(), strict=True):
       folder = tmp_path / 'photos' / split / name
       folder.mkdir(parents=True)
       for i in range(count):
@@ -140,7 +141,8 @@ def test_odd_photographs_from_a_killed_training_to_an_export(
   told = launched(tmp_path, *flags, SKIP, '--workdir=whole')
   assert 'photos (folder): 48 train and 18 test images, 28x28x3' in told
   assert '1 left out that cannot be read: ball/broken.tif' in told
-  assert 'classes  ball 16 + 6, box 2 16 + 6, box 10 16 + 6' in told
+  assert 'classes  ball 24 + 6, box 2 16 + 6, box 10 8 + 6' in told
+  assert 'steps of 12 images, classes in turn; sgd' in told
   again = (*flags, SKIP, '--workdir=run')
   process = start(tmp_path, *again)
   kill_after_a_checkpoint(process)
