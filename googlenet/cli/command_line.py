@@ -72,7 +72,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   for name in _OURS:
     if name in values and values[name].present > 1:
       warn(f'--{name} is given more than once: {values[name].value!r} counts')
-  file, others = _config_of(os.path.expanduser(values.config)), []
+  file, others = config_of(values.config), []
   workdir = os.path.expanduser(values.workdir)
   if mode.workdir == 'reads' and not workdir:
     raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
@@ -120,7 +120,7 @@ def _run_of(name: str) -> str:
   return importlib.import_module('googlenet.tools.hub').run_of(name)
 
 
-def _config_of(file: str) -> str:
+def config_of(file: str) -> str:
   """Returns the config file that --config means: a run stands for its own.
 
   Args:
@@ -129,6 +129,7 @@ def _config_of(file: str) -> str:
   Raises:
     UserError: as `_run_of`.
   """
+  file = os.path.expanduser(file)
   is_run = os.path.isdir(file) or named.is_remote(file)
   if file and (is_run or named.find(file) != file):
     return os.path.join(_run_of(file), 'config.json')
