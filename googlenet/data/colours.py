@@ -11,7 +11,7 @@ from PIL import Image
 GREY = ('1', 'L', 'LA', 'La', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 # Levels by which the channels of a grey pixel may differ in a JPEG.
 _TOLERANCE = 8
-_LOCK = threading.Lock()
+_ONE_AT_A_TIME = threading.Lock()  # files are read in threads
 
 
 def tell_conversion(image: Image.Image, num_channels: int) -> None:
@@ -22,13 +22,11 @@ def tell_conversion(image: Image.Image, num_channels: int) -> None:
     num_channels: of the images that the network was trained on.
   """
   if num_channels == 1 and has_colours(image):
-    pair = ('colour', 'grey')
+    with _ONE_AT_A_TIME:
+      _warn('colour', 'grey')
   elif num_channels == 3 and image.mode in GREY:
-    pair = ('grey', 'colour')
-  else:
-    return
-  with _LOCK:  # two threads that read images would both tell it
-    _warn(*pair)
+    with _ONE_AT_A_TIME:
+      _warn('grey', 'colour')
 
 
 @functools.cache
