@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, environment
 from PIL import Image
-from run_files import assert_same_run, problems
+from run_files import assert_same_run, losses, problems
 
 import googlenet
 from googlenet.io import checkpoint
@@ -93,21 +93,25 @@ def photos(tmp_path) -> pathlib.Path:
   return tmp_path / 'photos'
 
 
-def start(folder: pathlib.Path, *flags: str) -> subprocess.Popen:
+def start(
+  folder: pathlib.Path, *flags: str, devices: int = 1
+) -> subprocess.Popen:
   return subprocess.Popen(
     [sys.executable, str(ROOT / 'launch.py'), *flags],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
     cwd=folder,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    env={**os.environ, **environment(devices)},
     pipesize=PIPE_BYTES,
   )
 
 
-def launched(folder: pathlib.Path, *flags: str, code: int = 0) -> str:
+def launched(
+  folder: pathlib.Path, *flags: str, code: int = 0, devices: int = 1
+) -> str:
   """Returns what the program prints; what it says of problems, if it fails."""
-  process = start(folder, *flags)
+  process = start(folder, *flags, devices=devices)
   stdout, stderr = process.communicate(timeout=300)
   assert process.returncode == code, stderr
   return problems(stderr) if code else stdout
@@ -150,6 +154,9 @@ def test_odd_photographs_from_a_killed_training_to_an_export(
   assert checkpoint.paths(tmp_path / 'run')
   assert 'resumed  after step ' in launched(tmp_path, *again)
   assert_same_run(tmp_path / 'whole', tmp_path / 'run')
+  launched(tmp_path, *flags, SKIP, '--workdir=four', devices=4)
+  one, four = losses(tmp_path / 'whole'), losses(tmp_path / 'four')
+  np.testing.assert_allclose(four, one, rtol=1e-2, atol=1e-4)
 
   accuracy = json.loads((tmp_path / 'run/result.json').read_text())
   told = launched(
