@@ -138,6 +138,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Factors for the loss by class: one number each | ('balanced',): each class
   # counts as much, whatever its number of training images; (): 1.
   train.class_weights = ()
+  # Images of an epoch: natural, each once | balanced, classes take turns.
+  train.sampling = 'natural'
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
   # Loss scale, so that float16 gradients do not underflow: a number, or
   # 'dynamic' (adapted to the gradients).

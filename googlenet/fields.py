@@ -357,6 +357,7 @@ FIELDS: dict[str, Field] = {
     ),
     'balanced, or a tuple of a number >= 0 per class, or ()',
   ),
+  'train.sampling': _choice('natural', 'balanced'),
   'train.precision': _POLICY,
   'train.loss_scale': Field(
     lambda v: v == 'dynamic' if isinstance(v, str) else _positive().is_valid(v),
