@@ -1,0 +1,144 @@
+"""Attribution to the positions of a map inside the network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from googlenet.errors import UserError, did_you_mean
+from googlenet.model import graph
+from googlenet.model.network import Network
+from googlenet.tools.explain import engine
+from googlenet.tools.explain import target as target_lib
+from googlenet.tools.explain.engine import Forward
+from googlenet.tools.explain.gradients import scored
+from googlenet.tools.explain.target import PREDICTED, Given
+from googlenet.tools.inference import insight
+from googlenet.tools.inference.trained import Trained
+
+
+def shapes(network: Network) -> dict[str, graph.Shape]:
+  """Returns the maps of a network in order, (h, w, C) by name.
+
+  Height and width are those of the smallest image that the network takes.
+  """
+  points = graph.end_points(graph.graph(network.architecture))
+  stages = {stage.name for stage in network.architecture.stages}
+  return {
+    name: shape
+    for name, shape in points.items()
+    if len(shape) == 3 and name not in stages
+  }
+
+
+def find_layer(network: Network, layer: str, flag: str = 'layer') -> str:
+  """Returns the name of a map; '' stands for the last one.
+
+  Raises:
+    UserError: there is no such map.
+  """
+  known = list(shapes(network))
+  if layer and layer not in known:
+    raise UserError(
+      f'{flag}={layer} is no map of the network{did_you_mean(layer, known)}; '
+      f'allowed is one of {", ".join(known)}'
+    )
+  return layer or known[-1]
+
+
+def _map_and_gradient(forward: Forward, layer: str):
+  def program(params, network_state, shared, is_real, arrays):
+    del shared, is_real
+    images, weights = arrays
+
+    def score(change: jax.Array) -> tuple[jax.Array, jax.Array]:
+      logits, found = forward(
+        params, network_state, images, (layer,), {layer: lambda y: y + change}
+      )
+      return jnp.sum(weights * logits), found[layer]
+
+    shape = jax.eval_shape(
+      lambda: forward(params, network_state, images, (layer,))[1][layer]
+    )
+    change = jnp.zeros(shape.shape, shape.dtype)
+    slope, values = jax.grad(score, has_aux=True)(change)
+    return values, slope
+
+  return program
+
+
+def map_and_gradient(
+  net: Trained, images: np.ndarray, target: Given, layer: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns a map and the gradient of the score by it, [N, h, w, C] each.
+
+  Args:
+    net: a trained network.
+    images: uint8 or float [N, H, W, C] in 0..255.
+    target: see `target.resolve`.
+    layer: the name of a map; '': the last one.
+
+  Raises:
+    UserError: images, target or layer are not allowed.
+  """
+  layer = find_layer(net.network, layer)
+  arrays = scored(net, images, target)
+  return engine.run(net, _map_and_gradient, (layer,), arrays)
+
+
+def grad_cam(
+  net: Trained,
+  images: np.ndarray,
+  target: Given = PREDICTED,
+  layer: str = '',
+  keep_negative: bool = False,
+) -> np.ndarray:
+  """Returns Grad-CAM of a map, in logits, float32 [N, h, w].
+
+  Selvaraju et al., 2017 (arXiv 1610.02391): ReLU of the sum of the channels,
+  each times the sum of its gradient over positions. The paper takes the mean,
+  which only divides the map by its number of positions. With the sum, Grad-CAM
+  of the last map before a global mean is its class activation map, whose mean
+  plus a bias is the logit.
+
+  Args:
+    net: a trained network.
+    images: uint8 or float [N, H, W, C] in 0..255.
+    target: see `target.resolve`.
+    layer: the name of a map; '': the last one.
+    keep_negative: whether to leave out the ReLU.
+
+  Raises:
+    UserError: images, target or layer are not allowed.
+  """
+  values, slope = map_and_gradient(net, images, target, layer)
+  maps = np.einsum('nhwc,nc->nhw', values, slope.sum((1, 2)))
+  return maps if keep_negative else np.maximum(maps, 0)
+
+
+def class_activation_map(
+  net: Trained, images: np.ndarray, target: Given = PREDICTED
+) -> np.ndarray:
+  """Returns the exact map of the last layer, in logits, float32 [N, h, w].
+
+  Zhou et al., 2016 (arXiv 1512.04150): the mean of a map plus the bias of its
+  class is the logit, see `insight.class_activation_maps`.
+
+  Args:
+    net: a trained network.
+    images: uint8 or float [N, H, W, C] in 0..255.
+    target: see `target.resolve`.
+
+  Raises:
+    UserError: images or target are not allowed, or the network has no global
+      mean before its logits.
+  """
+  engine.as_float(net, images)
+  target = target_lib.resolve(target, net.class_names)
+  maps = []
+  for start in range(0, len(images), engine.ROWS):
+    found = insight.class_activation_maps(
+      net, images[start : start + engine.ROWS]
+    )
+    weights = target_lib.weights(target, found.logits)
+    maps.append(np.einsum('nkhw,nk->nhw', found.maps, weights))
+  return np.concatenate(maps)
