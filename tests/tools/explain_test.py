@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, small_config
 from insight_test import make_trained, pixels
 
-import googlenet
+from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.runtime.parallel import replicated
 from googlenet.tools.explain import (
@@ -20,25 +20,23 @@ from googlenet.tools.explain import (
   sanity,
 )
 from googlenet.tools.explain import target as target_lib
-from googlenet.tools.inference import insight
+from googlenet.tools.inference import insight, trained
+
+
+BEST = ROOT / 'pretrained/fmnist28_best'
 
 
 @pytest.fixture(scope='module')
 def tiny():
-  from conftest import small_config
-
   return make_trained(small_config())
 
 
 @pytest.fixture(scope='module')
 def best():
   """A network with batch norm that was trained."""
-  config = googlenet.load(ROOT / 'pretrained/fmnist28_best').config
-  config = config.copy_and_resolve_references().unlock()
+  config = config_lib.load(BEST / 'config.json').unlock()
   config.model.kernels = 'xla'
-  from googlenet.tools.inference import trained
-
-  return trained.load_run(ROOT / 'pretrained/fmnist28_best', config)
+  return trained.load_run(BEST, config_lib.resolve(config))
 
 
 @pytest.fixture(scope='module')
@@ -161,7 +159,6 @@ def test_input_times_gradient_and_smoothgrad_without_noise(tiny):
 
 
 def test_smoothgrad_is_the_mean_of_gradients_of_noisy_images(tiny):
-  """Found again with the noise that a network of one weight a pixel shows."""
   images = pixels(2)
   first, other, again = (
     gradients.smoothgrad(tiny, images, 1, samples=5, seed=seed)
