@@ -22,7 +22,6 @@ from googlenet.tools.explain import (
 from googlenet.tools.explain import target as target_lib
 from googlenet.tools.inference import insight, trained
 
-
 BEST = ROOT / 'pretrained/fmnist28_best'
 
 
@@ -41,7 +40,7 @@ def best():
 
 @pytest.fixture(scope='module')
 def photos(best):
-  return best.read(sorted((ROOT / 'docs/photos').glob('*.jpg'))[:3])
+  return best.read(sorted((ROOT / 'docs/photos').glob('*.jpg'))[:2])
 
 
 # ---- The score.
@@ -184,10 +183,19 @@ def random_baseline(net, images):
   return np.random.default_rng(5).uniform(-40, 300, images.shape[1:])
 
 
-@pytest.mark.parametrize('net', ['tiny', 'best'])
-@pytest.mark.parametrize('baseline', ['black', 'mean', 'blurred', 'random'])
+@pytest.mark.parametrize(
+  ('net', 'baseline'),
+  [
+    ('tiny', 'black'),
+    ('tiny', 'mean'),
+    ('tiny', 'blurred'),
+    ('tiny', 'random'),
+    ('best', 'black'),
+    pytest.param('best', 'random', marks=pytest.mark.slow),
+  ],
+)
 def test_integrated_gradients_add_up(net, baseline, request, photos):
-  images = photos if net == 'best' else pixels(3)
+  images = photos if net == 'best' else pixels(2)
   net = request.getfixturevalue(net)
   if baseline == 'random':
     baseline = random_baseline(net, images)
@@ -195,7 +203,7 @@ def test_integrated_gradients_add_up(net, baseline, request, photos):
   label = engine.logits(net, images).argmax(-1)
   start = baselines.make(net, images.astype(np.float32), baseline)
   here, there = (
-    engine.logits(net, x)[np.arange(3), label] for x in (images, start)
+    engine.logits(net, x)[np.arange(2), label] for x in (images, start)
   )
   assert np.abs(here - there).min() > 0.05
   np.testing.assert_allclose(found.maps.sum((1, 2, 3)), here - there, rtol=0.01)
@@ -326,11 +334,11 @@ def test_windows_that_do_not_fit(tiny, sizes, words):
 def test_grad_cam_of_the_last_map_is_the_class_activation_map(
   net, request, photos
 ):
-  images = photos if net == 'best' else pixels(3)
+  images = photos if net == 'best' else pixels(2)
   net = request.getfixturevalue(net)
   exact = insight.class_activation_maps(net, images)
   label = exact.logits.argmax(-1)
-  expected = exact.maps[np.arange(3), label]
+  expected = exact.maps[np.arange(2), label]
   found = cam.grad_cam(net, images)
   assert (expected < 0).any()
   np.testing.assert_allclose(
@@ -358,7 +366,7 @@ def test_grad_cam_of_an_earlier_map_by_its_definition(tiny):
       None,
       x,
       is_training=False,
-      edit=lambda name, y: y + change if name == 'conv_1' else y,
+      edit={'conv_1': lambda y: y + change},
     )
     return outputs.logits[:, 4].sum()
 
@@ -416,9 +424,30 @@ def test_an_earlier_channel_is_ablated_in_the_network(best, photos):
   assert np.abs(found).max() > 0.01
 
 
-def test_a_map_that_is_not_there(tiny):
-  with pytest.raises(UserError, match="layer=conv_2 is no map.*'conv_1'"):
-    cam.grad_cam(tiny, pixels(1), layer='conv_2')
+def test_a_point_inside_a_block_and_the_name_of_lucid(tiny):
+  images = pixels(2)
+  found = parts.channels_by_gradient(tiny, images, 5, 'inception_2a/conv_3x3')
+  branch = insight.branch_channels(tiny.network, 'inception_2a')['conv_3x3']
+  np.testing.assert_allclose(
+    found, parts.channels_by_gradient(tiny, images, 5)[:, branch], atol=1e-5
+  )
+  assert cam.find_layer(tiny.network, 'mixed2a_3x3_pre_relu') == (
+    'inception_2a/conv_3x3:pre'
+  )
+  assert cam.find_layer(tiny.network, '') == 'inception_2a'
+
+
+@pytest.mark.parametrize(
+  ('layer', 'words'),
+  [
+    ('conv_2', "layer: 'conv_2' is no point.*'conv_1'"),
+    ('inception_2a:pre', 'layer: .*can only be read'),
+    ('logits', r'layer=logits: it must be a map \[h, w, C\]'),
+  ],
+)
+def test_a_map_that_cannot_be_taken(tiny, layer, words):
+  with pytest.raises(UserError, match=words):
+    cam.grad_cam(tiny, pixels(1), layer=layer)
 
 
 # ---- What holds for all.

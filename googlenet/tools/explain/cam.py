@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from googlenet.errors import UserError, did_you_mean
-from googlenet.model import graph
+from googlenet.errors import UserError
+from googlenet.model import points
 from googlenet.model.network import Network
 from googlenet.tools.explain import engine
 from googlenet.tools.explain import target as target_lib
@@ -16,33 +16,39 @@ from googlenet.tools.inference import insight
 from googlenet.tools.inference.trained import Trained
 
 
-def shapes(network: Network) -> dict[str, graph.Shape]:
-  """Returns the maps of a network in order, (h, w, C) by name.
-
-  Height and width are those of the smallest image that the network takes.
-  """
-  points = graph.end_points(graph.graph(network.architecture))
-  stages = {stage.name for stage in network.architecture.stages}
-  return {
-    name: shape
-    for name, shape in points.items()
-    if len(shape) == 3 and name not in stages
-  }
-
-
 def find_layer(network: Network, layer: str, flag: str = 'layer') -> str:
-  """Returns the name of a map; '' stands for the last one.
+  """Returns the name of a map.
+
+  Args:
+    network: any.
+    layer: the name of a point, or lucid's for it; '': the last map.
+    flag: for messages.
 
   Raises:
-    UserError: there is no such map.
+    UserError: there is no such point, it is no map, it can only be read, or the
+      logits do not depend on it.
   """
-  known = list(shapes(network))
-  if layer and layer not in known:
+  architecture = network.architecture
+  shapes = points.shapes(architecture)
+  is_side = tuple(f'{head.name}/' for head in architecture.aux_heads)
+  maps = [
+    name
+    for name, shape in shapes.items()
+    if len(shape) == 3 and not name.startswith(is_side)
+  ]
+  if not layer:
+    return maps[-1]
+  try:
+    found = points.resolve(layer, architecture)
+    points.plan(architecture, network.kernels, (), {found: lambda y: y})
+  except UserError as error:
+    raise UserError(f'{flag}: {error}') from error
+  if found not in maps:
     raise UserError(
-      f'{flag}={layer} is no map of the network{did_you_mean(layer, known)}; '
-      f'allowed is one of {", ".join(known)}'
+      f'{flag}={layer}: it must be a map [h, w, C] on the way to the logits, '
+      f'such as {maps[-1]}'
     )
-  return layer or known[-1]
+  return found
 
 
 def _map_and_gradient(forward: Forward, layer: str):
@@ -51,14 +57,13 @@ def _map_and_gradient(forward: Forward, layer: str):
     images, weights = arrays
 
     def score(change: jax.Array) -> tuple[jax.Array, jax.Array]:
-      logits, found = forward(
-        params, network_state, images, (layer,), {layer: lambda y: y + change}
-      )
-      return jnp.sum(weights * logits), found[layer]
+      edit = {layer: lambda y: y + change}
+      out = forward(params, network_state, images, (layer,), edit)
+      return jnp.sum(weights * out.logits), out.end_points[layer]
 
     shape = jax.eval_shape(
-      lambda: forward(params, network_state, images, (layer,))[1][layer]
-    )
+      lambda: forward(params, network_state, images, (layer,)).end_points
+    )[layer]
     change = jnp.zeros(shape.shape, shape.dtype)
     slope, values = jax.grad(score, has_aux=True)(change)
     return values, slope

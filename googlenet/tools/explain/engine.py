@@ -16,51 +16,21 @@ import numpy as np
 
 from googlenet.errors import UserError
 from googlenet.input.preprocess import num_channels
-from googlenet.model.network import Network
+from googlenet.model.network import Network, Outputs
 from googlenet.runtime.parallel import parallelize
+from googlenet.tools.inference.apply import make_function
 from googlenet.tools.inference.predict import padded_size
 from googlenet.tools.inference.trained import Trained
 
 ROWS = 32  # images that a device computes at once
 
-# (params, network_state, images, end_points=(), edit=None) -> (logits [B, K],
-# end points by name), of float images [B, H, W, C] in 0..255.
-Forward = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+# `apply.make_function`: (params, network_state, images, end_points=(),
+# edit=None) -> Outputs.
+Forward = Callable[..., Outputs]
 # (forward, *static) -> program; the program maps (params, network_state,
 # shared, is_real, arrays) to a tree of arrays [B, ...], for a tuple of arrays
 # [B, ...]. `is_real`, bool [B], is false for images that fill up a batch.
 Make = Callable[..., Callable[..., Any]]
-
-
-def make_forward(
-  network: Network, data_config: ml_collections.FrozenConfigDict
-) -> Forward:
-  """Makes the network in float32 as a function of float pixels."""
-
-  def forward(params, network_state, images, end_points=(), edit=None):
-    edits = edit or {}
-
-    def edit_row(name: str, x: jax.Array) -> jax.Array:
-      return edits[name](x) if name in edits else x
-
-    mean = jnp.asarray(data_config.mean, jnp.float32)
-    std = jnp.asarray(data_config.std, jnp.float32)
-    size = data_config.image_size
-    x = (images / 255 - mean) / std
-    x = jax.image.resize(x, (len(x), size, size, x.shape[-1]), 'bilinear')
-    outputs, _ = network.apply(
-      params,
-      network_state,
-      None,
-      x,
-      is_training=False,
-      with_end_points=bool(end_points),
-      edit=edit_row if edits else None,
-    )
-    found = {name: outputs.end_points[name] for name in end_points}
-    return outputs.logits, found
-
-  return forward
 
 
 def run(
@@ -120,7 +90,7 @@ def _program(
   static: tuple[Any, ...],
 ) -> Callable[..., Any]:
   return parallelize(
-    make(make_forward(network, data_config), *static),
+    make(make_function(network, data_config, 'float32'), *static),
     in_axes=(None, None, None, 0, 0),
     options=network.kernels.compiler_options,
     what='attribution',
@@ -192,7 +162,7 @@ def as_float(net: Trained, images: np.ndarray) -> np.ndarray:
 def _logits(forward: Forward):
   def program(params, network_state, shared, is_real, arrays):
     del shared, is_real
-    return forward(params, network_state, arrays[0])[0]
+    return forward(params, network_state, arrays[0]).logits
 
   return program
 

@@ -40,7 +40,7 @@ def _pixel_gradient(forward, params, network_state, images, weights):
 
   def score(x: jax.Array) -> jax.Array:
     # Images do not see each other, so the sum has each one's own gradient.
-    return jnp.sum(weights * forward(params, network_state, x)[0])
+    return jnp.sum(weights * forward(params, network_state, x).logits)
 
   return jax.grad(score)(images)
 
@@ -205,7 +205,7 @@ def integrated_gradients(
   ends = (np.sum(weights * engine.logits(net, x), -1) for x in (images, starts))
   difference = np.subtract(*ends)
   maps = np.zeros_like(images)
-  residual = np.full(len(images), np.inf, np.float32)
+  residual = np.full(len(images), np.nan, np.float32)
   used = np.zeros(len(images), int)
   while True:
     left = np.flatnonzero(~(np.abs(residual) <= tolerance * np.abs(difference)))

@@ -26,13 +26,16 @@ class Windows(NamedTuple):
   stride: int
 
 
-def windows(side: int, stride: int, image_shape: tuple[int, ...]) -> Windows:
+def windows(
+  side: int, stride: int, image_shape: tuple[int, ...], dashes: str = ''
+) -> Windows:
   """Returns windows for images of a shape (H, W, ...).
 
   Args:
     side: in pixels; 0: an eighth of the shorter side of the image.
     stride: in pixels; 0: half of `side`.
     image_shape: (H, W, ...).
+    dashes: '--' if messages are about flags.
 
   Raises:
     UserError: the window is larger than the image, or the stride than it.
@@ -41,14 +44,14 @@ def windows(side: int, stride: int, image_shape: tuple[int, ...]) -> Windows:
   side = side or max(shortest // 8, 1)
   if not 1 <= side <= shortest:
     raise UserError(
-      f'window={side} does not fit images of {image_shape[0]}x{image_shape[1]} '
-      f'pixels: allowed is 1 to {shortest}; 0 takes an eighth'
+      f'{dashes}window={side} does not fit images of {image_shape[0]}x'
+      f'{image_shape[1]} pixels: allowed is 1 to {shortest}; 0 takes an eighth'
     )
   stride = stride or max(side // 2, 1)
   if not 1 <= stride <= side:
     raise UserError(
-      f'stride={stride} leaves pixels out between windows of {side}: allowed '
-      f'is 1 to {side}; 0 takes half of it'
+      f'{dashes}stride={stride} leaves pixels out between windows of {side}: '
+      f'allowed is 1 to {side}; 0 takes half of it'
     )
   return Windows(side, stride)
 
@@ -66,7 +69,8 @@ def _occlusion(forward: Forward):
     height, width = images.shape[1:3]
 
     def scores(x: jax.Array, weights: jax.Array) -> jax.Array:
-      return jnp.sum(weights * forward(params, network_state, x)[0], -1)
+      logits = forward(params, network_state, x).logits
+      return jnp.sum(weights * logits, -1)
 
     whole = scores(images, weights)
 

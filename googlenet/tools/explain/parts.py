@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from googlenet.model import points
 from googlenet.tools.explain import cam, engine
 from googlenet.tools.explain.engine import Forward
 from googlenet.tools.explain.gradients import scored
@@ -43,7 +44,7 @@ def _ablation(forward: Forward, layer: str, num_channels: int):
     images, weights = arrays
 
     def scores(x: jax.Array, weights: jax.Array, edit=None) -> jax.Array:
-      logits, _ = forward(params, network_state, x, (), edit)
+      logits = forward(params, network_state, x, (), edit).logits
       return jnp.sum(weights * logits, -1)
 
     whole = scores(images, weights)
@@ -82,7 +83,7 @@ def channels_by_ablation(
   """
   layer = cam.find_layer(net.network, layer)
   arrays = scored(net, images, target)
-  width = cam.shapes(net.network)[layer][-1]
+  width = points.shapes(net.network.architecture)[layer][-1]
   return engine.run(net, _ablation, (layer, width), arrays)
 
 
