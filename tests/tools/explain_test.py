@@ -218,15 +218,15 @@ def test_integrated_gradients_add_up(net, baseline, request, photos):
 
 def test_steps_are_doubled_up_to_a_limit(tiny):
   found = gradients.integrated_gradients(
-    tiny, pixels(2), steps=2, tolerance=0, max_steps=9
+    tiny, pixels(2), 1, steps=2, tolerance=0, max_steps=9
   )
   np.testing.assert_array_equal(found.steps, [8, 8])
   one = gradients.integrated_gradients(
-    tiny, pixels(2), steps=2, tolerance=np.inf
+    tiny, pixels(2), 1, steps=2, tolerance=np.inf
   )
   np.testing.assert_array_equal(one.steps, [2, 2])
   middle = sum(
-    gradients.gradient(tiny, share * pixels(2).astype(np.float32), None)
+    gradients.gradient(tiny, share * pixels(2).astype(np.float32), 1)
     for share in (0.25, 0.75)
   )
   np.testing.assert_allclose(
@@ -403,8 +403,9 @@ def test_branches_are_sums_of_channels_and_ablations(tiny):
   by_gradient = parts.branches_by_gradient(tiny, images, 5, 'inception_2a')
   by_ablation = parts.branches_by_ablation(tiny, images, 5, 'inception_2a')
   exact = insight.branch_contributions(tiny, images, 'inception_2a')
-  assert list(by_gradient) == list(by_ablation) == list(exact)
-  for name, added in exact.items():
+  names = [f'inception_2a/{name}' for name in exact]
+  assert list(by_gradient) == list(by_ablation) == names
+  for name, added in zip(names, exact.values(), strict=True):
     np.testing.assert_allclose(by_ablation[name], added[:, 5], atol=1e-5)
     # Nothing but a mean and a linear layer follow the last block.
     np.testing.assert_allclose(by_gradient[name], added[:, 5], atol=1e-4)

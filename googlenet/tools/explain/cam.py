@@ -51,43 +51,50 @@ def find_layer(network: Network, layer: str, flag: str = 'layer') -> str:
   return found
 
 
-def _map_and_gradient(forward: Forward, layer: str):
+def _maps_and_gradients(forward: Forward, layers: tuple[str, ...]):
   def program(params, network_state, shared, is_real, arrays):
     del shared, is_real
     images, weights = arrays
 
-    def score(change: jax.Array) -> tuple[jax.Array, jax.Array]:
-      edit = {layer: lambda y: y + change}
-      out = forward(params, network_state, images, (layer,), edit)
-      return jnp.sum(weights * out.logits), out.end_points[layer]
+    def score(
+      changes: dict[str, jax.Array],
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+      edit = {
+        layer: lambda y, change=change: y + change
+        for layer, change in changes.items()
+      }
+      out = forward(params, network_state, images, layers, edit)
+      return jnp.sum(weights * out.logits), out.end_points
 
-    shape = jax.eval_shape(
-      lambda: forward(params, network_state, images, (layer,)).end_points
-    )[layer]
-    change = jnp.zeros(shape.shape, shape.dtype)
-    slope, values = jax.grad(score, has_aux=True)(change)
-    return values, slope
+    shapes = jax.eval_shape(
+      lambda: forward(params, network_state, images, layers).end_points
+    )
+    changes = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), shapes)
+    slopes, values = jax.grad(score, has_aux=True)(changes)
+    return {layer: (values[layer], slopes[layer]) for layer in layers}
 
   return program
 
 
-def map_and_gradient(
-  net: Trained, images: np.ndarray, target: Given, layer: str
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns a map and the gradient of the score by it, [N, h, w, C] each.
+def maps_and_gradients(
+  net: Trained, images: np.ndarray, target: Given, layers: tuple[str, ...]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Returns maps and the gradient of the score by each, [N, h, w, C].
 
   Args:
     net: a trained network.
     images: uint8 or float [N, H, W, C] in 0..255.
     target: see `target.resolve`.
-    layer: the name of a map; '': the last one.
+    layers: names of maps; '': the last one.
 
   Raises:
-    UserError: images, target or layer are not allowed.
+    UserError: images, target or a layer are not allowed.
   """
-  layer = find_layer(net.network, layer)
+  found = {layer: find_layer(net.network, layer) for layer in layers}
+  static = tuple(dict.fromkeys(found.values()))
   arrays = scored(net, images, target)
-  return engine.run(net, _map_and_gradient, (layer,), arrays)
+  made = engine.run(net, _maps_and_gradients, (static,), arrays)
+  return {layer: made[name] for layer, name in found.items()}
 
 
 def grad_cam(
@@ -115,7 +122,7 @@ def grad_cam(
   Raises:
     UserError: images, target or layer are not allowed.
   """
-  values, slope = map_and_gradient(net, images, target, layer)
+  values, slope = maps_and_gradients(net, images, target, (layer,))[layer]
   maps = np.einsum('nhwc,nc->nhw', values, slope.sum((1, 2)))
   return maps if keep_negative else np.maximum(maps, 0)
 

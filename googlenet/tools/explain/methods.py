@@ -32,6 +32,7 @@ class Options(NamedTuple):
     baseline: key of `BASELINES`; '': the default of each method.
     steps: gradients of `integrated_gradients` at first, or samples of
       `smoothgrad`.
+    tolerance: of `integrated_gradients`.
     window: of `occlusion`, in pixels; 0: an eighth of the image.
     stride: of `occlusion`, in pixels; 0: half a window.
     seed: of the noise of `smoothgrad` and of randomized parameters.
@@ -41,6 +42,7 @@ class Options(NamedTuple):
   block: str = ''
   baseline: str = ''
   steps: int = 64
+  tolerance: float = 0.01
   window: int = 0
   stride: int = 0
   seed: int = 0
@@ -96,7 +98,7 @@ METHODS: dict[str, Method] = {
   ),
   'integrated_gradients': Method(
     lambda net, x, target, o: gradients.integrated_gradients(
-      net, x, target, o.baseline or 'black', o.steps
+      net, x, target, o.baseline or 'black', o.steps, o.tolerance
     ),
     'Integrated gradients',
     'part of a pixel in the difference of scores of image and baseline',
@@ -286,6 +288,8 @@ def _sanity(
 ) -> np.ndarray:
   """Returns rank correlations [N, L]; classes are those of the real network."""
   found = np.zeros((len(images), len(sanity.layers(net.network))))
+  # Logits of a random network may hardly differ: no part of that is asked for.
+  options = options._replace(tolerance=np.inf)
 
   def maps(other: Trained, chosen: np.ndarray, label: int) -> np.ndarray:
     made = METHODS[name].explain(
@@ -307,15 +311,11 @@ def _sanity(
 def _of_branches(
   net: Trained, images: np.ndarray, target: Target, options: Options
 ) -> Table:
-  blocks = [options.block] if options.block else _blocks(net.network)
-  gradient, ablation = {}, {}
-  for block in blocks:
-    for found, function in (
-      (gradient, parts.branches_by_gradient),
-      (ablation, parts.branches_by_ablation),
-    ):
-      for name, values in function(net, images, target, block).items():
-        found[f'{block}/{name}'] = values
+  blocks = [options.block] if options.block else []
+  gradient, ablation = (
+    function(net, images, target, *blocks)
+    for function in (parts.branches_by_gradient, parts.branches_by_ablation)
+  )
   return Table(
     tuple(gradient),
     np.stack(list(gradient.values()), -1),

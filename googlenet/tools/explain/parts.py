@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from googlenet.errors import UserError
 from googlenet.model import points
 from googlenet.tools.explain import cam, engine
 from googlenet.tools.explain.engine import Forward
@@ -34,7 +35,7 @@ def channels_by_gradient(
   Raises:
     UserError: images, target or layer are not allowed.
   """
-  values, slope = cam.map_and_gradient(net, images, target, layer)
+  values, slope = cam.maps_and_gradients(net, images, target, (layer,))[layer]
   return np.einsum('nhwc,nhwc->nc', values, slope)
 
 
@@ -88,36 +89,103 @@ def channels_by_ablation(
 
 
 def branches_by_gradient(
-  net: Trained, images: np.ndarray, target: Given, block: str
+  net: Trained, images: np.ndarray, target: Given, *blocks: str
 ) -> dict[str, np.ndarray]:
-  """Returns activation times gradient of each branch of a block, [N] each.
+  """Returns activation times gradient of each branch of blocks, in logits.
 
   The sum of `channels_by_gradient` over the channels of the branch.
 
+  Args:
+    net: a trained network.
+    images: uint8 or float [N, H, W, C] in 0..255.
+    target: see `target.resolve`.
+    *blocks: names of blocks; none: all of them.
+
+  Returns:
+    float32 [N] by block and branch, `inception_3a/conv_1x1`.
+
   Raises:
     UserError: images or target are not allowed, or there is no such block.
   """
-  parts = insight.branch_channels(net.network, block)
-  found = channels_by_gradient(net, images, target, block)
-  return {name: found[:, part].sum(-1) for name, part in parts.items()}
+  places = _places(net, blocks)
+  made = cam.maps_and_gradients(net, images, target, tuple(places))
+  found = {}
+  for block, parts in places.items():
+    added = np.einsum('nhwc,nhwc->nc', *made[block])
+    for name, part in parts.items():
+      found[f'{block}/{name}'] = added[:, part].sum(-1)
+  return found
+
+
+def _branch_ablation(forward: Forward, blocks: tuple[str, ...]):
+  def program(params, network_state, shared, is_real, arrays):
+    images, weights = arrays
+    masks = dict(zip(blocks, shared, strict=True))  # [P, C] each
+
+    def scores(x: jax.Array, weights: jax.Array, edit=None) -> jax.Array:
+      logits = forward(params, network_state, x, (), edit).logits
+      return jnp.sum(weights * logits, -1)
+
+    whole = scores(images, weights)
+    count = len(shared[0])
+
+    def rows(image: jax.Array, branch: jax.Array) -> jax.Array:
+      edit = {
+        block: lambda y, kept=mask[branch]: y * kept[:, None, None, :]
+        for block, mask in masks.items()
+      }
+      drop = whole[image] - scores(images[image], weights[image], edit)
+      return drop[:, None] * jax.nn.one_hot(branch, count)
+
+    return engine.sum_over_pairs(is_real, count, rows)
+
+  return program
 
 
 def branches_by_ablation(
-  net: Trained, images: np.ndarray, target: Given, block: str
+  net: Trained, images: np.ndarray, target: Given, *blocks: str
 ) -> dict[str, np.ndarray]:
-  """Returns the drop of the score without each branch of a block, [N] each.
+  """Returns the drop of the score without each branch of blocks, in logits.
 
-  The output of the whole branch is set to zero, see
+  The output of one branch at a time is set to zero, as in
   `insight.branch_contributions`.
+
+  Args:
+    net: a trained network.
+    images: uint8 or float [N, H, W, C] in 0..255.
+    target: see `target.resolve`.
+    *blocks: names of blocks; none: all of them.
+
+  Returns:
+    float32 [N] by block and branch, `inception_3a/conv_1x1`.
 
   Raises:
     UserError: images or target are not allowed, or there is no such block.
   """
-  _, weights = scored(net, images, target)
-  found: dict[str, list[np.ndarray]] = {}
-  for start in range(0, len(images), engine.ROWS):
-    batch = slice(start, start + engine.ROWS)
-    added = insight.branch_contributions(net, images[batch], block)
-    for name, drop in added.items():
-      found.setdefault(name, []).append((weights[batch] * drop).sum(-1))
-  return {name: np.concatenate(drops) for name, drops in found.items()}
+  places = _places(net, blocks)
+  names = [(block, name) for block, parts in places.items() for name in parts]
+  masks = []
+  for block, parts in places.items():
+    width = max(part.stop for part in parts.values())
+    mask = np.ones((len(names), width), np.float32)
+    for i, (other, name) in enumerate(names):
+      if other == block:
+        mask[i, parts[name]] = 0
+    masks.append(mask)
+  arrays = scored(net, images, target)
+  made = engine.run(
+    net, _branch_ablation, (tuple(places),), arrays, tuple(masks)
+  )
+  return {
+    f'{block}/{name}': made[:, i] for i, (block, name) in enumerate(names)
+  }
+
+
+def _places(
+  net: Trained, blocks: tuple[str, ...]
+) -> dict[str, dict[str, slice]]:
+  """Returns the channels of each branch by block."""
+  names = blocks or insight.block_names(net.network)
+  if not names:
+    raise UserError('this network has no blocks that concatenate branches')
+  return {name: insight.branch_channels(net.network, name) for name in names}

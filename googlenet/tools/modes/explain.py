@@ -128,7 +128,13 @@ def run(
   )
   shape = dataset.image_shape if dataset else net.stored_shape
   options = Options(
-    layer, block, baseline, steps or _STEPS, window, stride, seed
+    layer,
+    block,
+    baseline,
+    steps or _STEPS,
+    window=window,
+    stride=stride,
+    seed=seed,
   )
   options = methods.check(net.network, shape, names, options)
 
