@@ -171,16 +171,20 @@ def test_colours_of_a_map():
   values = np.zeros((4, 4), np.float32)
   values[0, 0], values[3, 3] = 2, -2
   scale = pictures.scale_of(values, methods.SIGNED)
-  assert (scale.low, scale.has_sign) == (-scale.limit, True)
+  assert (scale.low, scale.has_sign) == (-scale.high, True)
   drawn = np.asarray(pictures.overlay(pixels, values, scale), int)
   red, zero, blue = drawn[0, 0], drawn[0, -1], drawn[-1, -1]
   assert red[0] > red[2] + 50
   assert blue[2] > blue[0] + 50
   assert zero.min() > 240
-  above = pictures.scale_of(np.abs(values), methods.POSITIVE)
-  assert (above.low, above.limit) == (0, scale.limit)
+  above = pictures.scale_of(np.abs(values), methods.MAGNITUDE)
+  assert (above.low, above.high) == (0, scale.high)
+  between = pictures.scale_of(values + 5, methods.POSITIVE)
+  assert (between.low, between.high) == (3, 7)
   both = np.stack([values, -values / 2], -1)
   np.testing.assert_array_equal(pictures.flat(both, methods.SIGNED), values / 2)
+  centred = pictures.flat(values + 3, methods.CENTRED)
+  np.testing.assert_allclose(centred, values, atol=1e-6)
   np.testing.assert_array_equal(
     pictures.flat(both, methods.MAGNITUDE), np.abs(values)
   )

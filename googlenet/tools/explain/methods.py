@@ -48,8 +48,12 @@ class Options(NamedTuple):
   seed: int = 0
 
 
-# How a map is shown: with its sign, as a magnitude, or as it is, from zero.
-SIGNED, MAGNITUDE, POSITIVE = 'signed', 'magnitude', 'positive'
+# How a map is shown: with its sign, as a magnitude, from its smallest to its
+# largest value, or with its sign but without its mean.
+SIGNED, MAGNITUDE, POSITIVE, CENTRED = (
+  *('signed', 'magnitude', 'positive'),
+  'centred',
+)
 _Explain = Callable[
   [Trained, np.ndarray, Target, Options], np.ndarray | Integrated
 ]
@@ -63,7 +67,7 @@ class Method(NamedTuple):
     title: in words.
     text: what a value is.
     paper: where the method is from.
-    shows: one of `SIGNED`, `MAGNITUDE`, `POSITIVE`.
+    shows: one of `SIGNED`, `MAGNITUDE`, `POSITIVE`, `CENTRED`.
   """
 
   explain: _Explain
@@ -107,16 +111,18 @@ METHODS: dict[str, Method] = {
   'grad_cam': Method(
     lambda net, x, target, o: cam.grad_cam(net, x, target, o.layer),
     'Grad-CAM',
-    'channels of a map, weighted by their gradient, where they speak for it',
+    'positions of a map that speak for the class; shown from the smallest to '
+    'the largest value',
     'Selvaraju et al., 2017, arXiv 1610.02391',
     POSITIVE,
   ),
   'class_activation_map': Method(
     lambda net, x, target, o: cam.class_activation_map(net, x, target),
     'Class activation map',
-    'evidence at a position of the last map; their mean plus a bias is the '
-    'score',
+    'evidence at a position of the last map, shown without its mean, which is '
+    'in the score',
     'Zhou et al., 2016, arXiv 1512.04150',
+    CENTRED,
   ),
   'occlusion': Method(
     lambda net, x, target, o: occlusion.occlusion(

@@ -116,7 +116,7 @@ def _card(
     'note': note,
     'stops': scale.stops,
     'low': f'{scale.low:.2g}',
-    'high': f'{scale.limit:.2g}',
+    'high': f'{scale.high:.2g}',
   }
 
 

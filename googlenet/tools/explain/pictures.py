@@ -1,6 +1,6 @@
 """Pictures of attributions: a map over its image, with a scale of colours.
 
-White is zero. Red speaks for the class and blue against it.
+Red speaks for the class and blue against it.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from googlenet.tools.explain import methods
-from googlenet.tools.explain.methods import MAGNITUDE, SIGNED
+from googlenet.tools.explain.methods import CENTRED, MAGNITUDE, POSITIVE
 
 _COLOURS = {True: 'RdBu_r', False: 'Reds'}  # by whether there is a sign
 _SIDE = 168  # pixels that the longer side of a picture has at least
@@ -22,28 +22,25 @@ class Scale(NamedTuple):
   """The colours of a map.
 
   Attributes:
-    limit: value of the last colour; that of the first is -limit or 0.
-    has_sign: whether the first colour is -limit.
+    low: value of the first colour.
+    high: value of the last colour.
+    has_sign: whether white lies in the middle, not at the first colour.
   """
 
-  limit: float
+  low: float
+  high: float
   has_sign: bool
-
-  @property
-  def low(self) -> float:
-    """The value of the first colour."""
-    return -self.limit if self.has_sign else 0.0
 
   def colours(self, values: np.ndarray) -> np.ndarray:
     """Returns the colours of values [...], float [..., 3] in 0..1."""
-    share = (values - self.low) / (self.limit - self.low)
+    share = (values - self.low) / max(self.high - self.low, 1e-12)
     colours = matplotlib.colormaps[_COLOURS[self.has_sign]]
     return colours(np.clip(share, 0, 1))[..., :3]
 
   @property
   def stops(self) -> str:
     """Colours from low to high, as CSS writes them in a gradient."""
-    values = np.linspace(self.low, self.limit, 9)
+    values = np.linspace(self.low, self.high, 9)
     parts = np.rint(255 * self.colours(values)).astype(int)
     return ', '.join(f'rgb({r}, {g}, {b})' for r, g, b in parts.tolist())
 
@@ -53,20 +50,28 @@ def flat(values: np.ndarray, shows: str) -> np.ndarray:
 
   Args:
     values: [h, w], or [h, w, C]: channels are added, or the largest is taken if
-      magnitudes are shown.
+      magnitudes are shown. Maps that are centred lose their mean.
     shows: `Method.shows`.
   """
   if shows == MAGNITUDE:
     values = np.abs(values)
     return values.max(-1) if values.ndim == 3 else values
-  return values.sum(-1) if values.ndim == 3 else values
+  values = values.sum(-1) if values.ndim == 3 else values
+  return values - values.mean() if shows == CENTRED else values
 
 
 def scale_of(values: np.ndarray, shows: str) -> Scale:
-  """Returns the scale of a map [h, w]; only few values lie beyond it."""
+  """Returns the scale of a map [h, w] that `flat` returned.
+
+  Maps with a sign and magnitudes have white at zero, and only few values lie
+  beyond the scale. Others reach from their smallest to their largest value: a
+  network that is sure of a class has a map that is large everywhere.
+  """
+  if shows == POSITIVE:
+    return Scale(float(values.min()), float(values.max()), False)
   size = np.abs(values)
-  limit = np.percentile(size, _PERCENTILE) or size.max() or 1.0
-  return Scale(float(limit), shows == SIGNED)
+  limit = float(np.percentile(size, _PERCENTILE) or size.max() or 1.0)
+  return Scale(0.0 if shows == MAGNITUDE else -limit, limit, shows != MAGNITUDE)
 
 
 def size_of(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -96,7 +101,7 @@ def overlay(
   how = Image.Resampling.NEAREST if is_same else Image.Resampling.BILINEAR
   drawn = Image.fromarray(np.asarray(values, np.float32)).resize(size, how)
   grey = np.asarray(photo(pixels).convert('L'), np.float32)[..., None] / 255
-  colours = scale.colours(np.asarray(drawn)) * (0.6 + 0.4 * grey)
+  colours = scale.colours(np.asarray(drawn)) * (0.75 + 0.25 * grey)
   return Image.fromarray(np.rint(255 * colours).astype(np.uint8))
 
 

@@ -66,19 +66,19 @@ def _show(axes: Axes, image: np.ndarray) -> None:
 
 
 def _legend(figure: Figure, axes: Axes, scale: pictures.Scale) -> None:
-  values = np.linspace(scale.low, scale.limit, 256)
+  values = np.linspace(scale.low, scale.high, 256)
   bar = figure.colorbar(
     cm.ScalarMappable(
-      colors.Normalize(scale.low, scale.limit),
+      colors.Normalize(scale.low, scale.high),
       colors.ListedColormap(scale.colours(values)),
     ),
     ax=axes,
     orientation='horizontal',
-    ticks=[scale.low, scale.limit],
+    ticks=[scale.low, scale.high],
     aspect=16,
     pad=0.03,
   )
-  bar.ax.set_xticklabels([f'{scale.low:.2g}', f'{scale.limit:.2g}'], fontsize=7)
+  bar.ax.set_xticklabels([f'{scale.low:.2g}', f'{scale.high:.2g}'], fontsize=7)
 
 
 def _bars(axes: Axes, table: Table, i: int) -> None:
