@@ -140,6 +140,17 @@ MODES = {
     ),
     example="--images='photos/*.jpg' --output=explain.html",
   ),
+  'visualize': Mode(
+    _LOOK,
+    'make images that excite channels, classes, layers',
+    'reads',
+    (
+      *('channels', 'objective', 'image', 'steps', 'seed', 'size', 'frames'),
+      'output',
+    ),
+    takes_several=True,
+    example='--channels=inception_4c:0-15 --output=sheet.png',
+  ),
   'import_weights': Mode(
     _ELSEWHERE,
     'make a run from a weight file of PyTorch or Caffe',
@@ -230,11 +241,9 @@ def define_flags(values: flags.FlagValues) -> None:
     'what stands for nothing: black, mean or blurred; default: black for '
     'integrated_gradients, mean for occlusion',
   )
-  integer('steps', 0, 'gradients of smoothgrad, integrated_gradients; 0: 64')
   integer('window', 0, 'side of what occlusion covers; 0: an eighth')
   integer('stride', 0, 'pixels between windows of occlusion; 0: half of one')
   boolean('sanity', False, 'compare maps with those of randomized networks')
-  integer('seed', 0, 'of noise and of randomized networks')
   boolean('compare', False, 'print one line per network')
   boolean('points', False, 'list every point that can be read or replaced')
   integer('port', 7860, 'port of the page at 127.0.0.1; 0: any free port')
@@ -249,6 +258,28 @@ def define_flags(values: flags.FlagValues) -> None:
     'points, separated by commas (--mode=summary --points lists them); '
     'default: the last stage',
   )
+  string(
+    'channels',
+    '',
+    'points with a channel, a range or a class: inception_4c:7, stage_3:0-15, '
+    'logits:Bag',
+  )
+  string(
+    'objective',
+    '',
+    'what images maximise: channel, neuron, layer or caricature; default: '
+    'channel, or layer for a whole point of an --image',
+  )
+  string('image', '', 'photo that is changed (DeepDream); default: noise')
+  integer(
+    'steps',
+    0,
+    'steps of gradient ascent; default: 256, photos 10 (explain: gradients of '
+    'smoothgrad and integrated_gradients; 64)',
+  )
+  integer('seed', 0, 'of noise, random movements and randomized networks')
+  integer('size', 0, 'pixels of a side; default: of the network, photos 512')
+  integer('frames', 0, 'images on the way to keep, in a .gif or folder')
   integer('top_k', 5, 'number of classes to show per image')
   string('format', '', 'output format, if the file name does not show it')
   string('output', '', 'new file; without it, predict prints to the console')
