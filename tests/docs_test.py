@@ -222,6 +222,7 @@ RULES: dict[str, str | Skip] = {
   r'--mode=export.*\.onnx|onnxruntime': Skip('tests/tools/export_test.py'),
   r'--help|--mode=summary': '',
   r'--mode=(evaluate|report|features)': SCORED,
+  r'--mode=explain': f'{READ} --num_images=1 --steps=4',
   r'--mode=(predict|export)': READ,
   r'--mode=sweep': f'{TINY} --dry_run',
   r'from_workdir=pretrained': Skip('minutes of compiling'),

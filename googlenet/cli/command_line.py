@@ -208,7 +208,7 @@ def completed(arguments: Arguments) -> Arguments:
   """
   may_change = arguments.options.get('allow_config_change')
   options = dict(arguments.options)
-  if 'baseline' in options:
+  if MODES[arguments.mode].compares and 'baseline' in options:
     file, config = options['baseline']
     options['baseline'] = file, auto.complete(config)
   if 'others' in options:

@@ -129,6 +129,17 @@ MODES = {
     takes_several=True,
     compares=True,
   ),
+  'explain': Mode(
+    _LOOK,
+    'show which pixels, positions and channels a decision is from',
+    'reads',
+    (
+      *('images', 'image_index', 'num_images', 'method', 'class', 'against'),
+      *('layer', 'block', 'baseline', 'steps', 'window', 'stride', 'sanity'),
+      *('seed', 'format', 'output'),
+    ),
+    example="--images='photos/*.jpg' --output=explain.html",
+  ),
   'visualize': Mode(
     _LOOK,
     'make images that excite channels, classes, layers',
@@ -197,8 +208,42 @@ def define_flags(values: flags.FlagValues) -> None:
     'predictions',
     'what to average over several checkpoints: predictions or weights',
   )
-  string('block', '', 'block whose branches are shown; default: the first')
-  integer('image_index', 0, 'image of data.eval_split whose maps are shown')
+  string(
+    'block',
+    '',
+    'block whose branches are shown; default: the first (explain: all)',
+  )
+  integer(
+    'image_index',
+    0,
+    'image of data.eval_split that is shown (explain: the first)',
+  )
+  integer('num_images', 4, 'number of images of data.eval_split to explain')
+  string(
+    'method',
+    '',
+    'how to explain: gradient, input_x_gradient, smoothgrad, '
+    'integrated_gradients, grad_cam, class_activation_map, occlusion, '
+    'branches, channels; separated by commas; default: '
+    'grad_cam,integrated_gradients',
+  )
+  string(
+    'class',
+    '',
+    'class to explain, by name or index; default: the predicted one of each '
+    'image',
+  )
+  string('against', '', 'class whose logit is subtracted, by name or index')
+  string('layer', '', 'map of grad_cam and channels; default: the last one')
+  string(
+    'baseline',
+    '',
+    'what stands for nothing: black, mean or blurred; default: black for '
+    'integrated_gradients, mean for occlusion',
+  )
+  integer('window', 0, 'side of what occlusion covers; 0: an eighth')
+  integer('stride', 0, 'pixels between windows of occlusion; 0: half of one')
+  boolean('sanity', False, 'compare maps with those of randomized networks')
   boolean('compare', False, 'print one line per network')
   boolean('points', False, 'list every point that can be read or replaced')
   integer('port', 7860, 'port of the page at 127.0.0.1; 0: any free port')
@@ -226,8 +271,13 @@ def define_flags(values: flags.FlagValues) -> None:
     'channel, or layer for a whole point of an --image',
   )
   string('image', '', 'photo that is changed (DeepDream); default: noise')
-  integer('steps', 0, 'steps of gradient ascent; default: 256, photos 10')
-  integer('seed', 0, 'of noise and random movements')
+  integer(
+    'steps',
+    0,
+    'steps of gradient ascent; default: 256, photos 10 (explain: gradients of '
+    'smoothgrad and integrated_gradients; 64)',
+  )
+  integer('seed', 0, 'of noise, random movements and randomized networks')
   integer('size', 0, 'pixels of a side; default: of the network, photos 512')
   integer('frames', 0, 'images on the way to keep, in a .gif or folder')
   integer('top_k', 5, 'number of classes to show per image')
