@@ -16,7 +16,7 @@ from googlenet.errors import UserError
 from googlenet.input.preprocess import preprocess
 from googlenet.io import array_files
 from googlenet.tools.modes import import_weights
-from googlenet.tools.weights import names, presets
+from googlenet.tools.weights import names, plans, presets
 
 PAIRS = [(v, name) for v, known in presets.PRESETS.items() for name in known]
 
@@ -33,7 +33,7 @@ def plan_of(variant, preset='', given=(), stored=None, **data):
   if stored is None:  # the first and the last layer are enough here
     last = scheme.modules['logits'] + scheme.dense['b']
     stored = {last: array_files.Stored((1000,), 'float32', lambda: 1 / 0)}
-  return import_weights.make_plan(config, scheme, stored, preset, given)
+  return plans.make_plan(config, scheme, stored, preset, given)
 
 
 # short side, crop, filter, mean of red, deviation of red
