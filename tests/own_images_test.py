@@ -29,7 +29,7 @@ from googlenet.data.images import CenterCrop, RandomResizedCrop
 from googlenet.errors import UserError
 from googlenet.io.workdir import read_classes
 from googlenet.tools.scoring import predictions
-from googlenet.train import resume
+from googlenet.train import same_run
 
 CLASSES = {
   'cat': (220, 20, 20),
@@ -707,7 +707,7 @@ def test_a_trained_network_says_which_classes_it_lacks(tmp_path, config):
 
 def test_changed_arrays_are_noticed(tmp_path):
   def found():
-    return resume.describe_data(load(path, source='arrays'))
+    return same_run.describe_data(load(path, source='arrays'))
 
   path = uneven(tmp_path)
   before = found()
@@ -723,13 +723,13 @@ def test_changed_arrays_are_noticed(tmp_path):
 
 def test_changed_files_are_told_by_class(photos, tmp_path):
   there = copy(photos, tmp_path)
-  before = resume.describe_data(load(there))
-  assert not splits.changed_files(before, resume.describe_data(load(photos)))
+  before = same_run.describe_data(load(there))
+  assert not splits.changed_files(before, same_run.describe_data(load(photos)))
   (there / 'train/cat/0.jpg').rename(there / 'train/cat/00.jpg')
-  renamed = resume.describe_data(load(there))
+  renamed = same_run.describe_data(load(there))
   assert 'some have other names' in splits.changed_files(before, renamed)
   shutil.copy(there / 'train/cat/00.jpg', there / 'train/dog 2')
-  words = splits.changed_files(before, resume.describe_data(load(there)))
+  words = splits.changed_files(before, same_run.describe_data(load(there)))
   assert words == 'dog 2 had 8 images and has 9'
 
 

@@ -132,9 +132,7 @@ def open_folder(
       than that of training, or an image cannot be read.
   """
   root = os.path.expanduser(data_dir)
-  wanted = list(
-    dict.fromkeys([*split_names(train_split), *split_names(eval_split)])
-  )
+  wanted = split_names(train_split, eval_split)
   if not os.path.isdir(root):
     raise UserError(
       f'config.data.data_dir={data_dir!r} is not a folder; '
@@ -219,14 +217,14 @@ def _shuffled(name: str) -> bytes:
   return hashlib.sha256(name.encode('utf-8', 'surrogateescape')).digest()
 
 
-def _split_folders(root: str, wanted: Sequence[str]) -> dict[str, str]:
+def _split_folders(root: str, wanted: tuple[str, ...]) -> dict[str, str]:
   """Returns the folder of each split.
 
   Raises:
     UserError: there is no such folder.
   """
   there = _folders(root)
-  if list(wanted) == [ALL] and ALL not in there:
+  if wanted == (ALL,) and ALL not in there:
     _check_are_classes(root, there)
     return {ALL: root}
   missing = [name for name in wanted if name not in there]

@@ -25,7 +25,7 @@ from googlenet.model import variants
 from googlenet.model.initialization import abstract_init
 from googlenet.model.network import make_network
 from googlenet.tools.modes import import_weights as import_weights_mode
-from googlenet.tools.weights import convert, names
+from googlenet.tools.weights import convert, names, plans
 from googlenet.train import messages, setup
 
 # Sizes at which the heads are as those of the other framework.
@@ -296,9 +296,7 @@ def plan_of(stored, variant, **changes):
   config = load_config(ROOT / 'configs/fmnist96.py').unlock()
   config.model.update({'variant': variant, **changes})
   scheme = names.SCHEMES[variant]
-  return import_weights_mode.make_plan(
-    config_lib.resolve(config), scheme, stored
-  )
+  return plans.make_plan(config_lib.resolve(config), scheme, stored)
 
 
 @pytest.mark.parametrize('value', ['auto', 'off', 'on'])
