@@ -122,28 +122,42 @@ def find_path(
     UserError: the network has no such point, the target is not computed from
       the source, or the path has no weights that are alike everywhere.
   """
-  architecture = trained.network.architecture
-  layers = graph.graph(architecture, trained.image_shape)
-  first = layer_of(architecture, source, flags[0])
-  last = layer_of(architecture, target, flags[1])
-  between = linear.between(layers, first, last)
-  if not between:
+  path = _path(trained, source, target, flags)
+  if not path.layers:
     raise UserError(
       f'{flags[0]}={source}: {target} is not computed from it; give a point '
       f'before {target}'
     )
-  shapes = {graph.IMAGES: trained.image_shape}
-  shapes.update({layer.name: layer.shape for layer in layers})
-  if len(shapes[first]) != 3:
+  if len(path.shape) != 3:
     raise UserError(
       f'{flags[0]}={source} is no map but a vector: give a point before the '
       'global mean'
     )
-  channels = {name: shape[-1] for name, shape in shapes.items()}
-  channels[graph.IMAGES] = trained.image_shape[-1]
-  path = linear.Path(first, shapes[first], between, channels)
   linear.check_linear(path)
   return path
+
+
+def path_to(trained: Trained, point: str) -> linear.Path:
+  """Returns the path from the images to a point.
+
+  Raises:
+    UserError: the network has no such point.
+  """
+  return _path(trained, graph.IMAGES, point, ('source', 'point'))
+
+
+def _path(
+  trained: Trained, source: str, target: str, flags: tuple[str, str]
+) -> linear.Path:
+  architecture = trained.network.architecture
+  layers = graph.graph(architecture, trained.image_shape)
+  first = layer_of(architecture, source, flags[0])
+  last = layer_of(architecture, target, flags[1])
+  shapes = {graph.IMAGES: trained.image_shape}
+  shapes.update({layer.name: layer.shape for layer in layers})
+  channels = {name: shape[-1] for name, shape in shapes.items()}
+  between = linear.between(layers, first, last)
+  return linear.Path(first, shapes[first], between, channels)
 
 
 def expanded_weights(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 2  # pixels between the cells of an atlas
 # Red: positive, blue: negative, white: zero.
@@ -55,11 +56,12 @@ def kernels(strips: Sequence[Strip], title: str) -> Figure:
     image = None
     for axes in row[:-1]:
       axes.set_axis_off()
-    places = [*row[: len(strip.positive)], *row[left : left + len(strip.negative)]]
+    places = [
+      *row[: len(strip.positive)],
+      *row[left : left + len(strip.negative)],
+    ]
     for axes, one in zip(places, shown, strict=True):
-      image = axes.imshow(
-        one.weights, cmap=DIVERGING, vmin=-limit, vmax=limit
-      )
+      image = axes.imshow(one.weights, cmap=DIVERGING, vmin=-limit, vmax=limit)
       axes.set_axis_on()
       axes.set_xticks([])
       axes.set_yticks([])
@@ -71,7 +73,9 @@ def kernels(strips: Sequence[Strip], title: str) -> Figure:
     if image is None:
       row[-1].set_axis_off()
     else:
-      figure.colorbar(image, cax=row[-1], ticks=[-limit, 0, limit], format='%.2g')
+      figure.colorbar(
+        image, cax=row[-1], ticks=[-limit, 0, limit], format='%.2g'
+      )
       row[-1].tick_params(labelsize=7)
   return figure
 
@@ -121,3 +125,78 @@ def matrix(
 def write(file: Any, figure: Figure) -> None:
   """Writes a figure as PNG to an open file."""
   figure.savefig(file, format='png', dpi=150)
+
+
+class Tile(NamedTuple):
+  """A picture in a cell of an atlas.
+
+  Attributes:
+    row: of the cell, from the top.
+    column: of the cell.
+    pixels: uint8 [h, w, C], C 1 or 3.
+    colour: index of the colour of its frame; -1: no frame.
+  """
+
+  row: int
+  column: int
+  pixels: np.ndarray
+  colour: int = -1
+
+
+_COLOURS = 'tab10'
+NUM_COLOURS = 10
+
+
+def atlas(
+  tiles: Sequence[Tile], side: int, tile: int, names: Sequence[str]
+) -> Image.Image:
+  """Draws tiles in a square of cells; empty cells are white.
+
+  Args:
+    tiles: with rows and columns below `side`.
+    side: number of cells along each side.
+    tile: side of a cell in pixels.
+    names: of the colours, for the legend below; () for none.
+  """
+  frame, step = 3, tile + _GAP
+  size = side * step + _GAP
+  font = ImageFont.load_default(max(size // 60, 10))
+  line = 2 * font.size
+  placed, x, row = [], _GAP, 0
+  for name in names:
+    width = int(font.getlength(name)) + 2 * font.size
+    if x + width > size and x > _GAP:
+      x, row = _GAP, row + 1
+    placed.append((x, row))
+    x += width + font.size
+  height = size + (line * (row + 1) if names else 0)
+  canvas = Image.new('RGB', (size, height), 'white')
+  draw = ImageDraw.Draw(canvas)
+  for one in tiles:
+    left, top = _GAP + one.column * step, _GAP + one.row * step
+    picture = _square(one.pixels, tile)
+    if one.colour >= 0:
+      box = (left, top, left + tile - 1, top + tile - 1)
+      draw.rectangle(box, fill=_colour(one.colour))
+      inner = tile - 2 * frame
+      picture = _square(one.pixels, inner)
+      left, top = left + frame, top + frame
+    canvas.paste(picture, (left, top))
+  for i, (name, (x, row)) in enumerate(zip(names, placed, strict=True)):
+    top = size + row * line + font.size // 2
+    box = (x, top, x + font.size, top + font.size)
+    draw.rectangle(box, fill=_colour(i))
+    draw.text((x + 1.5 * font.size, top), name, fill='black', font=font)
+  return canvas
+
+
+def _colour(index: int) -> tuple[int, ...]:
+  return tuple(matplotlib.colormaps[_COLOURS](index, bytes=True)[:3])
+
+
+def _square(pixels: np.ndarray, side: int) -> Image.Image:
+  """Returns an image [h, w, C] as a square, enlarged without smoothing."""
+  image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+  is_small = max(image.size) < side
+  how = Image.Resampling.NEAREST if is_small else Image.Resampling.LANCZOS
+  return image.convert('RGB').resize((side, side), how)

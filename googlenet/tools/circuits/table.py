@@ -62,9 +62,7 @@ def branches(
   return of_layer(name) if has_branches else [''] * channels
 
 
-def connections(
-  kernels: np.ndarray, names: Sequence[str]
-) -> list[Connection]:
+def connections(kernels: np.ndarray, names: Sequence[str]) -> list[Connection]:
   """Returns the connections of one channel, in the order of the others.
 
   Args:

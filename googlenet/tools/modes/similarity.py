@@ -111,7 +111,9 @@ def _points(net: trained.Trained, text: str) -> tuple[str, ...]:
   names = [name for name in text.split(',') if name]
   if not names:
     stages = {layer.stage for layer in layers}
-    return tuple(name for name in graph.end_points(layers) if name not in stages)
+    return tuple(
+      name for name in graph.end_points(layers) if name not in stages
+    )
   check_end_points(names, net.apply.end_points, '--end_points')
   return tuple(dict.fromkeys(names))
 

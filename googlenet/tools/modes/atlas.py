@@ -1,0 +1,244 @@
+"""--mode=atlas: an activation atlas of a split at a point of a network."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from googlenet.data import pipeline
+from googlenet.data.sources import Dataset
+from googlenet.errors import UserError
+from googlenet.model import graph
+from googlenet.tools.circuits import (
+  atlas,
+  expanded,
+  linear,
+  pictures,
+  stream,
+)
+from googlenet.tools.inference import outputs, predict, trained
+from googlenet.tools.inference.apply import check_end_points
+
+Config = ml_collections.FrozenConfigDict
+
+FORMATS = {'.png': 'png', '.npz': 'npz'}
+_TILE = 62  # pixels: images of 28 pixels twice as large, in a frame of 3
+
+
+class Examples(NamedTuple):
+  """One activation of each image of a split.
+
+  Attributes:
+    activations: float32 [N, C].
+    labels: int32 [N].
+    places: int32 [N, 2], row and column in the map; 0 in a vector.
+  """
+
+  activations: np.ndarray
+  labels: np.ndarray
+  places: np.ndarray
+
+
+def run(
+  config: Config,
+  workdir: str,
+  started: float,
+  end_points: str = '',
+  projection: str = 'pca',
+  grid: int = 16,
+  seed: int = 0,
+  format: str = '',
+  output: str = '',
+) -> None:
+  """Writes an atlas as a picture, or what it is made of as arrays.
+
+  Args:
+    config: of the run; its `data.eval_split` gives the images.
+    workdir: of the run; nothing is written there.
+    started: unused.
+    end_points: name of one point; '': the last stage that is a map.
+    projection: one of `atlas.PROJECTIONS`.
+    grid: number of cells along each side.
+    seed: of the place that is taken of each image, and of UMAP.
+    format: 'png' or 'npz'; '': given by the ending of `output`.
+    output: path of a new file. An .npz holds for each image of the split its
+      activation (`activations` [N, C]), `labels`, `places` in the map [N, 2],
+      its place in the `plane` [N, 2] and its cell (`assigned` [N, 2]); and for
+      each cell with examples its row and column (`cells` [M, 2]), `means`
+      [M, C] and the image nearest to the mean (`nearest` [M]).
+
+  Raises:
+    UserError: the run or the point does not exist, the projection is not
+      installed, or the output cannot be made; nothing is written.
+  """
+  del started
+  outputs.check_one_process('atlas', jax.process_count())
+  format = outputs.format_of(output, format, FORMATS)
+  outputs.check_new(output)
+  atlas.check_projection(projection)
+  dataset = pipeline.load_split(config, 'eval_split')
+  channels = pipeline.image_shape(config, dataset)[-1]
+  net = trained.load_run(workdir, config, channels)
+  point, shape = _point(net, end_points)
+  found = collect(net, dataset, point, shape, seed)
+  plane = atlas.project(found.activations, projection, seed)
+  assigned = atlas.assign(plane, grid)
+  cells = atlas.make_cells(found.activations, assigned)
+  nearest = np.array([members[0] for members in cells.members], np.int64)
+  with outputs.written_aside(output) as file:
+    if format == 'png':
+      tiles = _tiles(net, dataset, point, found, cells, nearest)
+      names = net.class_names if _has_colours(net) else ()
+      picture = pictures.atlas(tiles, grid, _TILE, names)
+      picture.save(file, 'PNG', optimize=True)
+    else:
+      np.savez(
+        file,
+        plane=plane,
+        assigned=assigned,
+        cells=cells.places,
+        means=cells.means,
+        nearest=nearest,
+        **found._asdict(),
+      )
+  count = len(found.labels)
+  shown = sum(map(len, cells.members))
+  print(
+    f'atlas    {output}: {point}, {len(nearest)} cells with {shown:,} of '
+    f'{count:,} images'
+  )
+  if projection == 'pca':
+    part = _variance(plane) / max(_variance(found.activations), 1e-30)
+    print(f'plane    {part:.0%} of the variance of the activations')
+  print(f'from     {net.path}: step {net.step:,}')
+
+
+def _variance(x: np.ndarray) -> float:
+  return float(x.var(0, dtype=np.float64).sum())
+
+
+def _point(net: trained.Trained, text: str) -> tuple[str, graph.Shape]:
+  """Returns the point and its shape for one image.
+
+  Raises:
+    UserError: several points are named, or the network has no such point.
+  """
+  layers = graph.graph(net.network.architecture, net.image_shape)
+  shapes = graph.end_points(layers)
+  if not text:
+    stages = [stage.name for stage in net.network.architecture.stages]
+    maps = [name for name in stages if len(shapes.get(name, ())) == 3]
+    text = maps[-1]
+  if ',' in text:
+    raise UserError(f'--end_points={text}: an atlas is of one point')
+  check_end_points([text], shapes, '--end_points')
+  return text, shapes[text]
+
+
+def collect(
+  net: trained.Trained,
+  dataset: Dataset,
+  point: str,
+  shape: graph.Shape,
+  seed: int,
+) -> Examples:
+  """Takes the activation at one random place of each image of a split.
+
+  Args:
+    net: the network.
+    dataset: the split.
+    point: of the network.
+    shape: of the point: (h, w, C) or (C,).
+    seed: of the places.
+  """
+  count, batch_size = dataset.num_examples, net.config.eval.batch_size
+  height, width = shape[:2] if len(shape) == 3 else (1, 1)
+  places = atlas.draw_places(count, height, width, seed)
+
+  def at_places(points, places):
+    x = points[point]
+    x = x.reshape(len(x), height, width, -1)
+    return x[jnp.arange(len(x)), places[:, 0], places[:, 1]]
+
+  step = stream.make_step(net, (point,), at_places, num_arguments=1)
+  inputs = pipeline.make_pipeline(net.config, dataset)
+
+  def given():
+    for batch in stream.shuffled(inputs, batch_size, seed, 'atlas'):
+      at = stream.on_devices(places[batch.index])
+      is_real = batch.index >= 0
+      of = batch.index[is_real], batch.labels[is_real]
+      yield predict.Batch(of, (batch.images, at), is_real)
+
+  activations = np.zeros((count, shape[-1]), np.float32)
+  labels = np.zeros(count, np.int32)
+  for (index, label), found in predict.run_batches(
+    lambda images: step(*images), given()
+  ):
+    activations[index], labels[index] = found, label
+  return Examples(activations, labels, places)
+
+
+def _has_colours(net: trained.Trained) -> bool:
+  return len(net.class_names) <= pictures.NUM_COLOURS
+
+
+def _tiles(
+  net: trained.Trained,
+  dataset: Dataset,
+  point: str,
+  found: Examples,
+  cells: atlas.Cells,
+  nearest: np.ndarray,
+) -> list[pictures.Tile]:
+  """Returns for each cell what the network saw of the nearest image.
+
+  The frame has the colour of the most frequent class.
+  """
+  images, _ = dataset.read(nearest)
+  tiles = []
+  for i, (row, column) in enumerate(cells.places.tolist()):
+    colour = -1
+    if _has_colours(net):
+      colour = int(np.bincount(found.labels[cells.members[i]]).argmax())
+    place = tuple(found.places[nearest[i]])
+    pixels = images[i][seen_part(net, point, place, images[i].shape)]
+    tiles.append(pictures.Tile(row, column, pixels, colour))
+  return tiles
+
+
+def seen_part(
+  net: trained.Trained,
+  point: str,
+  place: tuple[int, int],
+  stored_shape: tuple[int, ...],
+) -> tuple[slice, slice]:
+  """Returns the part of a stored image that one place of a map sees.
+
+  Args:
+    net: the network.
+    point: of the network.
+    place: row and column in the map.
+    stored_shape: (H, W, C) of the image before it is resized.
+
+  Returns:
+    Rows and columns; all of them for a vector.
+  """
+  path = expanded.path_to(net, point)
+  if len(path.layers[-1].shape) != 3:
+    return slice(None), slice(None)
+  parts = []
+  for field, p, seen, stored in zip(
+    linear.fields(path),
+    place,
+    net.image_shape[:2],
+    stored_shape[:2],
+    strict=True,
+  ):
+    low, high = p * field.stride + field.low, p * field.stride + field.high + 1
+    scale = stored / seen
+    low, high = max(low, 0), min(high, seen)
+    parts.append(slice(int(low * scale), -int(-high * scale // 1)))
+  return tuple(parts)
