@@ -179,7 +179,9 @@ def test_batch_norm_equals_numpy():
     return np.maximum(z, 0)
 
   for is_training in (True, False):
-    outputs, new = network.apply(params, state, None, x, is_training, True)
+    outputs, new = network.apply(
+      params, state, None, x, is_training, ['conv_1']
+    )
     expected = (
       normalized(mean, variance)
       if is_training
@@ -311,7 +313,7 @@ def test_activation_is_a_field(activation):
     (28, 28, 1), variant='tiny', activation=activation
   )
   outputs, _ = network.apply(
-    params, state, None, images(2, 28, 28, 1), False, with_end_points=True
+    params, state, None, images(2, 28, 28, 1), False, end_points=['conv_1']
   )
   y = outputs.end_points['conv_1']
   p = params['conv_1/conv_7x7']

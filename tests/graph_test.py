@@ -8,7 +8,7 @@ import pytest
 from networks import SMALL, VARIANTS, images, model_config, small_config
 
 from googlenet import config as config_lib
-from googlenet.model import graph, rows, variants
+from googlenet.model import graph, points, rows, variants
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, count_parameters
 from googlenet.tools.modes import summary
@@ -97,16 +97,18 @@ def test_the_graph_has_the_sizes_of_the_network(variant):
     config.aux_heads, size = 'on', 96
   network = network_lib.make_network(config)
   params, state = abstract_init(network, (size, size, 3))
+  expected = points.shapes(network.architecture, (size, size, 3))
   outputs, _ = jax.eval_shape(
     lambda p, s: network.apply(
-      p, s, None, jnp.zeros((2, size, size, 3)), False, with_end_points=True
+      p, s, None, jnp.zeros((2, size, size, 3)), False, end_points=expected
     ),
     params,
     state,
   )
   layers = graph.graph(network.architecture, (size, size, 3))
   shapes = {name: y.shape[1:] for name, y in outputs.end_points.items()}
-  assert shapes == graph.end_points(layers)
+  assert shapes == expected
+  assert graph.end_points(layers).items() <= shapes.items()
   heads = {layer.row: layer.shape for layer in layers if layer.is_side}
   assert heads == {name: y.shape[1:] for name, y in outputs.aux_logits.items()}
   counts = {name: count_parameters(leaves) for name, leaves in params.items()}

@@ -88,7 +88,7 @@ MODES = {
     _LOOK,
     'list the layers of a network, or all networks',
     'optional',
-    ('compare',),
+    ('compare', 'points'),
     example='--compare',
     prints_result=True,
   ),
@@ -213,6 +213,7 @@ def define_flags(values: flags.FlagValues) -> None:
   string('block', '', 'block whose branches are shown; default: the first')
   integer('image_index', 0, 'image of data.eval_split whose maps are shown')
   boolean('compare', False, 'print one line per network')
+  boolean('points', False, 'list every point that can be read or replaced')
   integer('port', 7860, 'port of the page at 127.0.0.1; 0: any free port')
   string(
     'images',
@@ -222,7 +223,8 @@ def define_flags(values: flags.FlagValues) -> None:
   string(
     'end_points',
     '',
-    'layers and stages, separated by commas; default: the last stage',
+    'points, separated by commas (--mode=summary --points lists them); '
+    'default: the last stage',
   )
   string(
     'channels',

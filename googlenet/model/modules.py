@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from googlenet.model import rows
 from googlenet.model.context import Context
 from googlenet.model.convolution import convolve, convolve_1x1s
+from googlenet.model.graph import kind_of
 from googlenet.model.initialization import as_haiku, scheme_of
 from googlenet.model.regularization import Dropout, StochasticDepth
 
@@ -35,7 +36,7 @@ class Inception(hk.Module):
 
   def __init__(self, row: rows.Block, context: Context):
     super().__init__(row.name)
-    self._row, self._context = row, context
+    self._row, self._context = row, context._replace(path=row.name)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Applies the branches to a map and concatenates their channels."""
@@ -60,7 +61,7 @@ def join(
     else apply_all(branch, x, context)
     for branch in branches
   ]
-  return jnp.concatenate(outs, axis=-1)
+  return context.tap('concat', jnp.concatenate(outs, axis=-1))
 
 
 def _starts_1x1(branch: rows.Branch) -> bool:
@@ -84,11 +85,12 @@ def add(
 
   if x.shape[-1] != residual.width:
     x = linear('shortcut', x)
-  y = residual.scale * linear('linear', y)
+  y = context.tap('multiply', residual.scale * linear('linear', y))
   if residual.drop_rate:
     drop = StochasticDepth(residual.drop_rate, context)
     y = kernels.to_layout(drop(kernels.from_layout(y)))
-  return context.activate(x + y)
+  y = context.activate(context.tap('add', x + y))
+  return context.tap('activation', y)
 
 
 class ConvLayer(hk.Module):
@@ -111,7 +113,7 @@ class AuxHead(hk.Module):
 
   def __init__(self, row: rows.AuxHead, context: Context):
     super().__init__(row.name)
-    self._row, self._context = row, context
+    self._row, self._context = row, context._replace(path=row.name)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     logits = apply_all(self._row.ops, x, self._context)
@@ -128,7 +130,10 @@ def dense(row: rows.Dense, x: jax.Array, context: Context) -> jax.Array:
     b_init=hk.initializers.Constant(scheme.bias),
     name=row.name,
   )
-  return linear(x) if row.is_linear else context.activate(linear(x))
+  name, y = linear.module_name, linear(x)
+  if not row.is_linear:
+    y = context.activate(context.taps(f'{name}:pre', y))
+  return context.taps(name, y)
 
 
 def squeeze_excite(
@@ -137,7 +142,8 @@ def squeeze_excite(
   """Multiplies each channel of a map by its gate, a number from 0 to 1."""
   ops = (rows.GlobalMean(), *row.layers(x.shape[-1]))
   gates = jax.nn.sigmoid(apply_all(ops, x, context))  # [B, C]
-  return x * context.kernels.to_layout(gates[:, None, None, :])
+  gates = context.tap('activation', gates)[:, None, None, :]
+  return context.tap('multiply', x * context.kernels.to_layout(gates))
 
 
 def dropout(row: rows.Dropout, x: jax.Array, context: Context) -> jax.Array:
@@ -201,6 +207,17 @@ _APPLY: dict[type, Callable[[Any, jax.Array, Context], jax.Array]] = {
   rows.AuxHead: lambda row, x, context: AuxHead(row, context)(x),
 }
 
+# Their points are named after the kind of operation.
+_UNNAMED = (
+  rows.MaxPool,
+  rows.AvgPool,
+  rows.AdaptiveAvgPool,
+  rows.LocalResponseNorm,
+  rows.GlobalMean,
+  rows.Flatten,
+  rows.Dropout,
+)
+
 
 def apply(row: Any, x: jax.Array, context: Context) -> jax.Array:
   """Applies a row, an operation or an auxiliary head.
@@ -210,7 +227,10 @@ def apply(row: Any, x: jax.Array, context: Context) -> jax.Array:
   """
   if type(row) not in _APPLY:
     raise TypeError(f'{row} is no known operation of a network')
-  return _APPLY[type(row)](row, x, context)
+  y = _APPLY[type(row)](row, x, context)
+  if isinstance(row, _UNNAMED):
+    y = context.tap(kind_of(row), y)
+  return y
 
 
 def apply_all(ops: Sequence[Any], x: jax.Array, context: Context) -> jax.Array:

@@ -9,13 +9,11 @@ from googlenet.errors import UserError
 from googlenet.model.googlenet import (
   BN,
   FACTORIZED,
-  FMNIST28,
   INCEPTION_V2,
   PAPER,
   PLAIN,
   RESIDUAL,
   SE,
-  TINY,
   TORCHVISION,
 )
 from googlenet.model.inception_v3 import INCEPTION_V3
@@ -28,6 +26,7 @@ from googlenet.model.rows import (
   LocalResponseNorm,
   Residual,
 )
+from googlenet.model.small import FMNIST28, TINY
 from googlenet.model.zoo import ALEXNET, ALEXNET_TORCHVISION, NIN, VGG_16
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -109,6 +109,7 @@ def _outputs_and_gradients(
   config = run.config
   policy = jmp.get_policy(config.train.precision)
   loss_fn = loss_lib.make_loss_fn(run.network, config, image_size)
+  names = tuple(graph.end_points(graph.graph(run.network.architecture)))
 
   def compute(params, network_state, loss_scale, step, batch):
     places = step_lib.places(batch)
@@ -130,7 +131,7 @@ def _outputs_and_gradients(
       images,
       is_training=True,
       axis_name=PMAP_AXIS,
-      with_end_points=True,
+      end_points=names,
     )
     return {
       **outputs.end_points,
