@@ -11,10 +11,9 @@ import googlenet
 from googlenet import config as config_lib
 from googlenet import kernels as kernels_lib
 from googlenet.errors import UserError
-from googlenet.model import blocks, context, graph, modules, rows, variants
+from googlenet.model import blocks, context, modules, points, rows, variants
 from googlenet.model import googlenet as googlenet_lib
 from googlenet.model import network as network_lib
-from googlenet.model.googlenet import TINY
 from googlenet.model.initialization import init_from_numpy
 from googlenet.model.rows import (
   Conv,
@@ -23,6 +22,7 @@ from googlenet.model.rows import (
   MaxPool,
   Stage,
 )
+from googlenet.model.small import TINY
 from googlenet.tools.circuits import expanded
 from googlenet.tools.inference import trained
 
@@ -81,8 +81,8 @@ def from_map(net, source, target):
       None,
       images,
       is_training=False,
-      with_end_points=True,
-      edit=lambda name, y: x if name == source else y,
+      end_points=[target],
+      edit={source: lambda _: x},
     )
     return outputs.end_points[target]
 
@@ -158,9 +158,7 @@ def test_jacobian_of_a_network_whose_relus_are_open(monkeypatch):
 def check_linear_part(net, source, target):
   """The network, made linear, at a pixel in the middle against the kernels."""
   found = expanded.expanded_weights(net, source, target)
-  shapes = graph.end_points(
-    graph.graph(net.network.architecture, net.image_shape)
-  )
+  shapes = points.shapes(net.network.architecture, net.image_shape)
   height, width, channels = shapes[source]
   x = np.random.default_rng(0).normal(size=(1, height, width, channels))
   x = np.concatenate([x, 0 * x]).astype(np.float32)
@@ -215,6 +213,8 @@ PATHS = {
   'a grid reduction': ('one_by_n', 'reduction'),
   'forks': ('reduction', 'forks'),
   'two blocks': ('gated', 'same_width'),
+  'points in blocks': ('gated/conv_3x3_reduce:pre', 'residual/conv_1x1'),
+  'a branch to its block': ('forks/conv_3x3_reduce', 'forks'),
 }
 
 
@@ -271,11 +271,17 @@ def test_behind_a_global_mean_they_are_gains_of_means(is_linear, tiny):
 
 BAD_POINTS = {
   'unknown': (('inception_2b', 'logits'), "did you mean 'inception_2a'"),
-  'later': (('inception_2a', 'conv_1'), 'conv_1 is not computed from it'),
-  'itself': (('inception_2a', 'inception_2a'), 'not computed from it'),
+  'later': (
+    ('inception_2a', 'conv_1'),
+    'target=conv_1: the second is not computed',
+  ),
+  'itself': (
+    ('inception_2a', 'inception_2a'),
+    'the second is not computed from the first',
+  ),
   'another branch': (
     ('inception_2a/conv_1x1', 'inception_2a/conv_3x3'),
-    'not computed from it',
+    'the second is not computed from the first',
   ),
   'a flattened map': (('inception_2a', 'aux_1/fc'), 'behind aux_1/flatten'),
   'a vector': (('head/dropout', 'logits'), 'no map but a vector'),
@@ -284,10 +290,10 @@ BAD_POINTS = {
 
 @pytest.mark.parametrize('case', BAD_POINTS)
 def test_points_without_weights_are_refused(case):
-  points, words = BAD_POINTS[case]
+  given, words = BAD_POINTS[case]
   net = make_trained('tiny', 56, aux_heads='on')
   with pytest.raises(UserError, match=words):
-    expanded.expanded_weights(net, *points)
+    expanded.expanded_weights(net, *given)
 
 
 def test_the_row_before():

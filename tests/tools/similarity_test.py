@@ -33,7 +33,7 @@ def similar(*batches, is_real=None):
 
 
 def test_hsic_is_the_mean_over_all_choices_of_four_images():
-  """Its definition as a U-statistic: Gretton et al., 2005; Song et al., 2012."""
+  """Its definition as a U-statistic: Song et al., 2012."""
   k, other = gram(draw(7, 3)), gram(draw(7, 2, seed=1))
   terms = [
     k[i, j] * (other[i, j] + other[q, r] - 2 * other[i, q])

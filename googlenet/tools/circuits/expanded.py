@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from googlenet.errors import UserError, did_you_mean
-from googlenet.model import graph, rows
+from googlenet.errors import UserError
+from googlenet.model import graph, points, rows
 from googlenet.runtime.compilation import compiled_with
 from googlenet.runtime.progress import Progress
 from googlenet.tools.circuits import linear
@@ -43,18 +43,29 @@ class Expanded(NamedTuple):
   stride: tuple[int, int]
 
 
-def names(architecture: rows.Architecture) -> dict[str, str]:
-  """Returns the layer that each point is the output of, in order.
-
-  Points are the images, rows, stages and single layers, but for auxiliary
-  heads' logits the names of `Network.apply`.
+def layer_of(architecture: rows.Architecture, point: str, flag: str) -> str:
+  """Returns the layer that a point is the output of, or `graph.IMAGES`.
 
   Args:
     architecture: of a network.
+    point: name of a point. ':pre' at its end changes nothing, since activations
+      are no part of the linear path.
+    flag: where the name comes from, for the error.
+
+  Raises:
+    UserError: the network has no such point.
   """
-  layers = graph.graph(architecture)
+  try:
+    name = points.resolve(point, architecture)
+  except UserError as error:
+    raise UserError(f'{flag}: {error}') from error
+  return _layers_of_points(architecture)[name.removesuffix(points.PRE)]
+
+
+@functools.cache
+def _layers_of_points(architecture: rows.Architecture) -> dict[str, str]:
   found = {graph.IMAGES: graph.IMAGES}
-  for layer in layers:
+  for layer in graph.graph(architecture):
     found[layer.name] = layer.name
     if layer.row:
       found[layer.row] = layer.name
@@ -63,35 +74,12 @@ def names(architecture: rows.Architecture) -> dict[str, str]:
   return found
 
 
-def layer_of(architecture: rows.Architecture, point: str, flag: str) -> str:
-  """Returns the layer that a point is the output of.
-
-  Args:
-    architecture: of a network.
-    point: a name of `names`; ':pre' at its end changes nothing, since
-      activations are no part of the linear path.
-    flag: where the name comes from, for the error.
-
-  Raises:
-    UserError: the network has no such point.
-  """
-  known = names(architecture)
-  name = point.removesuffix(':pre')
-  if name not in known:
-    raise UserError(
-      f'{flag}={point}: the network has no such point'
-      f"{did_you_mean(name, known)}; allowed are 'images', rows, stages and "
-      'layers: --mode=summary lists them'
-    )
-  return known[name]
-
-
 def row_before(architecture: rows.Architecture, point: str) -> str:
   """Returns the named row before the row of a point, or `graph.IMAGES`.
 
   Args:
     architecture: of a network.
-    point: a name of `names`.
+    point: name of a point.
   """
   layers = {layer.name: layer for layer in graph.graph(architecture)}
   name, own = layer_of(architecture, point, 'point'), ''
@@ -125,8 +113,8 @@ def find_path(
   path = _path(trained, source, target, flags)
   if not path.layers:
     raise UserError(
-      f'{flags[0]}={source}: {target} is not computed from it; give a point '
-      f'before {target}'
+      f'{flags[0]}={source} and {flags[1]}={target}: the second is not computed '
+      'from the first; give two points in the order of the network'
     )
   if len(path.shape) != 3:
     raise UserError(
@@ -174,7 +162,7 @@ def expanded_weights(
 
   Args:
     trained: a run.
-    source: name of a point, see `names`.
+    source: name of a point, see `model/points.py`.
     target: name of a later point.
     inputs: channels of the source; None: all.
     outputs: channels of the target; None: all.

@@ -66,9 +66,11 @@ def kernels(strips: Sequence[Strip], title: str) -> Figure:
       axes.set_xticks([])
       axes.set_yticks([])
       axes.set_title(one.caption, fontsize=7)
-    row[0].set_axis_on()
-    row[0].set_xticks([])
-    row[0].set_yticks([])
+    if not strip.positive:  # an empty place that only holds the label
+      row[0].set_axis_on()
+      row[0].set_xticks([])
+      row[0].set_yticks([])
+      row[0].spines[:].set_visible(False)
     row[0].set_ylabel(strip.title, fontsize=8)
     if image is None:
       row[-1].set_axis_off()

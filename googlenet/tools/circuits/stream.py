@@ -109,5 +109,5 @@ def make_step(
 
 
 def on_devices(values: np.ndarray) -> np.ndarray:
-  """Splits values [D * B, ...] over the devices of this process: [D, B, ...]."""
+  """Splits values [D * B, ...] over this process's devices: [D, B, ...]."""
   return values.reshape(jax.local_device_count(), -1, *values.shape[1:])

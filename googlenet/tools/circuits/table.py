@@ -42,7 +42,7 @@ def branches(
 
   Args:
     architecture: of a network.
-    point: a name of `expanded.names`.
+    point: name of a point.
     channels: of the point.
   """
   layers = {layer.name: layer for layer in graph.graph(architecture)}

@@ -10,7 +10,7 @@ import numpy as np
 from googlenet.data import pipeline
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
-from googlenet.model import graph
+from googlenet.model import graph, points
 from googlenet.tools.circuits import (
   atlas,
   expanded,
@@ -19,7 +19,6 @@ from googlenet.tools.circuits import (
   stream,
 )
 from googlenet.tools.inference import outputs, predict, trained
-from googlenet.tools.inference.apply import check_end_points
 
 Config = ml_collections.FrozenConfigDict
 
@@ -125,16 +124,18 @@ def _point(net: trained.Trained, text: str) -> tuple[str, graph.Shape]:
   Raises:
     UserError: several points are named, or the network has no such point.
   """
-  layers = graph.graph(net.network.architecture, net.image_shape)
-  shapes = graph.end_points(layers)
+  architecture = net.network.architecture
+  shapes = points.shapes(architecture, net.image_shape)
   if not text:
-    stages = [stage.name for stage in net.network.architecture.stages]
-    maps = [name for name in stages if len(shapes.get(name, ())) == 3]
-    text = maps[-1]
+    stages = [stage.name for stage in architecture.stages]
+    text = [name for name in stages if len(shapes[name]) == 3][-1]
   if ',' in text:
     raise UserError(f'--end_points={text}: an atlas is of one point')
-  check_end_points([text], shapes, '--end_points')
-  return text, shapes[text]
+  try:
+    point = points.resolve(text, architecture)
+  except UserError as error:
+    raise UserError(f'--end_points: {error}') from error
+  return point, shapes[point]
 
 
 def collect(
@@ -157,8 +158,8 @@ def collect(
   height, width = shape[:2] if len(shape) == 3 else (1, 1)
   places = atlas.draw_places(count, height, width, seed)
 
-  def at_places(points, places):
-    x = points[point]
+  def at_places(found, places):
+    x = found[point]
     x = x.reshape(len(x), height, width, -1)
     return x[jnp.arange(len(x)), places[:, 0], places[:, 1]]
 

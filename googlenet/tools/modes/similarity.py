@@ -56,8 +56,8 @@ def run(
     outputs.check_new(output)
   if len(others) > 1:
     raise UserError(
-      f'--workdir names {1 + len(others)} runs: --mode=similarity compares two, '
-      'a,b, or the layers of one'
+      f'--workdir names {1 + len(others)} runs: --mode=similarity compares '
+      'two, a,b, or the layers of one'
     )
   dataset = pipeline.load_split(config, 'eval_split')
   if dataset.num_examples < cka.MIN_IMAGES:
@@ -114,7 +114,7 @@ def _points(net: trained.Trained, text: str) -> tuple[str, ...]:
     return tuple(
       name for name in graph.end_points(layers) if name not in stages
     )
-  check_end_points(names, net.apply.end_points, '--end_points')
+  check_end_points(names, net.network, '--end_points')
   return tuple(dict.fromkeys(names))
 
 
