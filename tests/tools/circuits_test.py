@@ -273,15 +273,15 @@ BAD_POINTS = {
   'unknown': (('inception_2b', 'logits'), "did you mean 'inception_2a'"),
   'later': (
     ('inception_2a', 'conv_1'),
-    'target=conv_1: the second is not computed',
+    'the second is not computed',
   ),
   'itself': (
     ('inception_2a', 'inception_2a'),
-    'the second is not computed from the first',
+    'the second is not computed',
   ),
   'another branch': (
     ('inception_2a/conv_1x1', 'inception_2a/conv_3x3'),
-    'the second is not computed from the first',
+    'the second is not computed',
   ),
   'a flattened map': (('inception_2a', 'aux_1/fc'), 'behind aux_1/flatten'),
   'a vector': (('head/dropout', 'logits'), 'no map but a vector'),

@@ -48,8 +48,17 @@ def check_projection(name: str) -> None:
     )
 
 
+def directions(activations: np.ndarray) -> np.ndarray:
+  """Returns activations [N, C] divided by their lengths; zeros stay zeros.
+
+  Without it a few strong activations would stretch the plane.
+  """
+  lengths = np.linalg.norm(activations, axis=1, keepdims=True)
+  return activations / np.maximum(lengths, np.finfo(np.float32).tiny)
+
+
 def project(activations: np.ndarray, name: str, seed: int) -> np.ndarray:
-  """Projects activations onto a plane.
+  """Projects the directions of activations onto a plane.
 
   Args:
     activations: float [N, C].
@@ -59,31 +68,31 @@ def project(activations: np.ndarray, name: str, seed: int) -> np.ndarray:
   Returns:
     float32 [N, 2].
   """
-  if name == 'umap':
-    import umap  # optional, and slow to import
+  if name == 'pca':
+    return principal(directions(activations))
+  import umap  # optional, and slow to import
 
-    # The settings of the paper's notebooks.
-    reducer = umap.UMAP(
-      n_components=2,
-      n_neighbors=20,
-      min_dist=0.01,
-      metric='cosine',
-      random_state=seed,
-      n_jobs=1,  # the seed fixes the result only with one thread
-    )
-    return reducer.fit_transform(activations).astype(np.float32)
-  return principal(activations)
+  # The settings of the paper's notebooks.
+  reducer = umap.UMAP(
+    n_components=2,
+    n_neighbors=20,
+    min_dist=0.01,
+    metric='cosine',
+    random_state=seed,
+    n_jobs=1,  # the seed fixes the result only with one thread
+  )
+  return reducer.fit_transform(activations).astype(np.float32)
 
 
-def principal(activations: np.ndarray) -> np.ndarray:
-  """Returns the first two principal components, float32 [N, 2].
+def principal(x: np.ndarray) -> np.ndarray:
+  """Returns the first two principal components of rows, float32 [N, 2].
 
   Their signs are such that the example furthest out is on the positive side.
 
   Args:
-    activations: float [N, C]; with one channel the second component is 0.
+    x: float [N, C]; with one column the second component is 0.
   """
-  x = np.asarray(activations, np.float64)
+  x = np.asarray(x, np.float64)
   x = x - x.mean(0)
   _, vectors = np.linalg.eigh(x.T @ x)
   plane = x @ vectors[:, ::-1][:, :2]

@@ -113,8 +113,8 @@ def find_path(
   path = _path(trained, source, target, flags)
   if not path.layers:
     raise UserError(
-      f'{flags[0]}={source} and {flags[1]}={target}: the second is not computed '
-      'from the first; give two points in the order of the network'
+      f'{flags[0]}={source} and {flags[1]}={target}: the second is not '
+      'computed from the first; give two points in the order of the network'
     )
   if len(path.shape) != 3:
     raise UserError(

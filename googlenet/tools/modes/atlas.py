@@ -109,8 +109,9 @@ def run(
     f'{count:,} images'
   )
   if projection == 'pca':
-    part = _variance(plane) / max(_variance(found.activations), 1e-30)
-    print(f'plane    {part:.0%} of the variance of the activations')
+    whole = _variance(atlas.directions(found.activations))
+    part = _variance(plane) / max(whole, 1e-30)
+    print(f'plane    {part:.0%} of the variance of their directions')
   print(f'from     {net.path}: step {net.step:,}')
 
 
