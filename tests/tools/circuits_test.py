@@ -1,13 +1,20 @@
 """Expanded weights: against products of weights, and against the network."""
 
+import csv
+import os
+
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
-from conftest import ROOT, load_config
+from conftest import ROOT, last_of_each, load_config
+from PIL import Image
+from run_files import problems
+from saved_run import save_run
 
 import googlenet
+import launch
 from googlenet import config as config_lib
 from googlenet import kernels as kernels_lib
 from googlenet.errors import UserError
@@ -23,8 +30,9 @@ from googlenet.model.rows import (
   Stage,
 )
 from googlenet.model.small import TINY
-from googlenet.tools.circuits import expanded
+from googlenet.tools.circuits import expanded, pictures, table
 from googlenet.tools.inference import trained
+from googlenet.tools.modes import circuits
 
 
 def make_trained(variant, size, **model):
@@ -306,3 +314,176 @@ def test_the_row_before():
     'logits': 'inception_5b',
   }.items():
     assert expanded.row_before(architecture, point) == row
+
+
+def test_a_table_of_the_strongest_connections():
+  kernels = np.zeros((3, 5, 4), np.float32)
+  kernels[0, 4, 0] = 3
+  kernels[2, 1, 1] = -2
+  kernels[1, 2, 2], kernels[2, 4, 2] = -0.5, 4
+  found = table.connections(kernels, ['a', 'a', 'b', ''])
+  assert found[0] == (0, 'a', 3, 3, 3, -1, 2)
+  assert found[1] == (1, 'a', 2, -2, -2, 1, -1)
+  assert found[2][2:] == (pytest.approx(16.25**0.5), 3.5, 4, 1, 2)
+  best = table.strongest(found, 1)
+  assert [[one.channel for one in ones] for ones in best] == [[2], [1]]
+  best = table.strongest(found, 9)  # the last has no sign
+  assert [[one.channel for one in ones] for ones in best] == [[2, 0], [1]]
+  assert table.lines('x:1 is fed by y', best, 'y') == [
+    'x:1 is fed by y',
+    '  channel  branch   norm     sum    peak     at',
+    '  y:2      b       4.031  +3.500  +4.000  +1,+2',
+    '  y:0      a       3.000  +3.000  +3.000  -1,+2',
+    '  y:1      a       2.000  -2.000  -2.000  +1,-1',
+  ]
+
+
+def test_branches_of_points():
+  architecture = variants.ARCHITECTURES['factorized']
+  found = table.branches(architecture, 'inception_5b', 1024)
+  assert {name: found.count(name) for name in dict.fromkeys(found)} == {
+    'conv_1x1': 384,
+    'conv_1x3': 192,
+    'conv_3x1': 192,
+    'conv_double_1x3': 64,
+    'conv_double_3x1': 64,
+    'pool_proj': 128,
+  }
+  assert table.branches(architecture, 'reduction_3', 640)[-1] == 'pool'
+  assert table.branches(architecture, 'images', 3) == ['', '', '']
+  gated = table.branches(variants.ARCHITECTURES['se'], 'inception_3a', 256)
+  assert gated[:64] == ['conv_1x1'] * 64
+
+
+@pytest.fixture
+def run(config, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  save_run(tmp_path / 'run', config)
+
+  def launched(*flags, code=0):
+    argv = ['launch.py', '--mode=circuits', '--workdir=run', *flags]
+    argv = last_of_each([*argv, '--config.train.compilation_cache='])
+    assert launch.main(argv) == code
+
+  return launched
+
+
+def test_what_feeds_a_channel(run, capfd):
+  run('--channels=inception_2a:9,inception_2a:0', '--output=a.csv')
+  shown = capfd.readouterr()
+  assert problems(shown.err) == ''
+  net = googlenet.load('run')
+  kernels = expanded.expanded_weights(net, 'conv_1', 'inception_2a').kernels
+  with open('a.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == 16
+  for row in rows:
+    output = int(row['of'].removeprefix('inception_2a:'))
+    one = kernels[:, :, int(row['channel'].removeprefix('conv_1:')), output]
+    assert float(row['norm']) == pytest.approx(np.linalg.norm(one), rel=1e-4)
+    assert float(row['sum']) == pytest.approx(one.sum(), rel=1e-3, abs=1e-5)
+    middle = (np.array(one.shape) - 1) / 2
+    place = np.array([float(row['row']), float(row['column'])]) + middle
+    assert float(row['peak']) == pytest.approx(one[tuple(place.astype(int))])
+    assert abs(float(row['peak'])) == pytest.approx(np.abs(one).max())
+  norms = [float(row['norm']) for row in rows[:8]]
+  assert norms == sorted(norms, reverse=True)
+  assert [row['of'] for row in rows[7:9]] == [
+    'inception_2a:9',
+    'inception_2a:0',
+  ]
+  assert 'inception_2a:9 is fed by conv_1\n' in shown.out
+
+
+def test_what_a_channel_feeds(run, capfd):
+  flags = ['--channels=conv_1:3', '--to=inception_2a', '--top_k=2']
+  run(*flags, '--output=a.npz')
+  out = capfd.readouterr().out
+  assert out.startswith('conv_1:3 feeds inception_2a\n')
+  net = googlenet.load('run')
+  expected = expanded.expanded_weights(net, 'conv_1', 'inception_2a')
+  with np.load('a.npz', allow_pickle=False) as found:
+    np.testing.assert_array_equal(
+      found['kernels'], expected.kernels[:, :, 3:4, :]
+    )
+    assert found['inputs'].tolist() == [3]
+    assert found['outputs'].tolist() == list(range(28))
+    assert tuple(found['low']) == expected.low
+    assert tuple(found['stride']) == (2, 2)
+  sums = expected.kernels[:, :, 3].sum((0, 1))
+  norms = np.linalg.norm(expected.kernels[:, :, 3].reshape(-1, 28), axis=0)
+  first = max((k for k in range(28) if sums[k] > 0), key=lambda k: norms[k])
+  assert out.splitlines()[2].split()[0] == f'inception_2a:{first}'
+  assert len(out.splitlines()) == 2 + 4 + 2
+
+
+def test_pictures_of_kernels(run):
+  run('--channels=inception_2a:0-2', '--from=images', '--output=a.png')
+  with Image.open('a.png') as image:
+    assert min(image.size) > 100
+
+
+def test_zero_is_white_and_in_the_middle_of_the_scale():
+  weights = np.array([[0.1, -0.4], [0, 0.2]])
+  strip = pictures.Strip('x', [pictures.Kernel(weights, 'a')], [])
+  figure = pictures.kernels([strip, strip._replace(positive=[])], 'title')
+  image = figure.axes[0].images[0]
+  assert image.get_clim() == (-0.4, 0.4)
+  assert image.cmap(image.norm(0.0))[:3] == pytest.approx((0.97,) * 3, abs=0.01)
+
+
+BAD_INPUT = {
+  'no channels': ([], ['--channels is missing']),
+  'an unknown channel': (['--channels=conv_1:8'], ['conv_1:8', '0 to 7']),
+  'channels of two points': (
+    ['--channels=conv_1:1,inception_2a:2'],
+    ['conv_1, inception_2a', 'of one point'],
+  ),
+  'both directions': (
+    ['--channels=conv_1:1', '--from=images', '--to=logits'],
+    ['--from=images and --to=logits', 'one of them'],
+  ),
+  'a later point': (
+    ['--channels=conv_1:1', '--from=inception_2a'],
+    ['--from=inception_2a', '--channels=conv_1', 'order of the network'],
+  ),
+  'an earlier point': (
+    ['--channels=inception_2a:1', '--to=conv_1'],
+    ['--to=conv_1', 'order of the network'],
+  ),
+  'an unknown point': (
+    ['--channels=conv_1:1', '--to=logit'],
+    ['--to: ', 'logits'],
+  ),
+  'a picture of too many': (
+    ['--channels=logits,inception_2a', '--output=a.png'],
+    ['of one point'],
+  ),
+  'no connection': (['--channels=conv_1:1', '--top_k=0'], ['--top_k=0']),
+  'an unknown format': (
+    ['--channels=conv_1:1', '--output=a.txt'],
+    ['--output=a.txt', '.png, .npz, .csv'],
+  ),
+}
+
+
+@pytest.mark.parametrize('case', BAD_INPUT)
+def test_bad_input_is_one_line(run, capfd, case):
+  flags, words = BAD_INPUT[case]
+  before = sorted(os.listdir())
+  run(*flags, code=2)
+  shown = capfd.readouterr()
+  assert shown.out == ''
+  assert shown.err.startswith('error: ')
+  assert shown.err.count('\n') == 1
+  for word in words:
+    assert word in shown.err
+  assert sorted(os.listdir()) == before
+
+
+def test_a_picture_takes_some_channels(run, monkeypatch, capfd):
+  monkeypatch.setattr(circuits, '_MAX_STRIPS', 9)
+  run('--channels=logits', '--output=a.png', code=2)
+  err = capfd.readouterr().err
+  assert '--channels=logits are 10 channels' in err
+  assert 'at most 9' in err
