@@ -238,7 +238,7 @@ LARGE = {
   'se': (100, 'inception_3b', 'inception_4a'),
   'paper': (101, 'conv_1', 'conv_2'),
   'torchvision': (130, 'inception_4e', 'inception_5a'),
-  'inception_v3': (299, 'inception_6a', 'inception_6b'),
+  'inception_v3': (299, 'reduction_6a', 'inception_6b'),
   'vgg16': (32, 'conv_1', 'conv_2'),
 }
 
