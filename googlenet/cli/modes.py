@@ -239,7 +239,7 @@ def define_flags(values: flags.FlagValues) -> None:
     'how the plane of an atlas is made: pca, or umap if it is installed',
   )
   integer('grid', 16, 'cells along each side of an atlas', lower_bound=2)
-  integer('seed', 0, 'of all random choices of the mode', lower_bound=0)
+  integer('seed', 0, 'of all random choices of the mode')
   integer(
     'top_k',
     5,

@@ -16,7 +16,7 @@ import launch
 from googlenet.data.sources import load_dataset
 from googlenet.errors import UserError
 from googlenet.tools.circuits import atlas, pictures
-from googlenet.tools.modes.atlas import seen_part
+from googlenet.tools.circuits.icons import seen_part
 
 RNG = np.random.default_rng
 
@@ -169,6 +169,7 @@ def test_the_part_of_an_image_that_a_place_sees(run_folder):
   )
   assert seen_part(net, 'conv_1', (0, 3), (56, 28, 1))[0] == slice(0, 10)
   assert seen_part(net, 'logits', (0, 0), (28, 28, 1))[0] == slice(None)
+  assert seen_part(net, 'images', (0, 9), (28, 28, 1))[1] == slice(9, 10)
 
 
 class Reducer:
@@ -207,6 +208,7 @@ BAD_INPUT = {
     ['--output=run', '--format=png'],
     ['exists already'],
   ),
+  'a negative seed': (['--seed=-1'], ['--seed=-1', 'from 0']),
   'a grid of one cell': (['--grid=1'], ['grid', '2']),
 }
 

@@ -181,10 +181,11 @@ def test_the_mode_of_one_run_as_a_picture(runs, capfd):
 BAD_INPUT = {
   'an unknown point': (
     ['--end_points=inception_2b', '--output=c.png'],
-    ['--end_points=inception_2b', "did you mean 'inception_2a'"],
+    ['--end_points: ', "did you mean 'inception_2a'"],
   ),
   'three runs': (['--workdir=a,b,a'], ['--workdir names 3 runs', 'two']),
   'few images': (['--config.data.eval_split=test[:3]'], ['3 images', '4 or']),
+  'a negative seed': (['--seed=-1'], ['--seed=-1', 'from 0']),
   'an unknown format': (['--output=c.txt'], ['--output=c.txt', '.png']),
   'a file that is there': (['--output=a', '--format=png'], ['exists already']),
   'a run that is not there': (['--workdir=a,c'], ['--workdir=c']),

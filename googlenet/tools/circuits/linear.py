@@ -155,7 +155,7 @@ def fields(path: Path) -> tuple[Field, Field]:
         )
       )
     found[layer.name] = both
-  return found[path.layers[-1].name]
+  return found[path.layers[-1].name if path.layers else path.source]
 
 
 def _window(op: Any) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """--mode=atlas: an activation atlas of a split at a point of a network."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,8 +14,7 @@ from googlenet.errors import UserError
 from googlenet.model import graph, points
 from googlenet.tools.circuits import (
   atlas,
-  expanded,
-  linear,
+  icons,
   pictures,
   stream,
 )
@@ -74,6 +74,7 @@ def run(
   """
   del started
   outputs.check_one_process('atlas', jax.process_count())
+  stream.check_seed(seed)
   format = outputs.format_of(output, format, FORMATS)
   outputs.check_new(output)
   atlas.check_projection(projection)
@@ -88,7 +89,9 @@ def run(
   nearest = np.array([members[0] for members in cells.members], np.int64)
   with outputs.written_aside(output) as file:
     if format == 'png':
-      tiles = _tiles(net, dataset, point, found, cells, nearest)
+      places = found.places[nearest]
+      parts = icons.of_images(net, dataset, point, nearest, places)
+      tiles = _tiles(net, found.labels, cells, parts)
       names = net.class_names if _has_colours(net) else ()
       picture = pictures.atlas(tiles, grid, _TILE, names)
       picture.save(file, 'PNG', optimize=True)
@@ -189,58 +192,17 @@ def _has_colours(net: trained.Trained) -> bool:
 
 def _tiles(
   net: trained.Trained,
-  dataset: Dataset,
-  point: str,
-  found: Examples,
+  labels: np.ndarray,
   cells: atlas.Cells,
-  nearest: np.ndarray,
+  shown: Sequence[np.ndarray],
 ) -> list[pictures.Tile]:
-  """Returns for each cell what the network saw of the nearest image.
-
-  The frame has the colour of the most frequent class.
-  """
-  images, _ = dataset.read(nearest)
+  """Returns the picture of each cell, in the colour of its commonest class."""
   tiles = []
-  for i, (row, column) in enumerate(cells.places.tolist()):
+  for place, members, icon in zip(
+    cells.places.tolist(), cells.members, shown, strict=True
+  ):
     colour = -1
     if _has_colours(net):
-      colour = int(np.bincount(found.labels[cells.members[i]]).argmax())
-    place = tuple(found.places[nearest[i]])
-    pixels = images[i][seen_part(net, point, place, images[i].shape)]
-    tiles.append(pictures.Tile(row, column, pixels, colour))
+      colour = int(np.bincount(labels[members]).argmax())
+    tiles.append(pictures.Tile(*place, icon, colour))
   return tiles
-
-
-def seen_part(
-  net: trained.Trained,
-  point: str,
-  place: tuple[int, int],
-  stored_shape: tuple[int, ...],
-) -> tuple[slice, slice]:
-  """Returns the part of a stored image that one place of a map sees.
-
-  Args:
-    net: the network.
-    point: of the network.
-    place: row and column in the map.
-    stored_shape: (H, W, C) of the image before it is resized.
-
-  Returns:
-    Rows and columns; all of them for a vector.
-  """
-  path = expanded.path_to(net, point)
-  if len(path.layers[-1].shape) != 3:
-    return slice(None), slice(None)
-  parts = []
-  for field, p, seen, stored in zip(
-    linear.fields(path),
-    place,
-    net.image_shape[:2],
-    stored_shape[:2],
-    strict=True,
-  ):
-    low, high = p * field.stride + field.low, p * field.stride + field.high + 1
-    scale = stored / seen
-    low, high = max(low, 0), min(high, seen)
-    parts.append(slice(int(low * scale), -int(-high * scale // 1)))
-  return tuple(parts)

@@ -51,6 +51,7 @@ def run(
   """
   del started
   outputs.check_one_process('similarity', jax.process_count())
+  stream.check_seed(seed)
   if output or format:
     format = outputs.format_of(output, format, FORMATS)
     outputs.check_new(output)
