@@ -151,6 +151,30 @@ MODES = {
     takes_several=True,
     example='--channels=inception_4c:0-15 --output=sheet.png',
   ),
+  'circuits': Mode(
+    _LOOK,
+    'strongest connections of channels, through expanded weights',
+    'reads',
+    ('channels', 'from', 'to', 'top_k', 'format', 'output'),
+    example='--channels=inception_4b:35 --output=circuit.png',
+    prints_result=True,
+  ),
+  'similarity': Mode(
+    _LOOK,
+    'similarity of the layers of one run, or of two runs a,b',
+    'reads',
+    ('end_points', 'seed', 'format', 'output'),
+    takes_several=True,
+    example='--output=cka.png',
+    prints_result=True,
+  ),
+  'atlas': Mode(
+    _LOOK,
+    'a map of what a layer tells apart in data.eval_split',
+    'reads',
+    ('end_points', 'projection', 'grid', 'seed', 'format', 'output'),
+    example='--end_points=stage_4 --output=atlas.png',
+  ),
   'import_weights': Mode(
     _ELSEWHERE,
     'make a run from a weight file of PyTorch or Caffe',
@@ -280,7 +304,19 @@ def define_flags(values: flags.FlagValues) -> None:
   integer('seed', 0, 'of noise, random movements and randomized networks')
   integer('size', 0, 'pixels of a side; default: of the network, photos 512')
   integer('frames', 0, 'images on the way to keep, in a .gif or folder')
-  integer('top_k', 5, 'number of classes to show per image')
+  string('from', '', 'earlier point; default: the row before the channels')
+  string('to', '', 'later point: what the channels feed, not what feeds them')
+  string(
+    'projection',
+    'pca',
+    'how the plane of an atlas is made: pca, or umap if it is installed',
+  )
+  integer('grid', 16, 'cells along each side of an atlas', lower_bound=2)
+  integer(
+    'top_k',
+    5,
+    'number of classes per image, or of connections of each sign, to show',
+  )
   string('format', '', 'output format, if the file name does not show it')
   string('output', '', 'new file; without it, predict prints to the console')
   boolean(
