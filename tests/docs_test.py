@@ -221,7 +221,7 @@ RULES: dict[str, str | Skip] = {
   r'eval\.crops': Skip('minutes: tests/tools/multi_crop_test.py'),
   r'--mode=export.*\.onnx|onnxruntime': Skip('tests/tools/export_test.py'),
   r'--help|--mode=summary': '',
-  r'--mode=(evaluate|report|features|similarity|atlas)': SCORED,
+  r'--mode=(evaluate|report|features|examples|similarity|atlas)': SCORED,
   r'--mode=circuits': '',
   r'--mode=explain': f'{READ} --num_images=1 --steps=4',
   r'--mode=(predict|export)': READ,

@@ -121,6 +121,13 @@ MODES = {
     ('images', 'end_points', 'format', 'output'),
     example='--end_points=stage_4,stage_5 --output=features.npz',
   ),
+  'examples': Mode(
+    _LOOK,
+    'the images of data.eval_split that excite channels',
+    'reads',
+    ('channels', 'top_k', 'least', 'format', 'output'),
+    example='--channels=inception_4c:0-7 --output=examples.png',
+  ),
   'report': Mode(
     _LOOK,
     'write a page: curves, errors, maps; compare runs a,b,c',
@@ -315,8 +322,10 @@ def define_flags(values: flags.FlagValues) -> None:
   integer(
     'top_k',
     5,
-    'number of classes per image, or of connections of each sign, to show',
+    'number of classes per image, of images per channel, or of connections '
+    'of each sign, to show',
   )
+  integer('least', 0, 'number of images that excite a channel least')
   string('format', '', 'output format, if the file name does not show it')
   string('output', '', 'new file; without it, predict prints to the console')
   boolean(
