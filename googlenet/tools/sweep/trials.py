@@ -19,12 +19,10 @@ from googlenet.cli.overrides import as_flags
 from googlenet.io import compare
 from googlenet.io.workdir import is_locked, read_object
 from googlenet.io.writer import DIVERGED
-from googlenet.runtime import signals, supervisor
+from googlenet.runtime import places, signals, supervisor
 from googlenet.runtime.terminal import paint
 from googlenet.tools import runs
 from googlenet.tools.sweep.grid import Trial
-
-LAUNCH = pathlib.Path(__file__).resolve().parents[3] / 'launch.py'
 
 
 class State(NamedTuple):
@@ -74,8 +72,7 @@ def command(
   # run.
   alone = ['--num_processes=1'] if supervisor.in_cluster(os.environ) else []
   return [
-    sys.executable,
-    str(LAUNCH),
+    *places.launcher(),
     f'--config={workdir / "config.json"}',
     f'--workdir={workdir / trial.name}',
     *flags,
