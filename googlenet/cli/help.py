@@ -303,7 +303,9 @@ def _devices() -> list[str]:
   gpus = [
     line.partition(':')[2].strip()
     for path in sorted(glob.glob('/proc/driver/nvidia/gpus/*/information'))
-    for line in pathlib.Path(path).read_text(errors='replace').splitlines()
+    for line in pathlib.Path(path)
+    .read_text(encoding='utf-8', errors='replace')
+    .splitlines()
     if line.startswith('Model:')
   ]
   for name in dict.fromkeys(gpus):

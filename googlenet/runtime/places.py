@@ -35,11 +35,10 @@ def find_config(name: str) -> str:
   if os.path.exists(name):
     return name
   file, colon, text = name.partition(':')
-  match = re.fullmatch(r'(?:configs/)?(\w+)(\.py)?', file)
-  is_ours = match and file.startswith('configs/') == bool(match[2])
-  if not is_ours or os.path.exists(file):
+  match = re.fullmatch(r'(\w+)|configs/(\w+)\.py', file)
+  if match is None or os.path.exists(file):
     return name
-  path = CONFIGS / f'{match[1]}.py'
+  path = CONFIGS / f'{match[1] or match[2]}.py'
   return f'{path}{colon}{text}' if path.is_file() else name
 
 

@@ -122,7 +122,7 @@ class Process:
   def _take(self, number: int, _: object) -> None:
     self.signal_name = self.signal_name or signal.Signals(number).name
     if self._child is not None:
-      self._child.send_signal(number)
+      supervisor.pass_on(number, self._child)
 
   def run(self, command: Sequence[str]) -> End:
     """Runs a command to its end."""
