@@ -25,6 +25,9 @@ from googlenet.runtime import places
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))
 
 
+SHARE = pathlib.PurePosixPath('googlenet', '_share')
+
+
 def requirements(part: str) -> list[str]:
   """The lines of requirements.txt before or after its heading, uncommented."""
   text = (ROOT / 'requirements.txt').read_text(encoding='utf-8')
@@ -168,8 +171,8 @@ def test_train_load_evaluate(tmp_path, config, capfd):
   assert result['step'] == config.train.max_steps
   assert googlenet.train(config, str(run)) == result
   scores = googlenet.evaluate(run)
-  assert scores.accuracy == pytest.approx(result['accuracy'])
-  assert scores.loss == pytest.approx(result['loss'], rel=1e-5)
+  assert scores.accuracy == pytest.approx(result['eval/accuracy'])
+  assert scores.loss == pytest.approx(result['eval/loss'], rel=1e-5)
   assert googlenet.evaluate(googlenet.load(run), 'test[:10]').count == 10
   out, err = capfd.readouterr()  # no terminal, as in a notebook: whole lines
   assert '\r' not in out + err
@@ -241,7 +244,7 @@ def test_the_wheel_holds_what_is_committed(wheel):
     check=True,
   ).stdout.splitlines()
   expected = {
-    name if name.startswith('googlenet/') else f'googlenet/_share/{name}'
+    name if name.startswith('googlenet/') else f'{SHARE}/{name}'
     for name in tracked
   }
   names = zipfile.ZipFile(wheel).namelist()

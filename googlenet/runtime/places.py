@@ -1,7 +1,7 @@
 """Where the files are that come with the project: in a clone or installed.
 
 A clone has `configs/` and `pretrained/` beside the package. A wheel has the
-same two folders in `googlenet/_share`, where pyproject.toml puts them.
+same two folders in it, in `_share`, where pyproject.toml puts them.
 """
 
 import contextlib

@@ -32,8 +32,7 @@ def train(
       (same network, data and seed).
 
   Returns:
-    What result.json holds: `accuracy` and `loss` on `data.eval_split`, `step`
-    and others.
+    What result.json holds: 'step', 'eval/accuracy', 'eval/loss' and others.
 
   Raises:
     UserError: a field or the data is wrong (nothing was written), or a loss is
