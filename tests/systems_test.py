@@ -6,8 +6,10 @@ without the libraries that have no wheels everywhere.
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import FEW_OPTIMIZATIONS, ROOT, environment
@@ -121,3 +123,37 @@ def test_what_is_missing_is_told_in_a_line(played, mode, word):
   assert len(told) == 3
   assert sum(word in line for line in told) == 1
   assert 'Traceback' not in errors
+
+
+# A child as on macOS, where no system call ends it with its parent.
+CHILD = """
+import ctypes, sys, time
+sys.path.insert(0, sys.argv[1])
+from googlenet.runtime import supervisor
+ctypes.CDLL = lambda name: object()
+supervisor._WATCH_SECONDS = 0.05
+supervisor.supervise(is_alone=True)
+print('ready', flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from googlenet.runtime import supervisor
+supervisor.start_child([sys.executable, '-c', sys.argv[2], sys.argv[1]])
+time.sleep(60)
+"""
+
+
+def test_a_child_ends_with_a_killed_parent_without_prctl():
+  with subprocess.Popen(
+    [sys.executable, '-c', PARENT, str(ROOT), CHILD],
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as parent:
+    assert parent.stdout.readline() == 'ready\n'
+    parent.send_signal(signal.SIGKILL)
+    started = time.monotonic()
+    # The child holds the pipe open until it ends.
+    assert parent.stdout.read() == ''
+  assert time.monotonic() - started < 30
