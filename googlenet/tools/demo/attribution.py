@@ -55,10 +55,11 @@ def attribute(
     found = found.maps
   values = pictures.flat(found[0], chosen.shows)
   scale = pictures.scale_of(values, chosen.shows)
-  share = np.clip(values / scale.limit, -1, 1)
+  none = 0.0 if scale.has_sign else scale.low
+  share = (values - none) / max(scale.high - none, 1e-12)
   return {
-    'map': png(overlay(share)),
-    'scale': scale.limit,
+    'map': png(overlay(np.clip(share, -1, 1))),
+    'scale': scale.high,
     'text': chosen.text,
     'signed': scale.has_sign,
   }
