@@ -150,8 +150,22 @@ MODES = {
     _LOOK,
     'a map of what a layer tells apart in data.eval_split',
     'reads',
-    ('end_points', 'projection', 'grid', 'seed', 'format', 'output'),
+    (
+      *('end_points', 'projection', 'grid', 'render', 'steps', 'seed'),
+      *('format', 'output'),
+    ),
     example='--end_points=stage_4 --output=atlas.png',
+  ),
+  'visualize': Mode(
+    _LOOK,
+    'make images that excite channels, classes, layers',
+    'reads',
+    (
+      *('channels', 'objective', 'image', 'steps', 'seed', 'size', 'frames'),
+      'output',
+    ),
+    takes_several=True,
+    example='--channels=inception_4c:0-15 --output=sheet.png',
   ),
   'import_weights': Mode(
     _ELSEWHERE,
@@ -229,7 +243,8 @@ def define_flags(values: flags.FlagValues) -> None:
   string(
     'channels',
     '',
-    'channels of points, like inception_4b:35,logits:0-3',
+    'points with a channel, a range or a class: inception_4c:7, stage_3:0-15, '
+    'logits:Bag',
   )
   string('from', '', 'earlier point; default: the row before the channels')
   string('to', '', 'later point: what the channels feed, not what feeds them')
@@ -239,12 +254,23 @@ def define_flags(values: flags.FlagValues) -> None:
     'how the plane of an atlas is made: pca, or umap if it is installed',
   )
   integer('grid', 16, 'cells along each side of an atlas', lower_bound=2)
+  boolean('render', False, 'make an image for each cell, show no photo in it')
   integer('seed', 0, 'of all random choices of the mode')
   integer(
     'top_k',
     5,
     'number of classes per image, or of connections of each sign, to show',
   )
+  string(
+    'objective',
+    '',
+    'what images maximise: channel, neuron, layer or caricature; default: '
+    'channel, or layer for a whole point of an --image',
+  )
+  string('image', '', 'photo that is changed (DeepDream); default: noise')
+  integer('steps', 0, 'steps of gradient ascent; default: 256, photos 10')
+  integer('size', 0, 'pixels of a side; default: of the network, photos 512')
+  integer('frames', 0, 'images on the way to keep, in a .gif or folder')
   string('format', '', 'output format, if the file name does not show it')
   string('output', '', 'new file; without it, predict prints to the console')
   boolean(

@@ -16,6 +16,7 @@ from googlenet.model.googlenet import (
   SE,
   TORCHVISION,
 )
+from googlenet.model.inception5h import INCEPTION5H, INCEPTION5H_LUCENT
 from googlenet.model.inception_v3 import INCEPTION_V3
 from googlenet.model.rows import (
   CLASSES,
@@ -27,7 +28,7 @@ from googlenet.model.rows import (
   Residual,
 )
 from googlenet.model.small import FMNIST28, TINY
-from googlenet.model.zoo import ALEXNET, ALEXNET_TORCHVISION, NIN, VGG_16
+from googlenet.model.zoo import ZOO
 
 ARCHITECTURES: dict[str, Architecture] = {
   'plain': PLAIN,
@@ -39,12 +40,11 @@ ARCHITECTURES: dict[str, Architecture] = {
   'residual': RESIDUAL,
   'se': SE,
   'inception_v3': INCEPTION_V3,
+  'inception5h': INCEPTION5H,
+  'inception5h_lucent': INCEPTION5H_LUCENT,
   'fmnist28': FMNIST28,
   'tiny': TINY,
-  'alexnet': ALEXNET,
-  'alexnet_torchvision': ALEXNET_TORCHVISION,
-  'vgg16': VGG_16,
-  'nin': NIN,
+  **ZOO,
 }
 NORMALIZATIONS = ('none', 'lrn', 'batch')
 

@@ -31,6 +31,8 @@ SIZES = {
   'paper': 224,
   'torchvision': 64,
   'inception_v3': 299,
+  'inception5h': 224,
+  'inception5h_lucent': 224,
   'alexnet_torchvision': 224,
   'vgg16': 224,
 }
@@ -111,6 +113,23 @@ def refused(capfd, code):
         'AuxLogits.conv1.conv.weight': (768, 128, 5, 5),
         'AuxLogits.fc.weight': (1000, 768),
         'fc.bias': (1000,),
+      },
+    ),
+    (
+      'inception5h',
+      2 * 64,
+      13_437_396,
+      {
+        'conv2d0_pre_relu_conv.weight': (64, 3, 7, 7),
+        'conv2d1_pre_relu_conv.bias': (64,),
+        'mixed3a_1x1_pre_relu_conv.weight': (64, 192, 1, 1),
+        'mixed4a_3x3_pre_relu_conv.weight': (204, 96, 3, 3),
+        'mixed4b_3x3_bottleneck_pre_relu_conv.weight': (112, 508, 1, 1),
+        'mixed5a_5x5_bottleneck_pre_relu_conv.weight': (48, 832, 1, 1),
+        'mixed5b_pool_reduce_pre_relu_conv.bias': (128,),
+        'head0_bottleneck_pre_relu_conv.weight': (128, 508, 1, 1),
+        'nn1_pre_relu_matmul.weight': (1024, 2048),
+        'softmax2_pre_activation_matmul.weight': (1000, 1024),
       },
     ),
     (

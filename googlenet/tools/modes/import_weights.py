@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.data import auto, imagenet
+from googlenet.data import auto
 from googlenet.errors import UserError
 from googlenet.io import array_files, pretrained
 from googlenet.io.array_files import Stored
@@ -236,18 +236,16 @@ def make_plan(
       f'std={tuple(config.data.std)}: check them, since the file does not say '
       'how grey images were normalized'
     )
-  class_names: tuple[str, ...] = ()
-  if how and changed.model.num_classes == presets.NUM_CLASSES:
-    class_names = tuple(imagenet.names_by_id().values())
-    if 'data.source' not in given:
-      for field, value in _IMAGENET.items():
-        if f'data.{field}' not in given:
-          changed.data[field] = value
-      lines.append(
-        'set      config.data to ImageNet: evaluate on its validation images '
-        'by --config.data.data_dir=FOLDER, with a folder per class, named by '
-        'its WordNet id'
-      )
+  class_names = how.class_names(changed.model.num_classes) if how else ()
+  if class_names and 'data.source' not in given:
+    for field, value in _IMAGENET.items():
+      if f'data.{field}' not in given:
+        changed.data[field] = value
+    lines.append(
+      'set      config.data to ImageNet: evaluate on its validation images '
+      'by --config.data.data_dir=FOLDER, with a folder per class, named by '
+      'its WordNet id'
+    )
   config = config_lib.resolve(changed)
   return Plan(config, stored, tuple(lines), class_names)
 

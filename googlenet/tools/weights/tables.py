@@ -3,7 +3,8 @@
 A module is named by the path of its parameters, `inception_3a/conv_1x1`. The
 tables contain every module that a network may have.
 Sources: torchvision/models/googlenet.py, inception.py, alexnet.py and vgg.py;
-the prototxt of Caffe's bvlc_googlenet.
+the prototxt of Caffe's bvlc_googlenet; lucent/modelzoo/inceptionv1 and, for the
+heads, which lucent leaves out, the graph of inception5h by the same rule.
 """
 
 
@@ -66,6 +67,31 @@ GOOGLENET = {
     '.',
   ),
   'logits': 'fc',
+}
+
+INCEPTION5H = {
+  'conv_1/conv_7x7': 'conv2d0_pre_relu_conv',
+  'conv_2/conv_3x3_reduce': 'conv2d1_pre_relu_conv',
+  'conv_2/conv_3x3': 'conv2d2_pre_relu_conv',
+  **_each(
+    {f'inception_{block}': f'mixed{block}' for block in _BLOCKS},
+    {
+      'conv_1x1': '1x1_pre_relu_conv',
+      'conv_3x3_reduce': '3x3_bottleneck_pre_relu_conv',
+      'conv_3x3': '3x3_pre_relu_conv',
+      'conv_5x5_reduce': '5x5_bottleneck_pre_relu_conv',
+      'conv_5x5': '5x5_pre_relu_conv',
+      'pool_proj': 'pool_reduce_pre_relu_conv',
+    },
+    '_',
+  ),
+  'aux_1/conv_1x1': 'head0_bottleneck_pre_relu_conv',
+  'aux_1/fc': 'nn0_pre_relu_matmul',
+  'aux_1/logits': 'softmax0_pre_activation_matmul',
+  'aux_2/conv_1x1': 'head1_bottleneck_pre_relu_conv',
+  'aux_2/fc': 'nn1_pre_relu_matmul',
+  'aux_2/logits': 'softmax1_pre_activation_matmul',
+  'logits': 'softmax2_pre_activation_matmul',
 }
 
 INCEPTION_V3 = {
