@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -111,11 +112,10 @@ def stream(
     Images, uint8 [n, H, W, C], and labels, int32 [n].
 
   Raises:
-    UserError: an image is damaged, a worker ended, or there is too little
-      shared memory for the workers.
+    UserError: an image is damaged, a worker ended, there is too little shared
+      memory for the workers, or Grain is missing.
   """
-  # Late: importing it is slow, and sets that fit on the device do not need it.
-  import grain
+  grain = _import_grain()
 
   # Grain reads absl flags, which are unparsed unless launch.py has run.
   if not flags.FLAGS.is_parsed():
@@ -152,6 +152,19 @@ def stream(
     iterator.close()
 
 
+def _import_grain() -> ModuleType:
+  """Imports Grain late: it is slow, and most sets fit on the device."""
+  try:
+    import grain
+  except ImportError as error:
+    raise UserError(
+      f'sets that are streamed need Grain, which cannot be imported ({error}): '
+      'pip install grain, or raise config.data.on_device_mb, so that the set '
+      'is kept on the device'
+    ) from error
+  return grain
+
+
 def _next(iterator: Iterator) -> tuple[np.ndarray, np.ndarray]:
   try:
     with _interrupts_blocked():  # the first call starts the workers
@@ -172,6 +185,9 @@ def _interrupts_blocked() -> Iterator[None]:
 
   Ctrl-C reaches every process of a terminal, but the parent ends the workers.
   """
+  if not hasattr(signal, 'pthread_sigmask'):  # Windows
+    yield
+    return
   before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
     yield
@@ -197,6 +213,8 @@ def _start_resource_tracker() -> None:
   The tracker frees shared memory that is left when reading ends early. Its
   warning would appear below the line that says why a run has ended.
   """
+  if os.name != 'posix':  # Windows has none
+    return
   name, value = 'PYTHONWARNINGS', 'ignore:resource_tracker'
   before = os.environ.get(name)
   os.environ[name] = f'{before},{value}' if before else value

@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import os
 import socket
 import time
 
@@ -93,7 +94,9 @@ def listen(host: str, port: int) -> socket.socket:
     )
   listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
   # Otherwise the port stays unavailable for a minute after the demo has ended.
-  listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+  # On Windows it does not, and this would let two programs share a port.
+  if os.name != 'nt':
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
   try:
     listener.bind((host, port))
     listener.listen()
