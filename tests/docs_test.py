@@ -217,6 +217,7 @@ RULES: dict[str, str | Skip] = {
   r'--mode=export.*\.onnx|onnxruntime': Skip('tests/tools/export_test.py'),
   r'--help|--mode=summary': '',
   r'--mode=(evaluate|report|features)': SCORED,
+  r'--mode=visualize': '--steps=2 --frames=0 --config.model.kernels=xla',
   r'--mode=(predict|export)': READ,
   r'--mode=sweep': f'{TINY} --dry_run',
   r'from_workdir=pretrained': Skip('minutes of compiling'),
