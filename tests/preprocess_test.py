@@ -71,7 +71,7 @@ def test_eager_equals_jit():
 
 def test_images_are_bytes_or_floats_in_the_same_range():
   """Floats keep their precision and differentiate: to the slope 1/255/std."""
-  pixels = random_images(2, 4, 4, 1)
+  pixels = jnp.asarray(random_images(2, 4, 4, 1))
   config = data_config(4, (0.1,), (0.5,))
   expected = preprocess(pixels, config)
   floats = jnp.asarray(pixels, jnp.float32)
@@ -81,7 +81,8 @@ def test_images_are_bytes_or_floats_in_the_same_range():
   with jax.enable_x64(True):
     wide = preprocess(jnp.asarray(pixels, jnp.float64), config)
     assert wide.dtype == jnp.float64
-    np.testing.assert_allclose(wide, (pixels / 255 - 0.1) / 0.5, rtol=1e-14)
+    exact = (np.asarray(pixels, np.float64) / 255 - 0.1) / 0.5
+    np.testing.assert_allclose(wide, exact, rtol=1e-14)
   with pytest.raises(AssertionError):
     preprocess(jnp.zeros((1, 4, 4, 1), jnp.int32), config)
 

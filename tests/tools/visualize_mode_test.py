@@ -9,7 +9,7 @@ from saved_run import save_run
 
 import googlenet
 import launch
-from googlenet.tools.visualize import objectives, render, sheet
+from googlenet.tools.visualize import files, objectives, render, sheet
 
 
 @pytest.fixture
@@ -88,8 +88,15 @@ def test_runs_stand_side_by_side(run, capfd):
   for k in range(2):
     with np.load('a.npz') as found:
       pixels = found[f'{k}/images'][1, ..., 0]
-    at = sheet.place(2 + k, (28, 28), 2, 2)
+    at = sheet.place(2 + k, (28, 28), 3, 2)
     np.testing.assert_array_equal(picture[at][::4, ::4, 1], pixels)
+
+
+def test_names_of_runs_are_as_short_as_they_differ():
+  short = files.short_names
+  assert short(['runs/a/x', 'runs/b/x']) == ['a/x', 'b/x']
+  assert short(['runs/a', 'runs']) == ['runs/a', 'runs']
+  assert short(['runs/a', 'runs/a']) == ['runs/a', 'runs/a']
 
 
 def test_a_dream_of_a_photo_as_a_folder(run, capfd):
