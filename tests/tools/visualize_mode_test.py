@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import last_of_each, small_config
+from conftest import last_of_each, small_config, start
 from PIL import Image
 from run_files import files_under, problems
 from saved_run import save_run
@@ -252,3 +252,19 @@ def test_bad_input_is_one_line(runs, monkeypatch, capfd, case):
   for word in words:
     assert word in lines[-1]
   assert sorted(runs.rglob('*')) == before
+
+
+@pytest.mark.slow
+def test_two_devices_make_the_same_images(run):
+  """Three channels: one device has a repetition of the last."""
+  flags = ['--mode=visualize', '--workdir=runs/one', '--steps=5']
+  flags += ['--channels=inception_2a:0-2', '--frames=2']
+  for devices in (1, 2):
+    done = start(run, *flags, f'--output={devices}.npz', devices=devices)
+    assert done.returncode == 0, done.stderr
+  with np.load('1.npz') as one, np.load('2.npz') as two:
+    for name in ('values', 'curves'):
+      np.testing.assert_allclose(one[name], two[name], rtol=1e-4, atol=1e-5)
+    assert one['images'].shape == (3, 28, 28, 1)
+    change = np.abs(one['images'].astype(int) - two['images'])
+    assert change.max() <= 1
