@@ -226,6 +226,7 @@ RULES: dict[str, str | Skip] = {
   r'--mode=(evaluate|report|features|examples|similarity)': SCORED,
   r'--mode=circuits': '',
   r'--mode=explain': f'{READ} --num_images=1 --steps=4',
+  r'--mode=visualize': f'{READ} --steps=2 --frames=0',
   r'--mode=(predict|export)': READ,
   r'--mode=sweep': f'{TINY} --dry_run',
   r'from_workdir=pretrained': Skip('minutes of compiling'),
