@@ -121,6 +121,13 @@ MODES = {
     ('images', 'end_points', 'format', 'output'),
     example='--end_points=stage_4,stage_5 --output=features.npz',
   ),
+  'examples': Mode(
+    _LOOK,
+    'the images of data.eval_split that excite channels',
+    'reads',
+    ('channels', 'top_k', 'least', 'format', 'output'),
+    example='--channels=inception_4c:0-7 --output=examples.png',
+  ),
   'report': Mode(
     _LOOK,
     'write a page: curves, errors, maps; compare runs a,b,c',
@@ -150,6 +157,30 @@ MODES = {
     ),
     takes_several=True,
     example='--channels=inception_4c:0-15 --output=sheet.png',
+  ),
+  'circuits': Mode(
+    _LOOK,
+    'strongest connections of channels, through expanded weights',
+    'reads',
+    ('channels', 'from', 'to', 'top_k', 'format', 'output'),
+    example='--channels=inception_4b:35 --output=circuit.png',
+    prints_result=True,
+  ),
+  'similarity': Mode(
+    _LOOK,
+    'similarity of the layers of one run, or of two runs a,b',
+    'reads',
+    ('end_points', 'seed', 'format', 'output'),
+    takes_several=True,
+    example='--output=cka.png',
+    prints_result=True,
+  ),
+  'atlas': Mode(
+    _LOOK,
+    'a map of what a layer tells apart in data.eval_split',
+    'reads',
+    ('end_points', 'projection', 'grid', 'seed', 'format', 'output'),
+    example='--end_points=stage_4 --output=atlas.png',
   ),
   'import_weights': Mode(
     _ELSEWHERE,
@@ -280,7 +311,21 @@ def define_flags(values: flags.FlagValues) -> None:
   integer('seed', 0, 'of noise, random movements and randomized networks')
   integer('size', 0, 'pixels of a side; default: of the network, photos 512')
   integer('frames', 0, 'images on the way to keep, in a .gif or folder')
-  integer('top_k', 5, 'number of classes to show per image')
+  string('from', '', 'earlier point; default: the row before the channels')
+  string('to', '', 'later point: what the channels feed, not what feeds them')
+  string(
+    'projection',
+    'pca',
+    'how the plane of an atlas is made: pca, or umap if it is installed',
+  )
+  integer('grid', 16, 'cells along each side of an atlas', lower_bound=2)
+  integer(
+    'top_k',
+    5,
+    'number of classes per image, of images per channel, or of connections '
+    'of each sign, to show',
+  )
+  integer('least', 0, 'number of images that excite a channel least')
   string('format', '', 'output format, if the file name does not show it')
   string('output', '', 'new file; without it, predict prints to the console')
   boolean(
