@@ -17,7 +17,7 @@ from googlenet.input.preprocess import preprocess
 from googlenet.io import array_files
 from googlenet.io.workdir import read_classes, write_classes
 from googlenet.tools.modes import import_weights
-from googlenet.tools.weights import names, presets
+from googlenet.tools.weights import names, plans, presets
 
 PAIRS = [(v, name) for v, known in presets.PRESETS.items() for name in known]
 
@@ -35,7 +35,7 @@ def plan_of(variant, preset='', given=(), stored=None, **data):
     last = scheme.modules['logits'] + scheme.dense['b']
     count = 1008 if variant.startswith('inception5h') else 1000
     stored = {last: array_files.Stored((count,), 'float32', lambda: 1 / 0)}
-  return import_weights.make_plan(config, scheme, stored, preset, given)
+  return plans.make_plan(config, scheme, stored, preset, given)
 
 
 # short side, crop, filter, mean of red, deviation of red

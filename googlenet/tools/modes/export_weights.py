@@ -69,7 +69,7 @@ def _heads(config: Config, scheme: names.Scheme) -> str:
   Without them torchvision's network has to be made without them, too; with them
   a network that has no heads has to leave them out.
   """
-  if not variants.ARCHITECTURES[config.model.variant].aux_heads:
+  if not variants.architecture_of(config.model).aux_heads:
     return ''
   if variants.resolve(config.model).aux_heads:
     return ', with auxiliary heads' + ('' if scheme.has_heads else _NOT_STRICT)
