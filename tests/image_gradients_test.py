@@ -145,6 +145,8 @@ def test_of_other_blocks(variant, kernels):
     outputs, _ = network.apply(params, state, None, x, False)
     return outputs.logits[:, 3].sum()
 
-  ends = [compiled(score, x + sign * step * direction) for sign in (1, -1)]
-  slope = (compiled(jax.grad(score), x) * direction).sum()
+  ends = [
+    float(compiled(score, x + sign * step * direction)) for sign in (1, -1)
+  ]
+  slope = float((compiled(jax.grad(score), x) * direction).sum())
   assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5)
