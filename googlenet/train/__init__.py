@@ -38,6 +38,7 @@ def train(
     UserError: a field or the data is wrong (nothing was written), or a loss is
       not finite.
     Stopped: Ctrl-C or another signal; the same call continues the run.
+    KeyboardInterrupt: Ctrl-C before the first step, or for the second time.
     WriteError: an output cannot be written; the run can be continued.
   """
   # Late: most imports of this package need neither.
