@@ -22,7 +22,8 @@ def train(
 ) -> dict[str, Any]:
   """Trains the network of a config; continues the run in the workdir if any.
 
-  On a terminal it shows progress bars; elsewhere, as in a notebook, lines.
+  On a terminal it shows progress bars; elsewhere, as in a notebook, lines. JAX
+  keeps its compiled programs in `train.compilation_cache` from then on.
 
   Args:
     config: of `googlenet.get_config`, with changes.
@@ -41,14 +42,16 @@ def train(
     KeyboardInterrupt: Ctrl-C before the first step, or for the second time.
     WriteError: an output cannot be written; the run can be continued.
   """
-  # Late: most imports of this package need neither.
+  # Late: most imports of this package need none of these.
   from googlenet import config as config_lib
+  from googlenet.runtime import machine
   from googlenet.train import loop
 
+  resolved = config_lib.resolve(config)
+  if resolved.train.compilation_cache:
+    machine.keep_programs(resolved.train.compilation_cache)
   return loop.train_and_evaluate(
-    config_lib.resolve(config),
-    workdir,
-    allow_config_change=allow_config_change,
+    resolved, workdir, allow_config_change=allow_config_change
   )
 
 
