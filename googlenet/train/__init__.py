@@ -58,7 +58,14 @@ def train(
 class _Package(types.ModuleType):
   """The type of this package, so that it can be called."""
 
-  __call__ = staticmethod(train)
+  def __call__(
+    self,
+    config: 'ml_collections.ConfigDict',
+    workdir: str | os.PathLike[str],
+    allow_config_change: bool = False,
+  ) -> dict[str, Any]:
+    """Calls `train`, which says what it does."""
+    return train(config, workdir, allow_config_change)
 
 
 sys.modules[__name__].__class__ = _Package
