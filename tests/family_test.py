@@ -20,6 +20,7 @@ from networks import (
 
 from googlenet import kernels as kernels_lib
 from googlenet.errors import UserError
+from googlenet.kernels.adaptive_pooling import adaptive_avg_pool
 from googlenet.model import modules, rows, variants
 from googlenet.model import network as network_lib
 from googlenet.model.context import ACTIVATIONS, Context
@@ -303,7 +304,7 @@ def test_adaptive_pooling_equals_pytorchs_windows():
       ],
       1,
     )
-    actual = modules.adaptive_avg_pool(jnp.asarray(x), 4)
+    actual = adaptive_avg_pool(jnp.asarray(x), 4)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 

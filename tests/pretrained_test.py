@@ -54,7 +54,7 @@ def test_accuracy_on_the_test_images_is_the_stated_one(launch_py, folder):
   )
   assert done.returncode == 0, done.stderr
   found = re.search(
-    r'fashion_mnist test: accuracy ([\d.]+), .* on 10,000 images', done.stdout
+    r'fashion_mnist test: accuracy ([\d.]+) .* on 10,000 images', done.stdout
   )
   assert found, done.stdout
   result = json.loads((folder / 'result.json').read_text())

@@ -71,8 +71,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   for name in _OURS:
     if name in values and values[name].present > 1:
       warn(f'--{name} is given more than once: {values[name].value!r} counts')
-  file = places.find_config(os.path.expanduser(values.config))
-  others = []
+  file, others = config_of(values.config), []
   workdir = os.path.expanduser(values.workdir)
   if mode.workdir == 'reads' and not workdir:
     raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
@@ -118,6 +117,25 @@ def _run_of(name: str) -> str:
   if not named.is_remote(name):
     return named.find(name)
   return importlib.import_module('googlenet.tools.hub').run_of(name)
+
+
+def config_of(file: str) -> str:
+  """Returns the config file that --config means: a run stands for its own.
+
+  Args:
+    file: path of a file, or the name of one in configs/; or a run, by its
+      folder or its name. A name of both means the file in configs/.
+
+  Raises:
+    UserError: as `_run_of`.
+  """
+  file = os.path.expanduser(file)
+  found = places.find_config(file)
+  if os.path.isdir(file) or named.is_remote(file):
+    return os.path.join(_run_of(file), 'config.json')
+  if file and found == file and named.find(file) != file:
+    return os.path.join(_run_of(file), 'config.json')
+  return found
 
 
 def _split_workdirs(text: str) -> list[str]:
@@ -192,7 +210,7 @@ def completed(arguments: Arguments) -> Arguments:
   """
   may_change = arguments.options.get('allow_config_change')
   options = dict(arguments.options)
-  if 'baseline' in options:
+  if MODES[arguments.mode].compares and 'baseline' in options:
     file, config = options['baseline']
     options['baseline'] = file, auto.complete(config)
   if 'others' in options:

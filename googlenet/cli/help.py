@@ -206,7 +206,7 @@ def fields(file: str, arguments: Sequence[str], stream: TextIO) -> str:
   """Returns every field of a config as a flag: what it does, what it takes.
 
   Args:
-    file: config file.
+    file: value of --config.
     arguments: flags that override fields.
     stream: where the text will be printed.
 
@@ -214,10 +214,10 @@ def fields(file: str, arguments: Sequence[str], stream: TextIO) -> str:
     UserError: the config is wrong.
   """
   from googlenet import config as config_lib  # imports JAX
-  from googlenet.cli.command_line import read_config
+  from googlenet.cli.command_line import config_of, read_config
   from googlenet.fields import FIELDS
 
-  config = config_lib.flatten(read_config(file, '', arguments))
+  config = config_lib.flatten(read_config(config_of(file), '', arguments))
   lines, last = [], None
   for name, field in FIELDS.items():
     section = name.rpartition('.')[0]

@@ -15,7 +15,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
   'config',
   '',
-  'config file or config.json; default: config of the run in --workdir',
+  'config file or run (folder or name); default: that of --workdir',
   flag_values=FLAGS,
 )
 flags.DEFINE_string(

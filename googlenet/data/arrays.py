@@ -50,7 +50,7 @@ def open_arrays(
     UserError: a file or an array is missing or has another shape or dtype.
   """
   root = os.path.expanduser(data_dir)
-  wanted = dict.fromkeys([*split_names(train_split), *split_names(eval_split)])
+  wanted = split_names(train_split, eval_split)
   try:
     paths = [root]
     if os.path.isdir(root):
@@ -61,7 +61,7 @@ def open_arrays(
       f'config.data.data_dir={data_dir!r} cannot be read: {error.strerror}; '
       'config.data.source=arrays takes a .npz file or a folder of .npy files'
     ) from error
-  return _open(root, tuple(wanted), classes, stamp)
+  return _open(root, wanted, classes, stamp)
 
 
 @functools.lru_cache(maxsize=2)

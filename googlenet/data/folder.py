@@ -19,6 +19,8 @@ from googlenet.errors import UserError
 from googlenet.runtime.files import named_lines, read_text
 
 ALL = 'all'
+# What people call the folder of the images that a network is not trained on.
+_EVALUATED = ('test', 'testing', 'val', 'valid', 'validation', 'dev', 'eval')
 # A folder of ImageNet's own layout, named by its WordNet id.
 _WORDNET = re.compile(r'(n\d{8})\s+(.+)')
 
@@ -130,9 +132,7 @@ def open_folder(
       than that of training, or an image cannot be read.
   """
   root = os.path.expanduser(data_dir)
-  wanted = list(
-    dict.fromkeys([*split_names(train_split), *split_names(eval_split)])
-  )
+  wanted = split_names(train_split, eval_split)
   if not os.path.isdir(root):
     raise UserError(
       f'config.data.data_dir={data_dir!r} is not a folder; '
@@ -217,14 +217,15 @@ def _shuffled(name: str) -> bytes:
   return hashlib.sha256(name.encode('utf-8', 'surrogateescape')).digest()
 
 
-def _split_folders(root: str, wanted: Sequence[str]) -> dict[str, str]:
+def _split_folders(root: str, wanted: tuple[str, ...]) -> dict[str, str]:
   """Returns the folder of each split.
 
   Raises:
     UserError: there is no such folder.
   """
   there = _folders(root)
-  if list(wanted) == [ALL] and ALL not in there:
+  if wanted == (ALL,) and ALL not in there:
+    _check_are_classes(root, there)
     return {ALL: root}
   missing = [name for name in wanted if name not in there]
   if not missing:
@@ -236,6 +237,27 @@ def _split_folders(root: str, wanted: Sequence[str]) -> dict[str, str]:
     "classes, give --config.data.train_split='all[:90%]' "
     f"--config.data.eval_split='all[90%:]'; {ONE_SPLIT}"
   )
+
+
+def _check_are_classes(root: str, there: Sequence[str]) -> None:
+  """Checks that the folders of `all` are not rather splits by their names.
+
+  Raises:
+    UserError: all of them are.
+  """
+  of_training = [
+    name for name in there if name.lower() in ('train', 'training')
+  ]
+  others = [name for name in there if name.lower() in _EVALUATED]
+  if of_training and len(of_training) + len(others) == len(there):
+    evaluated = (*others, *of_training)[0]
+    raise UserError(
+      f"config.data.train_split='all' takes the folders of {root} for classes, "
+      f'and they are {some(there)}: give --config.data.train_split='
+      f'{of_training[0]} --config.data.eval_split={evaluated}, or rename them '
+      'if they are classes',
+      'data.train_split',
+    )
 
 
 def _folders(folder: str) -> list[str]:

@@ -158,9 +158,13 @@ class Parts(NamedTuple):
     return images[back], labels[back]
 
 
-def split_names(split: str) -> list[str]:
-  """Returns the names of the splits in a field: 'train[:10%]' -> ['train']."""
-  return [part.partition('[')[0].strip() for part in split.split('+')]
+def split_names(*fields: str) -> tuple[str, ...]:
+  """Returns the names of the splits in fields, each once, in their order.
+
+  'train[:10%]+extra' and 'train[10%:]' give ('train', 'extra').
+  """
+  parts = [part for field in fields for part in field.split('+')]
+  return tuple(dict.fromkeys(part.partition('[')[0].strip() for part in parts))
 
 
 def resolve_split(

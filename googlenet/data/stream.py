@@ -33,11 +33,20 @@ class IndexBatch(NamedTuple):
 
   Attributes:
     indices: int32 [B], of all processes together; -1: padding.
-    epoch: counted from 0; random crops differ from epoch to epoch.
+    epoch: counted from 0, or one number for each example, int32 [B]; random
+      crops differ from epoch to epoch.
   """
 
   indices: np.ndarray
-  epoch: int = 0
+  epoch: int | np.ndarray = 0
+
+  def part(self, place: int, size: int) -> 'IndexBatch':
+    """Returns the part at `place`, counted in parts of `size` examples."""
+    chosen = slice(place * size, (place + 1) * size)
+    return IndexBatch(
+      self.indices[chosen],
+      self.epoch if np.ndim(self.epoch) == 0 else self.epoch[chosen],
+    )
 
 
 class _Parts(Sequence):
@@ -57,9 +66,8 @@ class _Parts(Sequence):
 
   def __getitem__(self, place: int) -> IndexBatch:
     batch, part = divmod(place, self.per_batch)
-    indices, epoch = self._index_batches[batch]
-    indices = indices.reshape(self._num_processes, -1)[self._process]
-    return IndexBatch(indices[part * _PART_SIZE :][:_PART_SIZE], epoch)
+    share = self._index_batches[batch].part(self._process, self.share_size)
+    return share.part(part, _PART_SIZE)
 
 
 class _ReadPart:
@@ -69,7 +77,20 @@ class _ReadPart:
     self._read = dataset.read
 
   def __call__(self, part: IndexBatch) -> tuple[np.ndarray, np.ndarray]:
-    return self._read(np.maximum(part.indices, 0), part.epoch)
+    indices = np.maximum(part.indices, 0)
+    if np.ndim(part.epoch) == 0:
+      return self._read(indices, part.epoch)
+    order = np.argsort(part.epoch, kind='stable')
+    numbers, starts = np.unique(part.epoch[order], return_index=True)
+    found = [
+      self._read(indices[places], int(number))
+      for number, places in zip(
+        numbers, np.split(order, starts[1:]), strict=True
+      )
+    ]
+    back = np.argsort(order)
+    images, labels = map(np.concatenate, zip(*found, strict=True))
+    return images[back], labels[back]
 
 
 def stream(

@@ -63,7 +63,7 @@ def open_table(
     UserError: a file is missing or malformed, or an image cannot be read.
   """
   root = os.path.expanduser(data_dir)
-  wanted = dict.fromkeys([*split_names(train_split), *split_names(eval_split)])
+  wanted = split_names(train_split, eval_split)
   paths = {name: tuple(_paths(source, root, data_dir, name)) for name in wanted}
   read = _READERS[source]
   tables = {name: read(files) for name, files in paths.items()}

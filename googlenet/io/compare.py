@@ -19,6 +19,7 @@ from googlenet.io import checkpoint
 NEVER_CHANGES = (
   'seed',
   'model.variant',
+  'model.architecture',
   'model.num_classes',
   'model.width_multiplier',
   'model.normalization',
@@ -37,7 +38,7 @@ NEVER_CHANGES = (
 )
 # Fields that any resumed run may change: they do not affect its results.
 MAY_CHANGE = (
-  'data.classes',  # other labels are found by `train.resume.check_about`
+  'data.classes',  # other labels are found by `train.same_run.check_about`
   'data.data_dir',
   'data.on_device_mb',
   'data.workers',

@@ -13,7 +13,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from googlenet.model import rows
+from googlenet.kernels.adaptive_pooling import adaptive_avg_pool as pool
+from googlenet.model import own, rows
 from googlenet.model.context import Context
 from googlenet.model.convolution import convolve, convolve_1x1s
 from googlenet.model.graph import kind_of
@@ -161,32 +162,18 @@ def flatten(row: rows.Flatten, x: jax.Array, context: Context) -> jax.Array:
   return x.reshape(x.shape[0], -1)
 
 
-def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
-  """Mean over size x size windows: [B, H, W, C] -> [B, size, size, C].
-
-  Window i spans i H / size to (i + 1) H / size, rounded outwards, so windows
-  may overlap by a pixel, as in PyTorch's AdaptiveAvgPool2d.
-  """
-  for axis in (1, 2):
-    length = x.shape[axis]
-    ends = [
-      (i * length // size, -(-(i + 1) * length // size)) for i in range(size)
-    ]
-    x = jnp.concatenate(
-      [
-        jax.lax.slice_in_dim(x, low, high, axis=axis).mean(axis, keepdims=True)
-        for low, high in ends
-      ],
-      axis,
-    )
-  return x
-
-
-def _adaptive_avg_pool(
+def adaptive_avg_pool(
   row: rows.AdaptiveAvgPool, x: jax.Array, context: Context
 ) -> jax.Array:
   kernels = context.kernels
-  return kernels.to_layout(adaptive_avg_pool(kernels.from_layout(x), row.size))
+  return kernels.to_layout(pool(kernels.from_layout(x), row.size))
+
+
+def own_layer(row: rows.Own, x: jax.Array, context: Context) -> jax.Array:
+  """Applies a registered operation."""
+  layer, kernels = own.Layer(row), context.kernels
+  y = layer(kernels.from_layout(x), context.is_training)
+  return context.taps(layer.module_name, kernels.to_layout(y))
 
 
 # The function that applies each layer spec: (row, x, context) -> y.
@@ -197,7 +184,7 @@ _APPLY: dict[type, Callable[[Any, jax.Array, Context], jax.Array]] = {
   rows.Fork: lambda row, x, context: join(row.branches, x, context),
   rows.MaxPool: lambda row, x, context: context.kernels.max_pool(x, *row),
   rows.AvgPool: lambda row, x, context: context.kernels.avg_pool(x, *row),
-  rows.AdaptiveAvgPool: _adaptive_avg_pool,
+  rows.AdaptiveAvgPool: adaptive_avg_pool,
   rows.LocalResponseNorm: lambda row, x, context: context.kernels.lrn(x, *row),
   rows.GlobalMean: lambda row, x, context: context.kernels.global_mean(x),
   rows.Flatten: flatten,
@@ -205,6 +192,7 @@ _APPLY: dict[type, Callable[[Any, jax.Array, Context], jax.Array]] = {
   rows.SqueezeExcite: squeeze_excite,
   rows.Dropout: dropout,
   rows.AuxHead: lambda row, x, context: AuxHead(row, context)(x),
+  rows.Own: own_layer,
 }
 
 # Their points are named after the kind of operation.

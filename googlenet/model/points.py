@@ -116,6 +116,8 @@ _OTHERS = {
   'maxpool4': 'stage_3/max_pool',
   'maxpool10': 'stage_4/max_pool',
   'avgpool0': 'stage_5',
+  'head0_pool': 'aux_1/avg_pool',
+  'head1_pool': 'aux_2/avg_pool',
   'head0_bottleneck': 'aux_1/conv_1x1',
   'head1_bottleneck': 'aux_2/conv_1x1',
   'nn0': 'aux_1/fc',
@@ -127,9 +129,13 @@ _OTHERS = {
 
 
 def of_lucid(name: str) -> str:
-  """Returns the point that lucid calls `name`, or `name` if there is none."""
-  stem, pre = name.removesuffix('_pre_relu'), ''
-  if stem != name:
+  """Returns the point that lucid calls `name`, or `name` if there is none.
+
+  Names of lucent's layers, which end in `_pre_relu_conv`, are those of lucid.
+  """
+  theirs = re.sub('(?<=_pre_relu)_conv$|(?<=_pre_activation)_matmul$', '', name)
+  stem, pre = theirs.removesuffix('_pre_relu'), ''
+  if stem != theirs:
     pre = PRE
   if stem in _OTHERS:
     return _OTHERS[stem] + pre

@@ -1,12 +1,13 @@
 """Finds the layer where NaN or infinity came from, on the batch that failed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jmp
 import numpy as np
 
-from googlenet.data.batches import TrainIndices
+from googlenet.data.stream import IndexBatch
 from googlenet.io.metrics import NonFiniteError
 from googlenet.model import graph
 from googlenet.model.rows import Architecture
@@ -62,7 +63,7 @@ def find(
   run: Any,
   state: TrainState,
   step: int,
-  indices: TrainIndices,
+  indices: Sequence[IndexBatch],
   image_size: int | None = None,
 ) -> str:
   """Returns a phrase that names the first layer with a non-finite value.

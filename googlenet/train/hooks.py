@@ -31,7 +31,7 @@ from googlenet.runtime.preemption import PreemptionHandler
 from googlenet.train import messages, precise_bn
 from googlenet.train.evaluate import evaluate
 from googlenet.train.finite import make_policy
-from googlenet.train.resume import data_of
+from googlenet.train.same_run import data_of
 from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 

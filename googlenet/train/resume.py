@@ -12,13 +12,10 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.data.sources import Dataset
-from googlenet.data.splits import changed_files
 from googlenet.errors import UserError, unwritable
 from googlenet.io import checkpoint, compare
 from googlenet.io.archive import DamagedError, MismatchError
 from googlenet.io.compare import (
-  NEVER_CHANGES,
   Changes,
   check_config,
   check_trained,
@@ -38,15 +35,10 @@ from googlenet.io.writer import LogSize
 from googlenet.runtime.distributed import broadcast, on_process_0
 from googlenet.runtime.parallel import replicated
 from googlenet.train import carry_over
+from googlenet.train.same_run import check_about, data_of, progress_of
 from googlenet.train.setup import Run
 from googlenet.train.state import TrainState
 
-# Fields on which the size of images that the host gives depends.
-_SHAPES_IMAGES = (
-  'data.image_size',
-  'data.resize',
-  'augment.random_resized_crop',
-)
 # Fields on which the parameters of some networks depend.
 _SHAPES_PARAMETERS = ('data.image_size',)
 # Fields without which scores cannot be compared, so the best begins anew.
@@ -187,28 +179,6 @@ def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
     return None
 
 
-def data_of(run: Run) -> dict[str, Any]:
-  """Returns what identifies the data of a run, for JSON."""
-  found = describe_data(run.train.dataset)
-  if identity := run.evaluation.dataset.identity:
-    found['evaluation'] = identity.to_json()
-  return found
-
-
-def describe_data(dataset: Dataset) -> dict[str, Any]:
-  """Returns what identifies a training set, for JSON."""
-  # Files of the user are the same in another folder.
-  identity = dataset.identity
-  found = {'name': dataset.name} if identity is None else identity.to_json()
-  return {
-    **found,
-    'split': dataset.split,
-    'num_examples': dataset.num_examples,
-    'image_shape': list(dataset.image_shape),
-    'num_classes': dataset.num_classes,
-  }
-
-
 def restore(
   workdir: str | os.PathLike[str],
   run: Run,
@@ -242,7 +212,7 @@ def restore(
     if not checkpoint.paths(workdir):
       return '', dataclasses.asdict(Progress()), LogSize(), ''
     path, (state, about, told) = checkpoint.newest_whole(workdir, read, warn)
-    progress, changes = _progress_of(about), trained_with(about, config)
+    progress, changes = progress_of(about), trained_with(about, config)
     check_trained(workdir, path, changes, allow_config_change)
     check_length(workdir, int(state.step), run)
     for line in adapt(progress, changes, int(state.step), run):
@@ -360,75 +330,3 @@ def set_aside(workdir: str | os.PathLike[str], used: pathlib.Path) -> None:
   found = checkpoint.paths(workdir)
   for path in found[: found.index(used)]:
     os.replace(path, path.with_name(path.name + '.unusable'))
-
-
-def check_about(
-  path: pathlib.Path,
-  about: dict[str, Any],
-  config: Any,
-  data: dict[str, Any],
-) -> Progress:
-  """Checks that a checkpoint belongs to this run; returns the progress.
-
-  Raises:
-    DamagedError: data, config or progress are missing in the file.
-    UserError: the checkpoint belongs to another run.
-  """
-  try:
-    progress = _progress_of(about)
-    is_whole = LogSize.of(about).bytes >= 0
-    changes = trained_with(about, config)
-    theirs = about['data']
-  except (KeyError, TypeError, AttributeError, IndexError) as error:
-    raise DamagedError(path, 'its description of the run is bad') from error
-  if not is_whole:
-    raise DamagedError(path, 'its description of the run is bad')
-  for name in NEVER_CHANGES:
-    if name in changes:
-      there, here = changes[name]
-      raise UserError(
-        f'checkpoint {path} is of another run: config.{name} is {there!r} '
-        f'there and {here!r} here'
-      )
-  parts = {'': (theirs, data)}
-  # Runs from before this was kept, and other sources, have no such part.
-  if 'data.eval_split' not in changes and 'evaluation' in theirs:
-    parts['evaluation '] = theirs['evaluation'], data.get('evaluation', {})
-  for part, (there, here) in parts.items():
-    if changed := changed_files(there, here):
-      raise UserError(
-        f'checkpoint {path} is of a run on other {part}images: {changed}; '
-        'restore them, or give another --workdir',
-        'data.data_dir',
-      )
-  for key, value in data.items():
-    if key == 'image_shape' and changes.keys() & {*_SHAPES_IMAGES}:
-      continue
-    if key == 'evaluation':
-      continue
-    if theirs.get(key) != value:
-      raise UserError(
-        f'checkpoint {path} is of a run on other data: {key} was '
-        f'{theirs.get(key)!r} and is {value!r}'
-      )
-  return progress
-
-
-def _progress_of(about: dict[str, Any]) -> Progress:
-  """Reads the progress from a checkpoint.
-
-  Version 0.1.0 called it `course` and kept metrics of single steps; metrics
-  since the last record are lost.
-
-  Raises:
-    KeyError, TypeError, AttributeError: `about` has another format.
-  """
-  if 'course' not in about:
-    return Progress.from_json(about['progress'])
-  kept = ('train', 'evaluated', 'first_step_seconds', 'seconds')
-  kept += ('timed_steps', 'timed_seconds')
-  return Progress(
-    best=about['best'],
-    is_epoch_pending=about['is_epoch_pending'],
-    **{name: about['course'][name] for name in kept},
-  )
