@@ -3,12 +3,12 @@
   python launch.py --config=configs/fmnist96.py
   python launch.py --help
 
-Flags choose a config and a mode; the mode does its work on the config.
+The same program as the command `googlenet` of the installed package; flags and
+modes are in googlenet/cli/main.py.
 """
 
 import os
 import sys
-import time
 
 # With PYTHONSAFEPATH Python leaves this file's folder out.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -18,42 +18,9 @@ if __name__ == '__main__':  # a signal may come during the imports
 
   signals.end_at_once()
 
-from absl import flags
+from googlenet.cli.main import FLAGS, main, run
 
-from googlenet.cli import help as help_lib
-from googlenet.cli import modes, process
-
-FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-  'config',
-  '',
-  'config file or config.json; default: config of the run in --workdir',
-  flag_values=FLAGS,
-)
-flags.DEFINE_string(
-  'workdir',
-  '',
-  'folder of a new or existing run; default: a new dated folder in runs/',
-  flag_values=FLAGS,
-)
-flags.DEFINE_string('mode', 'train', 'what to do', flag_values=FLAGS)
-modes.define_flags(FLAGS)
-
-
-def main(argv: list[str]) -> int:
-  """Runs the mode that a command line names; returns the exit code."""
-  started = time.monotonic()
-  with process.ending() as end:
-    if text := help_lib.answer(FLAGS, argv, sys.stdout):
-      process.print_result(text)
-      return end.code
-    arguments = process.read_arguments(FLAGS, argv)
-    with process.computing(arguments) as arguments:
-      run = modes.function_of(arguments.mode)
-      run(arguments.config, arguments.workdir, started, **arguments.options)
-  return end.code
-
+__all__ = ['FLAGS', 'main']
 
 if __name__ == '__main__':
-  process.prepare(FLAGS, sys.argv)
-  process.leave(main(sys.argv))
+  run()

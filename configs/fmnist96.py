@@ -21,7 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   config.model = model = ml_collections.ConfigDict()
-  model.variant = 'plain'  # the network, from googlenet/model/variants
+  # The network, from googlenet/model/variants.py; own: that of `architecture`.
+  model.variant = 'plain'
+  model.architecture = ''  # text of to_text(...): docs/own_network.md
   # Labels are 0 to num_classes - 1; 0: as many classes as the data set has.
   model.num_classes = 0
   model.width_multiplier = 1.0  # factor for all widths except classifiers
@@ -136,6 +138,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Factors for the loss by class: one number each | ('balanced',): each class
   # counts as much, whatever its number of training images; (): 1.
   train.class_weights = ()
+  # Images of an epoch: natural, each once | balanced, classes take turns.
+  train.sampling = 'natural'
   train.precision = 'float32'  # a jmp policy: params=float32,compute=bfloat16
   # Loss scale, so that float16 gradients do not underflow: a number, or
   # 'dynamic' (adapted to the gradients).

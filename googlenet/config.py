@@ -8,7 +8,6 @@ import functools
 import importlib.util
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Mapping
 from types import ModuleType
@@ -20,10 +19,8 @@ from googlenet.errors import UserError
 from googlenet.fields import FIELDS, LOCAL, suggest_field
 from googlenet.input import image_sizes, mixing
 from googlenet.model import graph, variants
-from googlenet.runtime import files
+from googlenet.runtime import files, places
 from googlenet.runtime.terminal import warn
-
-_DEFAULTS = pathlib.Path(__file__).parents[1] / 'configs/fmnist96.py'
 
 
 def resolve(
@@ -300,7 +297,7 @@ def default_config() -> ml_collections.ConfigDict:
 @functools.cache
 def _read_defaults() -> ModuleType:
   """Imports configs/fmnist96.py, independent of the current folder."""
-  spec = importlib.util.spec_from_file_location('_defaults', _DEFAULTS)
+  spec = importlib.util.spec_from_file_location('_defaults', places.DEFAULTS)
   module = importlib.util.module_from_spec(spec)
   sys.modules[spec.name] = module  # dataclasses look their module up there
   spec.loader.exec_module(module)

@@ -15,13 +15,14 @@ import jmp
 from googlenet import kernels
 from googlenet.errors import did_you_mean
 from googlenet.input import augment, image_sizes, rand_augment
-from googlenet.model import groups, variants
+from googlenet.model import architecture_text, groups, variants
 from googlenet.model.context import ACTIVATIONS
 from googlenet.model.initialization import INITIALIZERS
 from googlenet.runtime.parallel import FORMS
 
 _READ_DATA = (
   *('train', 'sweep', 'benchmark', 'evaluate', 'report', 'demo', 'features'),
+  *('examples', 'explain', 'similarity', 'atlas'),
 )
 # Fields that name a folder, file or program of this machine, and the modes that
 # use them. They count where the user gives them, on the command line or in a
@@ -265,7 +266,8 @@ _OPTIMIZERS = (
 
 FIELDS: dict[str, Field] = {
   'seed': _integer(0),
-  'model.variant': _choice(*variants.ARCHITECTURES),
+  'model.variant': _choice(*variants.ARCHITECTURES, architecture_text.OWN),
+  'model.architecture': _text(empty=True),
   'model.num_classes': _integer(0, 100_000),
   'model.width_multiplier': _positive(100),
   'model.normalization': _choice('auto', *variants.NORMALIZATIONS),
@@ -356,6 +358,7 @@ FIELDS: dict[str, Field] = {
     ),
     'balanced, or a tuple of a number >= 0 per class, or ()',
   ),
+  'train.sampling': _choice('natural', 'balanced'),
   'train.precision': _POLICY,
   'train.loss_scale': Field(
     lambda v: v == 'dynamic' if isinstance(v, str) else _positive().is_valid(v),

@@ -90,6 +90,7 @@ OTHER = {
   'train.label_smoothing': (0.1, ''),
   'train.aux_loss_weight': (0.5, ''),
   'train.class_weights': (('balanced',), ''),
+  'train.sampling': ('balanced', ''),
   'train.precision': ('params=float32,compute=bfloat16,output=float32', ''),
   'train.loss_scale': (8.0, 'new: loss scale'),
   'train.on_nonfinite': ('skip', ''),

@@ -1,5 +1,9 @@
 """What does not fit together is told: colours, and mean and deviation."""
 
+import contextlib
+import threading
+from concurrent import futures
+
 import ml_collections
 import numpy as np
 import pytest
@@ -127,3 +131,19 @@ def test_colour_files_for_a_grey_network_are_told_once(mode, tmp_path, capfd):
     'warning: images in colour are converted to grey, in which the network was '
     'trained\n'
   )
+
+
+def test_threads_tell_it_once(monkeypatch):
+  colours._warn.cache_clear()
+  told, both = [], threading.Barrier(2)
+
+  def write(text, file):
+    told.append(text)
+    with contextlib.suppress(threading.BrokenBarrierError):
+      both.wait(0.3)  # for a thread that should not come
+
+  monkeypatch.setattr('tqdm.tqdm.write', write)
+  image = Image.new('L', (4, 4))
+  with futures.ThreadPoolExecutor(4) as pool:
+    list(pool.map(colours.tell_conversion, [image] * 8, [3] * 8))
+  assert len(told) == 1

@@ -17,6 +17,7 @@ from googlenet import config as config_lib
 from googlenet import optimizer
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS
+from googlenet.runtime import places
 
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
 
@@ -271,7 +272,7 @@ def test_the_default_config_may_hold_a_dataclass(tmp_path, monkeypatch):
   )
   path.write_text(text)
   expected = config_lib.default_config().to_dict()
-  monkeypatch.setattr(config_lib, '_DEFAULTS', path)
+  monkeypatch.setattr(places, 'DEFAULTS', path)
   config_lib._read_defaults.cache_clear()
   try:
     assert config_lib.default_config().to_dict() == expected

@@ -20,6 +20,7 @@ from networks import (
 
 from googlenet import kernels as kernels_lib
 from googlenet.errors import UserError
+from googlenet.kernels.adaptive_pooling import adaptive_avg_pool
 from googlenet.model import modules, rows, variants
 from googlenet.model import network as network_lib
 from googlenet.model.context import ACTIVATIONS, Context
@@ -179,7 +180,9 @@ def test_batch_norm_equals_numpy():
     return np.maximum(z, 0)
 
   for is_training in (True, False):
-    outputs, new = network.apply(params, state, None, x, is_training, True)
+    outputs, new = network.apply(
+      params, state, None, x, is_training, ['conv_1']
+    )
     expected = (
       normalized(mean, variance)
       if is_training
@@ -301,7 +304,7 @@ def test_adaptive_pooling_equals_pytorchs_windows():
       ],
       1,
     )
-    actual = modules.adaptive_avg_pool(jnp.asarray(x), 4)
+    actual = adaptive_avg_pool(jnp.asarray(x), 4)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -311,7 +314,7 @@ def test_activation_is_a_field(activation):
     (28, 28, 1), variant='tiny', activation=activation
   )
   outputs, _ = network.apply(
-    params, state, None, images(2, 28, 28, 1), False, with_end_points=True
+    params, state, None, images(2, 28, 28, 1), False, end_points=['conv_1']
   )
   y = outputs.end_points['conv_1']
   p = params['conv_1/conv_7x7']

@@ -8,7 +8,7 @@ import pytest
 from networks import SMALL, VARIANTS, images, model_config, small_config
 
 from googlenet import config as config_lib
-from googlenet.model import graph, rows, variants
+from googlenet.model import graph, points, rows, variants
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, count_parameters
 from googlenet.tools.modes import summary
@@ -25,6 +25,8 @@ from googlenet.tools.modes import summary
     ('inception_v3', 299, 'off', 23_834_568, 5_713_216_096),
     ('inception_v3', 299, 'on', 27_161_264, 5_718_899_296),
     ('bn', 224, 'auto', 7_005_832, 1_582_671_872),
+    # 4a: 4 of 208 3x3 fewer; 4b: as many inputs fewer; 5a: 16 reductions more.
+    ('inception5h', 224, 'off', 7_058_180, 1_584_873_344),
     ('alexnet', 224, 'auto', 62_378_344, 1_135_256_096),
     ('alexnet_torchvision', 224, 'auto', 61_100_840, 714_188_480),
     ('vgg16', 224, 'auto', 138_357_544, 15_470_264_320),
@@ -97,16 +99,18 @@ def test_the_graph_has_the_sizes_of_the_network(variant):
     config.aux_heads, size = 'on', 96
   network = network_lib.make_network(config)
   params, state = abstract_init(network, (size, size, 3))
+  expected = points.shapes(network.architecture, (size, size, 3))
   outputs, _ = jax.eval_shape(
     lambda p, s: network.apply(
-      p, s, None, jnp.zeros((2, size, size, 3)), False, with_end_points=True
+      p, s, None, jnp.zeros((2, size, size, 3)), False, end_points=expected
     ),
     params,
     state,
   )
   layers = graph.graph(network.architecture, (size, size, 3))
   shapes = {name: y.shape[1:] for name, y in outputs.end_points.items()}
-  assert shapes == graph.end_points(layers)
+  assert shapes == expected
+  assert graph.end_points(layers).items() <= shapes.items()
   heads = {layer.row: layer.shape for layer in layers if layer.is_side}
   assert heads == {name: y.shape[1:] for name, y in outputs.aux_logits.items()}
   counts = {name: count_parameters(leaves) for name, leaves in params.items()}

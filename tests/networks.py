@@ -21,6 +21,8 @@ SMALL = {
   'residual': 33,
   'se': 33,
   'inception_v3': 76,
+  'inception5h': 65,
+  'inception5h_lucent': 65,
   'fmnist28': 28,
   'tiny': 28,
   'alexnet': 63,

@@ -352,3 +352,31 @@ def test_lookahead_against_a_loop():
     np.testing.assert_allclose(params['m']['w'], w, rtol=1e-5)
     np.testing.assert_allclose(state.slow['m']['w'], slow, rtol=1e-5)
   assert lookahead.with_lookahead(fast, 0, 0.5) is fast
+
+
+def _adamw_old(learning_rate, weight_decay=0.0, mask=None):
+  return optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)
+
+
+def _adamw_new(learning_rate, weight_decay=0.0, weight_decay_mask=None):
+  return _adamw_old(learning_rate, weight_decay, weight_decay_mask)
+
+
+def _adamw_both(
+  learning_rate, weight_decay=0.0, mask=None, weight_decay_mask=None
+):
+  assert mask is None, 'the old name would warn'
+  return _adamw_old(learning_rate, weight_decay, weight_decay_mask)
+
+
+@pytest.mark.parametrize('make', [_adamw_old, _adamw_new, _adamw_both])
+def test_the_mask_has_the_name_that_optax_gives_it(make):
+  """Before, during and after its rename: weights decay, biases do not."""
+  config = ml_collections.ConfigDict({'weight_decay': 0.5})
+  rule = optimizer_lib._decoupled(make)(0.1, config, optimizer_lib.is_weight)
+  params = {'layer': {'w': jnp.ones(2), 'b': jnp.ones(2)}}
+  grads = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = rule.update(grads, rule.init(params), params)
+  chex.assert_trees_all_close(
+    updates, {'layer': {'w': jnp.full(2, -0.05), 'b': jnp.zeros(2)}}
+  )

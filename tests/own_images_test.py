@@ -445,6 +445,11 @@ REFUSED = {
     None,
     ["has no folder 'val'", 'it has test, train', 'data.eval_split'],
   ),
+  'splits as classes': (
+    {'train_split': 'all[:90%]', 'eval_split': 'all[90%:]'},
+    None,
+    ['they are test, train: give', 'train_split=train', 'eval_split=test'],
+  ),
   'no splits': (
     {'below': 'train'},
     None,
@@ -729,7 +734,7 @@ def test_changed_files_are_told_by_class(photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_is_used_from_training_to_prediction(
+def test_a_network_of_a_folder_is_evaluated_on_other_sources(
   photos, launch_here, tmp_path
 ):
   flags = (
@@ -803,19 +808,6 @@ def test_a_folder_is_used_from_training_to_prediction(
   )
   assert done.returncode == 2
   assert 'which this network does not know' in done.stderr
-
-  done = launch_here(
-    '--mode=predict',
-    f'--workdir={workdir}',
-    f'--images={photos}/test/cat/*.*',
-    '--top_k=1',
-    config='',
-  )
-  assert done.returncode == 0, done.stderr
-  assert all(
-    line.split()[-2] in ('cat', '2', '10')
-    for line in done.stdout.splitlines()[:2]
-  )
 
 
 def cifar_archive(path):

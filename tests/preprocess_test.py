@@ -69,9 +69,22 @@ def test_eager_equals_jit():
   )
 
 
-def test_images_must_be_uint8():
+def test_images_are_bytes_or_floats_in_the_same_range():
+  """Floats keep their precision and differentiate: to the slope 1/255/std."""
+  pixels = jnp.asarray(random_images(2, 4, 4, 1))
+  config = data_config(4, (0.1,), (0.5,))
+  expected = preprocess(pixels, config)
+  floats = jnp.asarray(pixels, jnp.float32)
+  np.testing.assert_array_equal(preprocess(floats, config), expected)
+  slope = jax.grad(lambda x: preprocess(x, config).sum())(floats)
+  np.testing.assert_allclose(slope, 1 / 255 / 0.5, rtol=1e-5)
+  with jax.enable_x64(True):
+    wide = preprocess(jnp.asarray(pixels, jnp.float64), config)
+    assert wide.dtype == jnp.float64
+    exact = (np.asarray(pixels, np.float64) / 255 - 0.1) / 0.5
+    np.testing.assert_allclose(wide, exact, rtol=1e-14)
   with pytest.raises(AssertionError):
-    preprocess(jnp.zeros((1, 4, 4, 1)), data_config(4))
+    preprocess(jnp.zeros((1, 4, 4, 1), jnp.int32), config)
 
 
 def test_grey_becomes_colour_and_colour_grey():

@@ -58,7 +58,12 @@ def test_no_two_dropouts_of_a_network_draw_the_same_mask(monkeypatch):
   monkeypatch.setitem(variants.ARCHITECTURES, 'tiny', architecture)
   network = network_lib.make_network(small_config('tiny', num_classes=64 * 64))
   outputs, _ = network.apply(
-    {}, {}, keys(2), jnp.ones((2, 64, 64, 1)), True, with_end_points=True
+    {},
+    {},
+    keys(2),
+    jnp.ones((2, 64, 64, 1)),
+    True,
+    end_points=['stage_1', 'stage_2', 'logits'],
   )
   for name, share in (
     ('stage_1', 1 / 4),

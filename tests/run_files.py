@@ -10,7 +10,10 @@ from googlenet.io import checkpoint
 
 SPEED = 'train/images_per_second'
 # How lines begin that only say what a process does.
-PROGRESS = ('mode     ', 'compile  ', 'measure  ', 'images   ', 'read     ')
+PROGRESS = (
+  *('mode     ', 'compile  ', 'measure  ', 'images   ', 'read     '),
+  'explain :',
+)
 
 
 def files_under(folder: pathlib.Path) -> list[str]:

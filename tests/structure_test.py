@@ -36,7 +36,7 @@ def parts() -> dict[str, set[str]]:
   found = {}
   for path in PACKAGE.rglob('*.py'):
     name = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
-    if name != '__init__':
+    if name not in ('__init__', '__main__'):
       found.setdefault(name, set()).update(imported(path) - {name})
   return found
 

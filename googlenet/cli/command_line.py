@@ -1,6 +1,5 @@
 """Parses a command line into a mode, its flags and a checked config."""
 
-import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -8,7 +7,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -27,7 +26,7 @@ from googlenet.data import auto
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS, LOCAL
 from googlenet.io import checkpoint, named
-from googlenet.runtime import distributed
+from googlenet.runtime import distributed, places
 from googlenet.runtime.terminal import warn
 
 # Flags to suggest for a mistyped flag.
@@ -72,7 +71,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   for name in _OURS:
     if name in values and values[name].present > 1:
       warn(f'--{name} is given more than once: {values[name].value!r} counts')
-  file, others = os.path.expanduser(values.config), []
+  file, others = config_of(values.config), []
   workdir = os.path.expanduser(values.workdir)
   if mode.workdir == 'reads' and not workdir:
     raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
@@ -118,6 +117,25 @@ def _run_of(name: str) -> str:
   if not named.is_remote(name):
     return named.find(name)
   return importlib.import_module('googlenet.tools.hub').run_of(name)
+
+
+def config_of(file: str) -> str:
+  """Returns the config file that --config means: a run stands for its own.
+
+  Args:
+    file: path of a file, or the name of one in configs/; or a run, by its
+      folder or its name. A name of both means the file in configs/.
+
+  Raises:
+    UserError: as `_run_of`.
+  """
+  file = os.path.expanduser(file)
+  found = places.find_config(file)
+  if os.path.isdir(file) or named.is_remote(file):
+    return os.path.join(_run_of(file), 'config.json')
+  if file and found == file and named.find(file) != file:
+    return os.path.join(_run_of(file), 'config.json')
+  return found
 
 
 def _split_workdirs(text: str) -> list[str]:
@@ -192,7 +210,7 @@ def completed(arguments: Arguments) -> Arguments:
   """
   may_change = arguments.options.get('allow_config_change')
   options = dict(arguments.options)
-  if 'baseline' in options:
+  if MODES[arguments.mode].compares and 'baseline' in options:
     file, config = options['baseline']
     options['baseline'] = file, auto.complete(config)
   if 'others' in options:
@@ -265,6 +283,7 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
     UserError: the file is missing or broken (ml_collections would show a long
       traceback).
   """
+  path = places.find_config(path)
   file, argument = path, ''
   if not os.path.isfile(path):
     file, _, argument = path.partition(':')
@@ -276,7 +295,7 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       f'{_near_config(path)}'
     )
   try:
-    with _importing_from(os.path.dirname(os.path.abspath(file))):
+    with places.importing_from(os.path.dirname(os.path.abspath(file))):
       config = _call(path, file, *[argument] if argument else [])
     if not isinstance(config, ml_collections.ConfigDict):
       raise UserError(
@@ -292,16 +311,6 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       f'--config={path} cannot be loaded: {type(error).__name__}: {error}'
     ) from error
   return config
-
-
-@contextlib.contextmanager
-def _importing_from(folder: str) -> Iterator[None]:
-  """Lets modules of a folder be imported, before all others."""
-  sys.path.insert(0, folder)
-  try:
-    yield
-  finally:
-    sys.path.remove(folder)
 
 
 def _call(path: str, file: str, *arguments: str) -> Any:
@@ -321,6 +330,9 @@ def _call(path: str, file: str, *arguments: str) -> Any:
 def _near_config(path: str) -> str:
   """Suggests a similar file in the same folder or in configs/, or ''."""
   files = {
+    file.stem: f'configs/{file.name}' for file in places.CONFIGS.glob('*.py')
+  }
+  files |= {
     file.stem: str(file)
     for folder in ('configs', os.path.dirname(path) or '.')
     for file in sorted(pathlib.Path(folder).glob('*.py'))

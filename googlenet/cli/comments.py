@@ -1,12 +1,10 @@
 """What the fields of a config do: the comments of configs/fmnist96.py."""
 
 import functools
-import pathlib
 import re
 
-from googlenet.runtime import files
+from googlenet.runtime import files, places
 
-_DEFAULTS = pathlib.Path(__file__).parents[2] / 'configs/fmnist96.py'
 # "config.data = data = ..." and "data.name = 'fashion_mnist'  # its name".
 _SECTION = re.compile(r' +config\.(\w+) = (\w+) = ')
 _FIELD = re.compile(r' +(\w+)\.(\w+) = .*?(?:  # (.*))?')
@@ -16,7 +14,7 @@ _FIELD = re.compile(r' +(\w+)\.(\w+) = .*?(?:  # (.*))?')
 def of_fields() -> dict[str, str]:
   """Returns the comment above and beside each field, {'seed': '...'}."""
   sections, found, above = {'config': ''}, {}, []
-  for line in files.read_text(_DEFAULTS).splitlines():
+  for line in files.read_text(places.DEFAULTS).splitlines():
     if line.strip().startswith('# '):
       above.append(line.strip().removeprefix('# '))
       continue

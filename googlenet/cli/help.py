@@ -20,12 +20,18 @@ from googlenet.runtime import backend
 from googlenet.runtime.terminal import paint
 
 _WIDTH = 80
+# How each way to start the program is called, by the name of its file.
+_PROGRAMS = {
+  'launch': 'python launch.py',
+  'googlenet': 'googlenet',
+  '__main__': 'python -m googlenet',
+}
 _HELP = {'-h', '-help', '--help', '--helpfull', '--helpshort'}
 _VERSION = {'-version', '--version'}
 
 _USAGE = """\
 usage: python launch.py [--mode=MODE] [--config=FILE] [--workdir=FOLDER]
-                        [--config.FIELD=VALUE ...] [--FLAG=VALUE ...]
+       [--config.FIELD=VALUE ...] [--FLAG=VALUE ...]
 """
 _EXAMPLES = """\
   python launch.py --config=configs/fmnist96.py
@@ -62,6 +68,9 @@ def answer(
 ) -> str:
   """Returns the text for --help or --version; '' if neither is given.
 
+  Commands in it begin as the user began this one: `python launch.py`,
+  `googlenet` or `python -m googlenet`.
+
   JAX is imported only for --help with --config, which checks the config.
 
   Args:
@@ -75,6 +84,17 @@ def answer(
   rest = parse_flags(values, argv)
   if not is_asked(rest):
     return ''
+  text = _answer(values, rest, stream)
+  called = pathlib.PurePath(argv[0]).stem
+  return text.replace(
+    'python launch.py', _PROGRAMS.get(called, 'python launch.py')
+  )
+
+
+def _answer(
+  values: flags.FlagValues, rest: Sequence[str], stream: TextIO
+) -> str:
+  """Does the work of `answer`; `rest` are the arguments that no flag takes."""
   if not {word.partition('=')[0] for word in rest}.isdisjoint(_VERSION):
     return version()
   others = [word for word in rest if word.partition('=')[0] not in _HELP]
@@ -186,7 +206,7 @@ def fields(file: str, arguments: Sequence[str], stream: TextIO) -> str:
   """Returns every field of a config as a flag: what it does, what it takes.
 
   Args:
-    file: config file.
+    file: value of --config.
     arguments: flags that override fields.
     stream: where the text will be printed.
 
@@ -194,10 +214,10 @@ def fields(file: str, arguments: Sequence[str], stream: TextIO) -> str:
     UserError: the config is wrong.
   """
   from googlenet import config as config_lib  # imports JAX
-  from googlenet.cli.command_line import read_config
+  from googlenet.cli.command_line import config_of, read_config
   from googlenet.fields import FIELDS
 
-  config = config_lib.flatten(read_config(file, '', arguments))
+  config = config_lib.flatten(read_config(config_of(file), '', arguments))
   lines, last = [], None
   for name, field in FIELDS.items():
     section = name.rpartition('.')[0]
@@ -268,14 +288,24 @@ def _commit() -> str:
   return f'commit {done.stdout.strip()}' if done.returncode == 0 else ''
 
 
+def _cores() -> int:
+  """Returns how many CPU cores this process may use."""
+  try:
+    return len(os.sched_getaffinity(0))
+  except AttributeError:  # not Linux
+    return os.cpu_count() or 1
+
+
 def _devices() -> list[str]:
   """Lists the devices without JAX, whose import takes seconds."""
-  count = len(os.sched_getaffinity(0))
+  count = _cores()
   found = [f'{count} CPU core{"s" if count != 1 else ""}']
   gpus = [
     line.partition(':')[2].strip()
     for path in sorted(glob.glob('/proc/driver/nvidia/gpus/*/information'))
-    for line in pathlib.Path(path).read_text(errors='replace').splitlines()
+    for line in pathlib.Path(path)
+    .read_text(encoding='utf-8', errors='replace')
+    .splitlines()
     if line.startswith('Model:')
   ]
   for name in dict.fromkeys(gpus):

@@ -88,7 +88,7 @@ MODES = {
     _LOOK,
     'list the layers of a network, or all networks',
     'optional',
-    ('compare',),
+    ('compare', 'points'),
     example='--compare',
     prints_result=True,
   ),
@@ -121,6 +121,13 @@ MODES = {
     ('images', 'end_points', 'format', 'output'),
     example='--end_points=stage_4,stage_5 --output=features.npz',
   ),
+  'examples': Mode(
+    _LOOK,
+    'the images of data.eval_split that excite channels',
+    'reads',
+    ('channels', 'top_k', 'least', 'format', 'output'),
+    example='--channels=inception_4c:0-7 --output=examples.png',
+  ),
   'report': Mode(
     _LOOK,
     'write a page: curves, errors, maps; compare runs a,b,c',
@@ -128,6 +135,52 @@ MODES = {
     ('block', 'image_index'),
     takes_several=True,
     compares=True,
+  ),
+  'explain': Mode(
+    _LOOK,
+    'show which pixels, positions and channels a decision is from',
+    'reads',
+    (
+      *('images', 'image_index', 'num_images', 'method', 'class', 'against'),
+      *('layer', 'block', 'baseline', 'steps', 'window', 'stride', 'sanity'),
+      *('seed', 'format', 'output'),
+    ),
+    example="--images='photos/*.jpg' --output=explain.html",
+  ),
+  'visualize': Mode(
+    _LOOK,
+    'make images that excite channels, classes, layers',
+    'reads',
+    (
+      *('channels', 'objective', 'image', 'steps', 'seed', 'size', 'frames'),
+      'output',
+    ),
+    takes_several=True,
+    example='--channels=inception_4c:0-15 --output=sheet.png',
+  ),
+  'circuits': Mode(
+    _LOOK,
+    'strongest connections of channels, through expanded weights',
+    'reads',
+    ('channels', 'from', 'to', 'top_k', 'format', 'output'),
+    example='--channels=inception_4b:35 --output=circuit.png',
+    prints_result=True,
+  ),
+  'similarity': Mode(
+    _LOOK,
+    'similarity of the layers of one run, or of two runs a,b',
+    'reads',
+    ('end_points', 'seed', 'format', 'output'),
+    takes_several=True,
+    example='--output=cka.png',
+    prints_result=True,
+  ),
+  'atlas': Mode(
+    _LOOK,
+    'a map of what a layer tells apart in data.eval_split',
+    'reads',
+    ('end_points', 'projection', 'grid', 'seed', 'format', 'output'),
+    example='--end_points=stage_4 --output=atlas.png',
   ),
   'import_weights': Mode(
     _ELSEWHERE,
@@ -186,9 +239,44 @@ def define_flags(values: flags.FlagValues) -> None:
     'predictions',
     'what to average over several checkpoints: predictions or weights',
   )
-  string('block', '', 'block whose branches are shown; default: the first')
-  integer('image_index', 0, 'image of data.eval_split whose maps are shown')
+  string(
+    'block',
+    '',
+    'block whose branches are shown; default: the first (explain: all)',
+  )
+  integer(
+    'image_index',
+    0,
+    'image of data.eval_split that is shown (explain: the first)',
+  )
+  integer('num_images', 4, 'number of images of data.eval_split to explain')
+  string(
+    'method',
+    '',
+    'how to explain: gradient, input_x_gradient, smoothgrad, '
+    'integrated_gradients, grad_cam, class_activation_map, occlusion, '
+    'branches, channels; separated by commas; default: '
+    'grad_cam,integrated_gradients',
+  )
+  string(
+    'class',
+    '',
+    'class to explain, by name or index; default: the predicted one of each '
+    'image',
+  )
+  string('against', '', 'class whose logit is subtracted, by name or index')
+  string('layer', '', 'map of grad_cam and channels; default: the last one')
+  string(
+    'baseline',
+    '',
+    'what stands for nothing: black, mean or blurred; default: black for '
+    'integrated_gradients, mean for occlusion',
+  )
+  integer('window', 0, 'side of what occlusion covers; 0: an eighth')
+  integer('stride', 0, 'pixels between windows of occlusion; 0: half of one')
+  boolean('sanity', False, 'compare maps with those of randomized networks')
   boolean('compare', False, 'print one line per network')
+  boolean('points', False, 'list every point that can be read or replaced')
   integer('port', 7860, 'port of the page at 127.0.0.1; 0: any free port')
   string(
     'images',
@@ -198,9 +286,46 @@ def define_flags(values: flags.FlagValues) -> None:
   string(
     'end_points',
     '',
-    'layers and stages, separated by commas; default: the last stage',
+    'points, separated by commas (--mode=summary --points lists them); '
+    'default: the last stage',
   )
-  integer('top_k', 5, 'number of classes to show per image')
+  string(
+    'channels',
+    '',
+    'points with a channel, a range or a class: inception_4c:7, stage_3:0-15, '
+    'logits:Bag',
+  )
+  string(
+    'objective',
+    '',
+    'what images maximise: channel, neuron, layer or caricature; default: '
+    'channel, or layer for a whole point of an --image',
+  )
+  string('image', '', 'photo that is changed (DeepDream); default: noise')
+  integer(
+    'steps',
+    0,
+    'steps of gradient ascent; default: 256, photos 10 (explain: gradients of '
+    'smoothgrad and integrated_gradients; 64)',
+  )
+  integer('seed', 0, 'of noise, random movements and randomized networks')
+  integer('size', 0, 'pixels of a side; default: of the network, photos 512')
+  integer('frames', 0, 'images on the way to keep, in a .gif or folder')
+  string('from', '', 'earlier point; default: the row before the channels')
+  string('to', '', 'later point: what the channels feed, not what feeds them')
+  string(
+    'projection',
+    'pca',
+    'how the plane of an atlas is made: pca, or umap if it is installed',
+  )
+  integer('grid', 16, 'cells along each side of an atlas', lower_bound=2)
+  integer(
+    'top_k',
+    5,
+    'number of classes per image, of images per channel, or of connections '
+    'of each sign, to show',
+  )
+  integer('least', 0, 'number of images that excite a channel least')
   string('format', '', 'output format, if the file name does not show it')
   string('output', '', 'new file; without it, predict prints to the console')
   boolean(

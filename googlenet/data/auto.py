@@ -35,9 +35,17 @@ def complete(
       weights where it has none; None: all come from the data set.
 
   Raises:
-    UserError: the data set cannot be read.
+    UserError: the data set cannot be read, or classes are balanced twice.
   """
   wanted = open_fields(config)
+  if (
+    'train',
+    'class_weights',
+  ) in wanted and config.train.sampling == 'balanced':
+    raise UserError(
+      'config.train.class_weights=balanced and config.train.sampling=balanced '
+      'would balance classes twice: choose one'
+    )
   kept = {}
   for section, field in wanted:
     if stored is not None and stored[section][field] not in ((), []):

@@ -100,8 +100,9 @@ def make_pipeline(
 
 def _numbers(index_batch: IndexBatch) -> dict[str, np.ndarray]:
   """Returns this process's share of `index` and `epoch`."""
-  index = device_share(index_batch.indices)
-  return {'index': index, 'epoch': np.full_like(index, index_batch.epoch)}
+  epochs = np.full_like(index_batch.indices, index_batch.epoch)
+  numbers = {'index': index_batch.indices, 'epoch': epochs}
+  return {name: device_share(array) for name, array in numbers.items()}
 
 
 def device_share(indices: np.ndarray) -> np.ndarray:
@@ -142,10 +143,12 @@ class TrainIndices(Sequence):
     steps_per_epoch = self._num_examples // self._batch_size
     epoch, first = divmod(self._steps[place], steps_per_epoch)
     if epoch != self._epoch:
-      self._order = epoch_order(self._seed, epoch, self._num_examples)
-      self._epoch = epoch
-    first *= self._batch_size
-    return IndexBatch(self._order[first : first + self._batch_size], epoch)
+      self._epoch, self._order = epoch, self.order(epoch)
+    return self._order.part(first, self._batch_size)
+
+  def order(self, epoch: int) -> IndexBatch:
+    """Returns the examples of an epoch."""
+    return IndexBatch(epoch_order(self._seed, epoch, self._num_examples), epoch)
 
   def __getstate__(self) -> dict[str, object]:
     return {**self.__dict__, '_epoch': -1, '_order': None}

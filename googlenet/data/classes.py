@@ -99,6 +99,7 @@ def with_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
   return dataset._replace(
     class_names=names,
     num_classes=len(names),
+    labels=None if dataset.labels is None else labels[dataset.labels],
     read=_Chosen(dataset, labels=labels),
   )
 

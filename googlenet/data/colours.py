@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import threading
 
 import numpy as np
 from PIL import Image
@@ -10,6 +11,7 @@ from PIL import Image
 GREY = ('1', 'L', 'LA', 'La', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 # Levels by which the channels of a grey pixel may differ in a JPEG.
 _TOLERANCE = 8
+_ONE_AT_A_TIME = threading.Lock()  # files are read in threads
 
 
 def tell_conversion(image: Image.Image, num_channels: int) -> None:
@@ -20,9 +22,11 @@ def tell_conversion(image: Image.Image, num_channels: int) -> None:
     num_channels: of the images that the network was trained on.
   """
   if num_channels == 1 and has_colours(image):
-    _warn('colour', 'grey')
+    with _ONE_AT_A_TIME:
+      _warn('colour', 'grey')
   elif num_channels == 3 and image.mode in GREY:
-    _warn('grey', 'colour')
+    with _ONE_AT_A_TIME:
+      _warn('grey', 'colour')
 
 
 @functools.cache

@@ -19,6 +19,8 @@ from googlenet.errors import UserError
 from googlenet.runtime.files import named_lines, read_text
 
 ALL = 'all'
+# What people call the folder of the images that a network is not trained on.
+_EVALUATED = ('test', 'testing', 'val', 'valid', 'validation', 'dev', 'eval')
 # A folder of ImageNet's own layout, named by its WordNet id.
 _WORDNET = re.compile(r'(n\d{8})\s+(.+)')
 
@@ -223,6 +225,7 @@ def _split_folders(root: str, wanted: tuple[str, ...]) -> dict[str, str]:
   """
   there = _folders(root)
   if wanted == (ALL,) and ALL not in there:
+    _check_are_classes(root, there)
     return {ALL: root}
   missing = [name for name in wanted if name not in there]
   if not missing:
@@ -234,6 +237,27 @@ def _split_folders(root: str, wanted: tuple[str, ...]) -> dict[str, str]:
     "classes, give --config.data.train_split='all[:90%]' "
     f"--config.data.eval_split='all[90%:]'; {ONE_SPLIT}"
   )
+
+
+def _check_are_classes(root: str, there: Sequence[str]) -> None:
+  """Checks that the folders of `all` are not rather splits by their names.
+
+  Raises:
+    UserError: all of them are.
+  """
+  of_training = [
+    name for name in there if name.lower() in ('train', 'training')
+  ]
+  others = [name for name in there if name.lower() in _EVALUATED]
+  if of_training and len(of_training) + len(others) == len(there):
+    evaluated = (*others, *of_training)[0]
+    raise UserError(
+      f"config.data.train_split='all' takes the folders of {root} for classes, "
+      f'and they are {some(there)}: give --config.data.train_split='
+      f'{of_training[0]} --config.data.eval_split={evaluated}, or rename them '
+      'if they are classes',
+      'data.train_split',
+    )
 
 
 def _folders(folder: str) -> list[str]:

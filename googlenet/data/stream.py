@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -32,11 +33,20 @@ class IndexBatch(NamedTuple):
 
   Attributes:
     indices: int32 [B], of all processes together; -1: padding.
-    epoch: counted from 0; random crops differ from epoch to epoch.
+    epoch: counted from 0, or one number for each example, int32 [B]; random
+      crops differ from epoch to epoch.
   """
 
   indices: np.ndarray
-  epoch: int = 0
+  epoch: int | np.ndarray = 0
+
+  def part(self, place: int, size: int) -> 'IndexBatch':
+    """Returns the part at `place`, counted in parts of `size` examples."""
+    chosen = slice(place * size, (place + 1) * size)
+    return IndexBatch(
+      self.indices[chosen],
+      self.epoch if np.ndim(self.epoch) == 0 else self.epoch[chosen],
+    )
 
 
 class _Parts(Sequence):
@@ -56,9 +66,8 @@ class _Parts(Sequence):
 
   def __getitem__(self, place: int) -> IndexBatch:
     batch, part = divmod(place, self.per_batch)
-    indices, epoch = self._index_batches[batch]
-    indices = indices.reshape(self._num_processes, -1)[self._process]
-    return IndexBatch(indices[part * _PART_SIZE :][:_PART_SIZE], epoch)
+    share = self._index_batches[batch].part(self._process, self.share_size)
+    return share.part(part, _PART_SIZE)
 
 
 class _ReadPart:
@@ -68,7 +77,20 @@ class _ReadPart:
     self._read = dataset.read
 
   def __call__(self, part: IndexBatch) -> tuple[np.ndarray, np.ndarray]:
-    return self._read(np.maximum(part.indices, 0), part.epoch)
+    indices = np.maximum(part.indices, 0)
+    if np.ndim(part.epoch) == 0:
+      return self._read(indices, part.epoch)
+    order = np.argsort(part.epoch, kind='stable')
+    numbers, starts = np.unique(part.epoch[order], return_index=True)
+    found = [
+      self._read(indices[places], int(number))
+      for number, places in zip(
+        numbers, np.split(order, starts[1:]), strict=True
+      )
+    ]
+    back = np.argsort(order)
+    images, labels = map(np.concatenate, zip(*found, strict=True))
+    return images[back], labels[back]
 
 
 def stream(
@@ -90,11 +112,10 @@ def stream(
     Images, uint8 [n, H, W, C], and labels, int32 [n].
 
   Raises:
-    UserError: an image is damaged, a worker ended, or there is too little
-      shared memory for the workers.
+    UserError: an image is damaged, a worker ended, there is too little shared
+      memory for the workers, or Grain is missing.
   """
-  # Late: importing it is slow, and sets that fit on the device do not need it.
-  import grain
+  grain = _import_grain()
 
   # Grain reads absl flags, which are unparsed unless launch.py has run.
   if not flags.FLAGS.is_parsed():
@@ -131,6 +152,19 @@ def stream(
     iterator.close()
 
 
+def _import_grain() -> ModuleType:
+  """Imports Grain late: it is slow, and most sets fit on the device."""
+  try:
+    import grain
+  except ImportError as error:
+    raise UserError(
+      f'sets that are streamed need Grain, which cannot be imported ({error}): '
+      'pip install grain, or raise config.data.on_device_mb, so that the set '
+      'is kept on the device'
+    ) from error
+  return grain
+
+
 def _next(iterator: Iterator) -> tuple[np.ndarray, np.ndarray]:
   try:
     with _interrupts_blocked():  # the first call starts the workers
@@ -151,6 +185,9 @@ def _interrupts_blocked() -> Iterator[None]:
 
   Ctrl-C reaches every process of a terminal, but the parent ends the workers.
   """
+  if not hasattr(signal, 'pthread_sigmask'):  # Windows
+    yield
+    return
   before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
     yield
@@ -176,6 +213,8 @@ def _start_resource_tracker() -> None:
   The tracker frees shared memory that is left when reading ends early. Its
   warning would appear below the line that says why a run has ended.
   """
+  if os.name != 'posix':  # Windows has none
+    return
   name, value = 'PYTHONWARNINGS', 'ignore:resource_tracker'
   before = os.environ.get(name)
   os.environ[name] = f'{before},{value}' if before else value

@@ -35,23 +35,26 @@ def preprocess(
   """Scales, normalizes and resizes images.
 
   Args:
-    images: uint8 [B, H, W, C] in 0..255, at their native size.
+    images: uint8 or floats [B, H, W, C] in 0..255, at their native size;
+      floats can be differentiated by.
     data_config: the `data` section: `channels`; `mean` and `std` of pixels
       scaled to 0..1, one number each or one per channel; `image_size` S in
       pixels.
     image_size: replaces `data_config.image_size`.
 
   Returns:
-    float32 [B, S, S, channels], resized bilinearly.
+    float32 [B, S, S, channels], resized bilinearly; float64 for float64.
   """
   chex.assert_rank(images, 4)
-  chex.assert_type(images, jnp.uint8)
+  is_stored = images.dtype == jnp.uint8
+  chex.assert_type(images, jnp.uint8 if is_stored else jnp.floating)
   batch = images.shape[0]
   channels = num_channels(data_config, images.shape[-1])
   size = image_size or data_config.image_size
-  mean = jnp.asarray(data_config.mean, jnp.float32)
-  std = jnp.asarray(data_config.std, jnp.float32)
-  x = _to_channels(images.astype(jnp.float32) / 255, channels)
+  dtype = jnp.float64 if images.dtype == jnp.float64 else jnp.float32
+  mean = jnp.asarray(data_config.mean, dtype)
+  std = jnp.asarray(data_config.std, dtype)
+  x = _to_channels(images.astype(dtype) / 255, channels)
   x = (x - mean) / std
   # Fails if mean or std has another number of channels.
   chex.assert_shape(x, (*images.shape[:3], channels))

@@ -19,6 +19,7 @@ from googlenet.io import checkpoint
 NEVER_CHANGES = (
   'seed',
   'model.variant',
+  'model.architecture',
   'model.num_classes',
   'model.width_multiplier',
   'model.normalization',

@@ -4,9 +4,9 @@ import os
 import pathlib
 import re
 
+from googlenet.runtime import places
 from googlenet.runtime.machine import DEFAULT_CACHE
 
-_PRETRAINED = pathlib.Path(__file__).parents[2] / 'pretrained'
 # torchvision/googlenet, hf:OWNER/NAME; parts cannot be '.' or '..'.
 _REMOTE = re.compile(r'(torchvision/|hf:\w[\w.-]*/)\w[\w.-]*', re.ASCII)
 
@@ -38,6 +38,6 @@ def find(name: str | os.PathLike[str]) -> str:
   name = os.fspath(name)
   if is_remote(name):
     return str(in_cache(name))
-  known = _PRETRAINED / name
+  known = places.PRETRAINED / name
   is_name = re.fullmatch(r'\w+', name) and not os.path.exists(name)
   return str(known) if is_name and known.is_dir() else name

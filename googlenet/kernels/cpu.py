@@ -71,7 +71,7 @@ def _transposed(a: Array) -> Array:
   CPU matrix product falls back from bfloat16 to float32, at half the speed.
   `jax.export` refuses the layout constraint, so float32 code avoids it.
   """
-  return with_layout_constraint(a.T, Layout((0, 1)))
+  return with_layout_constraint(jnp.transpose(a), Layout((0, 1)))
 
 
 def _left_transposed_dot(x: Array, y: Array) -> Array:

@@ -4,7 +4,8 @@ Read in this order:
 
 rows          layer specs: convolution, pooling, block, stage, head
 blocks        Inception blocks, made from the widths of a row of Table 1
-googlenet     Table 1 of the paper and its variants (others: inception_v3, zoo)
+googlenet     Table 1 of the paper and its variants (others: inception5h,
+              inception_v3, small, zoo)
 variants      the model section of a config -> a network as layer specs
 modules       layer specs -> Haiku modules (with convolution, regularization)
 network       a network as two pure functions, init and apply

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from googlenet.kernels import Kernels
+from googlenet.model.taps import Taps
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'relu': jax.nn.relu,
@@ -37,6 +38,8 @@ class Context(NamedTuple):
     keys: [B] random keys, one per image; None if nothing is random.
     axis_name: mapped axis over which batch norm averages, or None.
     frozen: modules whose batch norm always uses running statistics.
+    taps: points of the network that are read or replaced.
+    path: what the names of points start with: a row, a stage or 'head'.
   """
 
   kernels: Kernels
@@ -48,6 +51,8 @@ class Context(NamedTuple):
   keys: jax.Array | None = None
   axis_name: str | None = None
   frozen: tuple[str, ...] = ()
+  taps: Taps = Taps()
+  path: str = ''
 
   @property
   def has_batch_norm(self) -> bool:
@@ -58,6 +63,10 @@ class Context(NamedTuple):
   def fuses_relu(self) -> bool:
     """Whether bias and ReLU are fused into convolutions."""
     return not self.has_batch_norm and self.activation == 'relu'
+
+  def tap(self, kind: str, x: jax.Array) -> jax.Array:
+    """Taps the output of an operation that has no name of its own."""
+    return self.taps.unnamed(self.path, kind, x)
 
   def activate(self, x: jax.Array) -> jax.Array:
     """Applies the activation."""

@@ -44,13 +44,20 @@ class Conv(hk.Module):
     init = hk.initializers.Constant(value)
     return hk.get_parameter('b', (self._row.width,), init=init)
 
-  def finish(self, y: jax.Array) -> jax.Array:
-    """Applies batch norm and the activation if not fused in the kernels."""
+  @property
+  def fuses_relu(self) -> bool:
+    """Whether the kernels may apply ReLU: nobody asks for what is before."""
+    is_read = f'{self.module_name}:pre' in self._context.taps
+    return self._context.fuses_relu and not self._row.is_linear and not is_read
+
+  def finish(self, y: jax.Array, has_relu: bool) -> jax.Array:
+    """Applies batch norm, and the activation if the kernels did not."""
+    name, taps = self.module_name, self._context.taps
     if self._has_batch_norm:
       y = self._batch_norm(y)
-    if self._row.is_linear or self._context.fuses_relu:
-      return y
-    return self._context.activate(y)
+    if not has_relu and not self._row.is_linear:
+      y = self._context.activate(taps(f'{name}:pre', y))
+    return taps(name, y)
 
   def _batch_norm(self, x: jax.Array) -> jax.Array:
     """Batch norm (Ioffe and Szegedy, 2015), statistics in float32 or wider.
@@ -98,10 +105,10 @@ def convolve(
   Raises:
     ValueError: `pool` is given, but bias and ReLU are not fused.
   """
-  relu = context.fuses_relu and not row.is_linear
+  conv = Conv(row, context)
+  relu = conv.fuses_relu
   if pool and not relu:
     raise ValueError(f'{row.name}: pooling is fused only with bias and ReLU')
-  conv = Conv(row, context)
   y = context.kernels.conv(
     x,
     conv.weight(x.shape[-1]),
@@ -111,7 +118,7 @@ def convolve(
     relu=relu,
     pool=pool,
   )
-  return conv.finish(y)
+  return conv.finish(y, relu)
 
 
 def convolve_1x1s(
@@ -123,5 +130,6 @@ def convolve_1x1s(
   bs = None
   if not context.has_batch_norm:
     bs = [conv.bias() for conv in convs]
-  ys = context.kernels.conv_1x1s(x, ws, bs, relu=context.fuses_relu)
-  return [conv.finish(y) for conv, y in zip(convs, ys, strict=True)]
+  relu = all(conv.fuses_relu for conv in convs)
+  ys = context.kernels.conv_1x1s(x, ws, bs, relu=relu)
+  return [conv.finish(y, relu) for conv, y in zip(convs, ys, strict=True)]

@@ -17,7 +17,6 @@ from googlenet.model.rows import (
   Flatten,
   LocalResponseNorm,
   MaxPool,
-  SqueezeExcite,
   Stage,
 )
 
@@ -156,91 +155,3 @@ TORCHVISION = Architecture(
 
 # Ioffe and Szegedy, 2015 (arXiv 1502.03167): batch norm, no LRN, no dropout.
 BN = Architecture(googlenet(), aux_heads=PAPER_HEADS, normalization='batch')
-
-# BN with two 3x3 instead of the 5x5, as in figure 5 of the same paper.
-INCEPTION_V2 = Architecture(
-  googlenet(blocks.inception_v2),
-  aux_heads=PAPER_HEADS,
-  normalization='batch',
-)
-
-# The blocks A, B, C and grid reductions of Inception v3 (Szegedy et al., 2015,
-# arXiv 1512.00567) with the widths of Table 1.
-FACTORIZED = Architecture(
-  (
-    *stem(),
-    *inception_stages(
-      (blocks.inception_a, blocks.inception_b, blocks.inception_c),
-      (
-        (blocks.grid_reduction('reduction_3', 64, 96, 32, 64),),
-        (blocks.grid_reduction('reduction_4', 128, 192, 64, 96),),
-        (),
-      ),
-    ),
-  ),
-  aux_heads=PAPER_HEADS,
-  normalization='batch',
-)
-
-# Residual Inception blocks (arXiv 1602.07261) with the widths of Table 1.
-RESIDUAL = Architecture(
-  googlenet(blocks.inception_residual),
-  aux_heads=PAPER_HEADS,
-  normalization='batch',
-)
-
-
-def se_inception(name: str, widths: Widths) -> Block:
-  """The block of the paper with squeeze-and-excite on its output."""
-  return blocks.inception(name, widths)._replace(after=(SqueezeExcite(),))
-
-
-# SE-Inception: figure 2 of Hu et al., 2018 (arXiv 1709.01507), batch norm.
-SE = Architecture(
-  googlenet(se_inception), aux_heads=PAPER_HEADS, normalization='batch'
-)
-
-# For the native 28x28 of MNIST-like data: the stem halves the side twice, not
-# three times, and no pooling follows stage 4. The last map is 4x4.
-FMNIST28 = Architecture(
-  (
-    Stage(
-      'stage_1',
-      (ConvLayer('conv_1', (Conv('conv_3x3', 64, 3),)), MaxPool()),
-    ),
-    stem()[1],
-    *inception_stages((blocks.inception,) * 3, ((MaxPool(),), (), ())),
-  ),
-  normalization='batch',
-)
-
-# A tiny network with the same kinds of layers, for tests and tutorials.
-TINY = Architecture(
-  (
-    Stage(
-      'stage_1',
-      (
-        ConvLayer('conv_1', (Conv('conv_7x7', 8, 7, stride=2),)),
-        MaxPool(),
-        LocalResponseNorm(),
-      ),
-    ),
-    Stage(
-      'stage_2', (blocks.inception('inception_2a', Widths(8, 8, 12, 4, 4, 4)),)
-    ),
-  ),
-  aux_heads=(
-    AuxHead(
-      'aux_1',
-      'inception_2a',
-      (
-        AvgPool(2, 2, 'VALID'),
-        Conv('conv_1x1', 4, 1),
-        Flatten(),
-        Dense('fc', 8),
-        Dropout(0.7),
-        LOGITS,
-      ),
-    ),
-  ),
-)

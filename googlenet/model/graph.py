@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from googlenet.kernels.padding import placement
-from googlenet.model import rows
+from googlenet.model import own, rows
 
 Shape = tuple[int, ...]  # of one image: (H, W, C) or (C,)
 IMAGES = 'images'  # the input of the first layer
@@ -125,6 +125,7 @@ _SHAPES: dict[type, Callable[[Any, Shape], Shape]] = {
   rows.GlobalMean: lambda op, shape: shape[-1:],
   rows.Flatten: lambda op, shape: (math.prod(shape),),
   rows.Dense: lambda op, shape: (op.width,),
+  rows.Own: lambda op, shape: own.sizes(op, shape)[0],
   Activation: lambda op, shape: shape,
   Add: lambda op, shape: shape,
   Multiply: lambda op, shape: shape,
@@ -150,7 +151,7 @@ class _Graph:
     # A branch may pool twice.
     names = (f'{wanted}_{i}' if i > 1 else wanted for i in itertools.count(1))
     input_shape = inputs[0].shape
-    weights, parameters = self._count(op, input_shape[-1])
+    weights, parameters = self._count(op, input_shape)
     layer = Layer(
       next(name for name in names if name not in self.layers),
       op,
@@ -166,10 +167,13 @@ class _Graph:
     self.layers[layer.name] = layer
     return layer
 
-  def _count(self, op: Any, channels: int) -> tuple[int, int]:
+  def _count(self, op: Any, input_shape: Shape) -> tuple[int, int]:
     """Returns the numbers of weights and of all parameters."""
+    if type(op) is rows.Own:
+      return 0, own.sizes(op, input_shape)[1]
     if type(op) not in (rows.Conv, rows.Dense):
       return 0, 0
+    channels = input_shape[-1]
     weights, vectors = channels * op.width, 1
     if type(op) is rows.Conv:
       weights *= math.prod(op.shape)
@@ -252,7 +256,9 @@ def graph(
   for stage in architecture.stages:
     found.stage = stage.name
     for row in stage.rows:
-      found.row = found.path = getattr(row, 'name', '')
+      found.row = getattr(row, 'name', '')
+      # An operation of one's own is its own layer, without parts.
+      found.path = '' if type(row) is rows.Own else found.row
       x = found.run((row,), x)
       if found.row in heads:
         head = heads[found.row]

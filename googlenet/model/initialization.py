@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from googlenet.model.context import is_within
+
 if TYPE_CHECKING:  # it imports this file
   from googlenet.model.network import Network
 
@@ -104,11 +106,18 @@ def init_from_numpy(
   Returns:
     params and network_state, float32 NumPy arrays.
   """
+  from googlenet.model import graph, rows  # they import this file
+
   rng = np.random.default_rng(seed)
   initializer = network.architecture.initializer
+  layers = graph.graph(network.architecture, image_shape)
+  own = [layer.name for layer in layers if type(layer.op) is rows.Own]
+  drawn = _drawn_by_haiku(network, image_shape, seed) if own else {}
 
   def draw(path, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
     module, name = path[-2].key, path[-1].key
+    if is_within(module, own):  # with its own initializers
+      return np.asarray(drawn[module][name])
     scheme = scheme_of(module, initializer)
     if name == 'w':
       return variance_scaling(rng, leaf.shape, scheme)
@@ -118,6 +127,13 @@ def init_from_numpy(
   return jax.tree_util.tree_map_with_path(
     draw, abstract_init(network, image_shape)
   )
+
+
+def _drawn_by_haiku(
+  network: 'Network', image_shape: tuple[int, int, int], seed: int
+) -> hk.Params:
+  image = jnp.zeros((1, *image_shape))
+  return jax.jit(network.init)(jax.random.key(seed), image)[0]
 
 
 def count_parameters(params: hk.Params) -> int:

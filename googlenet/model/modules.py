@@ -13,9 +13,11 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from googlenet.model import rows
+from googlenet.kernels.adaptive_pooling import adaptive_avg_pool as pool
+from googlenet.model import own, rows
 from googlenet.model.context import Context
 from googlenet.model.convolution import convolve, convolve_1x1s
+from googlenet.model.graph import kind_of
 from googlenet.model.initialization import as_haiku, scheme_of
 from googlenet.model.regularization import Dropout, StochasticDepth
 
@@ -35,7 +37,7 @@ class Inception(hk.Module):
 
   def __init__(self, row: rows.Block, context: Context):
     super().__init__(row.name)
-    self._row, self._context = row, context
+    self._row, self._context = row, context._replace(path=row.name)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Applies the branches to a map and concatenates their channels."""
@@ -60,7 +62,7 @@ def join(
     else apply_all(branch, x, context)
     for branch in branches
   ]
-  return jnp.concatenate(outs, axis=-1)
+  return context.tap('concat', jnp.concatenate(outs, axis=-1))
 
 
 def _starts_1x1(branch: rows.Branch) -> bool:
@@ -84,11 +86,12 @@ def add(
 
   if x.shape[-1] != residual.width:
     x = linear('shortcut', x)
-  y = residual.scale * linear('linear', y)
+  y = context.tap('multiply', residual.scale * linear('linear', y))
   if residual.drop_rate:
     drop = StochasticDepth(residual.drop_rate, context)
     y = kernels.to_layout(drop(kernels.from_layout(y)))
-  return context.activate(x + y)
+  y = context.activate(context.tap('add', x + y))
+  return context.tap('activation', y)
 
 
 class ConvLayer(hk.Module):
@@ -111,7 +114,7 @@ class AuxHead(hk.Module):
 
   def __init__(self, row: rows.AuxHead, context: Context):
     super().__init__(row.name)
-    self._row, self._context = row, context
+    self._row, self._context = row, context._replace(path=row.name)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     logits = apply_all(self._row.ops, x, self._context)
@@ -128,7 +131,10 @@ def dense(row: rows.Dense, x: jax.Array, context: Context) -> jax.Array:
     b_init=hk.initializers.Constant(scheme.bias),
     name=row.name,
   )
-  return linear(x) if row.is_linear else context.activate(linear(x))
+  name, y = linear.module_name, linear(x)
+  if not row.is_linear:
+    y = context.activate(context.taps(f'{name}:pre', y))
+  return context.taps(name, y)
 
 
 def squeeze_excite(
@@ -137,7 +143,8 @@ def squeeze_excite(
   """Multiplies each channel of a map by its gate, a number from 0 to 1."""
   ops = (rows.GlobalMean(), *row.layers(x.shape[-1]))
   gates = jax.nn.sigmoid(apply_all(ops, x, context))  # [B, C]
-  return x * context.kernels.to_layout(gates[:, None, None, :])
+  gates = context.tap('activation', gates)[:, None, None, :]
+  return context.tap('multiply', x * context.kernels.to_layout(gates))
 
 
 def dropout(row: rows.Dropout, x: jax.Array, context: Context) -> jax.Array:
@@ -155,32 +162,18 @@ def flatten(row: rows.Flatten, x: jax.Array, context: Context) -> jax.Array:
   return x.reshape(x.shape[0], -1)
 
 
-def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
-  """Mean over size x size windows: [B, H, W, C] -> [B, size, size, C].
-
-  Window i spans i H / size to (i + 1) H / size, rounded outwards, so windows
-  may overlap by a pixel, as in PyTorch's AdaptiveAvgPool2d.
-  """
-  for axis in (1, 2):
-    length = x.shape[axis]
-    ends = [
-      (i * length // size, -(-(i + 1) * length // size)) for i in range(size)
-    ]
-    x = jnp.concatenate(
-      [
-        jax.lax.slice_in_dim(x, low, high, axis=axis).mean(axis, keepdims=True)
-        for low, high in ends
-      ],
-      axis,
-    )
-  return x
-
-
-def _adaptive_avg_pool(
+def adaptive_avg_pool(
   row: rows.AdaptiveAvgPool, x: jax.Array, context: Context
 ) -> jax.Array:
   kernels = context.kernels
-  return kernels.to_layout(adaptive_avg_pool(kernels.from_layout(x), row.size))
+  return kernels.to_layout(pool(kernels.from_layout(x), row.size))
+
+
+def own_layer(row: rows.Own, x: jax.Array, context: Context) -> jax.Array:
+  """Applies a registered operation."""
+  layer, kernels = own.Layer(row), context.kernels
+  y = layer(kernels.from_layout(x), context.is_training)
+  return context.taps(layer.module_name, kernels.to_layout(y))
 
 
 # The function that applies each layer spec: (row, x, context) -> y.
@@ -191,7 +184,7 @@ _APPLY: dict[type, Callable[[Any, jax.Array, Context], jax.Array]] = {
   rows.Fork: lambda row, x, context: join(row.branches, x, context),
   rows.MaxPool: lambda row, x, context: context.kernels.max_pool(x, *row),
   rows.AvgPool: lambda row, x, context: context.kernels.avg_pool(x, *row),
-  rows.AdaptiveAvgPool: _adaptive_avg_pool,
+  rows.AdaptiveAvgPool: adaptive_avg_pool,
   rows.LocalResponseNorm: lambda row, x, context: context.kernels.lrn(x, *row),
   rows.GlobalMean: lambda row, x, context: context.kernels.global_mean(x),
   rows.Flatten: flatten,
@@ -199,7 +192,19 @@ _APPLY: dict[type, Callable[[Any, jax.Array, Context], jax.Array]] = {
   rows.SqueezeExcite: squeeze_excite,
   rows.Dropout: dropout,
   rows.AuxHead: lambda row, x, context: AuxHead(row, context)(x),
+  rows.Own: own_layer,
 }
+
+# Their points are named after the kind of operation.
+_UNNAMED = (
+  rows.MaxPool,
+  rows.AvgPool,
+  rows.AdaptiveAvgPool,
+  rows.LocalResponseNorm,
+  rows.GlobalMean,
+  rows.Flatten,
+  rows.Dropout,
+)
 
 
 def apply(row: Any, x: jax.Array, context: Context) -> jax.Array:
@@ -210,7 +215,10 @@ def apply(row: Any, x: jax.Array, context: Context) -> jax.Array:
   """
   if type(row) not in _APPLY:
     raise TypeError(f'{row} is no known operation of a network')
-  return _APPLY[type(row)](row, x, context)
+  y = _APPLY[type(row)](row, x, context)
+  if isinstance(row, _UNNAMED):
+    y = context.tap(kind_of(row), y)
+  return y
 
 
 def apply_all(ops: Sequence[Any], x: jax.Array, context: Context) -> jax.Array:

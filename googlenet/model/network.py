@@ -15,7 +15,7 @@ Images and end points are [B, H, W, C]. Parameters are named after the paper:
 The names are stable: checkpoints and weight import rely on them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import chex
@@ -26,10 +26,9 @@ import jmp
 import ml_collections
 
 from googlenet.kernels import Kernels, select_kernels
-from googlenet.model import modules, rows, variants
+from googlenet.model import modules, points, rows, variants
 from googlenet.model.context import Context, is_within
-
-Edit = Callable[[str, jax.Array], jax.Array]
+from googlenet.model.taps import Edit
 
 
 class Outputs(NamedTuple):
@@ -37,7 +36,7 @@ class Outputs(NamedTuple):
 
   logits: jax.Array  # [B, num_classes]
   aux_logits: dict[str, jax.Array]  # by head name; empty without heads
-  end_points: dict[str, jax.Array]  # by layer and stage name, if requested
+  end_points: dict[str, jax.Array]  # those that were asked for, by name
 
 
 class Network(NamedTuple):
@@ -47,11 +46,12 @@ class Network(NamedTuple):
     init: (rng, images [B, H, W, C]) -> (params, network_state), including
       auxiliary heads.
     apply: (params, network_state, keys, images, is_training,
-      with_end_points=False, axis_name=None, edit=None) -> (Outputs,
-      network_state). `keys` [B], one per image, are needed for training with
-      dropout or stochastic depth. `axis_name` is the mapped axis over which
-      batch norm averages in training. `edit(name, map [B, H, W, C])` returns a
-      map that replaces the output of the row of that name.
+      end_points=(), axis_name=None, edit=None) -> (Outputs, network_state).
+      `keys` [B], one per image, are needed for training with dropout or
+      stochastic depth. `end_points` are names of `points`, and `edit` maps such
+      names to functions whose result replaces the map [B, H, W, C] of that
+      point. `axis_name` is the mapped axis over which batch norm averages in
+      training.
     architecture: the layer specs, returned by `variants.resolve`.
     num_classes: number of logits of each head.
     context: settings shared by its layers.
@@ -101,25 +101,18 @@ def make_network(
     keys: jax.Array | None,
     images: jax.Array,
     is_training: bool,
-    with_end_points: bool = False,
+    end_points: Sequence[str] = (),
     axis_name: str | None = None,
-    edit: Edit | None = None,
+    edit: Mapping[str, Edit] | None = None,
   ) -> Outputs:
     chex.assert_rank(images, 4)
+    taps, collect = points.plan(architecture, common.kernels, end_points, edit)
     context = common._replace(
-      is_training=is_training, keys=keys, axis_name=axis_name
+      is_training=is_training, keys=keys, axis_name=axis_name, taps=taps
     )
-    # End points are taken before pooling, so the pool cannot be fused.
-    fuse = context.fuses_relu and not with_end_points and edit is None
-    outputs = _forward(architecture, images, context, fuse, edit)
-    chex.assert_shape(outputs.logits, (images.shape[0], num_classes))
-    end_points = {}
-    if with_end_points:
-      end_points = {
-        name: y if y.ndim == 2 else common.kernels.from_layout(y)
-        for name, y in outputs.end_points.items()
-      }
-    return outputs._replace(end_points=end_points)
+    logits, aux_logits = _forward(architecture, images, context)
+    chex.assert_shape(logits, (images.shape[0], num_classes))
+    return Outputs(logits, aux_logits, collect(taps.found))
 
   transformed = hk.transform_with_state(forward)
 
@@ -146,38 +139,35 @@ def _forward(
   architecture: rows.Architecture,
   images: jax.Array,
   context: Context,
-  fuse_pools: bool,
-  edit: Edit | None,
-) -> Outputs:
-  """Applies stages, auxiliary heads and head to images [B, H, W, C].
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Applies stages and heads to images [B, H, W, C].
 
-  Returns end points in the kernels' layout.
+  Returns logits, and those of auxiliary heads by name.
   """
-  kernels = context.kernels
-  end_points, aux_logits = {}, {}
+  taps, aux_logits = context.taps, {}
   heads = {head.after: head for head in architecture.aux_heads}
-  x = kernels.to_layout(images)
+  # A map that somebody reads or replaces is computed before pooling.
+  fuse = context.fuses_relu and not taps
+  last = points.stage_of_mean(architecture)
+  x = taps('images', context.kernels.to_layout(images))
   for stage in architecture.stages:
-    stage_rows = modules.fuse_pools(stage.rows) if fuse_pools else stage.rows
-    for row in stage_rows:
+    context = context._replace(path=stage.name)
+    for row in modules.fuse_pools(stage.rows) if fuse else stage.rows:
       x = modules.apply(row, x, context)
-      name = getattr(row, 'name', None)
-      if name and edit:
-        x = kernels.to_layout(edit(name, kernels.from_layout(x)))
-      if name:
-        end_points[name] = x
+      if name := getattr(row, 'name', ''):
+        x = taps(name, x)
       if name in heads:
         head = heads[name]
         aux_logits[head.name] = modules.apply(head, x, context)
-    end_points[stage.name] = x
+    if stage.name != last:
+      x = taps(stage.name, x)
   for i, op in enumerate(architecture.head):
-    x = modules.apply(op, x, context)
-    if i == 0 and type(op) is rows.GlobalMean:
-      # The last stage ends in the global average pool, as in Table 1.
-      end_points[architecture.stages[-1].name] = x
-    elif hasattr(op, 'name'):
-      end_points[op.name] = x
-  return Outputs(x, aux_logits, end_points | {'logits': x})
+    is_last = last and i == 0
+    x = modules.apply(op, x, context._replace(path=last if is_last else 'head'))
+    if is_last:
+      x = taps(last, x)
+  has_layer = getattr(architecture.head[-1], 'name', '') == 'logits'
+  return x if has_layer else taps('logits', x), aux_logits
 
 
 def from_config(config: ml_collections.FrozenConfigDict) -> Network:

@@ -8,7 +8,7 @@ Names of rows and convolutions are part of parameter names,
 import and decay masks rely on them.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from googlenet.kernels.padding import Padding
 
@@ -101,13 +101,21 @@ class SqueezeExcite(NamedTuple):
     )
 
 
+class Own(NamedTuple):
+  """An operation of one's own, which `own.register` made known."""
+
+  name: str
+  function: str  # the name in `own.register`
+  options: tuple[tuple[str, Any], ...] = ()  # its arguments
+
+
 class Fork(NamedTuple):
   """Branches of one input, concatenated along channels."""
 
   branches: tuple['Branch', ...]
 
 
-Op = Conv | MaxPool | AvgPool | AdaptiveAvgPool | SqueezeExcite | Fork
+Op = Conv | MaxPool | AvgPool | AdaptiveAvgPool | SqueezeExcite | Fork | Own
 Branch = tuple[Op, ...]
 
 
@@ -140,7 +148,7 @@ class Block(NamedTuple):
   after: tuple[Op, ...] = ()  # operations on the concatenated map
 
 
-Row = ConvLayer | Block | MaxPool | LocalResponseNorm | Dropout
+Row = ConvLayer | Block | MaxPool | AvgPool | LocalResponseNorm | Dropout | Own
 
 
 class Stage(NamedTuple):

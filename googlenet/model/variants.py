@@ -6,18 +6,15 @@ from typing import Any
 import ml_collections
 
 from googlenet.errors import UserError
+from googlenet.model import own
+from googlenet.model.architecture_text import OWN, read_network
 from googlenet.model.googlenet import (
   BN,
-  FACTORIZED,
-  FMNIST28,
-  INCEPTION_V2,
   PAPER,
   PLAIN,
-  RESIDUAL,
-  SE,
-  TINY,
   TORCHVISION,
 )
+from googlenet.model.inception5h import INCEPTION5H, INCEPTION5H_LUCENT
 from googlenet.model.inception_v3 import INCEPTION_V3
 from googlenet.model.rows import (
   CLASSES,
@@ -28,7 +25,14 @@ from googlenet.model.rows import (
   LocalResponseNorm,
   Residual,
 )
-from googlenet.model.zoo import ALEXNET, ALEXNET_TORCHVISION, NIN, VGG_16
+from googlenet.model.small import FMNIST28, TINY
+from googlenet.model.successors import (
+  FACTORIZED,
+  INCEPTION_V2,
+  RESIDUAL,
+  SE,
+)
+from googlenet.model.zoo import ZOO
 
 ARCHITECTURES: dict[str, Architecture] = {
   'plain': PLAIN,
@@ -40,14 +44,31 @@ ARCHITECTURES: dict[str, Architecture] = {
   'residual': RESIDUAL,
   'se': SE,
   'inception_v3': INCEPTION_V3,
+  'inception5h': INCEPTION5H,
+  'inception5h_lucent': INCEPTION5H_LUCENT,
   'fmnist28': FMNIST28,
   'tiny': TINY,
-  'alexnet': ALEXNET,
-  'alexnet_torchvision': ALEXNET_TORCHVISION,
-  'vgg16': VGG_16,
-  'nin': NIN,
+  **ZOO,
 }
 NORMALIZATIONS = ('none', 'lrn', 'batch')
+
+
+def architecture_of(model_config: ml_collections.ConfigDict) -> Architecture:
+  """Returns the network of the `model` section, with its fields left open.
+
+  Raises:
+    UserError: the text of a network of one's own is wrong or missing, or there
+      is one with another variant.
+  """
+  variant, text = model_config.variant, model_config.architecture
+  if (variant == OWN) == bool(text):
+    return read_network(text) if text else ARCHITECTURES[variant]
+  raise UserError(
+    f'config.model.variant={variant!r}, but config.model.architecture is '
+    f'{"given" if text else "empty"}: a network of your own takes '
+    "variant='own' and architecture=to_text(...), see docs/own_network.md",
+    own.FIELD,
+  )
 
 
 def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
@@ -60,8 +81,7 @@ def resolve(model_config: ml_collections.ConfigDict) -> Architecture:
     UserError: a field turns on LRN, auxiliary heads or stochastic depth in a
       network without them.
   """
-  variant = model_config.variant
-  architecture = ARCHITECTURES[variant]
+  variant, architecture = model_config.variant, architecture_of(model_config)
   normalization = model_config.normalization
   if normalization == 'auto':
     normalization = architecture.normalization

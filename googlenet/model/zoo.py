@@ -146,3 +146,11 @@ NIN = Architecture(
   head=(GlobalMean(),),
   dropout=0.5,
 )
+
+# By value of `config.model.variant`.
+ZOO = {
+  'alexnet': ALEXNET,
+  'alexnet_torchvision': ALEXNET_TORCHVISION,
+  'vgg16': VGG_16,
+  'nin': NIN,
+}

@@ -1,6 +1,7 @@
 """Makes optimizer and learning-rate schedule from the `optimizer` section."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,7 @@ def _muon(
     mask=mask,
   )
   rest = (
-    optax.adamw(rate, weight_decay=config.weight_decay, mask=mask)
+    _decoupled(optax.adamw)(rate, config, mask)
     if config.muon_rest == 'adamw'
     else optax.chain(
       optax.add_decayed_weights(config.weight_decay, mask), _sgd(rate, config)
@@ -74,8 +75,16 @@ def _decoupled(
   make: Callable[..., optax.GradientTransformation],
 ) -> Callable[[optax.Schedule, Config, Any], optax.GradientTransformation]:
   return lambda rate, config, mask: make(
-    rate, weight_decay=config.weight_decay, mask=mask
+    rate, weight_decay=config.weight_decay, **_named_mask(make, mask)
   )
+
+
+def _named_mask(make: Callable[..., Any], mask: Any) -> dict[str, Any]:
+  """Returns the mask under the name that the installed optax gives it."""
+  # optax renames `mask` to `weight_decay_mask`; a release may take both.
+  names = inspect.signature(make).parameters
+  new, old = 'weight_decay_mask', 'mask'
+  return {new if new in names else old: mask}
 
 
 # Each rule gets the schedule, step -> rate, as its learning rate. fields.py

@@ -27,7 +27,12 @@ _BINARY = getattr(os, 'O_BINARY', 0)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-  """Flushes a folder's entries to disk, so a power loss keeps renamed files."""
+  """Flushes a folder's entries to disk, so a power loss keeps renamed files.
+
+  Windows, which opens no folders, writes them by itself.
+  """
+  if not hasattr(os, 'O_DIRECTORY'):
+    return
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)

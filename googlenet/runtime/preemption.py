@@ -43,7 +43,8 @@ class PreemptionHandler:
     if threading.current_thread() is not threading.main_thread():
       return self
     self._pipe = os.pipe()
-    os.set_blocking(self._pipe[1], False)
+    if hasattr(os, 'set_blocking'):  # Python 3.11 on Windows has none
+      os.set_blocking(self._pipe[1], False)
     self._wakeup_before = signal.set_wakeup_fd(self._pipe[1])
     for number in signals.asking_to_end():
       self._before[number] = signal.signal(number, lambda *_: None)

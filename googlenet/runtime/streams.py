@@ -90,7 +90,7 @@ def protect() -> None:
     os.set_inheritable(descriptor, True)
   os.close(descriptor)
   if sys.stdin is None:
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdin = open(0, encoding='locale', closefd=False)  # noqa: SIM115
   sys.stdin.reconfigure(errors='surrogateescape')  # lists of file names
   if os.name == 'nt':  # a console there takes UTF-16 by a call of its own
     return

@@ -14,6 +14,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +25,7 @@ from googlenet.runtime.terminal import tell_error
 
 _CHILD = 'GOOGLENET_SUPERVISED'
 _PR_SET_PDEATHSIG = 1
+_WATCH_SECONDS = 1.0
 # How each launcher says that it has started several processes: variables that
 # must be set, and one that counts or lists the processes. JAX looks at the same
 # ones (jax/_src/clusters).
@@ -80,16 +83,39 @@ def supervise(is_alone: bool) -> None:
   process waits for the child and ends with its exit code.
   """
   if parent := os.environ.pop(_CHILD, ''):
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):  # it was killed before that was set
-      os._exit(EXIT_CONTINUE)
+    _end_with(int(parent))
     return
   if is_alone:
     return
   child = start_child([sys.executable, *sys.orig_argv[1:]])
   for number in signals.asking_to_end():
-    signal.signal(number, lambda n, _: child.send_signal(n))
+    signal.signal(number, lambda n, _: pass_on(n, child))
   sys.exit(exit_code(child.wait()))
+
+
+def _end_with(parent: int) -> None:
+  """Ends this process as soon as its parent has ended, however it did."""
+  try:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+  except (AttributeError, OSError, TypeError):  # not Linux
+
+    def watch() -> None:  # on Windows in vain: it tells of no new parent
+      while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+      os._exit(EXIT_CONTINUE)
+
+    threading.Thread(target=watch, daemon=True).start()
+  if os.getppid() != parent:  # it ended before that was set
+    os._exit(EXIT_CONTINUE)
+
+
+def pass_on(number: int, child: subprocess.Popen) -> None:
+  """Passes a signal on to a child.
+
+  On Windows Ctrl-C has reached the child already, and cannot be sent.
+  """
+  if number != signal.SIGINT or os.name != 'nt':
+    child.send_signal(number)
 
 
 def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen:

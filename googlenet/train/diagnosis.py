@@ -1,12 +1,13 @@
 """Finds the layer where NaN or infinity came from, on the batch that failed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jmp
 import numpy as np
 
-from googlenet.data.batches import TrainIndices
+from googlenet.data.stream import IndexBatch
 from googlenet.io.metrics import NonFiniteError
 from googlenet.model import graph
 from googlenet.model.rows import Architecture
@@ -62,7 +63,7 @@ def find(
   run: Any,
   state: TrainState,
   step: int,
-  indices: TrainIndices,
+  indices: Sequence[IndexBatch],
   image_size: int | None = None,
 ) -> str:
   """Returns a phrase that names the first layer with a non-finite value.
@@ -109,6 +110,7 @@ def _outputs_and_gradients(
   config = run.config
   policy = jmp.get_policy(config.train.precision)
   loss_fn = loss_lib.make_loss_fn(run.network, config, image_size)
+  names = tuple(graph.end_points(graph.graph(run.network.architecture)))
 
   def compute(params, network_state, loss_scale, step, batch):
     places = step_lib.places(batch)
@@ -130,7 +132,7 @@ def _outputs_and_gradients(
       images,
       is_training=True,
       axis_name=PMAP_AXIS,
-      with_end_points=True,
+      end_points=names,
     )
     return {
       **outputs.end_points,

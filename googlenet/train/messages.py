@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from googlenet.data.sources import Dataset
-from googlenet.data.splits import some
+from googlenet.data.splits import count_classes, some
 from googlenet.input.preprocess import num_channels
 from googlenet.io.metrics import Progress
 from googlenet.model import graph
@@ -46,6 +46,7 @@ def describe(
     if durations.num_steps < durations.total_steps
     else ''
   )
+  turns = ', classes in turn' if config.train.sampling == 'balanced' else ''
   return [
     f'network  {config.model.variant}, {size}x{size}x{channels} '
     f'-> {config.model.num_classes} classes, '
@@ -59,9 +60,11 @@ def describe(
     f'images, {shape}, {where}',
     *_about_files(train, evaluation),
     f'training {config.train.epochs} epochs x {durations.steps_per_epoch:,} '
-    f'steps of {config.train.batch_size} images{stops}; {optimizer.name}, '
+    f'steps of {config.train.batch_size} images{turns}{stops}; '
+    f'{optimizer.name}, '
     f'learning rate {optimizer.learning_rate:g}, {optimizer.schedule}',
     *run.lines,
+    *_unused_classes(config.model.num_classes, train),
     *(short_run(run) if is_new else []),
     f'workdir  {workdir}',
   ]
@@ -88,18 +91,28 @@ def short_run(run: Run) -> list[str]:
   ]
 
 
+def _unused_classes(num_classes: int, train: Dataset) -> list[str]:
+  """Returns a line if own images have fewer classes than the network."""
+  if not train.identity or train.num_classes >= num_classes:
+    return []
+  return [
+    f'hint     {train.name} has {train.num_classes} classes, the network '
+    f'{num_classes}: --config.model.num_classes=0 takes as many as the data has'
+  ]
+
+
 def _about_files(train: Dataset, evaluation: Dataset) -> list[str]:
   """Returns lines about the user's own files: left out, images by class."""
   notes = dict.fromkeys((*train.notes, *evaluation.notes))
   lines = [f'         {note}' for note in notes]
+  if train.split == evaluation.split:
+    lines.append('         evaluated on the images that it is trained on')
   if train.identity:
-    tested = evaluation.identity.classes
-    counts = [
-      f'{name} {count:,} + {tested.get(name, 0):,}'
-      if evaluation.identity != train.identity
-      else f'{name} {count:,}'
-      for name, count in train.identity.classes.items()
-    ]
+    found, tested = (
+      count_classes(dataset.labels, dataset.class_names)
+      for dataset in (train, evaluation)
+    )
+    counts = [f'{name} {found[name]:,} + {tested[name]:,}' for name in found]
     lines.append(f'classes  {some(counts)}')
   return lines
 

@@ -3,14 +3,14 @@
 Errors in the input are found here, before anything is compiled or written.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.data import batches, constants, pipeline
+from googlenet.data import batches, constants, pipeline, sampling
 from googlenet.errors import UserError
 from googlenet.input import image_sizes
 from googlenet.model import network as network_lib
@@ -58,15 +58,10 @@ class Run(NamedTuple):
   statistics: batches.Pipeline | None = None
   lines: tuple[str, ...] = ()
 
-  def indices(self, start: int, stop: int) -> batches.TrainIndices:
+  def indices(self, start: int, stop: int) -> Sequence[sampling.IndexBatch]:
     """Returns the image indices of the steps `start` + 1 to `stop`."""
-    return batches.TrainIndices(
-      self.config.seed,
-      self.train.dataset.num_examples,
-      self.config.train.batch_size,
-      start,
-      stop,
-    )
+    dataset = self.train.dataset
+    return sampling.train_indices(self.config, dataset, start, stop)
 
   def batches(self, start: int) -> Iterator[tuple[int, batches.Batch]]:
     """Yields (step, batch) from step `start` + 1 to the last."""

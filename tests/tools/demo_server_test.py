@@ -17,6 +17,7 @@ from PIL import Image
 pytest.importorskip('starlette', reason='pip install starlette uvicorn')
 pytest.importorskip('uvicorn', reason='pip install starlette uvicorn')
 
+from googlenet.errors import UserError  # noqa: E402
 from googlenet.tools.demo import server  # noqa: E402
 from googlenet.tools.demo.answer import encode  # noqa: E402
 from googlenet.tools.modes.demo import listen  # noqa: E402
@@ -62,6 +63,41 @@ def test_only_its_own_page_may_send(host):
     status, text = ask(host, 'POST', '/answer', PICTURE, Origin=origin)
     assert status == 403, origin
     assert json.loads(text)['error'].startswith('Only the page of this demo')
+
+
+def channel(host, **headers):
+  return ask(host, 'POST', '/channels/stage_1/3', **headers)
+
+
+def test_channels_have_the_same_guards(monkeypatch, caplog):
+  """Its own page only, few at a time; bad test images are told."""
+  asked = []
+
+  def likes(stage, number):
+    asked.append((stage, number))
+    if len(asked) > 1:
+      raise UserError('image 7 is damaged')
+    return {}
+
+  app = server.make_app({}, [], read, lambda image: {}, likes, {'stage_1': 4})
+  calls = []
+  monkeypatch.setattr(server, 'release_free_memory', lambda: calls.append(1))
+  running = server.make_server(app)
+  with contextlib.closing(listen('127.0.0.1', 0)) as listener:
+    thread = threading.Thread(target=running.run, args=([listener],))
+    thread.start()
+    host = listener.getsockname()
+    assert channel(host, Origin='http://evil.example')[0] == 403
+    assert asked == []
+    assert channel(host) == (200, b'{}')
+    assert asked == [('stage_1', 3)]
+    status, text = channel(host)
+    assert (status, json.loads(text)) == (422, {'error': 'image 7 is damaged'})
+    assert calls == [1, 1]
+    assert ask(host, 'POST', '/channels/stage_1/4')[0] == 404
+    running.should_exit = True
+    thread.join()
+  assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
 
 
 PATHS = (

@@ -29,7 +29,11 @@ from googlenet.errors import UserError
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
 from googlenet.tools.demo import answer
-from googlenet.tools.inference import insight, trained
+from googlenet.tools.demo import likes as likes_lib
+from googlenet.tools.demo.likes import Likes
+from googlenet.tools.examples.ranking import top_images
+from googlenet.tools.examples.receptive import receptive_field
+from googlenet.tools.inference import channels, insight, trained
 from googlenet.tools.modes import demo
 from googlenet.train import loop
 
@@ -95,6 +99,13 @@ def test_answer_says_what_the_network_does(member):
     255 * (y[..., shown[0]] - y.min()) / (y.max() - y.min()),
     atol=0.51,
   )
+  # Where each fired: the largest value of its map, and what that sees.
+  field = receptive_field(member.network, 'stage_1', (28, 28, 1))
+  for one in stages['stage_1']['channels']:
+    values = y[..., one['channel']]
+    assert one['value'] == pytest.approx(values.max())
+    place = np.argwhere(values == values.max())[0]
+    np.testing.assert_allclose(one['box'], np.array(field.box(*place)) / 28)
   # Class activation maps: their colour is on which side of their mean they are.
   class_maps = insight.class_activation_maps(member, image[None])
   differences = [one - one.mean() for one in class_maps.maps[0]]
@@ -116,6 +127,43 @@ def test_a_sure_class_shows_where_its_evidence_differs():
   assert above[1, 2].tolist() == [255, 140, 0, 190]
   assert (np.delete(above[..., 3].ravel(), 6) < 20).all()
   assert not flat[..., 3].any()
+
+
+def test_what_a_channel_likes(member, monkeypatch):
+  """The best of the split; each stage is looked through once."""
+  dataset = pipeline.load_split(member.config, 'eval_split')
+  calls = []
+
+  def count(*args, **options):
+    calls.append(args)
+    return top_images(*args, **options)
+
+  monkeypatch.setattr(likes_lib, 'top_images', count)
+  monkeypatch.setattr(likes_lib, 'MAX_IMAGES', 80)
+  named = member._replace(class_names=[f'class {k}' for k in range(10)])
+  likes = Likes(named, dataset)
+  assert likes.channels == {'stage_1': 8, 'stage_2': 28}
+  told = [likes('stage_1', k) for k in (3, 0)]
+  assert len(calls) == 1
+  json.dumps(told, allow_nan=False)
+  every = [channels.Channel('stage_1', k) for k in (3, 0)]
+  few = dataset._replace(num_examples=80)
+  found = top_images(member, few, every, 6).most
+  for i, one in enumerate(told):
+    assert (one['field'], one['size'], one['count']) == ([11, 11], 28, 80)
+    labels = dataset.read(found.indices[i])[1]
+    shown = [example['label'] for example in one['examples']]
+    assert shown == [f'class {k}' for k in labels]
+    np.testing.assert_allclose(
+      [example['value'] for example in one['examples']],
+      found.values[i],
+      rtol=1e-5,
+    )
+    picture = decoded(one['examples'][0]['image'])
+    assert (picture == (255, 140, 0)).all(-1).sum() > 50  # its frame
+  # Of a stage that ends in the global mean it is the map before.
+  assert len(likes('stage_2', 27)['examples']) == 6
+  assert calls[-1][2][0].point == 'inception_2a'
 
 
 def decoded(uri: str) -> np.ndarray:
@@ -180,7 +228,8 @@ def test_examples_have_their_true_class(member):
     np.arange(8)
   )
   names = [f'class {k}' for k in range(10)]  # as edited in classes.txt
-  found = demo.load_examples(member.config, member._replace(class_names=names))
+  named = member._replace(class_names=names)
+  found = demo.examples_of(demo.load_images(member.config, named), named)
   assert [name for _, name in found] == [f'class {k}' for k in labels]
   for (data, _), image in zip(found, images, strict=True):
     shown = np.asarray(Image.open(io.BytesIO(data)))
@@ -202,7 +251,8 @@ def test_examples_of_other_data_are_matched_by_name(member, tmp_path):
     train_split='test',
     eval_split='test',
   )
-  found = demo.load_examples(ml_collections.FrozenConfigDict(config), member)
+  others = demo.load_images(ml_collections.FrozenConfigDict(config), member)
+  found = demo.examples_of(others, member)
   assert [name for _, name in found] == [names[0], names[1], names[9]]
 
 
@@ -291,6 +341,15 @@ def test_server_by_requests(page, member):
   assert_alike(json.loads(text), answer.answer(member, image))
   _, text, _ = ask(page, 'POST', '/answer?invert=1', example)
   assert json.loads(text)['seen'] == answer.answer(member, 255 - image)['seen']
+
+  status, text, _ = ask(page, 'POST', '/channels/stage_1/3')
+  found = json.loads(text)
+  assert [one['label'] for one in found['examples']] == [
+    one['label'] for one in liked(member, 1, 'channel 3')
+  ]
+  for path in ('stage_1/8', 'stage_1/03', 'stage_1/-1', 'stage_3/0', 'stage_1'):
+    assert ask(page, 'POST', f'/channels/{path}')[0] in (404, 405), path
+  assert ask(page, 'GET', '/channels/stage_1/3')[0] == 404
 
   assert error_of(page, b'') == (422, 'The picture is empty.')
   assert error_of(page, b'no picture')[0] == 415
@@ -396,6 +455,12 @@ def wait(condition, seconds=60):
   return value
 
 
+def liked(member, stage, number):
+  """What channel 3 of stage 2 likes: 2, 'channel 3'."""
+  likes = Likes(member, pipeline.load_split(member.config, 'eval_split'))
+  return likes(f'stage_{stage}', int(number.split()[1]))['examples']
+
+
 def test_page_in_a_browser(page, browser, member, tmp_path):
   from selenium.webdriver import ActionChains, Keys
 
@@ -459,6 +524,23 @@ def test_page_in_a_browser(page, browser, member, tmp_path):
     b.get_attribute('aria-pressed') == 'true' for b in find('#classes button')
   ]
   assert pressed == [False, False, True] + [False] * 7
+
+  # A channel: where it fired, what it likes; a second click closes it.
+  channel = find('.stage:nth-child(2) .channels button')[1]
+  channel.click()
+  (details,) = [one for one in find('.looks') if one.is_displayed()]
+  number = channel.find_element('css selector', 'img').get_attribute('alt')
+  assert details.text.startswith(f'stage_2, {number}')
+  wait(lambda: len(find('.examples img')) == 6, 120)
+  assert 'the best of 100 test images' in details.text
+  labels = [one.text.split('\n')[0] for one in find('.examples figcaption')]
+  assert labels == [example['label'] for example in liked(member, 2, number)]
+  for image in find('.looks img'):
+    assert browser.execute_script('return arguments[0].naturalWidth', image)
+  (frame,), (shown,) = find('.frame'), find('.fired img')
+  assert 0 < frame.rect['width'] <= shown.rect['width'] + 1
+  channel.click()
+  assert not details.is_displayed()
 
   # Draws, with the mouse and with keys.
   canvas = find('#draw')[0]

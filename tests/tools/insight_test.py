@@ -9,9 +9,9 @@ from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.model import blocks, graph
 from googlenet.model import network as network_lib
-from googlenet.model.googlenet import TINY
 from googlenet.model.initialization import init_from_numpy
 from googlenet.model.rows import Stage
+from googlenet.model.small import TINY
 from googlenet.model.variants import ARCHITECTURES
 from googlenet.runtime.parallel import replicated
 from googlenet.tools.inference import insight, trained
@@ -173,5 +173,5 @@ def test_first_filters_and_stages(tiny):
 def test_unknown_names(tiny):
   with pytest.raises(UserError, match="--block=inception_2b .*'inception_2a'"):
     insight.branch_maps(tiny, pixels(), 'inception_2b')
-  with pytest.raises(UserError, match="'stage_9' is no end point.*stage_"):
+  with pytest.raises(UserError, match="'stage_9' is no point.*mean 'stage_"):
     insight.maps(tiny, pixels(), ('stage_9',))

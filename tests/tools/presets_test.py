@@ -15,6 +15,7 @@ from googlenet.data import classes, files, imagenet, images, pipeline
 from googlenet.errors import UserError
 from googlenet.input.preprocess import preprocess
 from googlenet.io import array_files
+from googlenet.io.workdir import read_classes, write_classes
 from googlenet.tools.modes import import_weights
 from googlenet.tools.weights import names, plans, presets
 
@@ -32,7 +33,8 @@ def plan_of(variant, preset='', given=(), stored=None, **data):
   scheme = names.SCHEMES[variant]
   if stored is None:  # the first and the last layer are enough here
     last = scheme.modules['logits'] + scheme.dense['b']
-    stored = {last: array_files.Stored((1000,), 'float32', lambda: 1 / 0)}
+    count = 1008 if variant.startswith('inception5h') else 1000
+    stored = {last: array_files.Stored((count,), 'float32', lambda: 1 / 0)}
   return plans.make_plan(config, scheme, stored, preset, given)
 
 
@@ -42,6 +44,8 @@ EXPECTED = {
   ('inception_v3', 'torchvision'): (342, 299, 'bilinear', 0.5, 0.5),
   ('inception_v3', 'timm'): (341, 299, 'bicubic', 0.5, 0.5),
   ('inception_v3', 'gluon'): (341, 299, 'bicubic', 0.485, 0.229),
+  ('inception5h', 'lucid'): (224, 224, 'bilinear', 117 / 255, 1 / 255),
+  ('inception5h_lucent', 'lucid'): (224, 224, 'bilinear', 117 / 255, 1 / 255),
   ('alexnet_torchvision', 'torchvision'): (256, 224, 'bilinear', 0.485, 0.229),
   ('vgg16', 'torchvision'): (256, 224, 'bilinear', 0.485, 0.229),
   ('paper', 'caffe'): (256, 224, 'bilinear', 123 / 255, 1 / 255),
@@ -54,8 +58,8 @@ def test_a_preset_sets_all_that_images_and_classes_need(variant, preset):
   data = config.data
   found = data.resize, data.image_size, data.interpolation
   assert (*found, data.mean[0], data.std[0]) == EXPECTED[variant, preset]
-  assert data.squeeze == (preset == 'caffe')
-  assert config.model.num_classes == 1000
+  assert data.squeeze == (preset in ('caffe', 'lucid'))
+  assert config.model.num_classes == (1008 if preset == 'lucid' else 1000)
   assert (data.source, data.name, data.data_dir) == ('folder', 'imagenet', '')
 
 
@@ -99,11 +103,11 @@ def test_inputs_are_those_of_the_preset(variant, preset, tmp_path):
   short, crop, interpolation, *_ = EXPECTED[variant, preset]
   how = presets.PRESETS[variant][preset]
   expected = by_hand(
-    image, short, crop, interpolation, how.mean, how.std, preset == 'caffe'
+    image, short, crop, interpolation, how.mean, how.std, how.squeeze
   )
   found = inputs_of(config, tmp_path / 'a.png')
-  # Caffe's are 0..255: to 1e-3 of their range.
-  tolerance = 0.1 if preset == 'caffe' else 1e-3
+  # Those of Caffe and lucid are 0..255: to 1e-3 of their range.
+  tolerance = 0.1 if how.std[0] == 1 / 255 else 1e-3
   np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
@@ -212,6 +216,25 @@ def test_weights_of_ones_own_have_no_names_of_imagenet():
   assert plan.config.data.resize == 256
 
 
+def test_lucid_has_classes_in_the_order_of_the_development_kit():
+  """Of 1,008 outputs 0 and 1,001 to 1,007 are no classes."""
+  plan = plan_of('inception5h')
+  named = plan.class_names
+  assert named[:4] == ('', 'kit fox', 'English setter', 'Siberian husky')
+  assert named[996:] == (
+    *('coffee mug', 'rubber eraser', 'stole'),
+    *('carbonara', 'dumbbell'),
+  )
+  assert sorted(named[1:]) == sorted(imagenet.names_by_id().values())
+  # Files with other outputs are of other classes.
+  last = 'softmax2_pre_activation_matmul.bias'
+  stored = {last: array_files.Stored((1000,), 'float32', lambda: 1 / 0)}
+  plan = plan_of('inception5h', stored=stored)
+  assert plan.config.model.num_classes == 1000
+  assert plan.class_names == ()
+  assert plan.config.data.source == 'bundled'
+
+
 # ---- Classes of ImageNet.
 
 
@@ -227,18 +250,22 @@ def test_the_names_of_imagenet():
   assert known['n15075141'] == 'toilet tissue'
 
 
-def test_folders_named_by_wordnet_ids_are_classes_by_name(tmp_path):
+@pytest.mark.parametrize('variant', ['torchvision', 'inception5h'])
+def test_folders_named_by_wordnet_ids_are_classes_by_name(variant, tmp_path):
   """ImageNet's own layout, a part of it, in another order of labels."""
   for name in ('n02099601', 'n01440764'):
     (tmp_path / 'val' / name).mkdir(parents=True)
     photo(tmp_path / 'val' / name / 'a.png', (30, 30))
-  config = unfrozen(plan_of('torchvision').config)
+  plan = plan_of(variant)
+  config = unfrozen(plan.config)
   config.data.data_dir = str(tmp_path / 'val')
-  names_of_network = tuple(imagenet.names_by_id().values())
+  write_classes(tmp_path, plan.class_names)
+  names_of_network = read_classes(tmp_path, config.model.num_classes)
   dataset = pipeline.load_split(config_lib.resolve(config), 'eval_split')
   matched = classes.with_classes(dataset, names_of_network)
   _, labels = matched.read(np.arange(2))
-  assert sorted(labels) == [0, names_of_network.index('golden retriever')]
+  expected = [names_of_network.index(x) for x in ('tench', 'golden retriever')]
+  assert sorted(labels) == sorted(expected)
   config.data.update(
     source='bundled', name='fashion_mnist', eval_split='test', data_dir=''
   )

@@ -264,6 +264,39 @@ def test_the_maps_are_of_the_chosen_image(page, run):
   assert f'logit {found.logits[0, top[0]]:.2f}' in page.sections['cam']
 
 
+def test_what_the_network_looks_for(page, run):
+  """The channels that image 7 excites, and what excites these most."""
+  one = trained.load_run(run)
+  dataset = pipeline.load_split(one.config, 'eval_split')
+  images, labels = dataset.read(np.arange(dataset.num_examples))
+  names = 'stage_1', 'inception_2a'  # the last maps of the stages
+  found = one.features(images, names)
+  shown = [
+    attributes
+    for tag, attributes in page.elements
+    if tag == 'img' and 'excite' in attributes['alt']
+  ]
+  text = page.sections['looks']
+  assert 'among all 300 of the split' in re.sub(r'\s+', ' ', text)
+  assert 'A position sees 11x11 pixels' in text
+  expected = []
+  for name in names:
+    means = found[name][7].mean((0, 1))
+    for k in np.argsort(-means, kind='stable')[:4]:
+      values = found[name][..., k].max((1, 2))
+      best = np.lexsort((np.arange(300), -values))[:6]
+      of_these = {one.class_names[label] for label in labels[best]}
+      expected.append((f'{name}:{k}', of_these))
+      assert f'{values[best[0]]:.3g} to {values[best[-1]]:.3g}.' in text
+  assert len(shown) == len(expected) == 8
+  for attributes, (name, of_these) in zip(shown, expected, strict=True):
+    start = f'The images that excite {name} most: '
+    assert attributes['alt'].startswith(start)
+    listed = re.sub(r' \(\d\)', '', attributes['alt'].removeprefix(start))
+    assert set(listed.split(', ')) == of_these
+    assert image_of(attributes['src']).size == (6 * 80 + 5 * 2, 80)
+
+
 def test_classes_of_other_data_are_matched_by_name(tmp_path, monkeypatch):
   run = small_run.untrained(tmp_path / 'run')
   (run / 'classes.txt').write_text('\n'.join('abcdefghij'))
@@ -293,6 +326,7 @@ def test_classes_of_other_data_are_matched_by_name(tmp_path, monkeypatch):
   for module, name in (
     (report_mode.inside, 'class_maps'),
     (report_mode.inside, 'maps'),
+    (report_mode.looks, 'section'),
     (classes, 'errors'),
     (classes, 'classes'),
   ):

@@ -1,8 +1,9 @@
-"""Networks of torchvision and Caffe in plain PyTorch, for weights_torch_test.
+"""Networks of others in plain PyTorch, for weights_torch_test.
 
 Structure and names of torchvision/models/googlenet.py and inception.py (without
-their transform_input), and of Caffe's train_val.prototxt with one module for
-each layer that has weights. Dropout is left out: tests compare without it.
+their transform_input), of lucent/modelzoo/inceptionv1, and of Caffe's
+train_val.prototxt with one module for each layer that has weights. Dropout is
+left out: tests compare without it.
 """
 
 import numpy as np
@@ -373,3 +374,100 @@ class CaffeGoogLeNet(nn.Module):
         aux[f'aux_{head}'] = self._head(f'loss{head}', x)
     x = torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1)
     return self.layers['loss3/classifier'](x), aux
+
+
+# ---- lucent.modelzoo.inceptionv1, and the graph that it is made from
+
+
+class Inception5h(nn.Module):
+  """InceptionV1 with the response normalization of TensorFlow's graph.
+
+  Padding is written out as TensorFlow's 'SAME' pads even sizes.
+  """
+
+  # 1x1, 3x3_bottleneck, 3x3, 5x5_bottleneck, 5x5, pool_reduce
+  BLOCKS = CaffeGoogLeNet.BLOCKS | {
+    '4a': (192, 96, 204, 16, 48, 64),
+    '5a': (256, 160, 320, 48, 128, 128),
+  }
+  PARTS = (
+    *('1x1', '3x3_bottleneck', '3x3'),
+    *('5x5_bottleneck', '5x5', 'pool_reduce'),
+  )
+
+  def __init__(self, num_classes):
+    super().__init__()
+
+    def conv(name, c_in, c_out, size=1, stride=1):
+      layer = nn.Conv2d(c_in, c_out, size, stride)
+      setattr(self, f'{name}_pre_relu_conv', layer)
+
+    conv('conv2d0', 3, 64, 7, 2)
+    conv('conv2d1', 64, 64)
+    conv('conv2d2', 64, 192, 3)
+    c_in = 192
+    for block, widths in self.BLOCKS.items():
+      one, red3, three, red5, five, pool = widths
+      inputs = (c_in, c_in, red3, c_in, red5, c_in)
+      for part, n, width in zip(self.PARTS, inputs, widths, strict=True):
+        size = int(part[0]) if part in ('3x3', '5x5') else 1
+        conv(f'mixed{block}_{part}', n, width, size)
+      c_in = one + three + five + pool
+    self.softmax2_pre_activation_matmul = nn.Linear(1024, num_classes)
+
+  def _norm(self, x):
+    """tf.nn.lrn(x, depth_radius=5, bias=2, alpha=1e-4, beta=0.5)."""
+    squares = F.pad(x**2, (0, 0, 0, 0, 5, 5))
+    total = sum(squares[:, i : i + x.shape[1]] for i in range(11))
+    return x / (2 + 1e-4 * total) ** 0.5
+
+  def _conv(self, name, x):
+    layer = getattr(self, f'{name}_pre_relu_conv')
+    before = (layer.kernel_size[0] - layer.stride[0]) // 2
+    after = layer.kernel_size[0] - layer.stride[0] - before
+    y = layer(F.pad(x, (before, after, before, after)))
+    self.maps[f'{name}_pre_relu'] = y
+    return self._keep(name, F.relu(y))
+
+  def _keep(self, name, x):
+    self.maps[name] = x
+    return x
+
+  def _pool(self, name, x):
+    padded = F.pad(x, (0, 1, 0, 1), value=-torch.inf)
+    return self._keep(name, F.max_pool2d(padded, 3, stride=2))
+
+  def _block(self, name, x):
+    padded = F.pad(x, (1, 1, 1, 1), value=-torch.inf)
+    pooled = self._keep(f'{name}_pool', F.max_pool2d(padded, 3, stride=1))
+    self._conv(f'{name}_1x1', x)
+    self._conv(f'{name}_3x3', self._conv(f'{name}_3x3_bottleneck', x))
+    self._conv(f'{name}_5x5', self._conv(f'{name}_5x5_bottleneck', x))
+    self._conv(f'{name}_pool_reduce', pooled)
+    branches = [f'{name}_{end}' for end in ('1x1', '3x3', '5x5', 'pool_reduce')]
+    pres = [self.maps[f'{branch}_pre_relu'] for branch in branches]
+    self._keep(f'{name}_pre_relu', torch.cat(pres, 1))
+    return self._keep(name, torch.cat([self.maps[b] for b in branches], 1))
+
+  def forward(self, x):
+    """Returns the logits, and no heads; `maps` has the rest by lucid's name."""
+    self.maps = {}
+    x = self._pool('maxpool0', self._conv('conv2d0', x))
+    x = self._keep('localresponsenorm0', self._norm(x))
+    x = self._conv('conv2d2', self._conv('conv2d1', x))
+    x = self._keep('localresponsenorm1', self._norm(x))
+    x = self._pool('maxpool1', x)
+    for block in self.BLOCKS:
+      x = self._block(f'mixed{block}', x)
+      if block in ('3b', '4e'):
+        x = self._pool('maxpool4' if block == '3b' else 'maxpool10', x)
+    x = torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1)
+    x = self.softmax2_pre_activation_matmul(self._keep('avgpool0', x))
+    return self._keep('softmax2_pre_activation', x), {}
+
+
+class LucentInceptionV1(Inception5h):
+  """lucent's, with the response normalization that is written there."""
+
+  def _norm(self, x):
+    return F.local_response_norm(x, size=9, alpha=1e-4, beta=0.5, k=1)

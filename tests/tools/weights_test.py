@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from conftest import ROOT, load_config
 from networks import model_config
+from PIL import Image
 from run_files import files_under
 
 import launch
 from googlenet import config as config_lib
-from googlenet.cli.command_line import parse
+from googlenet.cli.command_line import completed, parse
 from googlenet.errors import UserError
 from googlenet.io import array_files, pretrained
 from googlenet.model import variants
@@ -25,12 +26,15 @@ from googlenet.model.initialization import abstract_init
 from googlenet.model.network import make_network
 from googlenet.tools.modes import import_weights as import_weights_mode
 from googlenet.tools.weights import convert, names, plans
+from googlenet.train import messages, setup
 
 # Sizes at which the heads are as those of the other framework.
 SIZES = {
   'paper': 224,
   'torchvision': 64,
   'inception_v3': 299,
+  'inception5h': 224,
+  'inception5h_lucent': 224,
   'alexnet_torchvision': 224,
   'vgg16': 224,
 }
@@ -111,6 +115,23 @@ def refused(capfd, code):
         'AuxLogits.conv1.conv.weight': (768, 128, 5, 5),
         'AuxLogits.fc.weight': (1000, 768),
         'fc.bias': (1000,),
+      },
+    ),
+    (
+      'inception5h',
+      2 * 64,
+      13_437_396,
+      {
+        'conv2d0_pre_relu_conv.weight': (64, 3, 7, 7),
+        'conv2d1_pre_relu_conv.bias': (64,),
+        'mixed3a_1x1_pre_relu_conv.weight': (64, 192, 1, 1),
+        'mixed4a_3x3_pre_relu_conv.weight': (204, 96, 3, 3),
+        'mixed4b_3x3_bottleneck_pre_relu_conv.weight': (112, 508, 1, 1),
+        'mixed5a_5x5_bottleneck_pre_relu_conv.weight': (48, 832, 1, 1),
+        'mixed5b_pool_reduce_pre_relu_conv.bias': (128,),
+        'head0_bottleneck_pre_relu_conv.weight': (128, 508, 1, 1),
+        'nn1_pre_relu_matmul.weight': (1024, 2048),
+        'softmax2_pre_activation_matmul.weight': (1000, 1024),
       },
     ),
     (
@@ -617,3 +638,54 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path, monkeypatch):
   with pytest.raises(OSError, match='No space left'):
     array_files.write(tmp_path / 'a.safetensors', {'a': np.zeros(1)})
   assert files_under(tmp_path) == []
+
+
+# ---- Fine-tuning.
+
+
+@pytest.mark.slow
+def test_an_imported_network_is_fine_tuned_on_a_folder(tmp_path, monkeypatch):
+  """By its own config: its network and preparation, the classes of the data."""
+  monkeypatch.chdir(tmp_path)
+  entries = entries_of('torchvision', num_classes=1000)
+  array_files.write(pathlib.Path('net.safetensors'), random_arrays(entries))
+  flags = ('torchvision', '--preset=torchvision')
+  assert import_weights('net.safetensors', 'imported', *flags) == 0
+  for split, count in (('train', 4), ('val', 2)):
+    for name in ('ant', 'bee'):
+      folder = tmp_path / 'photos' / split / name
+      folder.mkdir(parents=True)
+      for i in range(count):
+        Image.new('RGB', (90, 70 + i)).save(folder / f'{i}.jpg')
+  given = (
+    *('--config=imported', '--config.finetune.from_workdir=imported'),
+    *('--config.data.data_dir=photos', '--config.train.batch_size=4'),
+    *('--config.data.train_split=train', '--config.data.eval_split=val'),
+  )
+
+  def built(*more):
+    """Returns what a run is made of, before it compiles, and what it tells."""
+    arguments = completed(parse(launch.FLAGS, ['launch.py', *given, *more]))
+    run = setup.build(arguments.config)
+    return run, messages.describe(run, arguments.workdir)
+
+  run, lines = built('--config.model.num_classes=0')
+  data = run.config.data
+  assert (data.resize, data.image_size) == (73, 64)  # as 256 and 224
+  assert tuple(data.mean) == tuple(data.std) == (0.5, 0.5, 0.5)
+  assert run.config.model.num_classes == 2
+  assert 'new      logits: newly initialised' in lines
+  assert 'classes  ant 4 + 2, bee 4 + 2' in lines
+  assert not any(line.startswith('hint     photos') for line in lines)
+  _, imported = pretrained.read_run(tmp_path / 'imported')
+  for module in imported.params.keys() - {'logits'}:
+    for name, array in imported.params[module].items():
+      np.testing.assert_array_equal(run.state.params[module][name], array)
+
+  run, lines = built('--config.data.eval_split=train')
+  assert run.config.model.num_classes == 1000
+  assert any(
+    line.startswith('hint     photos has 2 classes, the network 1000')
+    for line in lines
+  )
+  assert '         evaluated on the images that it is trained on' in lines

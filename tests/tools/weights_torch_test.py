@@ -194,6 +194,13 @@ def _no_dropout_in_heads(monkeypatch):
     # Its heads pool 8x8 to 2x2, so that the order of the axes counts.
     ('paper', torch_networks.CaffeGoogLeNet, '.npz', 128),
     ('inception_v3', torch_networks.InceptionV3, '.safetensors', 107),
+    pytest.param(
+      'inception5h',
+      torch_networks.Inception5h,
+      '.pth',
+      96,
+      marks=pytest.mark.slow,
+    ),
     # The smallest image that its head takes.
     pytest.param(
       'inception_v3',
@@ -214,6 +221,8 @@ def test_same_numbers_and_back_bit_for_bit(
   if variant == 'inception_v3' and size < 299:
     options['aux_logits'] = False
     flags = ['--config.model.aux_heads=off']
+  if variant == 'inception5h':  # its files have no heads
+    flags = []
   torch_network = randomized(make(CLASSES, **options))
   path = saved(tmp_path, torch_network, ending)
   network, params, state, config = import_weights(
@@ -237,6 +246,64 @@ def test_same_numbers_and_back_bit_for_bit(
     make(CLASSES, **options).load_state_dict(state_dict, strict=True)
   with jax.enable_x64(True):
     compare(network, params, state, torch_network, names.SCHEMES[variant], size)
+
+
+@pytest.mark.parametrize(
+  ('variant', 'make', 'ending'),
+  [
+    ('inception5h', torch_networks.Inception5h, '.pth'),
+    ('inception5h_lucent', torch_networks.LucentInceptionV1, '.safetensors'),
+  ],
+)
+def test_maps_of_inception5h_are_those_of_lucid_and_lucent(
+  variant, make, ending, tmp_path, capfd
+):
+  """From the file and images of 0 to 255 minus 117, at which the norm counts.
+
+  And back: the file that is exported has the same bits.
+  """
+  theirs, size = randomized(make(CLASSES)), 64
+  path = saved(tmp_path, theirs, ending)
+  off = '--config.model.aux_heads=off'  # images are too small for them
+  network, params, state, config = import_weights(
+    tmp_path, path, variant, size, off
+  )
+  assert config['model']['aux_heads'] == 'off'
+  assert config['data']['mean'] == [117 / 255] * 3
+  back = tmp_path / f'back{ending}'
+  target = (f'--workdir={tmp_path}/run', f'--weights={back}')
+  assert launch_here('--mode=export_weights', *target) == 0
+  assert ', without auxiliary heads\n' in capfd.readouterr().out
+  before, after = array_files.read(path), array_files.read(back)
+  assert before.keys() == after.keys()
+  for name in before:
+    assert before[name].read().tobytes() == after[name].read().tobytes(), name
+  if ending == '.pth':
+    state_dict = torch.load(back, weights_only=True)
+    make(CLASSES).load_state_dict(state_dict, strict=True)
+
+  x = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)) - 117.0
+  x = x.astype(np.float32)
+  with torch.no_grad():
+    theirs(torch.from_numpy(x.transpose(0, 3, 1, 2)))
+  assert len(theirs.maps) == 2 * 3 + 6 + 9 * 15 + 2
+  assert theirs.maps['mixed4a'].shape[1] == 508
+  compute = jax.jit(
+    lambda params, x: network.apply(
+      params, state, None, x, False, end_points=tuple(theirs.maps)
+    )
+  )
+  lowered = compute.lower(params, x)
+  outputs, _ = compile_with(FAST_TO_COMPILE, lowered)(params, x)
+  for name, expected in theirs.maps.items():
+    expected = expected.numpy()
+    if expected.ndim == 4:
+      expected = expected.transpose(0, 2, 3, 1)
+    found, scale = outputs.end_points[name], np.abs(expected).max()
+    assert scale > 0.1, name
+    np.testing.assert_allclose(
+      found / scale, expected / scale, atol=1e-4, err_msg=name
+    )
 
 
 # ---- torchvision itself, and the files that its users have.

@@ -162,7 +162,7 @@ def torch_contenders(
 def has_torch_peer(model_config: ml_collections.ConfigDict) -> bool:
   """Whether `torch_peer` can build the network of a `model` section."""
   architecture = variants.resolve(model_config)
-  own = variants.ARCHITECTURES[model_config.variant]
+  own = variants.architecture_of(model_config)
   return (
     own in (variants.PLAIN, variants.TINY)
     and architecture.normalization == 'none'

@@ -1,15 +1,20 @@
 """Peak memory of this process."""
 
-import resource
 import sys
 
 import jax
+
+try:
+  import resource
+except ImportError:  # Windows
+  resource = None
 
 
 def peak_bytes() -> int | None:
   """Returns the peak so far, or None on devices that do not report it.
 
-  On a CPU it is resident memory, elsewhere the memory of the fullest device.
+  On a CPU it is resident memory, which Windows does not report; elsewhere the
+  memory of the fullest device.
   """
   if jax.default_backend() != 'cpu':
     peaks = [
@@ -17,5 +22,7 @@ def peak_bytes() -> int | None:
       for device in jax.local_devices()
     ]
     return max((peak for peak in peaks if peak is not None), default=None)
+  if resource is None:
+    return None
   unit = 1 if sys.platform == 'darwin' else 1024
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -56,8 +56,8 @@ def run(
   """
   job = {**contender.job, 'started': time.monotonic()}
   with (
-    tempfile.TemporaryFile('w+') as stdin,
-    tempfile.TemporaryFile('w+', errors='replace') as stderr,
+    tempfile.TemporaryFile('w+', encoding='utf-8') as stdin,
+    tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace') as stderr,
   ):
     stdin.write(json.dumps(job))
     stdin.seek(0)

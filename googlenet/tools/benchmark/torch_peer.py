@@ -17,12 +17,16 @@ import collections
 import contextlib
 import json
 import math
-import resource
 import statistics
 import sys
 import time
 
 import torch
+
+try:
+  import resource
+except ImportError:  # Windows
+  resource = None
 from torch import nn
 from torch.nn import functional as F
 
@@ -174,6 +178,8 @@ def peak_bytes(device):
   """Returns the peak memory so far: resident, or allocated on the GPU."""
   if device == 'cuda':
     return torch.cuda.max_memory_allocated()
+  if resource is None:
+    return None
   unit = 1 if sys.platform == 'darwin' else 1024
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

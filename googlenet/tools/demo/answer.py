@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from googlenet.tools.examples.receptive import receptive_field
 from googlenet.tools.inference import insight
 from googlenet.tools.inference.about import data_name
 from googlenet.tools.inference.predict import ONE_VIEW, Views
@@ -44,11 +45,14 @@ def answer(
 
   Returns:
     `seen`: the network's input as an image.
-    `classes`: the most probable first, each with `name`, `probability`, `logit`
-      and, if the network has class activation maps, `bias`, `map` and `scale`,
-      the distance from the mean of a map that has the strongest colour.
+    `classes`: the most probable first, each with `class` (its number), `name`,
+      `probability`, `logit` and, if the network has class activation maps,
+      `bias`, `map` and `scale`, the distance from the mean of a map that has
+      the strongest colour.
     `stages`: each with `name`, `shape` and `channels`; the channels with the
-      largest mean come first.
+      largest mean come first. A channel has its number `channel`, its map as
+      `image`, the largest `value` of that, and as `box` what the position with
+      that value sees: top, left, bottom and right as parts of the image's side.
     `blocks`: each with `name` and `branches`; a branch has `name` and
       `effects`, its contribution to the logit of each of `classes`.
   """
@@ -60,6 +64,7 @@ def answer(
   pixels = pixels * np.float32(data.std) + np.float32(data.mean)
   classes = [
     {
+      'class': int(k),
       'name': trained.class_names[k],
       'probability': float(probabilities[k]),
       'logit': float(inside.logits[k]),
@@ -78,18 +83,7 @@ def answer(
   return {
     'seen': png(_to_bytes(pixels)),
     'classes': classes,
-    'stages': [
-      {
-        'name': name,
-        'shape': list(y.shape),
-        'channels': [
-          {'channel': int(c), 'image': png(_to_bytes(scaled[..., c, None]))}
-          for c in strongest(y)
-        ],
-      }
-      for name, y in inside.stages.items()
-      for scaled in [(y - y.min()) / max(float(y.max() - y.min()), 1e-12)]
-    ],
+    'stages': [_stage(trained, name, y) for name, y in inside.stages.items()],
     'blocks': [
       {
         'name': block,
@@ -101,6 +95,26 @@ def answer(
       for block, branches in inside.contributions.items()
     ],
   }
+
+
+def _stage(trained: Trained, name: str, y: np.ndarray) -> dict[str, Any]:
+  """Returns what the page shows of the map of a stage, [h, w, C]."""
+  point = insight.stages(trained.network)[name]
+  field = receptive_field(trained.network, point, trained.image_shape)
+  scaled = (y - y.min()) / max(float(y.max() - y.min()), 1e-12)
+  channels = []
+  for c in strongest(y):
+    row, column = np.unravel_index(y[..., c].argmax(), y.shape[:2])
+    box = field.box(row, column)
+    channels.append(
+      {
+        'channel': int(c),
+        'image': png(_to_bytes(scaled[..., c, None])),
+        'value': float(y[row, column, c]),
+        'box': [place / trained.image_shape[0] for place in box],
+      }
+    )
+  return {'name': name, 'shape': list(y.shape), 'channels': channels}
 
 
 def strongest(y: np.ndarray) -> np.ndarray:

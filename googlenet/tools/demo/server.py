@@ -7,13 +7,15 @@ from other sites.
 """
 
 import asyncio
+import contextlib
 import io
 import pathlib
 import socket
 import threading
+import types
 import urllib.parse
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from googlenet.data.files import decoded_bytes
+from googlenet.errors import UserError
 from googlenet.runtime.allocator import release_free_memory
 
 HOST = '127.0.0.1'
@@ -61,6 +64,7 @@ _HEADERS = {
 
 Read = Callable[[io.BytesIO], np.ndarray]
 Answer = Callable[[np.ndarray], dict[str, Any]]
+Likes = Callable[[str, int], dict[str, Any]]
 
 
 def make_app(
@@ -68,6 +72,8 @@ def make_app(
   examples: Sequence[tuple[bytes, str]],
   read: Read,
   answer: Answer,
+  likes: Likes | None = None,
+  channels: Mapping[str, int] = types.MappingProxyType({}),
 ) -> Starlette:
   """Makes the application.
 
@@ -77,26 +83,33 @@ def make_app(
     read: an open image file -> uint8 [H, W, C]; an exception means that the
       file is damaged.
     answer: uint8 [H, W, C] -> the data that the page shows, for JSON.
+    likes: stage, channel -> what the page shows of a channel, for JSON.
+    channels: number of channels of the stages that `likes` knows.
   """
-  # One image at a time, to limit memory.
+  # One computation at a time, to limit memory.
   lock = threading.Lock()
 
   slots = asyncio.Semaphore(_MAX_UPLOADS)
 
-  def work(data: bytes, is_inverted: bool) -> dict[str, Any]:
+  def alone(function: Callable[..., dict[str, Any]], *args: Any):
     with lock, warnings.catch_warnings():
       # Pillow warns of large images and of unusual metadata.
       warnings.filterwarnings('ignore', module=r'PIL\.')
       try:
-        image = decode(data, read)
-        return answer(255 - image if is_inverted else image)
+        return function(*args)
+      except UserError as error:  # a test image that cannot be read
+        raise HTTPException(422, str(error)) from error
       finally:  # the heap keeps it otherwise, see `tune_allocator`
         release_free_memory()
+
+  def answered(data: bytes, is_inverted: bool) -> dict[str, Any]:
+    image = decode(data, read)
+    return answer(255 - image if is_inverted else image)
 
   async def describe(request: Request) -> Response:
     names = [name for _, name in examples]
     limits = {'max_bytes': MAX_BYTES, 'examples': names}
-    return JSONResponse({**about, **limits})
+    return JSONResponse({**about, **limits, 'likes': bool(channels)})
 
   async def example(request: Request) -> Response:
     names = [str(place) for place in range(len(examples))]
@@ -105,14 +118,30 @@ def make_app(
       raise HTTPException(404, 'there is no such example')
     return Response(examples[int(place)][0], media_type='image/png')
 
-  async def ask(request: Request) -> Response:
+  @contextlib.asynccontextmanager
+  async def slot(request: Request) -> AsyncIterator[None]:
     check_origin(request)
     if slots.locked():
       raise HTTPException(503, 'The demo is busy: try again in a moment.')
     async with slots:
+      yield
+
+  async def ask(request: Request) -> Response:
+    async with slot(request):
       data = await _body(request)
       is_inverted = request.query_params.get('invert') == '1'
-      return JSONResponse(await run_in_threadpool(work, data, is_inverted))
+      return JSONResponse(
+        await run_in_threadpool(alone, answered, data, is_inverted)
+      )
+
+  async def channel(request: Request) -> Response:
+    stage, number = (request.path_params[key] for key in ('stage', 'channel'))
+    if number not in map(str, range(channels.get(stage, 0))):
+      raise HTTPException(404, 'there is no such channel')
+    async with slot(request):
+      return JSONResponse(
+        await run_in_threadpool(alone, likes, stage, int(number))
+      )
 
   async def aborted(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody reads it
@@ -128,6 +157,7 @@ def make_app(
       Route('/about', describe),
       Route('/examples/{place}', example),
       Route('/answer', ask, methods=['POST']),
+      Route('/channels/{stage}/{channel}', channel, methods=['POST']),
       Mount('/', StaticFiles(directory=_STATIC, html=True)),
     ],
     middleware=[

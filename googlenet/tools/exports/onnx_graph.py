@@ -152,8 +152,8 @@ class _Writer:
         continue
       if layer.kind not in self._forms:
         raise UserError(
-          f'the layer {layer.name} cannot be written as ONNX: it has a '
-          f'{type(layer.op).__name__}; give another --format'
+          f'the layer {layer.name} cannot be written as ONNX: it is an '
+          f'operation {type(layer.op).__name__}; give another --format'
         )
       inputs = [tensors[name] for name in layer.inputs]
       x = tensors[layer.name] = self._forms[layer.kind](layer, inputs)

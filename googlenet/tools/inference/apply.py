@@ -1,7 +1,7 @@
 """A trained network as a pure, jitted function of stored pixels."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import haiku as hk
@@ -10,38 +10,30 @@ import jax.numpy as jnp
 import jmp
 import ml_collections
 
-from googlenet.errors import UserError, did_you_mean
+from googlenet.errors import UserError
 from googlenet.input.preprocess import preprocess
-from googlenet.model import graph
+from googlenet.model import points
 from googlenet.model.network import Network, Outputs
+from googlenet.model.taps import Edit
 from googlenet.runtime.compilation import compiled_with
 
 # An additional end point: the softmax of the logits.
 PROBABILITIES = 'probabilities'
 
 
-def end_point_names(network: Network, image_size: int) -> tuple[str, ...]:
-  """Returns the names of all end points, from first to last.
-
-  Args:
-    network: made from a config.
-    image_size: side of the images after resizing, in pixels.
-  """
-  layers = graph.graph(network.architecture, (image_size, image_size, 1))
-  return (*graph.end_points(layers), PROBABILITIES)
+def end_point_names(network: Network) -> tuple[str, ...]:
+  """Returns the names of all points, and `probabilities`, in order."""
+  return (*points.shapes(network.architecture), PROBABILITIES)
 
 
-def check_end_points(
-  names: Iterable[str], known: Iterable[str], flag: str
-) -> None:
-  """Raises UserError if a name is not a known end point."""
-  known = tuple(known)
+def check_end_points(names: Iterable[str], network: Network, flag: str) -> None:
+  """Raises UserError if a name is no point of the network."""
   for name in names:
-    if name not in known:
-      raise UserError(
-        f'{flag}={name}: the network has no such end point'
-        f'{did_you_mean(name, known)}; allowed are {", ".join(known)}'
-      )
+    if name != PROBABILITIES:
+      try:
+        points.resolve(name, network.architecture)
+      except UserError as error:
+        raise UserError(f'{flag}: {error}') from error
 
 
 def make_function(
@@ -55,9 +47,12 @@ def make_function(
     precision: `train.precision`.
 
   Returns:
-    (params, network_state, images, end_points=()) -> Outputs. `images` are
-    uint8 [B, H, W, C] of any H and W, `logits` float32 [B, num_classes];
-    the requested `end_points` are float32 [B, ...].
+    (params, network_state, images, end_points=(), edit=None) -> Outputs.
+    `images` are uint8 or floats in 0..255, [B, H, W, C] of any H and W;
+    `logits` are float32 [B, num_classes]; the requested `end_points` are
+    float32 [B, ...]. `edit` maps names of points to functions that replace
+    their maps. The function differentiates by `params`, and by `images` if they
+    are floats.
   """
   policy = jmp.get_policy(precision)
 
@@ -66,6 +61,7 @@ def make_function(
     network_state: hk.State,
     images: jax.Array,
     end_points: tuple[str, ...] = (),
+    edit: Mapping[str, Edit] | None = None,
   ) -> Outputs:
     images = preprocess(images, data_config)
     params, images = policy.cast_to_compute((params, images))
@@ -76,7 +72,8 @@ def make_function(
       None,
       images,
       is_training=False,
-      with_end_points=bool(wanted),
+      end_points=wanted,
+      edit=edit,
     )
     logits = policy.cast_to_output(outputs.logits)
     found = {
@@ -103,7 +100,7 @@ class Apply(NamedTuple):
   @property
   def end_points(self) -> tuple[str, ...]:
     """The names of all end points."""
-    return end_point_names(self.network, self.data_config.image_size)
+    return end_point_names(self.network)
 
   def __call__(
     self,
@@ -111,13 +108,17 @@ class Apply(NamedTuple):
     network_state: hk.State,
     images: jax.Array,
     end_points: Iterable[str] = (),
+    edit: Mapping[str, Edit] | None = None,
   ) -> Outputs:
     """Computes logits and end points; the arguments are as in `make_function`.
 
+    A program is compiled for each set of end points and edits: define the
+    functions of `edit` once, not in each call.
+
     Raises:
-      UserError: an end point is unknown.
+      UserError: an end point is unknown, or a point that is edited.
     """
-    program = _jitted(*self, tuple(end_points))
+    program = _jitted(*self, tuple(end_points), tuple((edit or {}).items()))
     return program(params, network_state, images)
 
 
@@ -127,12 +128,14 @@ def _jitted(
   data_config: ml_collections.FrozenConfigDict,
   precision: str,
   end_points: tuple[str, ...],
+  edit: tuple[tuple[str, Edit], ...],
 ) -> Callable[..., Outputs]:
-  known = end_point_names(network, data_config.image_size)
-  check_end_points(end_points, known, 'end_points')
+  check_end_points(end_points, network, 'end_points')
   function = make_function(network, data_config, precision)
   return compiled_with(
     network.kernels.compiler_options,
-    jax.jit(functools.partial(function, end_points=end_points)),
+    jax.jit(
+      functools.partial(function, end_points=end_points, edit=dict(edit))
+    ),
     'network',
   )

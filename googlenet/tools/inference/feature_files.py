@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from googlenet.errors import FULL, writing
+from googlenet.errors import FULL, UserError, writing
 from googlenet.runtime import files
 from googlenet.tools.inference.outputs import terminates_cleanly, written_aside
 
@@ -114,9 +114,16 @@ def array_record(path: str | os.PathLike[str]) -> Iterator[Records]:
   The output gets its name when the block ends without an error.
 
   Raises:
+    UserError: the library is missing.
     OSError: the file cannot be written.
   """
-  from array_record.python.array_record_module import ArrayRecordWriter
+  try:
+    from array_record.python.array_record_module import ArrayRecordWriter
+  except ImportError as error:  # it has no wheels for Windows
+    raise UserError(
+      f'--output={path}: this format needs the library array_record, which '
+      f'cannot be imported ({error}): give a name that ends in .npz'
+    ) from error
 
   with terminates_cleanly(), files.name_aside(path) as aside:
     # One record per group, so that reading one does not decode others.

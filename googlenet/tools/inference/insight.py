@@ -103,16 +103,9 @@ def maps(
   """Returns logits [B, K] and end points by name, [B, h, w, C]; float32.
 
   Raises:
-    UserError: the network lacks one of these end points.
+    UserError: the network lacks one of these points.
   """
-  known = graph.end_points(graph.graph(trained.network.architecture))
-  for name in wanted:
-    if name not in known:
-      raise UserError(
-        f'{name!r} is no end point of the network'
-        f'{did_you_mean(name, known)}; allowed is one of {", ".join(known)}'
-      )
-  program = _program(trained.network, trained.config.data, tuple(wanted), ())
+  program = _program(trained.network, trained.config.data, tuple(wanted))
   logits, found = program(
     trained.params, trained.network_state, jnp.asarray(images), {}
   )
@@ -195,7 +188,7 @@ def branch_contributions(
   """
   channels = branch_channels(trained.network, block)
   width = max(part.stop for part in channels.values())
-  program = _program(trained.network, trained.config.data, (), (block,))
+  program = _program(trained.network, trained.config.data, ())
 
   def logits_with(mask: np.ndarray) -> np.ndarray:
     logits, _ = program(
@@ -251,7 +244,7 @@ def inside(trained: Trained, image: np.ndarray) -> Inside:
   for row, (block, _, part) in enumerate(branches, start=1):
     masks[block][row, ..., part] = 0
   wanted = tuple(dict.fromkeys([*by_stage.values(), *([last] if last else [])]))
-  program = _program(network, trained.config.data, wanted, tuple(masks))
+  program = _program(network, trained.config.data, wanted)
   batch = np.repeat(image[None], 1 + len(branches), axis=0)
   logits, found = program(
     trained.params, trained.network_state, jnp.asarray(batch), masks
@@ -331,22 +324,22 @@ def _program(
   network: Network,
   data_config: ml_collections.FrozenConfigDict,
   wanted: tuple[str, ...],
-  masked: tuple[str, ...],
 ) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
   """Makes (params, network_state, images, masks) -> (logits, end points)."""
 
   def forward(params, network_state, images, masks):
-    def edit(name: str, x: jax.Array) -> jax.Array:
-      return x * masks[name].astype(x.dtype) if name in masks else x
-
+    edit = {
+      name: lambda x, mask=mask: x * mask.astype(x.dtype)
+      for name, mask in masks.items()
+    }
     outputs, _ = network.apply(
       params,
       network_state,
       None,
       preprocess(images, data_config),
       is_training=False,
-      with_end_points=bool(wanted),
-      edit=edit if masked else None,
+      end_points=wanted,
+      edit=edit,
     )
     return outputs.logits, {name: outputs.end_points[name] for name in wanted}
 

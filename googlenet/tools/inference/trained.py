@@ -72,8 +72,10 @@ class Trained(NamedTuple):
   def apply(self) -> Apply:
     """The network as a jitted pure function of unchanged images (one view).
 
-    (params, network_state, images, end_points=()) -> Outputs, for images uint8
-    [B, H, W, C] of any H and W; `net.apply.end_points` lists all end points.
+    (params, network_state, images, end_points=(), edit=None) -> Outputs, for
+    images uint8 or float in 0..255, [B, H, W, C] of any H and W;
+    `net.apply.end_points` lists all end points. It differentiates by `params`,
+    and by `images` if they are floats.
     """
     config = self.config
     return Apply(self.network, config.data, config.train.precision)
@@ -137,7 +139,7 @@ class Trained(NamedTuple):
       UserError: an end point is unknown, or the images have another shape or
         dtype.
     """
-    check_end_points(end_points, self.apply.end_points, 'end_points')
+    check_end_points(end_points, self.network, 'end_points')
     return self._run(images, tuple(end_points))
 
   def _run(

@@ -51,10 +51,16 @@ def run(config: Config, workdir: str, started: float) -> None:
     started: unused.
 
   Raises:
-    UserError: the input is bad, or nothing could be measured.
+    UserError: the input is bad, the system is Windows, or nothing could be
+      measured.
     KeyboardInterrupt: SIGINT was received.
   """
   del started
+  if not hasattr(os, 'fork'):
+    raise UserError(
+      '--mode=benchmark starts and ends groups of processes, which this system '
+      'does not have: run it on Linux or macOS, on Windows inside WSL'
+    )
   check_workdir(workdir)
   plan = make_plan(config)
   if plan.torch_left_out:

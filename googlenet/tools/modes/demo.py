@@ -2,15 +2,18 @@
 
 import errno
 import importlib.util
+import os
 import socket
 import time
 
 import ml_collections
 import numpy as np
 
+from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.runtime.terminal import warn
 from googlenet.tools.demo import answer
+from googlenet.tools.demo.likes import Likes
 from googlenet.tools.inference import predict, trained
 from googlenet.tools.scoring import predictions
 
@@ -56,11 +59,15 @@ def run(
     read = member.reader()
     # Compiles the program, so that the first picture need not wait for it.
     answer.answer(member, np.zeros(read.shape, np.uint8), chosen)
+    dataset = load_images(config, member)
+    likes = Likes(member, dataset) if dataset else None
     app = server.make_app(
       answer.describe(member),
-      load_examples(config, member),
+      examples_of(dataset, member) if dataset else [],
       read,
       lambda image: answer.answer(member, image, chosen),
+      likes,
+      likes.channels if likes else {},
     )
     print(f'{member.path}: step {member.step:,}')
     print(
@@ -87,7 +94,9 @@ def listen(host: str, port: int) -> socket.socket:
     )
   listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
   # Otherwise the port stays unavailable for a minute after the demo has ended.
-  listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+  # On Windows it does not, and this would let two programs share a port.
+  if os.name != 'nt':
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
   try:
     listener.bind((host, port))
     listener.listen()
@@ -103,16 +112,26 @@ def listen(host: str, port: int) -> socket.socket:
   return listener
 
 
-def load_examples(
+def load_images(
   config: ml_collections.FrozenConfigDict, member: trained.Trained
-) -> list[tuple[bytes, str]]:
-  """Returns the first images of `data.eval_split`: PNG and true class.
+) -> Dataset | None:
+  """Returns `data.eval_split`, or None if it cannot be read.
 
   The demo works without test images: users bring their own.
   """
   try:
-    dataset = predictions.load_split(config, member)
-    count = min(_NUM_EXAMPLES, dataset.num_examples)
+    return predictions.load_split(config, member)
+  except UserError as error:
+    warn(f'no examples on the page: {error}')
+    return None
+
+
+def examples_of(
+  dataset: Dataset, member: trained.Trained
+) -> list[tuple[bytes, str]]:
+  """Returns the first images of a split: PNG and true class."""
+  count = min(_NUM_EXAMPLES, dataset.num_examples)
+  try:
     images, labels = dataset.read(np.arange(count))
   except UserError as error:
     warn(f'no examples on the page: {error}')

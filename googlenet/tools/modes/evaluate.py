@@ -6,14 +6,12 @@ import math
 import jax
 import ml_collections
 
-from googlenet import config as config_lib
 from googlenet.data import pipeline
 from googlenet.errors import UserError, did_you_mean
 from googlenet.io import pretrained
 from googlenet.tools.inference import outputs, predict, trained
 from googlenet.tools.scoring import averaging, score_table, scores
-from googlenet.tools.scoring.predictions import predict_split
-from googlenet.train import precise_bn
+from googlenet.tools.scoring.predictions import predict_split, with_statistics
 
 Config = ml_collections.FrozenConfigDict
 _AVERAGES = ('predictions', 'weights')
@@ -67,7 +65,7 @@ def run(
   networks = members
   if average == 'weights':
     networks = [averaging.average_weights(members)]
-  networks = [_with_statistics(network) for network in networks]
+  networks = [with_statistics(network) for network in networks]
   predictions = predict_split(config, networks)
   found = scores.compute(predictions.probabilities, predictions.labels)
   if not math.isfinite(found.loss):
@@ -107,20 +105,6 @@ def run(
     with outputs.written_aside(output, 'w') as file:
       file.write(json.dumps(result, allow_nan=False) + '\n')
     print(f'in       {output}')
-
-
-def _with_statistics(member: trained.Trained) -> trained.Trained:
-  """Applies precise BN if the config asks for it, as in training."""
-  config = member.config
-  step, inputs = precise_bn.make_statistics(config)
-  if step is None:
-    return member
-  num_examples = inputs.dataset.num_examples
-  config_lib.durations(config.train, num_examples, jax.device_count())
-  network_state = precise_bn.estimate(
-    step, member.params, member.network_state, inputs, config
-  )
-  return member._replace(network_state=network_state)
 
 
 def _check_same_images(

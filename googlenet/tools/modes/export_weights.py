@@ -15,6 +15,7 @@ from googlenet.tools.inference import outputs, trained
 from googlenet.tools.weights import convert, names
 
 Config = ml_collections.FrozenConfigDict
+_NOT_STRICT = ', which it does not have: load_state_dict(..., strict=False)'
 
 
 def run(
@@ -65,13 +66,15 @@ def run(
 def _heads(config: Config, scheme: names.Scheme) -> str:
   """Says whether the file holds auxiliary heads, if the network may have some.
 
-  Without them torchvision's network has to be made without them, too.
+  Without them torchvision's network has to be made without them, too; with them
+  a network that has no heads has to leave them out.
   """
-  if not variants.ARCHITECTURES[config.model.variant].aux_heads:
+  if not variants.architecture_of(config.model).aux_heads:
     return ''
   if variants.resolve(config.model).aux_heads:
-    return ', with auxiliary heads'
-  how = ' (aux_logits=False)' if scheme.framework == 'PyTorch' else ''
+    return ', with auxiliary heads' + ('' if scheme.has_heads else _NOT_STRICT)
+  is_optional = scheme.framework == 'PyTorch' and scheme.has_heads
+  how = ' (aux_logits=False)' if is_optional else ''
   return f', without auxiliary heads{how}'
 
 

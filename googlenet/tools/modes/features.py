@@ -76,7 +76,7 @@ def run(
   names = tuple(dict.fromkeys(names)) or (
     net.network.architecture.stages[-1].name,
   )
-  check_end_points(names, net.apply.end_points, '--end_points')
+  check_end_points(names, net.network, '--end_points')
   total = dataset.num_examples if dataset else len(paths)
   every = (
     _of_split(net, dataset, names) if dataset else _of_files(net, paths, names)

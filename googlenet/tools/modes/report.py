@@ -18,7 +18,7 @@ from googlenet.io.workdir import check_writable, write_text
 from googlenet.runtime.terminal import warn
 from googlenet.tools import runs
 from googlenet.tools.inference import outputs, predict, trained
-from googlenet.tools.report import classes, inside, page, sections
+from googlenet.tools.report import classes, inside, looks, page, sections
 from googlenet.tools.report.page import Section
 from googlenet.tools.scoring import scores
 from googlenet.tools.scoring.predictions import predict_split
@@ -124,6 +124,7 @@ def _of_network(
     classes.errors(predictions, wrong, pixels[1:], names),
     inside.class_maps(one, pixels[:count], captions[:count]),
     inside.maps(one, pixels[0], image_index, names[labels[0]], block),
+    looks.section(one, predictions.dataset, image_index),
     inside.filters(one),
   ]
 

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import ml_collections
 
 from googlenet.data import pipeline
+from googlenet.errors import UserError
 from googlenet.model import graph, variants
+from googlenet.model import points as point_lib
 from googlenet.tools.runs import aligned
 
 
@@ -38,16 +40,23 @@ def run(
   workdir: str,
   started: float,
   compare: bool = False,
+  points: bool = False,
 ) -> None:
-  """Prints the layers of a network, or the sizes of all networks.
+  """Prints the layers or points of a network, or the sizes of all networks.
 
   Args:
     config: resolved.
     workdir: unused.
     started: unused.
     compare: whether to print one line for each network.
+    points: whether to print every point that can be read or replaced.
+
+  Raises:
+    UserError: both are wanted.
   """
   del workdir, started
+  if compare and points:
+    raise UserError('--compare and --points: give one of them')
   dataset = pipeline.load_split(config, 'train_split')
   height, width, channels = image_shape = pipeline.image_shape(config, dataset)
   size = f'{height}x{width}x{channels}'
@@ -56,6 +65,9 @@ def run(
     print(render_sizes(compare_sizes(config.model, image_shape)))
     return
   print(f'{config.model.variant}, {size}')
+  if points:
+    print(render_points(config.model, image_shape))
+    return
   print(render(summarize(config.model, image_shape)))
 
 
@@ -82,6 +94,24 @@ def summarize(
     if stage:
       table.append(_line(stage, of_stage, is_sum=True))
   return [*table, _line('total', layers, is_sum=True)]
+
+
+def render_points(
+  model_config: ml_collections.ConfigDict, image_shape: tuple[int, int, int]
+) -> str:
+  """Returns the names and shapes of all points of a network as text.
+
+  Args:
+    model_config: the `model` section.
+    image_shape: (H, W, C).
+  """
+  architecture = variants.resolve(model_config)
+  shapes = point_lib.shapes(architecture, image_shape)
+  lines = [('point', 'shape', 'in lucid')]
+  for name, shape in shapes.items():
+    sides = 'x'.join(str(side) for side in shape)
+    lines.append((name, sides, point_lib.to_lucid(name)))
+  return aligned(lines)
 
 
 def _line(

@@ -72,14 +72,17 @@ class Chart(NamedTuple):
   alt: str
 
 
-def curves(lines: list[Line], title: str, unit: str, prefix: str) -> Chart:
-  """Returns a chart of curves over training steps.
+def curves(
+  lines: list[Line], title: str, unit: str, prefix: str, over: str = 'step'
+) -> Chart:
+  """Returns a chart of curves, over training steps if nothing else is said.
 
   Args:
     lines: at least one, each with points.
     title: of the chart.
     unit: of y, or ''.
     prefix: of the ids in the SVG; each chart of the page needs another.
+    over: what x counts.
   """
   with matplotlib.rc_context(_STYLE):
     chart, axes = _axes(title)
@@ -95,16 +98,17 @@ def curves(lines: list[Line], title: str, unit: str, prefix: str) -> Chart:
         marker=markers[place] if line.has_dots or len(x) == 1 else None,
         markersize=4,
       )
-    axes.set_xlabel('step')
+    axes.set_xlabel(over)
     axes.set_ylabel(unit)
     axes.ticklabel_format(axis='y', style='plain', useOffset=False)
     axes.locator_params(axis='x', nbins=5)
     axes.margins(x=0.02)
     _label_ends(axes, lines)
     last = '; '.join(
-      f'{line.label} {line.y[-1]:.4g} at step {line.x[-1]:,}' for line in lines
+      f'{line.label} {line.y[-1]:.4g} at {over} {line.x[-1]:,}'
+      for line in lines
     )
-    return _svg(chart, f'{title} over steps. Last: {last}.', prefix)
+    return _svg(chart, f'{title} over {over}s. Last: {last}.', prefix)
 
 
 def reliability(bins: Iterable[Bin], prefix: str) -> Chart:

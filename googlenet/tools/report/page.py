@@ -10,13 +10,21 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-_ENVIRONMENT = jinja2.Environment(
-  loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / 'templates'),
-  autoescape=True,
-  undefined=jinja2.StrictUndefined,
-  trim_blocks=True,
-  lstrip_blocks=True,
-)
+TEMPLATES = pathlib.Path(__file__).parent / 'templates'
+
+
+def environment(*folders: pathlib.Path) -> jinja2.Environment:
+  """Returns what renders the templates of some folders."""
+  return jinja2.Environment(
+    loader=jinja2.FileSystemLoader(folders),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+
+
+_ENVIRONMENT = environment(TEMPLATES)
 
 
 class Section(NamedTuple):

@@ -8,11 +8,13 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
+from googlenet import config as config_lib
 from googlenet.data import batches, classes, images, pipeline, sources
 from googlenet.io import pretrained
 from googlenet.tools.inference import predict
 from googlenet.tools.inference.apply import PROBABILITIES
 from googlenet.tools.inference.trained import Trained
+from googlenet.train import precise_bn
 
 Config = ml_collections.FrozenConfigDict
 
@@ -104,3 +106,21 @@ def _everywhere(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
     return arrays
   gathered = multihost_utils.process_allgather(arrays)
   return tuple(np.asarray(x).reshape(-1, *x.shape[2:]) for x in gathered)
+
+
+def with_statistics(member: Trained) -> Trained:
+  """Applies precise BN if the config asks for it, as in training.
+
+  Raises:
+    UserError: the training data cannot be read or does not fit the config.
+  """
+  config = member.config
+  step, inputs = precise_bn.make_statistics(config)
+  if step is None:
+    return member
+  num_examples = inputs.dataset.num_examples
+  config_lib.durations(config.train, num_examples, jax.device_count())
+  network_state = precise_bn.estimate(
+    step, member.params, member.network_state, inputs, config
+  )
+  return member._replace(network_state=network_state)

@@ -19,12 +19,10 @@ from googlenet.cli.overrides import as_flags
 from googlenet.io import compare
 from googlenet.io.workdir import is_locked, read_object
 from googlenet.io.writer import DIVERGED
-from googlenet.runtime import signals, supervisor
+from googlenet.runtime import places, signals, supervisor
 from googlenet.runtime.terminal import paint
 from googlenet.tools import runs
 from googlenet.tools.sweep.grid import Trial
-
-LAUNCH = pathlib.Path(__file__).resolve().parents[3] / 'launch.py'
 
 
 class State(NamedTuple):
@@ -74,8 +72,7 @@ def command(
   # run.
   alone = ['--num_processes=1'] if supervisor.in_cluster(os.environ) else []
   return [
-    sys.executable,
-    str(LAUNCH),
+    *places.launcher(),
     f'--config={workdir / "config.json"}',
     f'--workdir={workdir / trial.name}',
     *flags,
@@ -125,7 +122,7 @@ class Process:
   def _take(self, number: int, _: object) -> None:
     self.signal_name = self.signal_name or signal.Signals(number).name
     if self._child is not None:
-      self._child.send_signal(number)
+      supervisor.pass_on(number, self._child)
 
   def run(self, command: Sequence[str]) -> End:
     """Runs a command to its end."""

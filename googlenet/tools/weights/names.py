@@ -28,6 +28,7 @@ class Scheme(NamedTuple):
     image_size: of the published weights, in pixels.
     has_untrained_heads: whether the auxiliary heads of the published weights
       were never trained.
+    has_heads: whether the framework's network may have auxiliary heads.
   """
 
   framework: str
@@ -41,6 +42,7 @@ class Scheme(NamedTuple):
   suffixes: tuple[str, ...]
   image_size: int = 224
   has_untrained_heads: bool = False
+  has_heads: bool = True
 
 
 # Names of arrays by kind of layer and leaf.
@@ -77,6 +79,10 @@ _PLAIN: dict[str, Any] = {
   'ignored': '',
 }
 
+_INCEPTION5H = _torch('', modules=tables.INCEPTION5H, **_PLAIN)._replace(
+  network='lucent.modelzoo.inceptionv1', normalization='lrn', has_heads=False
+)
+
 # Keys are values of `config.model.variant`.
 SCHEMES: dict[str, Scheme] = {
   'paper': Scheme(
@@ -96,6 +102,8 @@ SCHEMES: dict[str, Scheme] = {
   'inception_v3': _torch(
     'inception_v3', modules=tables.INCEPTION_V3, image_size=299
   ),
+  'inception5h': _INCEPTION5H,
+  'inception5h_lucent': _INCEPTION5H,
   'alexnet_torchvision': _torch('alexnet', modules=tables.ALEXNET, **_PLAIN),
   'vgg16': _torch('vgg16', modules=tables.VGG_16, **_PLAIN),
 }

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.data import auto, imagenet
+from googlenet.data import auto
 from googlenet.io import array_files
 from googlenet.io.array_files import Stored
 from googlenet.model import graph, variants
@@ -60,7 +60,7 @@ def make_plan(
   """
   preset, how = presets.choose(config.model.variant, preset)
   draft = _Draft(config, given)
-  architecture = variants.ARCHITECTURES[config.model.variant]
+  architecture = variants.architecture_of(config.model)
   first = graph.first_convolution(architecture)
   first_name = scheme.modules[first] + scheme.conv['w']
   stored = _without_prefix(draft, stored, first_name)
@@ -129,7 +129,8 @@ def _without_heads(
 ) -> Arrays:
   """Leaves out the auxiliary heads, unless `model.aux_heads` is 'on'."""
   model = draft.config.model
-  ours = {head.name for head in variants.ARCHITECTURES[model.variant].aux_heads}
+  architecture = variants.architecture_of(model)
+  ours = {head.name for head in architecture.aux_heads}
   heads = {
     name
     for module, name in scheme.modules.items()
@@ -223,9 +224,8 @@ def _set_imagenet(draft: _Draft, how: presets.Preset | None) -> tuple[str, ...]:
   Its images become those of the `data` section too, unless the user has named
   others.
   """
-  if not how or draft.config.model.num_classes != presets.NUM_CLASSES:
-    return ()
-  if 'data.source' not in draft.given:
+  class_names = how.class_names(draft.config.model.num_classes) if how else ()
+  if class_names and 'data.source' not in draft.given:
     for field, value in _IMAGENET.items():
       if f'data.{field}' not in draft.given:
         draft.config.data[field] = value
@@ -234,7 +234,7 @@ def _set_imagenet(draft: _Draft, how: presets.Preset | None) -> tuple[str, ...]:
       'by --config.data.data_dir=FOLDER, with a folder per class, named by '
       'its WordNet id'
     )
-  return tuple(imagenet.names_by_id().values())
+  return class_names
 
 
 def _without_background(

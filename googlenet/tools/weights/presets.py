@@ -9,13 +9,20 @@ timm, gluon: `default_cfgs` of `inception_v3.tv_in1k` and
 caffe: transform_param in bvlc_googlenet/train_val.prototxt, and
   examples/imagenet/create_imagenet.sh, which resizes to 256x256. OpenCV resizes
   without a wider filter for smaller images, Pillow with one.
+lucid: `image_value_range` in lucid/modelzoo/other_models/InceptionV1.py, and
+  TensorFlow's examples for inception5h, which squeeze a picture to 224x224
+  (LabelImage.java, without a wider filter too). Of 1,008 outputs the first is
+  `dummy` in lucid's labels, then come the classes in the order of ImageNet's
+  development kit; the last seven are unused.
 """
 
 from typing import NamedTuple
 
+from googlenet.data import imagenet
 from googlenet.errors import UserError, did_you_mean
 
 NUM_CLASSES = 1000
+_DEVKIT_OUTPUTS = 1008  # of which 1 to 1,000 are classes
 
 Colour = tuple[float, float, float]
 
@@ -34,6 +41,8 @@ class Preset(NamedTuple):
     interpolation: a value of `data.interpolation`.
     squeeze: whether the long side becomes `resize` pixels too.
     background: number of outputs before the first class that files may have.
+    is_devkit: whether output i is the class with `ILSVRC2012_ID` i; otherwise
+      classes are in the order of WordNet ids.
   """
 
   image_size: int
@@ -43,6 +52,7 @@ class Preset(NamedTuple):
   interpolation: str = 'bilinear'
   squeeze: bool = False
   background: int = 0
+  is_devkit: bool = False
 
   def fields(self, image_size: int) -> dict[str, object]:
     """Returns fields of the `data` section.
@@ -62,6 +72,31 @@ class Preset(NamedTuple):
       'squeeze': self.squeeze,
     }
 
+  def class_names(self, num_classes: int) -> tuple[str, ...]:
+    """Returns ImageNet's names of the outputs, if they are its classes.
+
+    Args:
+      num_classes: number of outputs of a network.
+
+    Returns:
+      A name per output, '' for one that is no class; there may be outputs
+      without names at the end. (): the outputs are not those of ImageNet.
+    """
+    if self.is_devkit:
+      names = ('', *imagenet.names_in_devkit_order())
+      return names if num_classes == _DEVKIT_OUTPUTS else ()
+    names = tuple(imagenet.names_by_id().values())
+    return names if num_classes == NUM_CLASSES else ()
+
+
+_LUCID = Preset(
+  224,
+  224,
+  (117 / 255,) * 3,
+  (1 / 255,) * 3,
+  squeeze=True,
+  is_devkit=True,
+)
 
 # Presets by value of `config.model.variant`.
 PRESETS: dict[str, dict[str, Preset]] = {
@@ -75,6 +110,8 @@ PRESETS: dict[str, dict[str, Preset]] = {
     ),
     'gluon': Preset(299, 341, *_IMAGENET, interpolation='bicubic'),
   },
+  'inception5h': {'lucid': _LUCID},
+  'inception5h_lucent': {'lucid': _LUCID},
   'alexnet_torchvision': {'torchvision': Preset(224, 256, *_IMAGENET)},
   'vgg16': {'torchvision': Preset(224, 256, *_IMAGENET)},
   'paper': {

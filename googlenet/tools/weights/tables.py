@@ -3,10 +3,13 @@
 A module is named by the path of its parameters, `inception_3a/conv_1x1`. The
 tables contain every module that a network may have.
 Sources: torchvision/models/googlenet.py, inception.py, alexnet.py and vgg.py;
-the prototxt of Caffe's bvlc_googlenet.
+the prototxt of Caffe's bvlc_googlenet; lucent/modelzoo/inceptionv1 and, for the
+heads, which lucent leaves out, the graph of inception5h by the same rule.
 """
 
 from collections.abc import Sequence
+
+_BLOCKS = ('3a', '3b', '4a', '4b', '4c', '4d', '4e', '5a', '5b')
 
 
 def _each(
@@ -41,10 +44,11 @@ def _googlenet(
     joint: between a block or head and its part.
   """
   convolutions = 'conv_1/conv_7x7', 'conv_2/conv_3x3_reduce', 'conv_2/conv_3x3'
-  blocks = ('3a', '3b', '4a', '4b', '4c', '4d', '4e', '5a', '5b')
   return {
     **dict(zip(convolutions, stem, strict=True)),
-    **_each({f'inception_{b}': f'{block}{b}' for b in blocks}, branches, joint),
+    **_each(
+      {f'inception_{b}': f'{block}{b}' for b in _BLOCKS}, branches, joint
+    ),
     **_each(
       dict(zip(('aux_1', 'aux_2'), heads, strict=True)),
       dict(zip(('conv_1x1', 'fc', 'logits'), head_layers, strict=True)),
@@ -96,6 +100,31 @@ GOOGLENET = _googlenet(
   logits='fc',
   joint='.',
 )
+
+INCEPTION5H = {
+  'conv_1/conv_7x7': 'conv2d0_pre_relu_conv',
+  'conv_2/conv_3x3_reduce': 'conv2d1_pre_relu_conv',
+  'conv_2/conv_3x3': 'conv2d2_pre_relu_conv',
+  **_each(
+    {f'inception_{block}': f'mixed{block}' for block in _BLOCKS},
+    {
+      'conv_1x1': '1x1_pre_relu_conv',
+      'conv_3x3_reduce': '3x3_bottleneck_pre_relu_conv',
+      'conv_3x3': '3x3_pre_relu_conv',
+      'conv_5x5_reduce': '5x5_bottleneck_pre_relu_conv',
+      'conv_5x5': '5x5_pre_relu_conv',
+      'pool_proj': 'pool_reduce_pre_relu_conv',
+    },
+    '_',
+  ),
+  'aux_1/conv_1x1': 'head0_bottleneck_pre_relu_conv',
+  'aux_1/fc': 'nn0_pre_relu_matmul',
+  'aux_1/logits': 'softmax0_pre_activation_matmul',
+  'aux_2/conv_1x1': 'head1_bottleneck_pre_relu_conv',
+  'aux_2/fc': 'nn1_pre_relu_matmul',
+  'aux_2/logits': 'softmax1_pre_activation_matmul',
+  'logits': 'softmax2_pre_activation_matmul',
+}
 
 INCEPTION_V3 = {
   'conv_1/conv_3x3_1': 'Conv2d_1a_3x3',

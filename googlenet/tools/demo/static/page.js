@@ -1,13 +1,7 @@
 // Sends a picture to the server and shows the answer, without any library.
 
-const byId = (id) => document.getElementById(id);
-const make = (tag, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-};
-const signed = (x) => (x < 0 ? '−' : '+') + Math.abs(x).toFixed(2);
-const percent = (x) => `${(100 * x).toFixed(1)} %`;
+import { byId, make, percent, signed } from './dom.js';
+import { stage } from './stages.js';
 
 let about = null;
 let last = null; // picture and true class, sent again when light and dark are swapped
@@ -25,6 +19,7 @@ async function start() {
   const isBright = ['fashion_mnist', 'mnist'].includes(about.data);
   byId('invert-help').hidden = !isBright;
   byId('examples-box').hidden = !about.examples.length;
+  byId('likes-help').hidden = !about.likes;
   about.examples.forEach((name, i) => {
     const image = make('img', { src: `examples/${i}`, alt: '' });
     const button = make('button', { type: 'button', title: name }, image);
@@ -95,7 +90,7 @@ function show() {
     image.src = answer.seen;
   });
   byId('classes').replaceChildren(...answer.classes.map(classButton));
-  byId('stages').replaceChildren(...answer.stages.map(stage));
+  byId('stages').replaceChildren(...answer.stages.map((entry) => stage(entry, answer.seen, about.likes)));
   showChosen();
 }
 
@@ -117,19 +112,6 @@ function classButton(entry, index) {
     showChosen();
   };
   return make('li', {}, button);
-}
-
-function stage(entry) {
-  const shape = entry.shape.join(' x ');
-  const channels = entry.channels.map(({ channel, image }) =>
-    make('img', { src: image, alt: `channel ${channel}`, title: `channel ${channel}` }),
-  );
-  return make(
-    'div',
-    { className: 'stage' },
-    make('div', {}, entry.name, make('small', { textContent: shape })),
-    make('div', { className: 'channels' }, ...channels),
-  );
 }
 
 function showChosen() {

@@ -1,0 +1,94 @@
+"""Operations of one's own: a register of Haiku functions.
+
+  own.register('gate', gate)
+  rows.Own('my_gate', 'gate', (('start', 0.25),))
+
+A run keeps only the name of an operation: it is used with the config file that
+registers it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from googlenet.errors import UserError, did_you_mean
+from googlenet.model import rows
+
+FIELD = 'model.architecture'
+Operation = Callable[..., jax.Array]  # (map [B, H, W, C], is_training) -> map
+
+
+_REGISTERED: dict[str, Operation] = {}
+
+
+def register(name: str, function: Operation) -> None:
+  """Makes a Haiku function an operation: `rows.Own('my_layer', name)`.
+
+  Args:
+    name: by which rows call it.
+    function: (x float [B, H, W, C], is_training, **options) -> float
+      [B, H', W', C']. It may use Haiku modules and `hk.get_parameter`; nothing
+      random and no state. It is compiled, and differentiated by JAX.
+  """
+  _REGISTERED[name] = function
+  sizes.cache_clear()  # of a function that had this name before
+
+
+def find(row: rows.Own) -> Operation:
+  """Returns the operation of a row.
+
+  Raises:
+    UserError: nobody has registered it.
+  """
+  if row.function not in _REGISTERED:
+    raise UserError(
+      f'config.{FIELD}: the operation {row.function!r} of {row.name} is not '
+      f'registered{did_you_mean(row.function, _REGISTERED)}; give the config '
+      'file that calls own.register, as in --config=configs/mine.py',
+      FIELD,
+    )
+  return _REGISTERED[row.function]
+
+
+def check_registered(node: Any) -> None:
+  """Raises UserError if a row of a tree of rows is not registered."""
+  if isinstance(node, rows.Own):
+    find(node)
+  elif isinstance(node, tuple):
+    for part in node:
+      check_registered(part)
+
+
+class Layer(hk.Module):
+  """A registered operation, its parameters under the name of the row."""
+
+  def __init__(self, row: rows.Own):
+    super().__init__(row.name)
+    self._row = row
+
+  def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+    """Applies the operation to a map [B, H, W, C]."""
+    options = dict(self._row.options)
+    return find(self._row)(x, is_training, **options)
+
+
+@functools.lru_cache(maxsize=256)
+def sizes(row: rows.Own, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+  """Returns the output shape and the number of parameters, for one image.
+
+  Raises:
+    ValueError: the operation does not take maps of this shape.
+  """
+  transformed = hk.transform(lambda x: Layer(row)(x, False))
+  x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  try:
+    params = jax.eval_shape(transformed.init, jax.random.key(0), x)
+    y = jax.eval_shape(transformed.apply, params, None, x)
+  except (TypeError, ValueError, AssertionError) as error:
+    raise ValueError(f'{row.name} takes no map of {shape}: {error}') from error
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  return y.shape[1:], count

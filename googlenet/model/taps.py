@@ -1,0 +1,63 @@
+"""Reads and replaces the maps of a network while it is computed."""
+
+import collections
+from collections.abc import Callable, Collection, Mapping
+
+import chex
+import jax
+
+from googlenet.kernels import Kernels
+
+Edit = Callable[[jax.Array], jax.Array]
+
+
+class Taps:
+  """Points of a network that are read or replaced in one call of it.
+
+  Names are those of `points`. Without names nothing happens, and layers may be
+  fused.
+
+  Attributes:
+    found: the maps that were read, in the order of computation: [B, H, W, C],
+      or [B, C] after the global mean.
+  """
+
+  def __init__(
+    self,
+    kernels: Kernels | None = None,
+    wanted: Collection[str] = (),
+    edit: Mapping[str, Edit] | None = None,
+  ):
+    self.found: dict[str, jax.Array] = {}
+    self._kernels, self._wanted, self._edit = kernels, wanted, edit or {}
+    self._counts = collections.Counter()
+
+  def __bool__(self) -> bool:
+    return bool(self._wanted or self._edit)
+
+  def __contains__(self, name: str) -> bool:
+    return name in self._wanted or name in self._edit
+
+  def __call__(self, name: str, x: jax.Array) -> jax.Array:
+    """Reads and replaces the map of a point, in the kernels' layout."""
+    if name not in self:
+      return x
+    is_map = x.ndim == 4
+    y = self._kernels.from_layout(x) if is_map else x
+    if name in self._edit:
+      y = self._edit[name](y)
+      edited = self._kernels.to_layout(y) if is_map else y
+      chex.assert_equal_shape([edited, x])
+      x = edited.astype(x.dtype)
+    if name in self._wanted:
+      self.found[name] = y
+    return x
+
+  def unnamed(self, path: str, kind: str, x: jax.Array) -> jax.Array:
+    """Taps an operation without a name: `path/kind`, then `path/kind_2`."""
+    if not self:
+      return x
+    name = f'{path}/{kind}'
+    self._counts[name] += 1
+    count = self._counts[name]
+    return self(f'{name}_{count}' if count > 1 else name, x)

@@ -1,0 +1,73 @@
+"""Where the files are that come with the project: in a clone or installed.
+
+A clone has `configs/` and `pretrained/` beside the package. A wheel has the
+same two folders in it, in `_share`, where pyproject.toml puts them.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Iterator
+
+_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+_SHARE = _PACKAGE / '_share'
+
+# The folder that holds configs/ and pretrained/.
+ROOT = _SHARE if _SHARE.is_dir() else _PACKAGE.parent
+CONFIGS = ROOT / 'configs'
+PRETRAINED = ROOT / 'pretrained'
+DEFAULTS = CONFIGS / 'fmnist96.py'
+
+
+def find_config(name: str) -> str:
+  """Returns the path of a config file that a name stands for.
+
+  Args:
+    name: a path; or the name of a file in configs/, 'fmnist96' or
+      'configs/fmnist96.py', which need not be below the current folder. What
+      is at that path goes first. ':TEXT' after it is kept.
+
+  Returns:
+    The path of the file in configs/; `name` itself if there is none.
+  """
+  if os.path.exists(name):
+    return name
+  file, colon, text = name.partition(':')
+  match = re.fullmatch(r'(\w+)|configs/(\w+)\.py', file)
+  if match is None or os.path.exists(file):
+    return name
+  path = CONFIGS / f'{match[1] or match[2]}.py'
+  return f'{path}{colon}{text}' if path.is_file() else name
+
+
+def launcher() -> list[str]:
+  """Returns the command that starts the program in a process of its own.
+
+  In a clone it is `python launch.py`, elsewhere `python -m googlenet`.
+  """
+  launch = _PACKAGE.parent / 'launch.py'
+  if ROOT != _SHARE and launch.is_file():
+    return [sys.executable, str(launch)]
+  # -P: a folder `googlenet` in the current one is not taken for the package.
+  return [sys.executable, '-P', '-m', 'googlenet']
+
+
+@contextlib.contextmanager
+def importing_from(folder: str | os.PathLike[str]) -> Iterator[None]:
+  """Lets a config file import its neighbours and `from configs import ...`.
+
+  Args:
+    folder: of the config file; its modules go before all others. The folder
+      that holds configs/ comes last, so that a `configs` of the user's own is
+      found as well: both are parts of one namespace package.
+  """
+  first, last = str(folder), str(ROOT)
+  sys.path.insert(0, first)
+  sys.path.append(last)
+  try:
+    yield
+  finally:
+    sys.path.remove(first)
+    del sys.path[len(sys.path) - 1 - sys.path[::-1].index(last)]

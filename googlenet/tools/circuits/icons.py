@@ -1,0 +1,65 @@
+"""What an atlas shows in its cells: parts of images, or made images."""
+
+import numpy as np
+
+from googlenet.data.sources import Dataset
+from googlenet.tools.circuits import expanded, linear
+from googlenet.tools.inference.trained import Trained
+
+
+def of_images(
+  net: Trained,
+  dataset: Dataset,
+  point: str,
+  indices: np.ndarray,
+  places: np.ndarray,
+) -> list[np.ndarray]:
+  """Returns what places of a map see of images, uint8 [h, w, C] each.
+
+  Args:
+    net: the network.
+    dataset: the split.
+    point: of the map, or of a vector, which sees the whole image.
+    indices: int [M], of images in the split.
+    places: int [M, 2], row and column in the map.
+  """
+  images, _ = dataset.read(indices)
+  return [
+    image[seen_part(net, point, tuple(place), image.shape)]
+    for image, place in zip(images, places, strict=True)
+  ]
+
+
+def seen_part(
+  net: Trained,
+  point: str,
+  place: tuple[int, int],
+  stored_shape: tuple[int, ...],
+) -> tuple[slice, slice]:
+  """Returns the part of a stored image that one place of a map sees.
+
+  Args:
+    net: the network.
+    point: of the network.
+    place: row and column in the map.
+    stored_shape: (H, W, C) of the image before it is resized.
+
+  Returns:
+    Rows and columns; all of them behind a global mean or an adaptive pooling.
+  """
+  path = expanded.path_to(net, point)
+  kinds = {layer.kind for layer in path.layers}
+  if kinds & {'flatten', 'global_mean', 'adaptive_avg_pool'}:
+    return slice(None), slice(None)
+  parts = []
+  for field, p, seen, stored in zip(
+    linear.fields(path),
+    place,
+    net.image_shape[:2],
+    stored_shape[:2],
+    strict=True,
+  ):
+    low, high = p * field.stride + field.low, p * field.stride + field.high + 1
+    low, high = max(low, 0) * stored, min(high, seen) * stored
+    parts.append(slice(low // seen, -(-high // seen)))
+  return parts[0], parts[1]

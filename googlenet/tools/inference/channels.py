@@ -1,0 +1,77 @@
+"""Channels of points as text: `inception_4c:447,stage_3:0-15,logits:Bag`."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from googlenet.errors import UserError, did_you_mean
+from googlenet.model import points, rows
+
+
+class Channel(NamedTuple):
+  """One channel of a point.
+
+  Attributes:
+    point: its name, not an alias.
+    index: of the channel, from 0.
+  """
+
+  point: str
+  index: int
+
+
+def parse(
+  text: str,
+  architecture: rows.Architecture,
+  class_names: Sequence[str] = (),
+  flag: str = '--channels',
+) -> tuple[Channel, ...]:
+  """Returns the channels that a text names, in its order.
+
+  Args:
+    text: points with a channel or a range of channels, separated by commas:
+      `inception_4c:447`, `stage_3:0-15`, `conv_1/conv_7x7:pre:3`. A point alone
+      stands for all of its channels. A channel of `logits` may be the name of a
+      class.
+    architecture: of the network.
+    class_names: in the order of the logits.
+    flag: for error messages.
+
+  Raises:
+    UserError: the text names no channel, or an unknown point, channel or class.
+  """
+  found = []
+  for item in filter(None, (part.strip() for part in text.split(','))):
+    found += _of_item(item, architecture, class_names, flag)
+  if not found:
+    raise UserError(
+      f'{flag}={text}: name channels, such as inception_4c:447 or stage_3:0-15'
+    )
+  return tuple(dict.fromkeys(found))
+
+
+def _of_item(
+  item: str,
+  architecture: rows.Architecture,
+  class_names: Sequence[str],
+  flag: str,
+) -> list[Channel]:
+  name, _, last = item.rpartition(':')
+  numbers = re.fullmatch(r'(\d+)(?:-(\d+))?', last) if name else None
+  if name == 'logits' and last in class_names:
+    return [Channel(name, list(class_names).index(last))]
+  if name == 'logits' and not numbers:
+    raise UserError(
+      f'{flag}={item}: {last!r} is no class{did_you_mean(last, class_names)}; '
+      f'allowed is a number or one of {", ".join(class_names)}'
+    )
+  try:
+    point = points.resolve(name if numbers else item, architecture)
+  except UserError as error:
+    raise UserError(f'{flag}: {error}') from error
+  count = points.shapes(architecture)[point][-1]
+  low, high = (0, count - 1) if not numbers else numbers.groups()
+  low, high = int(low), int(low if high is None else high)
+  if not low <= high < count:
+    raise UserError(f'{flag}={item}: {point} has channels 0 to {count - 1}')
+  return [Channel(point, index) for index in range(low, high + 1)]

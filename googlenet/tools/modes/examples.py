@@ -1,0 +1,124 @@
+"""--mode=examples: finds the images of a split that excite channels."""
+
+import time
+
+import jax
+import ml_collections
+import numpy as np
+
+from googlenet.data import pipeline
+from googlenet.data.sources import Dataset
+from googlenet.errors import UserError
+from googlenet.tools.examples import gallery, sheet
+from googlenet.tools.examples.ranking import Excited, top_images
+from googlenet.tools.inference import outputs, trained
+from googlenet.tools.inference.channels import Channel, parse
+from googlenet.tools.modes.predict import count_images
+
+Config = ml_collections.FrozenConfigDict
+
+FORMATS = {'.png': 'png', '.npz': 'npz'}
+_SIDE = 112  # of an image in the picture, in pixels
+
+
+def run(
+  config: Config,
+  workdir: str,
+  started: float,
+  channels: str = '',
+  top_k: int = 5,
+  least: int = 0,
+  format: str = '',
+  output: str = '',
+) -> None:
+  """Writes the images of `data.eval_split` that excite channels most and least.
+
+  Each image is computed once, without the views of evaluation.
+
+  Args:
+    config: of the run; its `data` and `eval` sections may differ.
+    workdir: of a trained run; nothing is written there.
+    started: unused.
+    channels: see `inference.channels.parse`.
+    top_k: number of images that excite a channel most.
+    least: number of images that excite it least.
+    format: 'png' or 'npz'; '': given by the ending of `output`.
+    output: path of a new file.
+
+  Raises:
+    UserError: the checkpoint, the data or a channel does not exist, activations
+      are not finite, or the output cannot be made; nothing is written.
+  """
+  del started
+  outputs.check_one_process('examples', jax.process_count())
+  for flag, value, lowest in (('top_k', top_k, 1), ('least', least, 0)):
+    if value < lowest:
+      raise UserError(
+        f'--{flag}={value} is not allowed: it takes a whole number from '
+        f'{lowest}'
+      )
+  format = outputs.format_of(output, format, FORMATS)
+  outputs.check_new(output)
+  dataset = pipeline.load_split(config, 'eval_split')
+  seen = pipeline.image_shape(config, dataset)[-1]
+  net = trained.load_run(workdir, config, seen)
+  wanted = parse(channels, net.network.architecture, net.class_names)
+  if format == 'png' and len(wanted) > sheet.MAX_ROWS:
+    raise UserError(
+      f'--channels={channels} are {len(wanted)} channels, and a picture has at '
+      f'most {sheet.MAX_ROWS}: name fewer, or write an .npz'
+    )
+  start = time.perf_counter()
+  found = top_images(net, dataset, wanted, top_k, least)
+  with outputs.written_aside(output) as file:
+    if format == 'npz':
+      np.savez(file, **_arrays(net, dataset, wanted, found))
+    else:
+      _picture(net, dataset, wanted, found).save(file, 'PNG')
+  seconds = time.perf_counter() - start
+  print(
+    f'examples {output}: {len(wanted)} '
+    f'channel{"s" if len(wanted) > 1 else ""} of '
+    f'{count_images(dataset.num_examples)}, {seconds:.1f} s'
+  )
+  print(f'from     {net.path}: step {net.step:,}')
+
+
+def _picture(
+  net: trained.Trained,
+  dataset: Dataset,
+  channels: tuple[Channel, ...],
+  found: Excited,
+):
+  size = net.image_shape[0]
+  return sheet.draw(
+    (
+      (sheet.title(entry, size), sheet.parts_of(entry, size, _SIDE))
+      for entry in gallery.entries(net, dataset, channels, found)
+    ),
+    _SIDE,
+  )
+
+
+def _arrays(
+  net: trained.Trained,
+  dataset: Dataset,
+  channels: tuple[Channel, ...],
+  found: Excited,
+) -> dict[str, np.ndarray]:
+  """Returns the arrays of the .npz, [n, k, ...] for n channels."""
+  by_point = gallery.fields(net, channels)
+  arrays = {'channels': np.array([f'{c.point}:{c.index}' for c in channels])}
+  for prefix, ranking in (('', found.most), ('least_', found.least)):
+    labels = _labels(dataset, ranking.indices)
+    boxes = gallery.boxes(ranking, channels, by_point)
+    for name, array in ranking._asdict().items():
+      arrays[prefix + name] = array
+    arrays |= {prefix + 'labels': labels, prefix + 'boxes': boxes}
+  return arrays | {'class_names': np.array(dataset.class_names)}
+
+
+def _labels(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+  """Returns the labels of images: int32, of the shape of the indices."""
+  parts = [dataset.read(row)[1] for row in indices if len(row)]
+  return np.array(parts, np.int32).reshape(indices.shape)

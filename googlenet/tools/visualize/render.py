@@ -1,0 +1,122 @@
+"""Makes images that maximise objectives: feature visualisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import optax
+
+from googlenet.errors import UserError
+from googlenet.runtime.progress import Progress
+from googlenet.tools.inference.trained import Trained
+from googlenet.tools.visualize import transforms as transforms_lib
+from googlenet.tools.visualize.ascent import batches, climb, make_ascent
+from googlenet.tools.visualize.objectives import Objective
+from googlenet.tools.visualize.parametrisation import PARAMETRISATIONS
+from googlenet.tools.visualize.rendered import (
+  Rendered,
+  check_numbers,
+  kept_steps,
+)
+
+# Olah et al. (2017) show images of 512 steps; most change little after half.
+STEPS = 256
+LEARNING_RATE = 0.05
+# Steps in which gradients pass ReLUs that are off, as in lucid.
+REDIRECTED_STEPS = 16
+BATCH_SIZE = 64
+
+
+def render(
+  net: Trained,
+  objectives: Objective | Sequence[Objective],
+  *,
+  steps: int = STEPS,
+  size: int | tuple[int, int] | None = None,
+  seed: int = 0,
+  parametrisation: str = 'fourier',
+  transforms: Sequence[transforms_lib.Transform] | None = None,
+  optimizer: optax.GradientTransformation | None = None,
+  redirected_steps: int = REDIRECTED_STEPS,
+  num_frames: int = 0,
+  batch_size: int = BATCH_SIZE,
+) -> Rendered:
+  """Makes images that maximise objectives, by gradient ascent.
+
+  Every image of one seed begins with the same noise and makes the same
+  movements, so it does not depend on which others are made beside it. Images of
+  one group (`diversity`) begin differently.
+
+  Args:
+    net: a trained network.
+    objectives: what to maximise, `objective.count` images each. Several
+      objectives are compiled and computed one after another.
+    steps: of the ascent.
+    size: of the images in pixels, S or (H, W); None: the network's.
+    seed: fixes noise and movements, from 0.
+    parametrisation: a key of `PARAMETRISATIONS`.
+    transforms: random movements before each step; None: `transforms.standard`;
+      (): none.
+    optimizer: of optax, applied to each image alone; None: Adam with rate 0.05.
+    redirected_steps: steps in which gradients pass ReLUs that are off.
+    num_frames: number of images to keep on the way, the last one included.
+    batch_size: largest number of images at once on a device.
+
+  Raises:
+    UserError: a number is out of range, the parametrisation is unknown, or the
+      network cannot compute images of this size.
+  """
+  if isinstance(objectives, Objective):
+    objectives = [objectives]
+  check_numbers(
+    steps=(steps, 1),
+    seed=(seed, 0),
+    num_frames=(num_frames, 0),
+    batch_size=(batch_size, 1),
+  )
+  kept = kept_steps(steps, num_frames)
+  if parametrisation not in PARAMETRISATIONS:
+    raise UserError(
+      f'parametrisation={parametrisation!r} is unknown: it takes one of '
+      f'{", ".join(PARAMETRISATIONS)}'
+    )
+  height, width = _sides(net, size)
+  if transforms is None:
+    transforms = transforms_lib.standard(min(height, width))
+  total = sum(objective.count for objective in objectives)
+  # All of them before the first is computed: a mistake is told at once.
+  ascents = [
+    make_ascent(
+      net,
+      objective,
+      (height, width, net.image_shape[-1]),
+      PARAMETRISATIONS[parametrisation],
+      transforms_lib.compose(transforms),
+      optimizer or optax.adam(LEARNING_RATE),
+      redirected_steps,
+    )
+    for objective in objectives
+  ]
+  with Progress('visualize', total * steps, 'steps') as bar:
+    parts = [
+      climb(ascent, objective, rows, steps, seed, kept, bar)
+      for ascent, objective in zip(ascents, objectives, strict=True)
+      for rows in batches(objective, batch_size)
+    ]
+  return Rendered.join(parts, [name for o in objectives for name in o.names])
+
+
+def _sides(net: Trained, size: int | tuple[int, int] | None) -> tuple[int, int]:
+  """Returns (height, width) of the images.
+
+  Raises:
+    UserError: `size` is no size.
+  """
+  sides = net.image_shape[:2] if size is None else size
+  sides = (sides, sides) if isinstance(sides, int) else tuple(sides)
+  if len(sides) != 2 or min(sides) < 1:
+    raise UserError(
+      f'size={size} is not allowed: it takes a number of pixels from 1, or '
+      '(height, width)'
+    )
+  return sides

@@ -1,0 +1,335 @@
+"""Networks of one's own: from a config file, as data, with operations."""
+
+import json
+
+import haiku as hk
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL
+from networks import images, model_config
+from run_files import problems
+
+import googlenet
+from googlenet.errors import UserError
+from googlenet.model import (
+  blocks,
+  graph,
+  own,
+  points,
+  rows,
+  variants,
+)
+from googlenet.model import network as network_lib
+from googlenet.model.architecture_text import (
+  from_text,
+  read_network,
+  to_text,
+)
+from googlenet.model.initialization import count_parameters, init_from_numpy
+
+CONFIG = '''
+"""python launch.py --config=mine.py"""
+
+import haiku as hk
+import jax
+from configs import fmnist96
+from googlenet.model import blocks, own
+from googlenet.model.architecture_text import to_text
+from googlenet.model.rows import (
+  Architecture, Block, Conv, ConvLayer, MaxPool, Own, Stage,
+)
+
+
+def gate(x, is_training, start):
+  """Scales each channel by a gate that each position decides on."""
+  linear = hk.Linear(x.shape[-1], w_init=hk.initializers.Constant(start))
+  return x * jax.nn.sigmoid(linear(x))
+
+
+own.register('gate', gate)
+NETWORK = Architecture(
+  (
+    Stage('stage_1', (ConvLayer('conv_1', (Conv('conv_3x3', 8, 3, 2),)),)),
+    Stage(
+      'stage_2',
+      (
+        MaxPool(),
+        Block(
+          'twin',
+          (
+            (Conv('conv_1x1', 4, 1),),
+            (Conv('conv_3x3', 6, 3), Own('gate', 'gate', (('start', 0.25),))),
+          ),
+        ),
+        blocks.inception('inception_2b', blocks.Widths(8, 8, 12, 4, 4, 4)),
+      ),
+    ),
+  ),
+  normalization='batch',
+)
+
+
+def get_config():
+  config = fmnist96.get_config().unlock()
+  config.model.variant = 'own'
+  config.model.architecture = to_text(NETWORK)
+  return config.lock()
+'''
+FLAGS = [flag for flag in SMALL if 'variant' not in flag]
+PLAIN_ROWS = rows.Architecture(
+  (
+    rows.Stage(
+      'stage_1',
+      (
+        rows.ConvLayer('conv_1', (rows.Conv('conv_3x3', 8, (3, 1), 2),)),
+        blocks.inception_residual('twin', blocks.Widths(4, 4, 4, 4, 4, 4)),
+        rows.AvgPool(2, 2, 'CEIL', True),
+      ),
+    ),
+  ),
+  aux_heads=(rows.AuxHead('aux_1', 'twin', (rows.GlobalMean(), rows.LOGITS)),),
+  dropout=0.25,
+)
+
+
+@pytest.mark.parametrize('variant', variants.ARCHITECTURES)
+def test_every_network_can_be_written_as_text(variant):
+  architecture = variants.ARCHITECTURES[variant]
+  text = to_text(architecture)
+  assert from_text(text) == architecture
+  assert json.loads(text)['op'] == 'Architecture'
+
+
+def test_a_network_of_rows_is_computed_like_any_other():
+  """Its text gives the shapes, names and parameters that its rows say."""
+  config = model_config(
+    variant='own',
+    architecture=to_text(PLAIN_ROWS),
+    aux_heads='on',
+  )
+  network = network_lib.make_network(config)
+  params, state = init_from_numpy(network, (28, 28, 1), 0)
+  assert params['conv_1/conv_3x3']['w'].shape == (3, 1, 1, 8)
+  assert params['twin/conv_double_3x3_2']['w'].shape == (3, 3, 4, 4)
+  names = points.shapes(network.architecture, (28, 28, 1))
+  outputs, _ = network.apply(
+    params, state, None, images(2, 28, 28, 1), False, end_points=names
+  )
+  assert outputs.logits.shape == (2, 10)
+  assert outputs.aux_logits['aux_1'].shape == (2, 10)
+  assert {k: v.shape[1:] for k, v in outputs.end_points.items()} == names
+  assert variants.resolve(config).dropout == 0.25
+
+
+def test_the_initializers_of_an_operation_are_used():
+  own.register(
+    'offset',
+    lambda x, is_training: (
+      x
+      + hk.get_parameter(
+        'shift', x.shape[-1:], init=hk.initializers.Constant(3.0)
+      )
+    ),
+  )
+  net = rows.Architecture(
+    (
+      rows.Stage(
+        'stage_1',
+        (
+          rows.ConvLayer('conv_1', (rows.Conv('conv_3x3', 8, 3),)),
+          rows.Own('late', 'offset'),
+        ),
+      ),
+    ),
+  )
+  config = model_config(variant='own', architecture=to_text(net))
+  network = network_lib.make_network(config)
+  params, state = init_from_numpy(network, (9, 9, 1), 0)
+  np.testing.assert_array_equal(params['late']['shift'], np.full(8, 3.0))
+  layers = graph.graph(network.architecture, (9, 9, 1))
+  assert sum(x.parameters for x in layers) == count_parameters(params)
+  outputs, _ = network.apply(
+    params, state, None, images(1, 9, 9, 1), False, ['conv_1', 'late']
+  )
+  found = outputs.end_points
+  np.testing.assert_allclose(found['late'], found['conv_1'] + 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize('kernels', ['xla', 'cpu', 'gpu'])
+def test_an_operation_sees_maps_in_their_usual_layout(kernels):
+  """[B, H, W, C], whatever the layout of the kernels: here the upper half."""
+  own.register('upper', lambda x, is_training: x[:, : x.shape[1] // 2])
+  stage = rows.Stage(
+    'stage_1',
+    (
+      rows.ConvLayer('conv_1', (rows.Conv('conv_3x3', 4, 3),)),
+      rows.Own('half', 'upper'),
+    ),
+  )
+  config = model_config(
+    variant='own',
+    architecture=to_text(rows.Architecture((stage,))),
+    kernels=kernels,
+  )
+  network = network_lib.make_network(config)
+  params, state = init_from_numpy(network, (8, 6, 1), 0)
+  found = network.apply(
+    params, state, None, images(2, 8, 6, 1), False, ['conv_1', 'half']
+  )[0].end_points
+  np.testing.assert_array_equal(found['half'], found['conv_1'][:, :4])
+
+
+def change(**changes):
+  stage = PLAIN_ROWS.stages[0]
+  return PLAIN_ROWS._replace(stages=(stage._replace(**changes),))
+
+
+CONV = rows.ConvLayer('conv_1', (rows.Conv('conv_3x3', 8, 3),))
+BAD = {
+  'no rows': (
+    lambda: change(rows=()),
+    r'Stage\.rows=\(\).* one or more of',
+  ),
+  'name': (
+    lambda: change(name='Stage 1'),
+    r"Stage\.name='Stage 1' is not allowed: small letters",
+  ),
+  'twice': (
+    lambda: change(rows=(CONV, CONV)),
+    "the network has 'conv_1' twice",
+  ),
+  'width': (
+    lambda: change(
+      rows=(rows.ConvLayer('conv_1', (rows.Conv('conv_3x3', -8, 3),)),)
+    ),
+    r'Conv\.width=-8 is not allowed: a whole number from 1',
+  ),
+  'padding': (
+    lambda: change(rows=(CONV, rows.MaxPool(3, 2, 'SAEM'))),
+    r"MaxPool\.padding='SAEM' .* SAME, VALID, CEIL",
+  ),
+  'head': (
+    lambda: PLAIN_ROWS._replace(
+      aux_heads=(rows.AuxHead('aux_1', 'twn', (rows.LOGITS,)),)
+    ),
+    "aux_1 stands after 'twn', which is no row; allowed is one of conv_1, twin",
+  ),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_rows_that_are_no_network(case):
+  make, words = BAD[case]
+  with pytest.raises(UserError, match=words):
+    to_text(make())
+
+
+BAD_TEXTS = {
+  'no JSON': ('{', 'it is no JSON of rows'),
+  'no network': ('[1]', 'it is no Architecture'),
+  'operation': ('{"op":"Conf"}', "'Conf' is no operation, did you mean 'Conv'"),
+  'field': (
+    '{"op":"MaxPool","windows":3}',
+    'MaxPool has the fields window, stride, padding: windows is none of them',
+  ),
+  'missing': (
+    '{"op":"Conv","name":"a"}',
+    'kernel_size is missing, width is',
+  ),
+  'no classes': (
+    to_text(PLAIN_ROWS._replace(head=(rows.GlobalMean(),))),
+    'end it with rows.LOGITS',
+  ),
+  'rank': (
+    to_text(PLAIN_ROWS._replace(head=(rows.Flatten(), rows.Conv('a', 0, 1)))),
+    'architecture: ',
+  ),
+  'unregistered': (
+    to_text(
+      change(rows=(CONV, rows.Own('mix', 'shufle')))._replace(aux_heads=())
+    ),
+    "operation 'shufle' of mix is not registered",
+  ),
+}
+
+
+@pytest.mark.parametrize('case', BAD_TEXTS)
+def test_texts_that_are_no_network(case):
+  text, words = BAD_TEXTS[case]
+  with pytest.raises(UserError, match=words):
+    variants.resolve(model_config(variant='own', architecture=text))
+
+
+def test_variant_and_text_come_together():
+  for fields in (
+    {'variant': 'own'},
+    {'architecture': to_text(PLAIN_ROWS)},
+  ):
+    with pytest.raises(UserError, match="variant='own' and architecture="):
+      variants.resolve(model_config(**fields))
+
+
+@pytest.fixture
+def forgets(monkeypatch):
+  """Operations are known to this test only."""
+  monkeypatch.setattr(own, '_REGISTERED', {})
+  read_network.cache_clear()
+  own.sizes.cache_clear()
+
+
+def test_a_run_with_an_operation(launch_here, tmp_path, forgets, monkeypatch):
+  """Trained, continued, exported, predicted with; told what it needs."""
+  (tmp_path / 'mine.py').write_text(CONFIG)
+  given = ['--config=mine.py', '--workdir=run', *FLAGS]
+  done = launch_here(*given, '--config.train.max_steps=3', config='')
+  assert done.returncode == 0, done.stderr
+  w = googlenet.load(tmp_path / 'run').params['twin/gate/linear']['w']
+  np.testing.assert_allclose(w, 0.25, atol=0.02)  # as it was told to begin
+  more = '--config.train.max_steps=4'
+  done = launch_here(*given, more, '--allow_config_change', config='')
+  assert done.returncode == 0, done.stderr
+  images = f'--images={ROOT}/docs/photos/bag.jpg'
+  reads = ['--config=mine.py', '--workdir=run']
+  done = launch_here('--mode=predict', *reads, images, config='')
+  assert done.returncode == 0, done.stderr
+  assert 'step 4' in done.stdout
+  done = launch_here('--mode=summary', *reads, '--points', config='')
+  assert 'twin/gate ' in done.stdout
+  done = launch_here('--mode=export', *reads, '--output=a.stablehlo', config='')
+  assert done.returncode == 0, done.stderr
+  pytest.importorskip('onnx')
+  done = launch_here('--mode=export', *reads, '--output=a.onnx', config='')
+  assert done.returncode == 2
+  assert 'twin/gate cannot be written as ONNX: it is an ope' in done.stderr
+
+
+def test_a_run_needs_the_file_of_its_operation(launch_here, tmp_path, forgets):
+  (tmp_path / 'mine.py').write_text(CONFIG)
+  given = ['--config=mine.py', '--workdir=run', *FLAGS]
+  assert launch_here(*given, config='').returncode == 0
+  own._REGISTERED.clear()
+  read_network.cache_clear()
+  for flags in (['--workdir=run'], ['--mode=evaluate', '--workdir=run']):
+    done = launch_here(*flags, config='')
+    assert done.returncode == 2
+    assert problems(done.stderr) == (
+      "error: config.model.architecture: the operation 'gate' of gate is not "
+      'registered; give the config file that calls own.register, as in '
+      '--config=configs/mine.py\n'
+    )
+
+
+def test_a_network_of_rows_needs_no_file(launch_here, tmp_path):
+  text = to_text(PLAIN_ROWS)
+  flags = ['--config.model.variant=own', f'--config.model.architecture={text}']
+  done = launch_here(*FLAGS, *flags, '--workdir=run')
+  assert done.returncode == 0, done.stderr
+  stored = json.loads((tmp_path / 'run/config.json').read_text())
+  assert from_text(stored['model']['architecture']) == PLAIN_ROWS
+  net = googlenet.load(tmp_path / 'run')
+  assert net.network.architecture.stages == PLAIN_ROWS.stages
+  other = to_text(PLAIN_ROWS._replace(dropout=0.5))
+  flags[1] = f'--config.model.architecture={other}'
+  done = launch_here(*FLAGS, *flags, '--workdir=run', '--allow_config_change')
+  assert done.returncode == 2
+  assert 'model.architecture' in done.stderr

@@ -1,0 +1,247 @@
+"""--mode=visualize: sheets, arrays, animations and folders; mistakes."""
+
+import numpy as np
+import pytest
+from conftest import last_of_each, small_config
+from PIL import Image
+from run_files import files_under, problems
+from saved_run import save_run
+
+import googlenet
+import launch
+from googlenet.tools.visualize import objectives, render, sheet
+
+
+@pytest.fixture
+def run(config, tmp_path, monkeypatch):
+  """Two runs and a photo, in the current folder."""
+  monkeypatch.chdir(tmp_path)
+  save_run(tmp_path / 'runs/one', config)
+  config.model.normalization = 'batch'
+  save_run(tmp_path / 'runs/two', config, seed=1)
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, 256, (30, 40, 3), np.uint8)
+  Image.fromarray(pixels).save('photo.png')
+  return tmp_path
+
+
+def visualize(*flags: str, code: int = 0) -> None:
+  argv = ['launch.py', '--mode=visualize', '--workdir=runs/one', '--steps=3']
+  argv = last_of_each([*argv, '--config.train.compilation_cache=', *flags])
+  assert launch.main(argv) == code
+
+
+def test_a_sheet_has_the_images_of_the_function(run, capfd):
+  visualize(
+    '--channels=inception_2a:3,logits:0-1,inception_2a:1', '--output=a.png'
+  )
+  shown = capfd.readouterr()
+  assert problems(shown.err) == ''
+  assert 'sheet    a.png: 4 images of 28x28 pixels (shown 4 times' in shown.out
+  net = googlenet.load('runs/one')
+  made = render.render(
+    net,
+    [
+      objectives.channel('inception_2a', [3, 1]),
+      objectives.class_logit([0, 1]),
+    ],
+    steps=3,
+  )
+  found = np.asarray(Image.open('a.png'))
+  for place, index in enumerate((0, 2, 3, 1)):
+    at = sheet.place(place, (28, 28), 2, 3)
+    expected = made.images[index].repeat(4, 0).repeat(4, 1).repeat(3, 2)
+    np.testing.assert_array_equal(found[at], expected)
+
+
+def test_runs_stand_side_by_side(run, capfd):
+  """The second run by the name of its own point."""
+  visualize(
+    '--workdir=runs/one,runs/two',
+    '--channels=stage_2:0-1,inception_2a:2=conv_1:5',
+    '--output=a.npz',
+    '--frames=2',
+  )
+  assert problems(capfd.readouterr().err) == ''
+  with np.load('a.npz', allow_pickle=False) as found:
+    assert list(found['runs']) == ['runs/one', 'runs/two']
+    assert list(found['0/names']) == [
+      'stage_2:0',
+      'stage_2:1',
+      'inception_2a:2',
+    ]
+    assert list(found['1/names']) == ['stage_2:0', 'stage_2:1', 'conv_1:5']
+    for k, last in enumerate([('inception_2a', 2), ('conv_1', 5)]):
+      net = googlenet.load(found['runs'][k])
+      made = render.render(
+        net,
+        [objectives.channel('stage_2', [0, 1]), objectives.channel(*last)],
+        steps=3,
+        num_frames=2,
+      )
+      for name in ('images', 'values', 'curves', 'frames'):
+        np.testing.assert_array_equal(found[f'{k}/{name}'], getattr(made, name))
+  visualize(
+    '--workdir=runs/one,runs/two', '--channels=stage_2:0-1', '--output=b.png'
+  )
+  picture = np.asarray(Image.open('b.png'))
+  for k in range(2):
+    with np.load('a.npz') as found:
+      pixels = found[f'{k}/images'][1, ..., 0]
+    at = sheet.place(2 + k, (28, 28), 2, 2)
+    np.testing.assert_array_equal(picture[at][::4, ::4, 1], pixels)
+
+
+def test_a_dream_of_a_photo_as_a_folder(run, capfd):
+  visualize(
+    '--image=photo.png',
+    '--channels=inception_2a,conv_1:3',
+    '--size=80',
+    '--frames=3',
+    '--output=dreams',
+  )
+  shown = capfd.readouterr()
+  assert 'folder   dreams: 2 images of 30x40 pixels' in shown.out
+  assert files_under(run / 'dreams') == [
+    'arrays.npz',
+    'curves.png',
+    *(f'frames/{i:03d}.png' for i in range(1, 4)),
+    'sheet.png',
+  ]
+  with np.load('dreams/arrays.npz') as found:
+    assert list(found['names']) == ['inception_2a', 'conv_1:3']
+    assert found['frames'].shape == (3, 2, 30, 40, 1)
+    assert found['curves'].shape == (2, 3)  # smaller sizes than 28 are left out
+    photo = np.asarray(Image.open('photo.png').convert('L'), int)
+    change = np.abs(found['images'][..., 0].astype(int) - photo)
+    assert 1 < change.mean() < 10
+
+
+def test_an_animation(run):
+  visualize('--channels=logits', '--frames=3', '--output=a.gif')
+  with Image.open('a.gif') as found:
+    assert found.n_frames == 3
+
+
+def test_a_caricature_and_a_neuron(run):
+  visualize(
+    '--objective=caricature',
+    '--image=photo.png',
+    '--channels=inception_2a',
+    '--output=a.npz',
+  )
+  visualize('--objective=neuron', '--channels=stage_1:2', '--output=b.npz')
+  with np.load('a.npz') as one, np.load('b.npz') as other:
+    assert one['images'].shape == other['images'].shape == (1, 28, 28, 1)
+
+
+BAD_INPUT = {
+  'no channels': (['--output=a.png'], ['--channels is missing']),
+  'no output': (['--channels=stage_1:0'], ['--output is missing']),
+  'an unknown ending': (
+    ['--channels=stage_1:0', '--output=a.jpg'],
+    ['--output=a.jpg', '.png, .npz, .gif'],
+  ),
+  'an output that is there': (
+    ['--channels=stage_1:0', '--output=photo.png'],
+    ['--output=photo.png exists already'],
+  ),
+  'an unknown point': (
+    ['--channels=stage_7:0', '--output=a.png'],
+    ["'stage_7' is no point", "did you mean 'stage_"],
+  ),
+  'an unknown channel': (
+    ['--channels=stage_1:99999', '--output=a.png'],
+    ['--channels=stage_1:99999', 'has channels 0 to'],
+  ),
+  'an unknown class': (
+    ['--channels=logits:Bga', '--output=a.png'],
+    ["'Bga' is no class"],
+  ),
+  'an unknown objective': (
+    ['--channels=stage_1:0', '--output=a.png', '--objective=chanel'],
+    ['--objective=chanel', "did you mean 'channel'"],
+  ),
+  'a layer with a channel': (
+    ['--channels=stage_1:0', '--output=a.png', '--objective=layer'],
+    ['--channels=stage_1:0', 'points without a channel, like stage_1'],
+  ),
+  'a caricature of nothing': (
+    ['--channels=stage_1', '--output=a.png', '--objective=caricature'],
+    ['--objective=caricature', '--image'],
+  ),
+  'no photo': (
+    ['--channels=stage_1', '--output=a.png', '--image=b.jpg'],
+    ['b.jpg cannot be read'],
+  ),
+  'steps below zero': (
+    ['--channels=stage_1:0', '--output=a.png', '--steps=-1'],
+    ['--steps=-1'],
+  ),
+  'more frames than steps': (
+    ['--channels=stage_1:0', '--output=a.npz', '--frames=4'],
+    ['--frames=4', '3 steps'],
+  ),
+  'frames in a sheet': (
+    ['--channels=stage_1:0', '--output=a.png', '--frames=2'],
+    ['--frames=2', '.gif'],
+  ),
+  'a size that is too small': (
+    [
+      '--workdir=runs/other',
+      '--channels=stage_1:0',
+      '--output=a.png',
+      '--size=20',
+    ],
+    ['images of 20x20 are too small', 'smallest side is 63'],
+  ),
+  'a point that one run lacks': (
+    [
+      '--workdir=runs/one,runs/other',
+      '--channels=inception_2a:0',
+      '--output=a.png',
+    ],
+    [
+      '--workdir=runs/other',
+      "'inception_2a' is no point",
+      'conv_3',
+      'stage_3:0=stage_2:0',
+    ],
+  ),
+  'a name too many': (
+    ['--channels=stage_1:0=stage_2:0', '--output=a.png'],
+    ['--channels=stage_1:0=stage_2:0', '2 points', '1 runs'],
+  ),
+  'another number of channels': (
+    ['--workdir=runs/one,runs/other', '--channels=stage_1', '--output=a.png'],
+    ['--channels=stage_1:', 'runs/other', 'channels that both have'],
+  ),
+}
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """Two runs of different networks and a photo."""
+  folder = tmp_path_factory.mktemp('bad')
+  config = small_config()
+  save_run(folder / 'runs/one', config)
+  config.model.variant, config.data.image_size = 'alexnet', 63
+  config.model.num_classes = 10
+  save_run(folder / 'runs/other', config)
+  Image.new('L', (30, 40)).save(folder / 'photo.png')
+  return folder
+
+
+@pytest.mark.parametrize('case', BAD_INPUT)
+def test_bad_input_is_one_line(runs, monkeypatch, capfd, case):
+  monkeypatch.chdir(runs)
+  flags, words = BAD_INPUT[case]
+  before = sorted(runs.rglob('*'))
+  visualize(*flags, code=2)
+  shown = capfd.readouterr()
+  assert shown.out == ''
+  lines = shown.err.splitlines()
+  assert lines[-1].startswith('error: ')
+  for word in words:
+    assert word in lines[-1]
+  assert sorted(runs.rglob('*')) == before

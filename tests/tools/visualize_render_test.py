@@ -1,0 +1,310 @@
+"""Feature visualisation of networks: what is made excites what it is for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import ROOT, small_config
+from networks import SMALL, make
+from saved_run import save_run
+
+import googlenet
+from googlenet.data.sources import load_dataset
+from googlenet.errors import UserError
+from googlenet.model import points
+from googlenet.tools.visualize import (
+  dream,
+  forward,
+  objectives,
+  render,
+)
+
+FIRST = 'conv_1/conv_7x7'
+NONE = {'transforms': (), 'redirected_steps': 0}
+
+
+@pytest.fixture(scope='module')
+def net(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('run') / 'run'
+  return googlenet.load(save_run(folder, small_config()))
+
+
+def with_first(net, channel: int, weights=None, bias=None):
+  """Puts numbers into a channel of the first convolution."""
+  params = {k: dict(v) for k, v in net.params.items()}
+  first = params[FIRST]
+  if weights is not None:
+    first['w'] = first['w'].at[..., channel].set(weights)
+  if bias is not None:
+    first['b'] = first['b'].at[channel].set(bias)
+  return net._replace(params=params)
+
+
+# Detectors of 7x7 pixels, each number 1 or -1.
+ROWS, COLUMNS = np.mgrid[-3:4, -3:4]
+PATTERNS = {
+  'edge': np.where(COLUMNS + 0.4 * ROWS > 0, 1, -1),
+  'blob': np.where(np.hypot(ROWS, COLUMNS) < 2.5, 1, -1),
+  'stripes': np.where(ROWS % 4 < 2, 1, -1),
+}
+
+
+def correlations(image: np.ndarray, pattern: np.ndarray) -> np.ndarray:
+  """The correlation of a pattern with the image at each place."""
+  windows = np.lib.stride_tricks.sliding_window_view(image, (7, 7))
+  windows = windows.reshape(*windows.shape[:2], -1).astype(float)
+  windows -= windows.mean(-1, keepdims=True)
+  flat = (pattern - pattern.mean()).ravel()
+  length = np.linalg.norm(windows, axis=-1) * np.linalg.norm(flat)
+  return windows @ flat / np.maximum(length, 1e-9)
+
+
+def test_a_planted_detector_is_shown_as_what_it_detects(net):
+  """In the centre, by `neuron`; and not what another channel detects."""
+  flat = {
+    name: (p - p.mean()).reshape(7, 7, 1) / 49 for name, p in PATTERNS.items()
+  }
+  for channel, weights in enumerate(flat.values()):
+    net = with_first(net, channel, weights, 0.0)
+  made = render.render(
+    net, objectives.neuron(FIRST, [0, 1, 2]), steps=96, **NONE
+  )
+  for image, name in zip(made.images[..., 0], PATTERNS, strict=True):
+    found = {k: correlations(image, p) for k, p in PATTERNS.items()}
+    assert found[name].max() > 0.85
+    assert max(found, key=lambda k: found[k].max()) == name
+    row, column = np.unravel_index(found[name].argmax(), (22, 22))
+    # The window that the neuron in the centre of the 14x14 map sees.
+    assert abs(row - 11) <= 1
+    assert abs(column - 11) <= 1
+
+
+def test_a_dead_channel_comes_alive(net):
+  """Grey is far below its threshold: only redirected gradients reach it."""
+  dead = with_first(net, 0, PATTERNS['edge'][..., None] / 10, -1.0)
+  objective = objectives.channel(FIRST, 0)
+  left = render.render(dead, objective, steps=24, redirected_steps=0)
+  assert left.curves.max() == 0
+  found = render.render(dead, objective, steps=24)
+  assert found.curves[0, 0] == 0
+  assert found.values[0] > 0
+
+
+def test_redirected_gradients_by_hand():
+  """Of three images: alive, dead and to be raised, dead and to be lowered."""
+  x = jnp.array([[1.0, -1.0], [-2.0, -1.0], [-2.0, -1.0]])
+  gradient = jnp.array([[-1.0, -1.0], [-1.0, 3.0], [1.0, 3.0]])
+
+  def of(redirect):
+    y, pull = jax.vjp(forward.redirected_relu, x, jnp.array(redirect))
+    np.testing.assert_array_equal(y, jnp.maximum(x, 0))
+    return pull(gradient)[0]
+
+  np.testing.assert_array_equal(of(False), [[-1, 0], [0, 0], [0, 0]])
+  np.testing.assert_array_equal(of(True), [[-1, 0], [-1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize('variant', ['tiny', 'residual'])
+def test_every_relu_is_redirected_and_nothing_else_changes(variant):
+  size = SMALL[variant]
+  network, params, state = make(
+    (size, size, 1), variant=variant, aux_heads='off'
+  )
+  x = np.random.default_rng(0).normal(size=(1, size, size, 1))
+  x = jnp.asarray(x, jnp.float32)
+  names = tuple(points.shapes(network.architecture))
+  plain, _ = network.apply(params, state, None, x, False, end_points=names)
+  edits = forward.redirects(network, jnp.array(True))
+  edited, _ = network.apply(
+    params, state, None, x, False, end_points=names, edit=edits
+  )
+  for name in names:
+    np.testing.assert_allclose(
+      edited.end_points[name], plain.end_points[name], rtol=1e-5, atol=1e-6
+    )
+  after = {name for name in names if f'{name}:pre' in edits}
+  assert {f'{name}:pre' for name in after} <= set(edits)
+  for name in names:
+    if name.endswith(':pre') and name not in edits:
+      # It is only read: its parts, or the sum before it, are edited.
+      assert points._parts(network.architecture)[name][0] in edits
+
+
+@pytest.fixture(scope='module')
+def made(net):
+  """Two channels, with frames."""
+  return render.render(
+    net,
+    objectives.channel('inception_2a', [1, 2]),
+    steps=20,
+    num_frames=4,
+    seed=5,
+  )
+
+
+def test_the_ascent_ascends(made):
+  assert made.names == ('inception_2a:1', 'inception_2a:2')
+  assert made.images.shape == (2, 28, 28, 1)
+  assert made.curves.shape == (2, 20)
+  assert (made.curves[:, -3:].mean(1) > made.curves[:, 0] + 0.05).all()
+  assert made.frames.shape == (4, 2, 28, 28, 1)
+  np.testing.assert_array_equal(made.frames[-1], made.images)
+
+
+def test_values_are_those_of_the_images(net, made):
+  features = net.features(made.images, ['inception_2a'])['inception_2a']
+  expected = [features[i, ..., i + 1].mean() for i in range(2)]
+  np.testing.assert_allclose(made.values, expected, rtol=1e-4)
+
+
+def test_a_seed_fixes_every_bit_and_the_place_changes_nothing(net, made):
+  same = render.render(
+    net,
+    objectives.channel('inception_2a', [1, 2]),
+    steps=20,
+    num_frames=4,
+    seed=5,
+  )
+  for one, other in zip(made, same, strict=True):
+    np.testing.assert_array_equal(one, other)
+  moved = render.render(
+    net,
+    objectives.channel('inception_2a', [3, 2, 1]),
+    steps=20,
+    seed=5,
+    batch_size=2,
+  )
+  np.testing.assert_allclose(moved.curves[[2, 1]], made.curves, atol=1e-4)
+  change = np.abs(moved.images[[2, 1]].astype(int) - made.images)
+  assert change.max() <= 1
+  other = render.render(
+    net, objectives.channel('inception_2a', [1, 2]), steps=20, seed=6
+  )
+  assert np.abs(other.images.astype(int) - made.images).mean() > 1
+
+
+def test_an_interpolation_ends_at_its_ends(net, made):
+  ends = [objectives.channel('inception_2a', i) for i in (1, 2)]
+  between = render.render(
+    net, objectives.interpolation(*ends, 3), steps=20, seed=5
+  )
+  change = np.abs(between.images[[0, 2]].astype(int) - made.images)
+  assert change.max() <= 1
+  assert between.names[1] == 'inception_2a:1 to inception_2a:2: 0.50'
+
+
+def test_diversity_makes_images_of_a_channel_differ(net):
+  channel = objectives.channel('inception_2a', 1)
+  diversity = objectives.diversity('inception_2a', 3)
+
+  def similarity(objective):
+    made = render.render(net, objective, steps=30)
+    features = net.features(made.images, ['inception_2a'])['inception_2a']
+    assert len(np.unique(made.images, axis=0)) == 3
+    maps = {'inception_2a': jnp.asarray(features)}
+    return -np.asarray(diversity.function(maps, ())).mean()
+
+  alike = similarity(channel + diversity * 0.0)
+  assert similarity(channel + diversity) < alike - 0.01
+
+
+def test_penalties_make_the_image_plain(net):
+  channel = objectives.channel('inception_2a', 1)
+  made = render.render(
+    net,
+    channel * np.ones(2) - objectives.total_variation() * [0.0, 5.0],
+    steps=20,
+  )
+  rough, plain = made.images.astype(float).std((1, 2, 3))
+  assert plain < rough / 2
+
+
+def test_other_optimizers_and_parametrisations(net):
+  made = render.render(
+    net,
+    objectives.channel('inception_2a', 1),
+    steps=5,
+    parametrisation='pixels',
+    optimizer=optax.sgd(0.0),
+    **NONE,
+  )
+  assert np.ptp(made.curves) == 0
+  noise = made.images[0, ..., 0] - 127.5
+  assert 0.4 < np.abs(noise).mean() < 1
+  assert (
+    abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.2
+  )
+
+
+def test_sizes(net):
+  wide = render.render(
+    net, objectives.class_logit(1), steps=2, size=(30, 40), num_frames=1
+  )
+  assert wide.images.shape == (1, 30, 40, 1)
+  with pytest.raises(UserError, match='size=0 is not allowed'):
+    render.render(net, objectives.class_logit(1), size=0)
+
+
+def test_mistakes_of_the_function(net):
+  objective = objectives.channel('inception_2', 1)
+  with pytest.raises(UserError, match="did you mean 'inception_2a'"):
+    render.render(net, objective)
+  objective = objectives.class_logit(1)
+  with pytest.raises(UserError, match="'fft' is unknown: .*fourier, pixels"):
+    render.render(net, objective, parametrisation='fft')
+  with pytest.raises(UserError, match='steps=0 is not allowed'):
+    render.render(net, objective, steps=0)
+
+
+# ---- DeepDream.
+
+
+def test_a_dream_raises_the_norm_of_the_layer(net):
+  photo = np.random.default_rng(0).integers(0, 256, (60, 45, 1), np.uint8)
+  made = dream.dream(net, photo, objectives.layer('inception_2a'), steps=4)
+  sizes = dream.octave_sizes(60, 45, 28, dream.OCTAVES, dream.RATIO)
+  assert sizes == [(60, 45), (43, 32)]
+  assert made.curves.shape == (1, 8)
+  assert made.images.shape == (1, 60, 45, 1)
+  start = dream.dream(
+    net, photo, objectives.layer('inception_2a'), steps=1, octaves=1, rate=0.0
+  )
+  np.testing.assert_array_equal(start.images[0], photo)
+  assert made.values[0] > 1.2 * start.values[0]
+  change = np.abs(made.images[0].astype(int) - photo)
+  assert 1 < change.mean() < 30
+
+
+# ---- The network of pretrained/fmnist28_best.
+
+
+def best_of_the_test_images(net, point, indices, count):
+  images, _ = load_dataset(net.config.data, 'test').read(np.arange(count))
+  y = net.features(images, [point])[point]
+  y = y.reshape(count, -1, y.shape[-1]).mean(1) if y.ndim == 4 else y
+  return y[:, indices].max(0)
+
+
+def check_against_the_test_images(point, indices, count, steps):
+  net = googlenet.load(ROOT / 'pretrained/fmnist28_best')
+  made = render.render(net, objectives.channel(point, indices), steps=steps)
+  best = best_of_the_test_images(net, point, indices, count)
+  assert (made.values > 1.1 * best).all(), (made.values, best)
+  # Moved by more than in the ascent: by 3 pixels, which is 1 there.
+  for shift in ((3, 0), (-3, 0), (0, 3), (0, -3), (2, 2), (-2, -2)):
+    moved = np.roll(made.images, shift, (1, 2))
+    y = net.features(moved, [point])[point]
+    y = y.mean((1, 2)) if y.ndim == 4 else y
+    values = y[np.arange(len(indices)), indices]
+    assert (values > best).all(), (shift, values, best)
+
+
+def test_images_excite_their_channels_more_than_test_images():
+  check_against_the_test_images('stage_3', [0, 5], 500, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('point', ['stage_3', 'inception_4c', 'stage_4'])
+def test_images_excite_their_channels_more_than_all_test_images(point):
+  check_against_the_test_images(point, list(range(0, 32, 4)), 10_000, 256)
