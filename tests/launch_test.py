@@ -203,6 +203,7 @@ def test_losses_do_not_depend_on_the_number_of_devices(
   np.testing.assert_allclose(losses(tmp_path / '4'), one, rtol=2e-4)
 
 
+@pytest.mark.slow  # sweep_test.py has it with kernels that are quick to compile
 def test_same_seed_same_bits(run_by_user, launch_py, tmp_path):
   again = launch_py(*DEFAULT, '--workdir=again', optimized=True)
   assert again.returncode == 0, again.stderr
