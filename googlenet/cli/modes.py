@@ -125,7 +125,10 @@ MODES = {
     _LOOK,
     'the images of data.eval_split that excite channels',
     'reads',
-    ('channels', 'top_k', 'least', 'format', 'output'),
+    (
+      *('channels', 'top_k', 'least', 'visualize', 'steps', 'seed'),
+      *('format', 'output'),
+    ),
     example='--channels=inception_4c:0-7 --output=examples.png',
   ),
   'report': Mode(
@@ -329,6 +332,7 @@ def define_flags(values: flags.FlagValues) -> None:
     'number of classes per image, of images per channel, or of connections '
     'of each sign, to show',
   )
+  boolean('visualize', False, 'also make an image that excites each channel')
   integer('least', 0, 'number of images that excite a channel least')
   string('format', '', 'output format, if the file name does not show it')
   string('output', '', 'new file; without it, predict prints to the console')
