@@ -182,7 +182,10 @@ MODES = {
     _LOOK,
     'a map of what a layer tells apart in data.eval_split',
     'reads',
-    ('end_points', 'projection', 'grid', 'seed', 'format', 'output'),
+    (
+      *('end_points', 'projection', 'grid', 'render', 'steps', 'seed'),
+      *('format', 'output'),
+    ),
     example='--end_points=stage_4 --output=atlas.png',
   ),
   'import_weights': Mode(
@@ -322,6 +325,7 @@ def define_flags(values: flags.FlagValues) -> None:
     'how the plane of an atlas is made: pca, or umap if it is installed',
   )
   integer('grid', 16, 'cells along each side of an atlas', lower_bound=2)
+  boolean('render', False, 'make an image for each cell of an atlas')
   integer(
     'top_k',
     5,
