@@ -171,7 +171,8 @@ def test_a_signal_ends_it_and_the_workdir_alone_continues_it(
 
 
 STOPPER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup pytest` ignores it
 from googlenet.runtime.preemption import PreemptionHandler
 with PreemptionHandler() as stopper:
   if sys.argv[1] == 'can_save':
@@ -208,6 +209,44 @@ def test_signals_while_python_waits_for_something_else(when, signals, code):
   assert process.wait() == code
   process.communicate()
   assert signals[0].name in lines[0]
+
+
+IN_A_NOTEBOOK = """
+import signal, time
+from googlenet.runtime.preemption import PreemptionHandler
+
+def send(number):  # and wait for the thread that takes it
+  signal.raise_signal(number)
+  time.sleep(0.2)
+
+for number in signal.SIGINT, signal.SIGTERM:
+  for can_save in False, True:
+    try:
+      with PreemptionHandler(owns_process=False) as stopper:
+        if can_save:
+          stopper.can_save()
+        send(number)
+        print(stopper.reason, stopper.poll())
+        send(number)
+    except BaseException as error:
+      print(type(error).__name__)
+"""
+
+
+def test_signals_do_not_end_a_notebook():
+  """Without a step they raise at once, otherwise when they come again."""
+  done = subprocess.run(
+    [sys.executable, '-c', IN_A_NOTEBOOK],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout.splitlines() == [
+    'KeyboardInterrupt',
+    *('SIGINT True', 'KeyboardInterrupt'),
+    'Stopped',
+    *('SIGTERM True', 'Stopped'),
+  ]
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def tune_machine(compilation_cache: str) -> None:
   """
   tell_cache_errors_once()
   if compilation_cache:
-    _keep_programs(compilation_cache)
+    keep_programs(compilation_cache)
   # Before JAX starts its threads, which keep the heap that they start with
   # (docs/performance.md shows the effect).
   foretold = backend.expected_backend(os.environ)
@@ -58,7 +58,7 @@ def tune_machine(compilation_cache: str) -> None:
     )
 
 
-def _keep_programs(compilation_cache: str) -> None:
+def keep_programs(compilation_cache: str) -> None:
   """Makes JAX keep compiled programs in a folder.
 
   Raises:

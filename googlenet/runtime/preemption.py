@@ -4,7 +4,8 @@ Schedulers send SIGTERM and give a process about 30 s; a terminal that is closed
 sends SIGHUP, which means the same here. A Python signal handler
 has to wait until C++ returns, which may take longer while a large network is
 compiled. So a thread, woken by the signal itself, ends a process that has
-nothing to save.
+nothing to save. Where training is only a part of what the process does, as in a
+notebook, an exception ends the training instead.
 """
 
 import collections
@@ -16,7 +17,7 @@ import threading
 import jax
 import numpy as np
 
-from googlenet.errors import EXIT_CONTINUE, EXIT_INTERRUPTED
+from googlenet.errors import EXIT_CONTINUE, EXIT_INTERRUPTED, Stopped
 from googlenet.runtime import signals
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize, steps_in_flight
 from googlenet.runtime.terminal import remove_bars, tell
@@ -29,7 +30,15 @@ class PreemptionHandler:
   once.
   """
 
-  def __init__(self):
+  def __init__(self, owns_process: bool = True):
+    """Waits for its `with` block.
+
+    Args:
+      owns_process: whether the process may be ended; if not, what would end it
+        raises KeyboardInterrupt or `Stopped` in the main thread.
+    """
+    self._owns_process = owns_process
+    self._is_asked = False  # whether the main thread has seen a signal
     self.signal_name = ''  # of the first signal
     self._can_save = False
     self._before = {}
@@ -47,7 +56,7 @@ class PreemptionHandler:
       os.set_blocking(self._pipe[1], False)
     self._wakeup_before = signal.set_wakeup_fd(self._pipe[1])
     for number in signals.asking_to_end():
-      self._before[number] = signal.signal(number, lambda *_: None)
+      self._before[number] = signal.signal(number, self._raise)
     threading.Thread(target=self._listen, daemon=True).start()
     return self
 
@@ -66,9 +75,20 @@ class PreemptionHandler:
         if number[0] in self._before:
           self._take(signal.Signals(number[0]))
 
+  def _raise(self, number: int, _: object) -> None:
+    """Ends training by an exception where the process is not to be ended."""
+    was_asked, self._is_asked = self._is_asked, True
+    if self._owns_process or (self._can_save and not was_asked):
+      return
+    if number == signal.SIGINT:
+      raise KeyboardInterrupt
+    raise Stopped(f'{signal.Signals(number).name}: ended, nothing is saved')
+
   def _take(self, number: signal.Signals) -> None:
+    if not self._owns_process and not self._can_save:
+      return
     if self.signal_name:
-      if number == signal.SIGINT:
+      if number == signal.SIGINT and self._owns_process:
         end_process('interrupted', EXIT_INTERRUPTED)
       return
     self.signal_name = number.name

@@ -22,7 +22,8 @@ def train(
 ) -> dict[str, Any]:
   """Trains the network of a config; continues the run in the workdir if any.
 
-  On a terminal it shows progress bars; elsewhere, as in a notebook, lines.
+  On a terminal it shows progress bars; elsewhere, as in a notebook, lines. JAX
+  keeps its compiled programs in `train.compilation_cache` from then on.
 
   Args:
     config: of `googlenet.get_config`, with changes.
@@ -38,23 +39,33 @@ def train(
     UserError: a field or the data is wrong (nothing was written), or a loss is
       not finite.
     Stopped: Ctrl-C or another signal; the same call continues the run.
+    KeyboardInterrupt: Ctrl-C before the first step, or for the second time.
     WriteError: an output cannot be written; the run can be continued.
   """
-  # Late: most imports of this package need neither.
+  # Late: most imports of this package need none of these.
   from googlenet import config as config_lib
+  from googlenet.runtime import machine
   from googlenet.train import loop
 
+  resolved = config_lib.resolve(config)
+  if resolved.train.compilation_cache:
+    machine.keep_programs(resolved.train.compilation_cache)
   return loop.train_and_evaluate(
-    config_lib.resolve(config),
-    workdir,
-    allow_config_change=allow_config_change,
+    resolved, workdir, allow_config_change=allow_config_change
   )
 
 
 class _Package(types.ModuleType):
   """The type of this package, so that it can be called."""
 
-  __call__ = staticmethod(train)
+  def __call__(
+    self,
+    config: 'ml_collections.ConfigDict',
+    workdir: str | os.PathLike[str],
+    allow_config_change: bool = False,
+  ) -> dict[str, Any]:
+    """Calls `train`, which says what it does."""
+    return train(config, workdir, allow_config_change)
 
 
 sys.modules[__name__].__class__ = _Package

@@ -44,7 +44,8 @@ def train_and_evaluate(
     workdir: folder of the run. If it holds a run, that run is continued;
       otherwise it is created when the first metrics are written.
     started: `time.monotonic()` at the start of the program, to report the
-      time up to the end of the first step.
+      time up to the end of the first step; None: training is only a part of
+      the program, which signals do not end.
     allow_config_change: whether a run may be continued with another config.
 
   Returns:
@@ -56,9 +57,10 @@ def train_and_evaluate(
     WriteError: an output cannot be written; the run can be continued.
     OutOfMemoryError: a device runs out of memory.
   """
+  handler = PreemptionHandler(owns_process=started is not None)
   started = time.monotonic() if started is None else started
   with contextlib.ExitStack() as stack:
-    preemption = stack.enter_context(PreemptionHandler())
+    preemption = stack.enter_context(handler)
     config = auto.complete(config)
     found = resume.look(workdir, config, allow_config_change)
     if found.lock is not None:
