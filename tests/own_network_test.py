@@ -225,6 +225,20 @@ def test_rows_that_are_no_network(case):
 
 
 BAD_TEXTS = {
+  'list as operation': ('{"op":[]}', r'architecture: \[\] is no operation'),
+  'one message': (
+    '{"op":"Stage","name":"A","rows":[]}',
+    "^config.model.architecture: Stage.name='A' is not allowed",
+  ),
+  'no number': (
+    '{"op":"LocalResponseNorm","alpha":"x"}',
+    "LocalResponseNorm.alpha='x' is not allowed: a number",
+  ),
+  'function': ('{"op":"Own","name":"a","function":3}', 'name of an operation'),
+  'options': (
+    '{"op":"Own","name":"a","function":"a","options":[5]}',
+    'pairs of a name and a value',
+  ),
   'no JSON': ('{', 'it is no JSON of rows'),
   'no network': ('[1]', 'it is no Architecture'),
   'operation': ('{"op":"Conf"}', "'Conf' is no operation, did you mean 'Conv'"),
@@ -238,11 +252,11 @@ BAD_TEXTS = {
   ),
   'no classes': (
     to_text(PLAIN_ROWS._replace(head=(rows.GlobalMean(),))),
-    'end it with rows.LOGITS',
+    'the head ends with .* end it with rows.LOGITS',
   ),
   'rank': (
-    to_text(PLAIN_ROWS._replace(head=(rows.Flatten(), rows.Conv('a', 0, 1)))),
-    'architecture: ',
+    to_text(PLAIN_ROWS._replace(head=(rows.Conv('a', 0, 1),))),
+    'the head ends with a of ',
   ),
   'unregistered': (
     to_text(
@@ -267,6 +281,46 @@ def test_variant_and_text_come_together():
   ):
     with pytest.raises(UserError, match="variant='own' and architecture="):
       variants.resolve(model_config(**fields))
+
+
+HEADS = {
+  'map': ((rows.LOGITS,), 'the head has Dense, which takes a vector, after'),
+  'vector': (
+    (rows.GlobalMean(), rows.Conv('a', 3, 1), rows.LOGITS),
+    'the head has Conv, which takes a map, after a vector',
+  ),
+}
+
+
+@pytest.mark.parametrize('case', HEADS)
+def test_heads_that_mix_up_maps_and_vectors(case):
+  head, words = HEADS[case]
+  with pytest.raises(UserError, match=words):
+    to_text(PLAIN_ROWS._replace(head=head))
+
+
+def test_an_auxiliary_head_ends_in_classes():
+  head = rows.AuxHead('aux_1', 'twin', (rows.GlobalMean(),))
+  text = to_text(PLAIN_ROWS._replace(aux_heads=(head,)))
+  with pytest.raises(UserError, match='aux_1 ends with aux_1/global_mean of'):
+    variants.resolve(model_config(variant='own', architecture=text))
+
+
+OPERATIONS = {
+  'nothing': (lambda x, is_training: None, 'late returns a NoneType'),
+  'vector': (lambda x, is_training: x.mean((1, 2)), r'an array \[1, 8\]'),
+}
+
+
+@pytest.mark.parametrize('case', OPERATIONS)
+def test_operations_that_return_no_map(case, forgets):
+  function, words = OPERATIONS[case]
+  own.register(case, function)
+  text = to_text(
+    change(rows=(CONV, rows.Own('late', case)))._replace(aux_heads=())
+  )
+  with pytest.raises(UserError, match=words):
+    variants.resolve(model_config(variant='own', architecture=text))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ The text is JSON, so a run holds its network as data.
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -62,15 +63,22 @@ def from_text(text: str) -> rows.Architecture:
 
   Raises:
     UserError: the text is no JSON of rows, or a row has a value that is not
-      allowed, or names occur twice.
+      allowed, or names occur twice, or a head mixes up maps and vectors.
   """
   try:
     found = _decode(json.loads(text))
+  except UserError:  # a ValueError too
+    raise
   except (ValueError, RecursionError) as error:
     raise _error(f'it is no JSON of rows: {error}') from error
   if not isinstance(found, rows.Architecture):
     raise _error('it is no Architecture: give to_text(Architecture(...))')
   _check_names(found)
+  for name, ops in (
+    ('the head', found.head),
+    *((head.name, head.ops) for head in found.aux_heads),
+  ):
+    _check_head(name, ops)
   return found
 
 
@@ -97,7 +105,8 @@ def _decode(node: Any) -> Any:
     return tuple(_decode(part) for part in node)
   if not isinstance(node, dict):
     return node
-  name, op = node.get('op'), _OPS.get(node.get('op', ''))
+  name = node.get('op')
+  op = _OPS.get(name) if isinstance(name, str) else None
   if op is None:
     raise _error(
       f'{name!r} is no operation{did_you_mean(str(name), _OPS)}; allowed is '
@@ -147,6 +156,10 @@ _FRACTION = (
   lambda v: type(v) in (int, float) and 0 <= v < 1,
   'a number from 0, below 1',
 )
+_NUMBER = (
+  lambda v: type(v) in (int, float) and math.isfinite(v),
+  'a number',
+)
 _FLAG = (lambda v: type(v) is bool, 'true or false')
 _ANY = (lambda v: True, '')
 _OPS_OF_HEAD = (
@@ -183,6 +196,10 @@ _RULES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     lambda v: v in PADDINGS if isinstance(v, str) else _is_count(v, 0),
     f'one of {", ".join(PADDINGS)}, or pixels from 0',
   ),
+  'alpha': _NUMBER,
+  'beta': _NUMBER,
+  'k': _NUMBER,
+  'scale': _NUMBER,
   'is_linear': _FLAG,
   'count_padding': _FLAG,
   'uses_aux_heads': _FLAG,
@@ -196,6 +213,13 @@ _RULES: dict[Any, tuple[Callable[[Any], bool], str]] = {
   'initializer': (
     lambda v: v in INITIALIZERS,
     f'one of {", ".join(INITIALIZERS)}',
+  ),
+  'function': (lambda v: isinstance(v, str), 'the name of an operation'),
+  'options': (
+    lambda v: (
+      _are(v, tuple) and all(len(x) == 2 and isinstance(x[0], str) for x in v)
+    ),
+    'pairs of a name and a value',
   ),
   'branches': (
     lambda v: (
@@ -256,13 +280,28 @@ def _check_names(architecture: rows.Architecture) -> None:
       )
 
 
+def _check_head(name: str, ops: tuple[Any, ...]) -> None:
+  """Raises UserError if operations of a head mix up maps and vectors."""
+  is_map = True
+  for op in ops:
+    takes_map = not isinstance(op, rows.Dense)
+    if takes_map != is_map and not isinstance(op, rows.Dropout):
+      kinds = {True: 'map', False: 'vector'}
+      raise _error(
+        f'{name} has {type(op).__name__}, which takes a {kinds[takes_map]}, '
+        f'after a {kinds[is_map]}; GlobalMean and Flatten make a vector of a '
+        'map'
+      )
+    is_map = is_map and not isinstance(op, rows.GlobalMean | rows.Flatten)
+
+
 @functools.lru_cache(maxsize=32)
 def read_network(text: str) -> rows.Architecture:
   """Returns the network of a text.
 
   Raises:
     UserError: as `from_text`, or an operation is not registered, or the network
-      cannot be computed or does not end in a number for each class.
+      cannot be computed or a head does not end in a number for each class.
   """
   architecture = from_text(text)
   own.check_registered(architecture)
@@ -275,10 +314,13 @@ def read_network(text: str) -> rows.Architecture:
     except ValueError as first:  # says more than that no size is large enough
       reason = first
     raise _error(str(reason)) from error
-  *_, last = graph.graph(architecture)
-  if last.shape != (rows.CLASSES,):
-    raise _error(
-      f'the head ends with {last.name} of {last.shape} '
-      'numbers; end it with rows.LOGITS, a number for each class'
-    )
+  layers = graph.graph(architecture)
+  # The last layer of each head: of auxiliary ones by name.
+  ends = {layer.row: layer for layer in layers if layer.is_side}
+  for name, last in [*ends.items(), ('the head', layers[-1])]:
+    if last.shape != (rows.CLASSES,):
+      raise _error(
+        f'{name} ends with {last.name} of {last.shape} numbers; end it with '
+        'rows.LOGITS, a number for each class'
+      )
   return architecture

@@ -90,5 +90,12 @@ def sizes(row: rows.Own, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     y = jax.eval_shape(transformed.apply, params, None, x)
   except (TypeError, ValueError, AssertionError) as error:
     raise ValueError(f'{row.name} takes no map of {shape}: {error}') from error
+  found = getattr(y, 'shape', ())
+  if len(found) != 4 or found[0] != 1:
+    what = f'an array {list(found)}' if found else f'a {type(y).__name__}'
+    raise ValueError(
+      f'{row.name} returns {what} for a map {list(x.shape)}: it returns a map '
+      '[B, H, W, C] of as many images'
+    )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
-  return y.shape[1:], count
+  return found[1:], count
