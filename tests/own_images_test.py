@@ -22,7 +22,15 @@ from PIL import Image
 from pyarrow import parquet
 
 from googlenet import config as config_lib
-from googlenet.data import auto, classes, pipeline, sources, splits, stream
+from googlenet.data import (
+  auto,
+  classes,
+  pipeline,
+  sources,
+  splits,
+  stream,
+  tables,
+)
 from googlenet.data.find import find
 from googlenet.data.folder import read_class_map
 from googlenet.data.images import CenterCrop, RandomResizedCrop
@@ -843,3 +851,45 @@ def test_the_line_of_the_documentation_converts_cifar_10(tmp_path):
   # The file has the red plane first, row by row.
   red = rows[3, 1:1025].reshape(32, 32)
   np.testing.assert_array_equal(images[3, :, :, 0], red)
+
+
+def png() -> bytes:
+  file = io.BytesIO()
+  Image.fromarray(np.zeros((4, 4), np.uint8)).save(file, 'PNG')
+  return file.getvalue()
+
+
+def test_a_file_of_classes_names_labels_that_are_numbers(tmp_path):
+  rows = pa.table({'image': [png()] * 3, 'label': [0, 1, 1]})
+  parquet.write_table(rows, tmp_path / 'train.parquet')
+  (tmp_path / 'classes.txt').write_text('1\n0\n')
+  source = tables.open_table(
+    'parquet', str(tmp_path), 'train', 'train', str(tmp_path / 'classes.txt')
+  )
+  assert source.class_names == ('1', '0')
+  np.testing.assert_array_equal(source.labels['train'], [1, 0, 0])
+
+
+BAD_PARQUET = {
+  'text for images': ({'image': ['a'], 'label': [0]}, None, 'the type string'),
+  'two types': (
+    {'image': [b''], 'label': [0]},
+    {'image': [b''], 'label': ['a']},
+    'columns label differ in type: int64, string',
+  ),
+}
+
+
+@pytest.mark.parametrize('case', BAD_PARQUET)
+def test_parquet_of_wrong_types_is_refused(case, tmp_path):
+  *parts, words = BAD_PARQUET[case]
+  for i, part in enumerate(filter(None, parts)):
+    parquet.write_table(pa.table(part), tmp_path / f'train-{i}.parquet')
+  with pytest.raises(UserError, match=words):
+    tables.open_table('parquet', str(tmp_path), 'train', 'train')
+
+
+def test_a_path_with_a_null_character_is_refused(tmp_path):
+  (tmp_path / 'train.csv').write_bytes(b'path,label\na\0.png,b\n')
+  with pytest.raises(UserError, match='line 2: not a path'):
+    tables.open_table('csv', str(tmp_path), 'train', 'train')

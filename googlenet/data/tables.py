@@ -72,14 +72,16 @@ def open_table(
   index |= {str(key): label for key, label in index.items()}
   splits = {}
   for name, table in tables.items():
-    more = sorted(set(table.labels) - index.keys(), key=str)
+    # Files of classes hold text, also where labels are numbers.
+    known = {x: index.get(x, index.get(str(x))) for x in set(table.labels)}
+    more = sorted((x for x, label in known.items() if label is None), key=str)
     if more:
       there = classes or f'the split {next(iter(tables))!r}'
       raise UserError(
         f'the split {name!r} in {root} has labels that {there} lacks: '
         f'{some([*map(str, more)])}; mend or remove them'
       )
-    labels = np.array([index[label] for label in table.labels], np.int32)
+    labels = np.array([known[x] for x in table.labels], np.int32)
     splits[name] = Labelled(table.images, labels)
   return make_source(splits, names, on_bad_image, root)
 
@@ -139,6 +141,8 @@ def _read_csv(paths: Sequence[str]) -> _Table:
         for row in rows:
           if not row['path'] or not row['label']:
             raise UserError(f'{path}, line {rows.line_num}: a value is missing')
+          if '\0' in row['path']:
+            raise UserError(f'{path}, line {rows.line_num}: not a path')
           names.append(row['path'])
           labels.append(row['label'].strip())
     except (OSError, UnicodeError, csv.Error) as error:
@@ -211,7 +215,22 @@ def _column(paths: Sequence[str], name: str) -> Any:
         f'{path} cannot be read: {" ".join(str(error).split())[:200]}; it '
         'needs the columns image and label'
       ) from error
-  return pa.chunked_array(parts)
+  types = list(dict.fromkeys(str(part.type) for part in parts))
+  if len(types) > 1:
+    raise UserError(
+      f'{os.path.dirname(paths[0])} has files of one split whose columns '
+      f'{name} differ in type: {", ".join(types)}; write them with one type'
+    )
+  return pa.chunked_array(parts, None if parts else pa.null())
+
+
+def _holds_bytes(kind: Any) -> bool:
+  """Returns whether a column of this `pyarrow.DataType` holds images."""
+  from pyarrow import types
+
+  if types.is_struct(kind) and kind.get_field_index('bytes') >= 0:
+    kind = kind.field('bytes').type
+  return types.is_binary(kind) or types.is_large_binary(kind)
 
 
 def _read_parquet(paths: Sequence[str]) -> _Table:
@@ -224,7 +243,14 @@ def _read_parquet(paths: Sequence[str]) -> _Table:
       f'{paths[0]} has labels that are neither text nor whole numbers, or none'
     )
   with open_regular(paths[0]) as file:
-    stored = (parquet.read_schema(file).metadata or {}).get(b'huggingface')
+    schema = parquet.read_schema(file)
+  kind = schema.field('image').type if 'image' in schema.names else None
+  if kind is not None and not _holds_bytes(kind):
+    raise UserError(
+      f'{paths[0]} has images of the type {kind}; it takes bytes, or a struct '
+      'with bytes'
+    )
+  stored = (schema.metadata or {}).get(b'huggingface')
   names = _stored_names(stored) if stored else ()
   return _Table(ParquetImages(paths), labels, names)
 
