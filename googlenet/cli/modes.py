@@ -351,8 +351,8 @@ def define_flags(values: flags.FlagValues) -> None:
   string(
     'preset',
     '',
-    'whose weights these are: torchvision, timm, gluon or caffe; sets how '
-    'images are prepared',
+    'whose weights these are: torchvision, timm, gluon, lucid or caffe; sets '
+    'how images are prepared',
   )
   string('coordinator_address', None, 'address of process 0, host:port')
   integer('num_processes', None, 'number of processes')

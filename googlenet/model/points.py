@@ -172,7 +172,7 @@ def resolve(name: str, architecture: rows.Architecture) -> str:
   if found not in known:
     raise UserError(
       f'{name!r} is no point of the network{did_you_mean(name, known)}; '
-      '`launch.py --mode=summary --points` lists them all'
+      '--mode=summary --points lists them all'
     )
   return found
 
