@@ -16,6 +16,7 @@ import sysconfig
 import tomllib
 import zipfile
 
+import numpy as np
 import pytest
 from conftest import FEW_OPTIMIZATIONS, ROOT, SMALL, environment
 
@@ -177,6 +178,29 @@ def test_train_load_evaluate(tmp_path, config, capfd):
   out, err = capfd.readouterr()  # no terminal, as in a notebook: whole lines
   assert '\r' not in out + err
   assert '\x1b' not in out + err
+
+
+def test_own_images_are_evaluated(tmp_path, config):
+  """A run does not name a folder of the user, so that is given again."""
+  rng = np.random.default_rng(0)
+  data = tmp_path / 'data.npz'
+  arrays = {
+    f'{split}_{kind}': values
+    for split in ('train', 'test')
+    for kind, values in (
+      ('images', rng.integers(0, 255, (64, 28, 28), np.uint8)),
+      ('labels', np.arange(64) % 10),
+    )
+  }
+  np.savez(data, **arrays)
+  config.data.source, config.data.data_dir = 'arrays', str(data)
+  config.data.eval_split = 'test'
+  result = googlenet.train(config, tmp_path / 'run')
+  with pytest.raises(googlenet.UserError, match='data_dir is missing'):
+    googlenet.evaluate(tmp_path / 'run')
+  scores = googlenet.evaluate(tmp_path / 'run', data_dir=str(data))
+  assert scores.count == 64
+  assert scores.accuracy == pytest.approx(result['eval/accuracy'])
 
 
 def test_bad_input_is_told_as_on_the_command_line(tmp_path, config):

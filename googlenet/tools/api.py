@@ -29,13 +29,17 @@ def get_config(name: str = 'fmnist96') -> ml_collections.ConfigDict:
   return command_line.load_config_file(name)
 
 
-def evaluate(run: str | os.PathLike[str] | Trained, split: str = '') -> Scores:
+def evaluate(
+  run: str | os.PathLike[str] | Trained, split: str = '', data_dir: str = ''
+) -> Scores:
   """Scores a trained network, as --mode=evaluate does.
 
   Args:
     run: what `load` takes, or what it returns.
     split: of the run's data set, like 'test[:1000]'; '': `data.eval_split` of
       its config.
+    data_dir: of a run on your own images: their folder or file, which a run
+      does not name.
 
   Raises:
     UserError: there is no such run, or the data cannot be read.
@@ -44,6 +48,8 @@ def evaluate(run: str | os.PathLike[str] | Trained, split: str = '') -> Scores:
   config = ml_collections.ConfigDict(net.config.to_dict())
   if split:
     config.data.eval_split = split
+  if data_dir:
+    config.data.data_dir = data_dir
   resolved = config_lib.resolve(config)
   net = predictions.with_statistics(net._replace(config=resolved))
   found = predictions.predict_split(resolved, [net])
