@@ -22,12 +22,14 @@ from googlenet.model import (
   blocks,
   context,
   modules,
+  own,
   points,
   rows,
   successors,
   variants,
 )
 from googlenet.model import network as network_lib
+from googlenet.model.architecture_text import to_text
 from googlenet.model.initialization import init_from_numpy
 from googlenet.model.rows import (
   Conv,
@@ -309,6 +311,39 @@ def test_points_without_weights_are_refused(case):
   net = make_trained('tiny', 56, aux_heads='on')
   with pytest.raises(UserError, match=words):
     expanded.expanded_weights(net, *given)
+
+
+def of_rows(*ops, size=8, **fields):
+  """A network of one stage, see `make_trained`."""
+  conv = ConvLayer('conv_1', (Conv('conv_3x3', 4, 3),))
+  stage = Stage('stage_1', (conv, *ops))
+  text = to_text(rows.Architecture((stage,), **fields))
+  return make_trained('own', size, architecture=text, aux_heads='off')
+
+
+def test_an_operation_of_ones_own_is_refused():
+  own.register('half', lambda x, is_training: x[:, ::2, ::2])
+  net = of_rows(rows.Own('late', 'half'))
+  with pytest.raises(UserError, match='behind late, an operation of your own'):
+    expanded.expanded_weights(net, 'conv_1', 'logits')
+  found = expanded.expanded_weights(net, 'images', 'conv_1').kernels
+  np.testing.assert_allclose(
+    found, net.params['conv_1/conv_3x3']['w'], rtol=1e-6
+  )
+
+
+def test_a_flattened_map_of_one_pixel():
+  """Its kernels are larger than the network's own map, which has a border."""
+  head = rows.Flatten(), rows.LOGITS
+  net = of_rows(MaxPool(4, 4, 'VALID'), size=4, head=head)
+  found = expanded.expanded_weights(net, 'images', 'logits').kernels
+  first, last = (
+    np.asarray(net.params[name]['w']) for name in ('conv_1/conv_3x3', 'logits')
+  )
+  wanted = np.zeros((6, 6, 1, 10))
+  for y, x, i, j in np.ndindex(4, 4, 3, 3):
+    wanted[y + i, x + j] += first[i, j] @ last / 16
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_the_row_before():

@@ -125,15 +125,6 @@ def find_path(
   return path
 
 
-def path_to(trained: Trained, point: str) -> linear.Path:
-  """Returns the path from the images to a point.
-
-  Raises:
-    UserError: the network has no such point.
-  """
-  return _path(trained, graph.IMAGES, point, ('source', 'point'))
-
-
 def _path(
   trained: Trained, source: str, target: str, flags: tuple[str, str]
 ) -> linear.Path:

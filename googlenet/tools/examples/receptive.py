@@ -8,7 +8,8 @@ with
   (size + (k - 1) * stride, stride * s, offset - p * stride)
 
 and a map that is made of several, as by the branches of a block, sees what any
-of them sees. See Araujo et al., 2019, "Computing receptive fields of
+of them sees. An operation of one's own may see its whole map, so that is what
+counts. See Araujo et al., 2019, "Computing receptive fields of
 convolutional neural networks", Distill, https://doi.org/10.23915/distill.00021.
 """
 
@@ -38,8 +39,8 @@ class Axis(NamedTuple):
 
   Attributes:
     size: pixels that a position sees, if the image is large enough.
-    stride: distance between the pixels of two neighbours; 0 if there is one
-      position that sees the whole axis.
+    stride: distance between the pixels of two neighbours; 0 if each position
+      sees the whole axis.
     offset: first pixel of position 0; negative in the padding.
     first: int [n], the first pixel of the image that each position sees.
     last: int [n], the last one.
@@ -149,8 +150,9 @@ def _axes(
   return {'logits': whole, **by_row, **by_stage, **found}
 
 
-def _whole(size: int) -> Axis:
-  return Axis(size, 0, 0, np.array([0]), np.array([size - 1]))
+def _whole(size: int, places: int = 1) -> Axis:
+  """Returns positions that all see the whole axis."""
+  return Axis(size, 0, 0, np.zeros(places, int), np.full(places, size - 1))
 
 
 def _union(a: Axis, b: Axis) -> Axis:
@@ -169,6 +171,8 @@ def _union(a: Axis, b: Axis) -> Axis:
 def _through(layer: graph.Layer, x: Axis, axis: int) -> Axis:
   """Returns what a layer sees whose input sees `x`."""
   op, length = layer.op, layer.input_shape[axis]
+  if type(op) is rows.Own:
+    return _whole(int(x.last[-1]) + 1, layer.shape[axis])
   if type(op) is rows.AdaptiveAvgPool:
     places = np.arange(op.size)
     start = places * length // op.size

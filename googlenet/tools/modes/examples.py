@@ -16,7 +16,7 @@ from googlenet.tools.inference import outputs, trained
 from googlenet.tools.inference.channels import Channel, parse
 from googlenet.tools.modes.predict import count_images
 from googlenet.tools.visualize.render import STEPS
-from googlenet.tools.visualize.rendered import check_numbers
+from googlenet.tools.visualize.rendered import MAX_SEED, check_numbers
 
 Config = ml_collections.FrozenConfigDict
 
@@ -71,7 +71,7 @@ def run(
       f'--steps={steps} and --seed={seed} are those of images that are made: '
       'add --visualize'
     )
-  check_numbers(**{'--steps': (steps, 0), '--seed': (seed, 0)})
+  check_numbers(**{'--steps': (steps, 0), '--seed': (seed, 0, MAX_SEED)})
   format = outputs.format_of(output, format, FORMATS)
   outputs.check_new(output)
   dataset = pipeline.load_split(config, 'eval_split')

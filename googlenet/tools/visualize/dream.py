@@ -25,6 +25,7 @@ from googlenet.tools.inference.trained import Trained, refuse
 from googlenet.tools.visualize import ascent
 from googlenet.tools.visualize.objectives import Objective
 from googlenet.tools.visualize.rendered import (
+  MAX_SEED,
   Rendered,
   check_numbers,
   kept_steps,
@@ -145,6 +146,7 @@ def dream(
     )
   check_numbers(
     octaves=(octaves, 1),
+    seed=(seed, 0, MAX_SEED),
     steps=(steps, 1),
     batch_size=(batch_size, 1),
     num_frames=(num_frames, 0),

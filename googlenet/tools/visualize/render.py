@@ -14,6 +14,8 @@ from googlenet.tools.visualize.ascent import batches, climb, make_ascent
 from googlenet.tools.visualize.objectives import Objective
 from googlenet.tools.visualize.parametrisation import PARAMETRISATIONS
 from googlenet.tools.visualize.rendered import (
+  MAX_SEED,
+  MAX_SIDE,
   Rendered,
   check_numbers,
   kept_steps,
@@ -53,7 +55,7 @@ def render(
       objectives are compiled and computed one after another.
     steps: of the ascent.
     size: of the images in pixels, S or (H, W); None: the network's.
-    seed: fixes noise and movements, from 0.
+    seed: fixes noise and movements, from 0 to 2**32 - 1.
     parametrisation: a key of `PARAMETRISATIONS`.
     transforms: random movements before each step; None: `transforms.standard`;
       (): none.
@@ -70,7 +72,7 @@ def render(
     objectives = [objectives]
   check_numbers(
     steps=(steps, 1),
-    seed=(seed, 0),
+    seed=(seed, 0, MAX_SEED),
     num_frames=(num_frames, 0),
     batch_size=(batch_size, 1),
   )
@@ -114,9 +116,9 @@ def _sides(net: Trained, size: int | tuple[int, int] | None) -> tuple[int, int]:
   """
   sides = net.image_shape[:2] if size is None else size
   sides = (sides, sides) if isinstance(sides, int) else tuple(sides)
-  if len(sides) != 2 or min(sides) < 1:
+  if len(sides) != 2 or min(sides) < 1 or max(sides) > MAX_SIDE:
     raise UserError(
-      f'size={size} is not allowed: it takes a number of pixels from 1, or '
-      '(height, width)'
+      f'size={size} is not allowed: it takes a number of pixels from 1 to '
+      f'{MAX_SIDE}, or (height, width)'
     )
   return sides

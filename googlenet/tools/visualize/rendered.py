@@ -9,6 +9,9 @@ import numpy as np
 
 from googlenet.errors import UserError
 
+MAX_SEED = 2**32 - 1  # programs take seeds as uint32
+MAX_SIDE = 4096  # pixels: larger images fit into the memory of no device
+
 
 class Rendered(NamedTuple):
   """Images that were made, and how well they excite what they are for.
@@ -53,16 +56,18 @@ class Rendered(NamedTuple):
     return cls(**arrays, names=tuple(names))
 
 
-def check_numbers(**numbers: tuple[int, int]) -> None:
-  """Checks whole numbers: name=(value, smallest value).
+def check_numbers(**numbers: tuple[int, ...]) -> None:
+  """Checks whole numbers: name=(value, smallest[, largest]).
 
   Raises:
-    UserError: a number is too small.
+    UserError: a number is too small or too large.
   """
-  for name, (value, least) in numbers.items():
-    if value < least:
+  for name, (value, least, *most) in numbers.items():
+    if value < least or any(value > limit for limit in most):
+      upto = ''.join(f' to {limit}' for limit in most)
       raise UserError(
         f'{name}={value} is not allowed: it takes a whole number from {least}'
+        f'{upto}'
       )
 
 
