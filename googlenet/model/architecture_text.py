@@ -1,4 +1,4 @@
-"""Networks of one's own: rows as text, for `config.model.architecture`.
+"""Custom networks: rows as text, for `config.model.architecture`.
 
 A config file builds an `Architecture` from `rows` and `blocks`:
 
@@ -61,8 +61,8 @@ def from_text(text: str) -> rows.Architecture:
   """Returns the architecture of a text that `to_text` made.
 
   Raises:
-    UserError: the text is no JSON of rows, or a row has a value that is not
-      allowed, or names occur twice.
+    UserError: the text is not JSON of rows, a row has a value that is not
+      allowed, or a name occurs twice.
   """
   try:
     found = _decode(json.loads(text))
@@ -261,8 +261,8 @@ def read_network(text: str) -> rows.Architecture:
   """Returns the network of a text.
 
   Raises:
-    UserError: as `from_text`, or an operation is not registered, or the network
-      cannot be computed or does not end in a number for each class.
+    UserError: as in `from_text`; or an operation is not registered, the network
+      cannot be computed, or it does not end in one number for each class.
   """
   architecture = from_text(text)
   own.check_registered(architecture)

@@ -1,4 +1,4 @@
-"""Operations of one's own: a register of Haiku functions.
+"""Custom operations: a registry of Haiku functions.
 
   own.register('gate', gate)
   rows.Own('my_gate', 'gate', (('start', 0.25),))
@@ -26,10 +26,10 @@ _REGISTERED: dict[str, Operation] = {}
 
 
 def register(name: str, function: Operation) -> None:
-  """Makes a Haiku function an operation: `rows.Own('my_layer', name)`.
+  """Registers a Haiku function as an operation: `rows.Own('my_layer', name)`.
 
   Args:
-    name: by which rows call it.
+    name: the name that rows give in `function`.
     function: (x float [B, H, W, C], is_training, **options) -> float
       [B, H', W', C']. It may use Haiku modules and `hk.get_parameter`; nothing
       random and no state. It is compiled, and differentiated by JAX.
@@ -42,7 +42,7 @@ def find(row: rows.Own) -> Operation:
   """Returns the operation of a row.
 
   Raises:
-    UserError: nobody has registered it.
+    UserError: no operation is registered under that name.
   """
   if row.function not in _REGISTERED:
     raise UserError(
@@ -55,7 +55,7 @@ def find(row: rows.Own) -> Operation:
 
 
 def check_registered(node: Any) -> None:
-  """Raises UserError if a row of a tree of rows is not registered."""
+  """Raises UserError if a tree of rows names an unregistered operation."""
   if isinstance(node, rows.Own):
     find(node)
   elif isinstance(node, tuple):

@@ -242,6 +242,7 @@ BAD_INPUT = {
     ["eval_split='test[:3]'", 'a smaller grid'],
   ),
   'a grid of one cell': (['--grid=1'], ['grid', '2']),
+  'a grid that fits no memory': (['--grid=5000'], ['grid', '128']),
 }
 
 

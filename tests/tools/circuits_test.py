@@ -501,6 +501,10 @@ BAD_INPUT = {
     ['--channels=logits,inception_2a', '--output=a.png'],
     ['of one point'],
   ),
+  'too many for a picture': (
+    ['--channels=conv_1:1', '--top_k=999', '--output=a.png'],
+    ['--top_k=999', 'at most 32', '.csv'],
+  ),
   'no connection': (['--channels=conv_1:1', '--top_k=0'], ['--top_k=0']),
   'an unknown format': (
     ['--channels=conv_1:1', '--output=a.txt'],

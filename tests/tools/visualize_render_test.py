@@ -243,6 +243,11 @@ def test_other_optimizers_and_parametrisations(net):
 
 
 @pytest.mark.slow
+def test_fewer_large_images_are_made_at_once():
+  sizes = ((28, 28), (224, 224), (448, 448), (4096, 4096))
+  assert [render.default_batch_size(*size) for size in sizes] == [64, 64, 16, 1]
+
+
 def test_sizes(net):
   wide = render.render(
     net, objectives.class_logit(1), steps=2, size=(30, 40), num_frames=1

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from googlenet.tools.visualize.sheet import font as font_of
 
 _GAP = 2  # pixels between the cells of an atlas
 # Red: positive, blue: negative, white: zero.
@@ -162,7 +164,7 @@ def atlas(
   """
   frame, step = 3, tile + _GAP
   size = side * step + _GAP
-  font = ImageFont.load_default(max(size // 60, 10))
+  font = font_of(max(size // 60, 10))
   line = 2 * font.size
   placed, x, row = [], _GAP, 0
   for name in names:

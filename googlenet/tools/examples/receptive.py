@@ -8,9 +8,10 @@ with
   (size + (k - 1) * stride, stride * s, offset - p * stride)
 
 and a map that is made of several, as by the branches of a block, sees what any
-of them sees. An operation of one's own may see its whole map, so that is what
-counts. See Araujo et al., 2019, "Computing receptive fields of
-convolutional neural networks", Distill, https://doi.org/10.23915/distill.00021.
+of them sees. A custom operation counts as if each position saw the whole map,
+since nothing is known of it. See Araujo et al., 2019, "Computing receptive
+fields of convolutional neural networks", Distill,
+https://doi.org/10.23915/distill.00021.
 """
 
 import functools

@@ -232,16 +232,18 @@ def _write_npz(
   first = next(parts, None)
   if first is None:
     return 0
-  layers = sanity_lib.layers(net.network)
   with feature_files.npz(output) as writer:
+    for name, table in first.explained.tables.items():
+      writer.share({f'{name}_names': np.array(table.names)})
+    if first.explained.sanity:
+      layers = sanity_lib.layers(net.network)
+      writer.share({'sanity_layers': np.array(layers)})
     for part in itertools.chain([first], parts):
-      writer.write(_arrays(part, net.class_names, layers))
+      writer.write(_arrays(part, net.class_names))
   return writer.count
 
 
-def _arrays(
-  part: Part, class_names: tuple[str, ...], layers: tuple[str, ...]
-) -> dict[str, np.ndarray]:
+def _arrays(part: Part, class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
   """Returns the arrays of a batch, [n, ...] by name."""
   found, count = part.explained, len(part.titles)
   arrays = {
@@ -258,11 +260,9 @@ def _arrays(
     arrays['integrated_gradients_difference'] = found.integrated.difference
     arrays['integrated_gradients_residual'] = found.integrated.residual
   for name, table in found.tables.items():
-    arrays[f'{name}_names'] = np.tile(table.names, (count, 1))
     arrays[f'{name}_gradient'] = table.gradient
     arrays[f'{name}_ablation'] = table.ablation
   for name, values in found.sanity.items():
-    arrays['sanity_layers'] = np.tile(layers, (count, 1))
     arrays[f'{name}_sanity'] = values.astype(np.float32)
   return arrays
 

@@ -26,7 +26,8 @@ STEPS = 256
 LEARNING_RATE = 0.05
 # Steps in which gradients pass ReLUs that are off, as in lucid.
 REDIRECTED_STEPS = 16
-BATCH_SIZE = 64
+# Pixels at once on a device: 64 images of 224x224, fewer larger ones.
+_BATCH_SIZE, _BATCH_PIXELS = 64, 64 * 224**2
 
 
 def render(
@@ -41,7 +42,7 @@ def render(
   optimizer: optax.GradientTransformation | None = None,
   redirected_steps: int = REDIRECTED_STEPS,
   num_frames: int = 0,
-  batch_size: int = BATCH_SIZE,
+  batch_size: int | None = None,
 ) -> Rendered:
   """Makes images that maximise objectives, by gradient ascent.
 
@@ -62,7 +63,8 @@ def render(
     optimizer: of optax, applied to each image alone; None: Adam with rate 0.05.
     redirected_steps: steps in which gradients pass ReLUs that are off.
     num_frames: number of images to keep on the way, the last one included.
-    batch_size: largest number of images at once on a device.
+    batch_size: largest number of images at once on a device; None: 64, fewer
+      if they are larger than 224x224 pixels.
 
   Raises:
     UserError: a number is out of range, the parametrisation is unknown, or the
@@ -74,7 +76,7 @@ def render(
     steps=(steps, 1),
     seed=(seed, 0, MAX_SEED),
     num_frames=(num_frames, 0),
-    batch_size=(batch_size, 1),
+    batch_size=(_BATCH_SIZE if batch_size is None else batch_size, 1),
   )
   kept = kept_steps(steps, num_frames)
   if parametrisation not in PARAMETRISATIONS:
@@ -83,6 +85,8 @@ def render(
       f'{", ".join(PARAMETRISATIONS)}'
     )
   height, width = _sides(net, size)
+  if batch_size is None:
+    batch_size = default_batch_size(height, width)
   if transforms is None:
     transforms = transforms_lib.standard(min(height, width))
   total = sum(objective.count for objective in objectives)
@@ -106,6 +110,11 @@ def render(
       for rows in batches(objective, batch_size)
     ]
   return Rendered.join(parts, [name for o in objectives for name in o.names])
+
+
+def default_batch_size(height: int, width: int) -> int:
+  """Returns how many images of a size a device makes at once."""
+  return max(1, min(_BATCH_SIZE, _BATCH_PIXELS // (height * width)))
 
 
 def _sides(net: Trained, size: int | tuple[int, int] | None) -> tuple[int, int]:
