@@ -155,6 +155,21 @@ def test_the_initializers_of_an_operation_are_used():
   np.testing.assert_allclose(found['late'], found['conv_1'] + 3, rtol=1e-6)
 
 
+def test_an_operation_may_be_registered_again():
+  """As in a notebook: what was known of the network is forgotten."""
+  stage = rows.Stage('stage_1', (CONV, rows.Own('part', 'some')))
+  sides = []
+  for count in (6, 3):
+    own.register('some', lambda x, is_training, n=count: x[..., :n])
+    text = to_text(rows.Architecture((stage,)))
+    config = model_config(variant='own', architecture=text)
+    network = network_lib.make_network(config)
+    sides.append(points.shapes(network.architecture, (8, 8, 1))['part'])
+    params, _ = init_from_numpy(network, (8, 8, 1), 0)
+    assert params['logits']['w'].shape == (count, 10)
+  assert sides == [(8, 8, 6), (8, 8, 3)]
+
+
 @pytest.mark.parametrize('kernels', ['xla', 'cpu', 'gpu'])
 def test_an_operation_sees_maps_in_their_usual_layout(kernels):
   """[B, H, W, C], whatever the layout of the kernels: here the upper half."""

@@ -8,7 +8,6 @@ A config file builds an `Architecture` from `rows` and `blocks`:
 The text is JSON, so a run holds its network as data.
 """
 
-import functools
 import json
 import re
 from collections.abc import Callable
@@ -256,7 +255,7 @@ def _check_names(architecture: rows.Architecture) -> None:
       )
 
 
-@functools.lru_cache(maxsize=32)
+@own.cached
 def read_network(text: str) -> rows.Architecture:
   """Returns the network of a text.
 

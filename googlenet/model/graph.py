@@ -6,7 +6,6 @@ branches are flattened: each `Layer` is one operation on one image. A layer's
 inputs come before it in the list.
 """
 
-import functools
 import itertools
 import math
 import re
@@ -301,7 +300,7 @@ def depth(layers: Sequence[Layer]) -> int:
   return depths[layers[-1].name]
 
 
-@functools.cache
+@own.cached
 def smallest_image(architecture: rows.Architecture) -> int:
   """Returns the smallest image side, in pixels, that the network can use.
 

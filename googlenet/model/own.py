@@ -23,6 +23,14 @@ Operation = Callable[..., jax.Array]  # (map [B, H, W, C], is_training) -> map
 
 
 _REGISTERED: dict[str, Operation] = {}
+_CLEAR: list[Callable[[], None]] = []  # of the caches that depend on those
+
+
+def cached(function: Callable[..., Any]) -> Any:
+  """Caches a function of rows until an operation is registered."""
+  wrapped = functools.lru_cache(maxsize=256)(function)
+  _CLEAR.append(wrapped.cache_clear)
+  return wrapped
 
 
 def register(name: str, function: Operation) -> None:
@@ -35,7 +43,8 @@ def register(name: str, function: Operation) -> None:
       random and no state. It is compiled, and differentiated by JAX.
   """
   _REGISTERED[name] = function
-  sizes.cache_clear()  # of a function that had this name before
+  for clear in _CLEAR:  # another function may have had this name before
+    clear()
 
 
 def find(row: rows.Own) -> Operation:
@@ -76,7 +85,7 @@ class Layer(hk.Module):
     return find(self._row)(x, is_training, **options)
 
 
-@functools.lru_cache(maxsize=256)
+@cached
 def sizes(row: rows.Own, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
   """Returns the output shape and the number of parameters, for one image.
 

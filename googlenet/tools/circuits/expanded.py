@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from googlenet.errors import UserError
-from googlenet.model import graph, points, rows
+from googlenet.model import graph, own, points, rows
 from googlenet.runtime.compilation import compiled_with
 from googlenet.runtime.progress import Progress
 from googlenet.tools.circuits import linear
@@ -62,7 +62,7 @@ def layer_of(architecture: rows.Architecture, point: str, flag: str) -> str:
   return _layers_of_points(architecture)[name.removesuffix(points.PRE)]
 
 
-@functools.cache
+@own.cached
 def _layers_of_points(architecture: rows.Architecture) -> dict[str, str]:
   found = {graph.IMAGES: graph.IMAGES}
   for layer in graph.graph(architecture):

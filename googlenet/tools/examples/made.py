@@ -38,4 +38,4 @@ def images(
   made = render(net, wanted, steps=steps, seed=seed)
   if not np.isfinite(made.values).all():
     raise UserError(f'{net.path}: the maps of these parameters are not finite')
-  return requests.in_order(made, order).images
+  return made.images[np.argsort(order)]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from googlenet.kernels.padding import placement
-from googlenet.model import graph, points, rows
+from googlenet.model import graph, own, points, rows
 from googlenet.model.graph import Shape
 from googlenet.model.network import Network
 
@@ -126,7 +126,7 @@ def receptive_field(
   )
 
 
-@functools.lru_cache(maxsize=32)
+@own.cached
 def _axes(
   architecture: rows.Architecture, image_shape: Shape, axis: int
 ) -> dict[str, Axis]:
