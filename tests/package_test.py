@@ -135,6 +135,7 @@ def test_a_process_of_the_program_is_started_in_either_place(monkeypatch):
   assert places.launcher() == [sys.executable, str(ROOT / 'launch.py')]
   monkeypatch.setattr(places, 'ROOT', places._SHARE)
   assert places.launcher() == [sys.executable, '-P', '-m', 'googlenet']
+  assert 'pip install' in places.how_to_restore(ROOT / 'a')
 
 
 # ---- What `import googlenet` offers.
