@@ -125,10 +125,8 @@ def test_of_points_within_the_network(kernels):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kernels', KERNELS)
-@pytest.mark.parametrize(
-  'variant', ['inception5h', 'inception_v2', 'factorized', 'residual', 'se']
-)
+@pytest.mark.parametrize('kernels', [name for name in KERNELS if name != 'xla'])
+@pytest.mark.parametrize('variant', ['factorized', 'residual'])
 def test_of_other_blocks(variant, kernels):
   """At a tenth of their width, along a direction that all pixels move in."""
   size = SMALL[variant]
@@ -147,6 +145,8 @@ def test_of_other_blocks(variant, kernels):
     outputs, _ = network.apply(params, state, None, x, False)
     return outputs.logits[:, 3].sum()
 
-  ends = [compiled(score, x + sign * step * direction) for sign in (1, -1)]
-  slope = (compiled(jax.grad(score), x) * direction).sum()
+  ends = [
+    float(compiled(score, x + sign * step * direction)) for sign in (1, -1)
+  ]
+  slope = float((compiled(jax.grad(score), x) * direction).sum())
   assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5)

@@ -85,18 +85,6 @@ def test_trains_then_evaluates_the_same_parameters(run_by_user, launch_py):
   assert files_under(run) == before
 
 
-def test_default_workdir_is_fresh_and_dated(launch_py, launch_here, tmp_path):
-  """In a second of two processes too."""
-  for launch in (launch_py, launch_here):
-    assert launch(*SMALL, '--config.train.max_steps=1').returncode == 0
-  runs = files_under(tmp_path / 'runs')
-  names = [name for name in runs if '/' not in name]
-  assert len(names) == 2
-  for name in names:
-    assert re.fullmatch(r'fmnist96-\d{4}-\d\d-\d\d-\d{6}-\d+', name)
-  assert sum(name.endswith(f'-{os.getpid()}') for name in names) == 1
-
-
 def test_summary_prints_the_layer_table(launch_here, tmp_path):
   done = launch_here('--mode=summary')
   assert done.returncode == 0, done.stderr
@@ -107,8 +95,13 @@ def test_summary_prints_the_layer_table(launch_here, tmp_path):
   assert files_under(tmp_path) == []
 
 
-def test_terminal_shows_a_bar(tmp_path, compilation_cache):
-  """On a pseudo-terminal: one bar redrawn in place, lines above it."""
+def test_terminal_shows_a_bar_and_workdirs_are_dated(
+  tmp_path, compilation_cache, launch_here
+):
+  """On a pseudo-terminal: one bar redrawn in place, lines above it.
+
+  Without --workdir: a fresh folder, in a second of two processes too.
+  """
   main, terminal = pty.openpty()
   termios.tcsetwinsize(terminal, (24, 120))
   process = subprocess.Popen(
@@ -140,10 +133,19 @@ def test_terminal_shows_a_bar(tmp_path, compilation_cache):
   assert re.search(r'images/s  \d\d:\d\d left', text)
   assert 'epoch 0.0064/10' in text
 
+  assert launch_here(*SMALL, '--config.train.max_steps=1').returncode == 0
+  runs = files_under(tmp_path / 'runs')
+  names = [name for name in runs if '/' not in name]
+  assert len(names) == 2
+  for name in names:
+    assert re.fullmatch(r'fmnist96-\d{4}-\d\d-\d\d-\d{6}-\d+', name)
+  ends = {int(name.rpartition('-')[2]) for name in names}
+  assert ends == {process.pid, os.getpid()}
 
-def test_a_loss_that_ends_a_longer_run_keeps_its_curve(launch_py, tmp_path):
+
+def test_a_loss_that_ends_a_longer_run_keeps_its_curve(launch_here, tmp_path):
   """What was recorded before is the user's; result and parameters are not."""
-  done = launch_py(
+  done = launch_here(
     *SMALL,
     '--workdir=run',
     '--config.logging.every_steps=1',
@@ -173,30 +175,35 @@ def test_batch_that_does_not_divide_by_devices(launch_py, tmp_path):
   assert files_under(tmp_path) == []
 
 
-def test_losses_do_not_depend_on_the_number_of_devices(launch_py, tmp_path):
-  """With augmentation, batch norm over all devices, dropout and heads."""
+def test_losses_do_not_depend_on_the_number_of_devices(
+  launch_py, launch_here, tmp_path
+):
+  """With augmentation, batch norm over all devices, dropout and heads.
+
+  Of what is drawn by the place of an image, one of a kind: compiling is what
+  takes time, and augment_test.py and mixing_test.py have them all.
+  """
   flags = (
     *SMALL,
     '--config.model.normalization=batch',
     '--config.model.aux_heads=on',
     '--config.model.dropout=0.4',
     '--config.logging.every_steps=1',
-    '--config.augment.flip=alternating',
     '--config.augment.crop_padding=2',
-    '--config.augment.erase_probability=0.5',
-    '--config.augment.mixup_alpha=0.5',
     '--config.augment.cutmix_alpha=0.5',
     '--config.optimizer.warmup_steps=5',
   )
-  for count in (1, 4):
-    done = launch_py(*flags, f'--workdir={count}', devices=count)
+  one = launch_here(*flags, '--workdir=1')
+  four = launch_py(*flags, '--workdir=4', devices=4)
+  for done in (one, four):
     assert done.returncode == 0, done.stderr
-    assert f'devices  {count} x cpu' in done.stdout
+  assert 'devices  4 x cpu' in four.stdout
   one = losses(tmp_path / '1')
   assert one.shape == (6, 2)
   np.testing.assert_allclose(losses(tmp_path / '4'), one, rtol=2e-4)
 
 
+@pytest.mark.slow  # sweep_test.py has it with kernels that are quick to compile
 def test_same_seed_same_bits(run_by_user, launch_py, tmp_path):
   again = launch_py(*DEFAULT, '--workdir=again', optimized=True)
   assert again.returncode == 0, again.stderr

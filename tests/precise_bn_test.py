@@ -66,7 +66,9 @@ def test_frozen_parts_keep_theirs_to_the_bit(normalized):
   assert np.any(state['inception_2a/conv_1x1']['mean'])
 
 
-@pytest.mark.parametrize('ema_decay', [0.0, 0.9])
+@pytest.mark.parametrize(
+  'ema_decay', [0.9, pytest.param(0.0, marks=pytest.mark.slow)]
+)
 def test_what_was_evaluated_is_saved(normalized, tmp_path, capsys, ema_decay):
   normalized.train.ema_decay = ema_decay
   config = config_lib.resolve(normalized)

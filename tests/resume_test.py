@@ -171,7 +171,8 @@ def test_a_signal_ends_it_and_the_workdir_alone_continues_it(
 
 
 STOPPER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup pytest` ignores it
 from googlenet.runtime.preemption import PreemptionHandler
 with PreemptionHandler() as stopper:
   if sys.argv[1] == 'can_save':

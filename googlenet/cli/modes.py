@@ -125,7 +125,10 @@ MODES = {
     _LOOK,
     'the images of data.eval_split that excite channels',
     'reads',
-    ('channels', 'top_k', 'least', 'format', 'output'),
+    (
+      *('channels', 'top_k', 'least', 'visualize', 'steps', 'seed'),
+      *('format', 'output'),
+    ),
     example='--channels=inception_4c:0-7 --output=examples.png',
   ),
   'report': Mode(
@@ -179,7 +182,10 @@ MODES = {
     _LOOK,
     'a map of what a layer tells apart in data.eval_split',
     'reads',
-    ('end_points', 'projection', 'grid', 'seed', 'format', 'output'),
+    (
+      *('end_points', 'projection', 'grid', 'render', 'steps', 'seed'),
+      *('format', 'output'),
+    ),
     example='--end_points=stage_4 --output=atlas.png',
   ),
   'import_weights': Mode(
@@ -319,12 +325,14 @@ def define_flags(values: flags.FlagValues) -> None:
     'how the plane of an atlas is made: pca, or umap if it is installed',
   )
   integer('grid', 16, 'cells along each side of an atlas', lower_bound=2)
+  boolean('render', False, 'make an image for each cell of an atlas')
   integer(
     'top_k',
     5,
     'number of classes per image, of images per channel, or of connections '
     'of each sign, to show',
   )
+  boolean('visualize', False, 'also make an image that excites each channel')
   integer('least', 0, 'number of images that excite a channel least')
   string('format', '', 'output format, if the file name does not show it')
   string('output', '', 'new file; without it, predict prints to the console')

@@ -18,8 +18,15 @@ import launch
 from googlenet import config as config_lib
 from googlenet import kernels as kernels_lib
 from googlenet.errors import UserError
-from googlenet.model import blocks, context, modules, points, rows, variants
-from googlenet.model import googlenet as googlenet_lib
+from googlenet.model import (
+  blocks,
+  context,
+  modules,
+  points,
+  rows,
+  successors,
+  variants,
+)
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
 from googlenet.model.rows import (
@@ -191,7 +198,7 @@ def check_linear_part(net, source, target):
 def mixed(monkeypatch):
   """A small network with every kind of layer, on maps of 17 and 9 pixels."""
   widths = blocks.Widths(3, 2, 4, 2, 4, 3)
-  gated = googlenet_lib.se_inception('gated', widths)
+  gated = successors.se_inception('gated', widths)
   stages = (
     Stage(
       'stage_1',

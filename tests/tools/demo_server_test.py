@@ -79,7 +79,9 @@ def test_channels_have_the_same_guards(monkeypatch, caplog):
       raise UserError('image 7 is damaged')
     return {}
 
-  app = server.make_app({}, [], read, lambda image: {}, likes, {'stage_1': 4})
+  app = server.make_app(
+    {}, [], read, lambda image: {}, server.More(likes, {'stage_1': 4})
+  )
   calls = []
   monkeypatch.setattr(server, 'release_free_memory', lambda: calls.append(1))
   running = server.make_server(app)

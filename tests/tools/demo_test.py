@@ -28,11 +28,13 @@ from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
-from googlenet.tools.demo import answer
+from googlenet.tools.demo import answer, attribution
 from googlenet.tools.demo import likes as likes_lib
 from googlenet.tools.demo.likes import Likes
 from googlenet.tools.examples.ranking import top_images
 from googlenet.tools.examples.receptive import receptive_field
+from googlenet.tools.explain import methods
+from googlenet.tools.explain.target import Target
 from googlenet.tools.inference import channels, insight, trained
 from googlenet.tools.modes import demo
 from googlenet.train import loop
@@ -166,6 +168,30 @@ def test_what_a_channel_likes(member, monkeypatch):
   assert calls[-1][2][0].point == 'inception_2a'
 
 
+def test_attributions_are_those_of_the_method(member):
+  (image,), _ = pipeline.load_split(member.config, 'eval_split').read(
+    np.arange(1)
+  )
+  names = [one['name'] for one in attribution.describe(member)]
+  assert names[0] == 'class_activation_map'
+  assert set(names) == methods.METHODS.keys()
+  for name in ('occlusion', 'gradient'):
+    told = attribution.attribute(member, image, name, 3)
+    json.dumps(told, allow_nan=False)
+    assert told['text'] == methods.METHODS[name].text
+    assert told['signed'] == (name == 'occlusion')
+    found = methods.METHODS[name].explain(
+      member, image[None], Target(3), methods.Options()
+    )[0]
+    if name == 'gradient':
+      found = np.abs(found[..., 0])
+    drawn = decoded(told['map'])
+    assert drawn.shape == (28, 28, 4)
+    share = np.clip(np.abs(found) / told['scale'], 0, 1)
+    np.testing.assert_allclose(drawn[..., 3], 190 * share, atol=0.6)
+    np.testing.assert_array_equal(drawn[..., 0] == 255, found > 0)
+
+
 def decoded(uri: str) -> np.ndarray:
   data = base64.b64decode(uri.removeprefix('data:image/png;base64,'))
   return np.asarray(Image.open(io.BytesIO(data)))
@@ -185,6 +211,8 @@ def test_a_network_without_maps_or_blocks(config):
   told = answer.answer(member, np.zeros((28, 28, 1), np.uint8))
   assert told['blocks'] == []
   assert 'map' not in told['classes'][0]
+  assert attribution.names(member)[0] == 'grad_cam'
+  assert 'class_activation_map' not in attribution.names(member)
   assert len(told['stages']) == 5
 
 
@@ -350,6 +378,14 @@ def test_server_by_requests(page, member):
   for path in ('stage_1/8', 'stage_1/03', 'stage_1/-1', 'stage_3/0', 'stage_1'):
     assert ask(page, 'POST', f'/channels/{path}')[0] in (404, 405), path
   assert ask(page, 'GET', '/channels/stage_1/3')[0] == 404
+
+  status, text, _ = ask(page, 'POST', '/explain/grad_cam/3?invert=1', example)
+  assert status == 200
+  told = attribution.attribute(member, 255 - image, 'grad_cam', 3)
+  assert_alike(json.loads(text), told)
+  for path in ('grad_cam/10', 'grad_cam/-1', 'grad_cam', 'channels/3', '/3'):
+    assert ask(page, 'POST', f'/explain/{path}', example)[0] in (404, 405), path
+  assert ask(page, 'POST', '/explain/occlusion/0', b'no picture')[0] == 415
 
   assert error_of(page, b'') == (422, 'The picture is empty.')
   assert error_of(page, b'no picture')[0] == 415
@@ -525,6 +561,22 @@ def test_page_in_a_browser(page, browser, member, tmp_path):
   ]
   assert pressed == [False, False, True] + [False] * 7
 
+  # Another method: asked for once for each class.
+  method = find('#method')[0]
+  assert method.get_attribute('value') == 'class_activation_map'
+  before = overlay.get_attribute('src')
+  for name in ('Occlusion', 'Grad-CAM'):
+    method.send_keys(name)
+    wait(lambda n=name: text('#map-text').startswith(f'{n}: '), 120)
+    assert overlay.get_attribute('src') != before
+    assert overlay.get_attribute('alt') == f'{name} of {told[2]["name"]}'
+    before = overlay.get_attribute('src')
+  (image,) = member.read([path])
+  drawn = attribution.attribute(member, image, 'grad_cam', told[2]['class'])
+  np.testing.assert_allclose(decoded(before), decoded(drawn['map']), atol=1)
+  method.send_keys('Class')
+  assert 'Class activation map.' in text('#map-text')
+
   # A channel: where it fired, what it likes; a second click closes it.
   channel = find('.stage:nth-child(2) .channels button')[1]
   channel.click()
@@ -537,7 +589,7 @@ def test_page_in_a_browser(page, browser, member, tmp_path):
   assert labels == [example['label'] for example in liked(member, 2, number)]
   for image in find('.looks img'):
     assert browser.execute_script('return arguments[0].naturalWidth', image)
-  (frame,), (shown,) = find('.frame'), find('.fired img')
+  (frame,), (shown,) = find('.fired .frame'), find('.fired figure img')
   assert 0 < frame.rect['width'] <= shown.rect['width'] + 1
   channel.click()
   assert not details.is_displayed()

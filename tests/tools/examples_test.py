@@ -17,10 +17,11 @@ import googlenet
 import launch
 from googlenet.data import pipeline
 from googlenet.errors import UserError
-from googlenet.tools.examples import gallery, sheet
+from googlenet.tools.examples import gallery, made, sheet
 from googlenet.tools.examples.ranking import top_images
 from googlenet.tools.examples.receptive import receptive_field
 from googlenet.tools.inference.channels import Channel
+from googlenet.tools.visualize.rendered import Rendered
 
 CHANNELS = (
   Channel('stage_1', 3),
@@ -268,6 +269,50 @@ def test_a_folder_of_other_classes(run, capfd):
     y = net.features(images, ['stage_1'])['stage_1'][..., 0].max((1, 2))
     np.testing.assert_allclose(found['values'][0], y, rtol=1e-5)
     assert (np.diff(y) <= 0).all()
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """In place of gradient ascent: grey images, by the names of channels."""
+  known = {'stage_1:3': 30, 'logits:0': 90, 'stage_1:1': 150}
+
+  def render(net, parts, steps, seed):
+    assert (steps, seed) == (3, 2)
+    names = [name for part in parts for name in part.names]
+    images = np.stack([np.full((28, 28, 1), known[n], np.uint8) for n in names])
+    return Rendered(images, np.zeros(len(names)), None, None, tuple(names))
+
+  monkeypatch.setattr(made, 'render', render)
+  return known
+
+
+def test_made_images_come_first(run, capfd, drawn):
+  """Each beside its channel, whatever the order of points."""
+  flags = '--visualize', '--steps=3', '--seed=2', '--top_k=2'
+  names = f'--channels={",".join(drawn)}'
+  examples(names, *flags, '--output=a.npz')
+  examples(names, *flags, '--output=a.png')
+  assert problems(capfd.readouterr().err) == ''
+  with np.load('a.npz', allow_pickle=False) as found:
+    images = found['made']
+  assert images.shape == (3, 28, 28, 1)
+  assert [image.max() for image in images] == list(drawn.values())
+  left = np.asarray(Image.open('a.png'))[:, sheet._GAP :][:, :112]
+  rows = [y for y in range(len(left)) if len(np.unique(left[y])) == 1]
+  greys = [left[y, 0, 0] for y in rows if left[y, 0, 0] < 255]
+  assert greys == [g for g in drawn.values() for _ in range(112)]
+  examples('--channels=stage_1:3', '--steps=3', '--output=b.png', code=2)
+  assert 'add --visualize' in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_made_image_excites_its_channel(run):
+  net = googlenet.load('runs/trial')
+  channels = [Channel('stage_1', 3), Channel('inception_2a', 1)]
+  images = made.images(net, channels, steps=64)
+  for i, channel in enumerate(channels):
+    means = net.features(images, [channel.point])[channel.point].mean((1, 2))
+    assert means[:, channel.index].argmax() == i
 
 
 BAD_INPUT = {

@@ -24,7 +24,7 @@ DEFAULT = config_lib.flatten(config_lib.default_config())
 # Fields with a text that names neither folder, program nor module.
 TEXTS = {
   *('data.name', 'data.train_split', 'data.eval_split', 'train.precision'),
-  *('model.kernels', 'train.image_sizes'),
+  *('model.architecture', 'model.kernels', 'train.image_sizes'),
 }
 
 

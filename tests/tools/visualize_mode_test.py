@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import last_of_each, small_config
+from conftest import last_of_each, small_config, start
 from PIL import Image
 from run_files import files_under, problems
 from saved_run import save_run
 
 import googlenet
 import launch
-from googlenet.tools.visualize import objectives, render, sheet
+from googlenet.tools.visualize import files, objectives, render, sheet
 
 
 @pytest.fixture
@@ -55,61 +55,60 @@ def test_a_sheet_has_the_images_of_the_function(run, capfd):
 
 
 def test_runs_stand_side_by_side(run, capfd):
-  """The second run by the name of its own point."""
+  """The second run by the name of its own point, in a folder."""
   visualize(
     '--workdir=runs/one,runs/two',
-    '--channels=stage_2:0-1,inception_2a:2=conv_1:5',
-    '--output=a.npz',
+    '--channels=inception_2a:2=conv_1:5,inception_2a:0=conv_1:1',
+    '--output=both',
     '--frames=2',
   )
   assert problems(capfd.readouterr().err) == ''
-  with np.load('a.npz', allow_pickle=False) as found:
-    assert list(found['runs']) == ['runs/one', 'runs/two']
-    assert list(found['0/names']) == [
-      'stage_2:0',
-      'stage_2:1',
-      'inception_2a:2',
-    ]
-    assert list(found['1/names']) == ['stage_2:0', 'stage_2:1', 'conv_1:5']
-    for k, last in enumerate([('inception_2a', 2), ('conv_1', 5)]):
-      net = googlenet.load(found['runs'][k])
-      made = render.render(
-        net,
-        [objectives.channel('stage_2', [0, 1]), objectives.channel(*last)],
-        steps=3,
-        num_frames=2,
-      )
-      for name in ('images', 'values', 'curves', 'frames'):
-        np.testing.assert_array_equal(found[f'{k}/{name}'], getattr(made, name))
-  visualize(
-    '--workdir=runs/one,runs/two', '--channels=stage_2:0-1', '--output=b.png'
+  assert files_under(run / 'both') == [
+    'arrays.npz',
+    'curves.png',
+    'frames',
+    'frames/001.png',
+    'frames/002.png',
+    'sheet.png',
+  ]
+  with np.load('both/arrays.npz', allow_pickle=False) as found:
+    found = dict(found)
+  assert list(found['runs']) == ['runs/one', 'runs/two']
+  assert list(found['0/names']) == ['inception_2a:2', 'inception_2a:0']
+  assert list(found['1/names']) == ['conv_1:5', 'conv_1:1']
+  made = render.render(
+    googlenet.load('runs/two'),
+    objectives.channel('conv_1', [5, 1]),
+    steps=3,
+    num_frames=2,
   )
-  picture = np.asarray(Image.open('b.png'))
+  for name, value in made._asdict().items():
+    np.testing.assert_array_equal(found[f'1/{name}'], value)
+  picture = np.asarray(Image.open('both/sheet.png'))
   for k in range(2):
-    with np.load('a.npz') as found:
-      pixels = found[f'{k}/images'][1, ..., 0]
-    at = sheet.place(2 + k, (28, 28), 2, 2)
+    at = sheet.place(2 + k, (28, 28), 3, 2)
+    pixels = found[f'{k}/images'][1, ..., 0]
     np.testing.assert_array_equal(picture[at][::4, ::4, 1], pixels)
 
 
-def test_a_dream_of_a_photo_as_a_folder(run, capfd):
+def test_names_of_runs_are_as_short_as_they_differ():
+  short = files.short_names
+  assert short(['runs/a/x', 'runs/b/x']) == ['a/x', 'b/x']
+  assert short(['runs/a', 'runs']) == ['runs/a', 'runs']
+  assert short(['runs/a', 'runs/a']) == ['runs/a', 'runs/a']
+
+
+def test_a_dream_of_a_photo(run, capfd):
   visualize(
     '--image=photo.png',
-    '--channels=inception_2a,conv_1:3',
+    '--channels=conv_1:3,conv_1:2',
     '--size=80',
     '--frames=3',
-    '--output=dreams',
+    '--output=a.npz',
   )
-  shown = capfd.readouterr()
-  assert 'folder   dreams: 2 images of 30x40 pixels' in shown.out
-  assert files_under(run / 'dreams') == [
-    'arrays.npz',
-    'curves.png',
-    *(f'frames/{i:03d}.png' for i in range(1, 4)),
-    'sheet.png',
-  ]
-  with np.load('dreams/arrays.npz') as found:
-    assert list(found['names']) == ['inception_2a', 'conv_1:3']
+  assert 'arrays   a.npz: 2 images of 30x40 pixels' in capfd.readouterr().out
+  with np.load('a.npz') as found:
+    assert list(found['names']) == ['conv_1:3', 'conv_1:2']
     assert found['frames'].shape == (3, 2, 30, 40, 1)
     assert found['curves'].shape == (2, 3)  # smaller sizes than 28 are left out
     photo = np.asarray(Image.open('photo.png').convert('L'), int)
@@ -123,16 +122,24 @@ def test_an_animation(run):
     assert found.n_frames == 3
 
 
-def test_a_caricature_and_a_neuron(run):
+def test_a_caricature(run):
   visualize(
     '--objective=caricature',
     '--image=photo.png',
     '--channels=inception_2a',
     '--output=a.npz',
   )
-  visualize('--objective=neuron', '--channels=stage_1:2', '--output=b.npz')
-  with np.load('a.npz') as one, np.load('b.npz') as other:
-    assert one['images'].shape == other['images'].shape == (1, 28, 28, 1)
+  net = googlenet.load('runs/one')
+  photo = net.read(['photo.png'])
+  with np.load('a.npz') as found:
+    assert found['names'] == ['inception_2a (caricature)']
+    maps = [
+      net.features(images, ['inception_2a'])['inception_2a'].ravel()
+      for images in (photo, found['images'])
+    ]
+    one, other = (y / np.linalg.norm(y) for y in maps)
+    expected = np.linalg.norm(maps[1]) * max(one @ other, 0.1) ** 2
+    np.testing.assert_allclose(found['values'], [expected], rtol=1e-4)
 
 
 BAD_INPUT = {
@@ -245,3 +252,19 @@ def test_bad_input_is_one_line(runs, monkeypatch, capfd, case):
   for word in words:
     assert word in lines[-1]
   assert sorted(runs.rglob('*')) == before
+
+
+@pytest.mark.slow
+def test_two_devices_make_the_same_images(run):
+  """Three channels: one device has a repetition of the last."""
+  flags = ['--mode=visualize', '--workdir=runs/one', '--steps=5']
+  flags += ['--channels=inception_2a:0-2', '--frames=2']
+  for devices in (1, 2):
+    done = start(run, *flags, f'--output={devices}.npz', devices=devices)
+    assert done.returncode == 0, done.stderr
+  with np.load('1.npz') as one, np.load('2.npz') as two:
+    for name in ('values', 'curves'):
+      np.testing.assert_allclose(one[name], two[name], rtol=1e-4, atol=1e-5)
+    assert one['images'].shape == (3, 28, 28, 1)
+    change = np.abs(one['images'].astype(int) - two['images'])
+    assert change.max() <= 1

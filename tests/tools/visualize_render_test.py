@@ -84,8 +84,6 @@ def test_a_dead_channel_comes_alive(net):
   """Grey is far below its threshold: only redirected gradients reach it."""
   dead = with_first(net, 0, PATTERNS['edge'][..., None] / 10, -1.0)
   objective = objectives.channel(FIRST, 0)
-  left = render.render(dead, objective, steps=24, redirected_steps=0)
-  assert left.curves.max() == 0
   found = render.render(dead, objective, steps=24)
   assert found.curves[0, 0] == 0
   assert found.values[0] > 0
@@ -105,7 +103,10 @@ def test_redirected_gradients_by_hand():
   np.testing.assert_array_equal(of(True), [[-1, 0], [-1, 0], [0, 0]])
 
 
-@pytest.mark.parametrize('variant', ['tiny', 'residual'])
+@pytest.mark.parametrize(
+  'variant',
+  ['tiny', pytest.param('residual', marks=pytest.mark.slow)],
+)
 def test_every_relu_is_redirected_and_nothing_else_changes(variant):
   size = SMALL[variant]
   network, params, state = make(
@@ -198,17 +199,20 @@ def test_diversity_makes_images_of_a_channel_differ(net):
   channel = objectives.channel('inception_2a', 1)
   diversity = objectives.diversity('inception_2a', 3)
 
-  def similarity(objective):
-    made = render.render(net, objective, steps=30)
-    features = net.features(made.images, ['inception_2a'])['inception_2a']
-    assert len(np.unique(made.images, axis=0)) == 3
-    maps = {'inception_2a': jnp.asarray(features)}
-    return -np.asarray(diversity.function(maps, ())).mean()
+  # Two groups, of which only the second is to differ.
+  made = render.render(
+    net,
+    channel + diversity.repeat(6) * [0, 0, 0, 1, 1, 1],
+    steps=30,
+  )
+  features = net.features(made.images, ['inception_2a'])['inception_2a']
+  maps = {'inception_2a': jnp.asarray(features)}
+  values = diversity.function(maps, ()).reshape(2, 3).mean(1)
+  assert values[1] > values[0] + 0.01
+  assert len(np.unique(made.images, axis=0)) == 6
 
-  alike = similarity(channel + diversity * 0.0)
-  assert similarity(channel + diversity) < alike - 0.01
 
-
+@pytest.mark.slow
 def test_penalties_make_the_image_plain(net):
   channel = objectives.channel('inception_2a', 1)
   made = render.render(
@@ -220,6 +224,7 @@ def test_penalties_make_the_image_plain(net):
   assert plain < rough / 2
 
 
+@pytest.mark.slow
 def test_other_optimizers_and_parametrisations(net):
   made = render.render(
     net,
@@ -237,6 +242,7 @@ def test_other_optimizers_and_parametrisations(net):
   )
 
 
+@pytest.mark.slow
 def test_sizes(net):
   wide = render.render(
     net, objectives.class_logit(1), steps=2, size=(30, 40), num_frames=1
@@ -267,11 +273,10 @@ def test_a_dream_raises_the_norm_of_the_layer(net):
   assert sizes == [(60, 45), (43, 32)]
   assert made.curves.shape == (1, 8)
   assert made.images.shape == (1, 60, 45, 1)
-  start = dream.dream(
-    net, photo, objectives.layer('inception_2a'), steps=1, octaves=1, rate=0.0
-  )
-  np.testing.assert_array_equal(start.images[0], photo)
-  assert made.values[0] > 1.2 * start.values[0]
+  of = forward.make_forward(net.network, net.config.data, ['inception_2a'])
+  x = jnp.asarray(photo[None], jnp.float32)
+  before = of(net.params, net.network_state, x, None)['inception_2a']
+  assert made.values[0] > 1.2 * np.mean(np.square(before))
   change = np.abs(made.images[0].astype(int) - photo)
   assert 1 < change.mean() < 30
 
@@ -279,29 +284,27 @@ def test_a_dream_raises_the_norm_of_the_layer(net):
 # ---- The network of pretrained/fmnist28_best.
 
 
-def best_of_the_test_images(net, point, indices, count):
-  images, _ = load_dataset(net.config.data, 'test').read(np.arange(count))
-  y = net.features(images, [point])[point]
-  y = y.reshape(count, -1, y.shape[-1]).mean(1) if y.ndim == 4 else y
-  return y[:, indices].max(0)
+SHIFTS = ((3, 0), (-3, 0), (0, 3), (0, -3), (2, 2), (-2, -2))
 
 
 def check_against_the_test_images(point, indices, count, steps):
   net = googlenet.load(ROOT / 'pretrained/fmnist28_best')
   made = render.render(net, objectives.channel(point, indices), steps=steps)
-  best = best_of_the_test_images(net, point, indices, count)
-  assert (made.values > 1.1 * best).all(), (made.values, best)
-  # Moved by more than in the ascent: by 3 pixels, which is 1 there.
-  for shift in ((3, 0), (-3, 0), (0, 3), (0, -3), (2, 2), (-2, -2)):
-    moved = np.roll(made.images, shift, (1, 2))
-    y = net.features(moved, [point])[point]
-    y = y.mean((1, 2)) if y.ndim == 4 else y
-    values = y[np.arange(len(indices)), indices]
-    assert (values > best).all(), (shift, values, best)
+  # Moved by more than in the ascent, where it is a pixel to each side.
+  moved = [np.roll(made.images, shift, (1, 2)) for shift in SHIFTS]
+  images, _ = load_dataset(net.config.data, 'test').read(np.arange(count))
+  every = np.concatenate([made.images, *moved, images])
+  means = net.features(every, [point])[point].mean((1, 2))[:, indices]
+  best = means[-count:].max(0)
+  own = means[:-count].reshape(1 + len(SHIFTS), len(indices), len(indices))
+  values = np.diagonal(own, axis1=1, axis2=2)
+  np.testing.assert_allclose(values[0], made.values, rtol=0.05)
+  assert (values[0] > 1.1 * best).all(), (values, best)
+  assert (values > best).all(), (values, best)
 
 
 def test_images_excite_their_channels_more_than_test_images():
-  check_against_the_test_images('stage_3', [0, 5], 500, 40)
+  check_against_the_test_images('inception_3a', [0, 5], 236, 40)
 
 
 @pytest.mark.slow

@@ -5,6 +5,9 @@ import numpy as np
 from googlenet.data.sources import Dataset
 from googlenet.tools.circuits import expanded, linear
 from googlenet.tools.inference.trained import Trained
+from googlenet.tools.visualize import objectives, render
+
+_COSINE_POWER = 4
 
 
 def of_images(
@@ -28,6 +31,30 @@ def of_images(
     image[seen_part(net, point, tuple(place), image.shape)]
     for image, place in zip(images, places, strict=True)
   ]
+
+
+def of_directions(
+  net: Trained, point: str, vectors: np.ndarray, steps: int, seed: int
+) -> np.ndarray:
+  """Makes images whose activation in the centre points into directions.
+
+  The objective is the dot product times the cosine to the power of 4: without
+  the cosine, images of many directions would show the same strong channels.
+
+  Args:
+    net: the network.
+    point: of a map or vector of C channels.
+    vectors: float32 [M, C].
+    steps: of gradient ascent.
+    seed: of the noise at the start and of the random movements.
+
+  Returns:
+    uint8 [M, H, W, C], of the size of the network's images.
+  """
+  objective = objectives.neuron_direction(
+    point, vectors, cosine_power=_COSINE_POWER
+  )
+  return render.render(net, objective, steps=steps, seed=seed).images
 
 
 def seen_part(

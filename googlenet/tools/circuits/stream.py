@@ -9,7 +9,6 @@ import numpy as np
 
 from googlenet.data import batches
 from googlenet.data.stream import IndexBatch
-from googlenet.errors import UserError
 from googlenet.runtime.parallel import parallelize
 from googlenet.runtime.progress import Progress
 from googlenet.tools.inference.apply import make_function
@@ -28,14 +27,6 @@ class Batch(NamedTuple):
   images: Any
   labels: np.ndarray
   index: np.ndarray
-
-
-def check_seed(seed: int) -> None:
-  """Raises UserError if a seed is negative."""
-  if seed < 0:
-    raise UserError(
-      f'--seed={seed} is not allowed: it takes a whole number from 0'
-    )
 
 
 def index_batches(

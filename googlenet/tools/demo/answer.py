@@ -134,9 +134,17 @@ def overlays(maps: np.ndarray) -> np.ndarray:
     the less transparent.
   """
   maps = insight.contrast(maps)
-  largest = np.maximum(np.abs(maps).max((1, 2)), 1e-12)[:, None, None, None]
-  colours = np.where(maps[..., None] > 0, _FOR, _AGAINST)
-  alpha = np.rint(_OPAQUE * np.abs(maps[..., None]) / largest)
+  largest = np.maximum(np.abs(maps).max((1, 2)), 1e-12)[:, None, None]
+  return overlay(maps / largest)
+
+
+def overlay(values: np.ndarray) -> np.ndarray:
+  """Returns values [..., h, w] in -1..1 as colours, uint8 [..., h, w, 4].
+
+  RGBA: orange above zero, blue below; the farther, the less transparent.
+  """
+  colours = np.where(values[..., None] > 0, _FOR, _AGAINST)
+  alpha = np.rint(_OPAQUE * np.abs(values[..., None]))
   return np.concatenate([colours, alpha], axis=-1).astype(np.uint8)
 
 

@@ -16,7 +16,7 @@ import types
 import urllib.parse
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import uvicorn
@@ -64,7 +64,27 @@ _HEADERS = {
 
 Read = Callable[[io.BytesIO], np.ndarray]
 Answer = Callable[[np.ndarray], dict[str, Any]]
-Likes = Callable[[str, int], dict[str, Any]]
+
+
+class More(NamedTuple):
+  """What the page asks for when something is clicked.
+
+  Attributes:
+    likes: stage, channel -> what the page shows of a channel, for JSON.
+    channels: number of channels of the stages that `likes` knows.
+    explain: image, method, class -> a map to draw over the image, for JSON.
+    methods: that `explain` knows.
+    num_classes: that `explain` knows.
+  """
+
+  likes: Callable[[str, int], dict[str, Any]] | None = None
+  channels: Mapping[str, int] = types.MappingProxyType({})
+  explain: Callable[[np.ndarray, str, int], dict[str, Any]] | None = None
+  methods: Sequence[str] = ()
+  num_classes: int = 0
+
+
+NOTHING_MORE = More()
 
 
 def make_app(
@@ -72,8 +92,7 @@ def make_app(
   examples: Sequence[tuple[bytes, str]],
   read: Read,
   answer: Answer,
-  likes: Likes | None = None,
-  channels: Mapping[str, int] = types.MappingProxyType({}),
+  more: More = NOTHING_MORE,
 ) -> Starlette:
   """Makes the application.
 
@@ -83,33 +102,36 @@ def make_app(
     read: an open image file -> uint8 [H, W, C]; an exception means that the
       file is damaged.
     answer: uint8 [H, W, C] -> the data that the page shows, for JSON.
-    likes: stage, channel -> what the page shows of a channel, for JSON.
-    channels: number of channels of the stages that `likes` knows.
+    more: what else the page may ask for.
   """
   # One computation at a time, to limit memory.
   lock = threading.Lock()
 
   slots = asyncio.Semaphore(_MAX_UPLOADS)
 
-  def alone(function: Callable[..., dict[str, Any]], *args: Any):
+  def locked(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     with lock, warnings.catch_warnings():
       # Pillow warns of large images and of unusual metadata.
       warnings.filterwarnings('ignore', module=r'PIL\.')
       try:
-        return function(*args)
+        return work()
       except UserError as error:  # a test image that cannot be read
         raise HTTPException(422, str(error)) from error
       finally:  # the heap keeps it otherwise, see `tune_allocator`
         release_free_memory()
 
-  def answered(data: bytes, is_inverted: bool) -> dict[str, Any]:
+  async def alone(work: Callable[[], dict[str, Any]]) -> Response:
+    return JSONResponse(await run_in_threadpool(locked, work))
+
+  def picture(data: bytes, request: Request) -> np.ndarray:
     image = decode(data, read)
-    return answer(255 - image if is_inverted else image)
+    is_inverted = request.query_params.get('invert') == '1'
+    return 255 - image if is_inverted else image
 
   async def describe(request: Request) -> Response:
     names = [name for _, name in examples]
     limits = {'max_bytes': MAX_BYTES, 'examples': names}
-    return JSONResponse({**about, **limits, 'likes': bool(channels)})
+    return JSONResponse({**about, **limits, 'likes': bool(more.channels)})
 
   async def example(request: Request) -> Response:
     names = [str(place) for place in range(len(examples))]
@@ -129,19 +151,24 @@ def make_app(
   async def ask(request: Request) -> Response:
     async with slot(request):
       data = await _body(request)
-      is_inverted = request.query_params.get('invert') == '1'
-      return JSONResponse(
-        await run_in_threadpool(alone, answered, data, is_inverted)
+      return await alone(lambda: answer(picture(data, request)))
+
+  async def explain(request: Request) -> Response:
+    method, label = (request.path_params[key] for key in ('method', 'label'))
+    if method not in more.methods or not _is_below(label, more.num_classes):
+      raise HTTPException(404, 'there is no such method or class')
+    async with slot(request):
+      data = await _body(request)
+      return await alone(
+        lambda: more.explain(picture(data, request), method, int(label))
       )
 
   async def channel(request: Request) -> Response:
     stage, number = (request.path_params[key] for key in ('stage', 'channel'))
-    if number not in map(str, range(channels.get(stage, 0))):
+    if not _is_below(number, more.channels.get(stage, 0)):
       raise HTTPException(404, 'there is no such channel')
     async with slot(request):
-      return JSONResponse(
-        await run_in_threadpool(alone, likes, stage, int(number))
-      )
+      return await alone(lambda: more.likes(stage, int(number)))
 
   async def aborted(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody reads it
@@ -157,6 +184,7 @@ def make_app(
       Route('/about', describe),
       Route('/examples/{place}', example),
       Route('/answer', ask, methods=['POST']),
+      Route('/explain/{method}/{label}', explain, methods=['POST']),
       Route('/channels/{stage}/{channel}', channel, methods=['POST']),
       Mount('/', StaticFiles(directory=_STATIC, html=True)),
     ],
@@ -171,6 +199,11 @@ def make_app(
       Exception: failed,
     },
   )
+
+
+def _is_below(text: str, count: int) -> bool:
+  """Whether a text is a number from 0 to count - 1, written plainly."""
+  return text in map(str, range(count))
 
 
 class _WithHeaders:

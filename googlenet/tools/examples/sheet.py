@@ -61,13 +61,17 @@ class Part(NamedTuple):
   captions: list[tuple[str, str]]  # two lines for each picture
 
 
-def parts_of(entry: Entry, image_size: int, side: int) -> list[Part]:
+def parts_of(
+  entry: Entry, image_size: int, side: int, made: np.ndarray | None = None
+) -> list[Part]:
   """Returns the images of a channel as parts of its row.
 
   Args:
     entry: a channel and its images.
     image_size: side of the network's input, in pixels.
     side: of each picture, in pixels.
+    made: uint8 [H, W, C], an image that is made for the channel and comes
+      first; None: there is none.
   """
 
   def captions(examples: list[Example]) -> list[tuple[str, str]]:
@@ -75,6 +79,8 @@ def parts_of(entry: Entry, image_size: int, side: int) -> list[Part]:
 
   most = [with_box(one, image_size, side) for one in entry.most]
   found = [Part('most', most, captions(entry.most))]
+  if made is not None:
+    found.insert(0, Part('made for it', [thumbnail(made, side)], [('', '')]))
   if entry.least:  # it found nothing there, so there is no place to show
     least = [thumbnail(one.image, side) for one in entry.least]
     found.append(Part('least', least, captions(entry.least)))

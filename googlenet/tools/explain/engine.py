@@ -93,7 +93,7 @@ def _program(
     make(make_function(network, data_config, 'float32'), *static),
     in_axes=(None, None, None, 0, 0),
     options=network.kernels.compiler_options,
-    what='attribution',
+    what=make.__name__.strip('_').replace('_', ' '),
     how=how,
     is_local=True,
   )

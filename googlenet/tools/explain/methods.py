@@ -251,7 +251,7 @@ def explain(
   target: Target,
   names: Sequence[str],
   options: Options,
-  is_sane: bool = False,
+  with_sanity: bool = False,
 ) -> Explained:
   """Explains a batch of images by several methods.
 
@@ -261,7 +261,7 @@ def explain(
     target: what is explained.
     names: keys of `METHODS` or `TABLES`.
     options: see `check`.
-    is_sane: whether maps are compared with those of randomized networks.
+    with_sanity: whether maps are compared with those of randomized networks.
 
   Raises:
     UserError: images or options are not allowed.
@@ -277,7 +277,7 @@ def explain(
     if isinstance(found, Integrated):
       integrated, found = found, found.maps
     maps[name] = found
-    if is_sane:
+    if with_sanity:
       tested[name] = _sanity(net, images, labels, target, name, options)
   return Explained(
     images, logits, labels, target.against, maps, integrated, tables, tested

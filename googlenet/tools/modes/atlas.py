@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from PIL import Image
 
 from googlenet.data import pipeline
 from googlenet.data.sources import Dataset
@@ -19,6 +20,8 @@ from googlenet.tools.circuits import (
   stream,
 )
 from googlenet.tools.inference import outputs, predict, trained
+from googlenet.tools.visualize import render as render_lib
+from googlenet.tools.visualize.rendered import check_numbers
 
 Config = ml_collections.FrozenConfigDict
 
@@ -47,6 +50,8 @@ def run(
   end_points: str = '',
   projection: str = 'pca',
   grid: int = 16,
+  render: bool = False,
+  steps: int = 0,
   seed: int = 0,
   format: str = '',
   output: str = '',
@@ -60,7 +65,10 @@ def run(
     end_points: name of one point; '': the last stage that is a map.
     projection: one of `atlas.PROJECTIONS`.
     grid: number of cells along each side.
-    seed: of the place that is taken of each image, and of UMAP.
+    render: whether cells show images made by feature visualisation; False: what
+      the network saw of the image nearest to the mean of the cell.
+    steps: of gradient ascent for `render`; 0: as many as --mode=visualize.
+    seed: of the place that is taken of each image, of UMAP and of `render`.
     format: 'png' or 'npz'; '': given by the ending of `output`.
     output: path of a new file. An .npz holds for each image of the split its
       activation (`activations` [N, C]), `labels`, `places` in the map [N, 2],
@@ -74,10 +82,14 @@ def run(
   """
   del started
   outputs.check_one_process('atlas', jax.process_count())
-  stream.check_seed(seed)
   format = outputs.format_of(output, format, FORMATS)
   outputs.check_new(output)
   atlas.check_projection(projection)
+  check_numbers(**{'--seed': (seed, 0), '--steps': (steps, 0)})
+  if render and format != 'png':
+    raise UserError('--render draws cells: give an --output that ends in .png')
+  if steps and not render:
+    raise UserError(f'--steps={steps} is of no use without --render')
   dataset = pipeline.load_split(config, 'eval_split')
   channels = pipeline.image_shape(config, dataset)[-1]
   net = trained.load_run(workdir, config, channels)
@@ -86,16 +98,14 @@ def run(
   plane = atlas.project(found.activations, projection, seed)
   assigned = atlas.assign(plane, grid)
   cells = atlas.make_cells(found.activations, assigned)
-  nearest = np.array([members[0] for members in cells.members], np.int64)
-  with outputs.written_aside(output) as file:
-    if format == 'png':
-      places = found.places[nearest]
-      parts = icons.of_images(net, dataset, point, nearest, places)
-      tiles = _tiles(net, found.labels, cells, parts)
-      names = net.class_names if _has_colours(net) else ()
-      picture = pictures.atlas(tiles, grid, _TILE, names)
-      picture.save(file, 'PNG', optimize=True)
-    else:
+  if not cells.members:
+    raise UserError(
+      f'config.data.eval_split={dataset.split!r} has too few images for '
+      f'--grid={grid}: no cell holds {atlas.MIN_EXAMPLES}; give a smaller grid'
+    )
+  nearest = np.array([members[0] for members in cells.members])
+  if format == 'npz':
+    with outputs.written_aside(output) as file:
       np.savez(
         file,
         plane=plane,
@@ -105,11 +115,20 @@ def run(
         nearest=nearest,
         **found._asdict(),
       )
-  count = len(found.labels)
-  shown = sum(map(len, cells.members))
+  else:
+    if render:
+      steps = steps or render_lib.STEPS
+      shown = icons.of_directions(net, point, cells.means, steps, seed)
+    else:
+      places = found.places[nearest]
+      shown = icons.of_images(net, dataset, point, nearest, places)
+    picture = _draw(net, found.labels, cells, shown, grid)
+    with outputs.written_aside(output) as file:
+      picture.save(file, 'PNG', optimize=True)
+  inside = sum(map(len, cells.members))
   print(
-    f'atlas    {output}: {point}, {len(nearest)} cells with {shown:,} of '
-    f'{count:,} images'
+    f'atlas    {output}: {point}, {len(nearest)} cells with {inside:,} of '
+    f'{len(plane):,} images'
   )
   if projection == 'pca':
     whole = _variance(atlas.directions(found.activations))
@@ -186,23 +205,29 @@ def collect(
   return Examples(activations, labels, places)
 
 
-def _has_colours(net: trained.Trained) -> bool:
-  return len(net.class_names) <= pictures.NUM_COLOURS
-
-
-def _tiles(
+def _draw(
   net: trained.Trained,
   labels: np.ndarray,
   cells: atlas.Cells,
   shown: Sequence[np.ndarray],
-) -> list[pictures.Tile]:
-  """Returns the picture of each cell, in the colour of its commonest class."""
+  grid: int,
+) -> Image.Image:
+  """Draws the cells, each in the colour of its most frequent class.
+
+  Args:
+    net: the network.
+    labels: int [N], of all examples.
+    cells: the cells.
+    shown: uint8 [h, w, C], the picture of each cell.
+    grid: number of cells along each side.
+  """
+  names = net.class_names
+  if len(names) > pictures.NUM_COLOURS:
+    names = ()
   tiles = []
-  for place, members, icon in zip(
+  for place, members, pixels in zip(
     cells.places.tolist(), cells.members, shown, strict=True
   ):
-    colour = -1
-    if _has_colours(net):
-      colour = int(np.bincount(labels[members]).argmax())
-    tiles.append(pictures.Tile(*place, icon, colour))
-  return tiles
+    colour = int(np.bincount(labels[members]).argmax()) if names else -1
+    tiles.append(pictures.Tile(*place, pixels, colour))
+  return pictures.atlas(tiles, grid, _TILE, names)

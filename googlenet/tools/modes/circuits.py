@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -76,6 +77,7 @@ def run(
       connected, or the output cannot be made; nothing is written.
   """
   del started
+  outputs.check_one_process('circuits', jax.process_count())
   if output or format:
     format = outputs.format_of(output, format, FORMATS)
     outputs.check_new(output)

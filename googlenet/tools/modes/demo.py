@@ -1,6 +1,7 @@
 """--mode=demo: serves a local web page to try a run."""
 
 import errno
+import functools
 import importlib.util
 import os
 import socket
@@ -12,7 +13,7 @@ import numpy as np
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.runtime.terminal import warn
-from googlenet.tools.demo import answer
+from googlenet.tools.demo import answer, attribution
 from googlenet.tools.demo.likes import Likes
 from googlenet.tools.inference import predict, trained
 from googlenet.tools.scoring import predictions
@@ -61,13 +62,19 @@ def run(
     answer.answer(member, np.zeros(read.shape, np.uint8), chosen)
     dataset = load_images(config, member)
     likes = Likes(member, dataset) if dataset else None
+    methods = attribution.describe(member)
     app = server.make_app(
-      answer.describe(member),
+      answer.describe(member) | {'methods': methods},
       examples_of(dataset, member) if dataset else [],
       read,
       lambda image: answer.answer(member, image, chosen),
-      likes,
-      likes.channels if likes else {},
+      server.More(
+        likes,
+        likes.channels if likes else {},
+        functools.partial(attribution.attribute, member),
+        attribution.names(member),
+        member.network.num_classes,
+      ),
     )
     print(f'{member.path}: step {member.step:,}')
     print(

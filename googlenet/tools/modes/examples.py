@@ -5,15 +5,18 @@ import time
 import jax
 import ml_collections
 import numpy as np
+from PIL import Image
 
 from googlenet.data import pipeline
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
-from googlenet.tools.examples import gallery, sheet
+from googlenet.tools.examples import gallery, made, sheet
 from googlenet.tools.examples.ranking import Excited, top_images
 from googlenet.tools.inference import outputs, trained
 from googlenet.tools.inference.channels import Channel, parse
 from googlenet.tools.modes.predict import count_images
+from googlenet.tools.visualize.render import STEPS
+from googlenet.tools.visualize.rendered import check_numbers
 
 Config = ml_collections.FrozenConfigDict
 
@@ -28,6 +31,9 @@ def run(
   channels: str = '',
   top_k: int = 5,
   least: int = 0,
+  visualize: bool = False,
+  steps: int = 0,
+  seed: int = 0,
   format: str = '',
   output: str = '',
 ) -> None:
@@ -42,6 +48,9 @@ def run(
     channels: see `inference.channels.parse`.
     top_k: number of images that excite a channel most.
     least: number of images that excite it least.
+    visualize: whether an image is made for each channel, too.
+    steps: of that; 0: as many as `--mode=visualize` makes.
+    seed: of that.
     format: 'png' or 'npz'; '': given by the ending of `output`.
     output: path of a new file.
 
@@ -57,6 +66,12 @@ def run(
         f'--{flag}={value} is not allowed: it takes a whole number from '
         f'{lowest}'
       )
+  if (steps or seed) and not visualize:
+    raise UserError(
+      f'--steps={steps} and --seed={seed} are those of images that are made: '
+      'add --visualize'
+    )
+  check_numbers(**{'--steps': (steps, 0), '--seed': (seed, 0)})
   format = outputs.format_of(output, format, FORMATS)
   outputs.check_new(output)
   dataset = pipeline.load_split(config, 'eval_split')
@@ -70,11 +85,15 @@ def run(
     )
   start = time.perf_counter()
   found = top_images(net, dataset, wanted, top_k, least)
+  images = None
+  if visualize:
+    images = made.images(net, wanted, steps or STEPS, seed)
   with outputs.written_aside(output) as file:
     if format == 'npz':
-      np.savez(file, **_arrays(net, dataset, wanted, found))
+      arrays = _arrays(net, dataset, wanted, found)
+      np.savez(file, **arrays | ({'made': images} if visualize else {}))
     else:
-      _picture(net, dataset, wanted, found).save(file, 'PNG')
+      _picture(net, dataset, wanted, found, images).save(file, 'PNG')
   seconds = time.perf_counter() - start
   print(
     f'examples {output}: {len(wanted)} '
@@ -89,12 +108,15 @@ def _picture(
   dataset: Dataset,
   channels: tuple[Channel, ...],
   found: Excited,
-):
+  images: np.ndarray | None,
+) -> Image.Image:
   size = net.image_shape[0]
+  entries = gallery.entries(net, dataset, channels, found)
+  firsts = [None] * len(channels) if images is None else images
   return sheet.draw(
     (
-      (sheet.title(entry, size), sheet.parts_of(entry, size, _SIDE))
-      for entry in gallery.entries(net, dataset, channels, found)
+      (sheet.title(entry, size), sheet.parts_of(entry, size, _SIDE, first))
+      for entry, first in zip(entries, firsts, strict=True)
     ),
     _SIDE,
   )

@@ -75,6 +75,15 @@ def check(output: str, frames: int, steps: int) -> tuple[str, int]:
   return form, frames or default
 
 
+def short_names(folders: Sequence[str]) -> list[str]:
+  """Returns the names of folders without the parts that all begin with."""
+  parts = [pathlib.Path(folder).parts for folder in folders]
+  shared = len(os.path.commonprefix(parts))
+  if any(len(own) == shared for own in parts):
+    return list(folders)
+  return [str(pathlib.Path(*own[shared:])) for own in parts]
+
+
 def draw(found: Sequence[Of], frame: int | None = None) -> Image.Image:
   """Draws the sheet of one run, or a row for each image of several runs.
 
@@ -82,15 +91,13 @@ def draw(found: Sequence[Of], frame: int | None = None) -> Image.Image:
     found: the runs, with as many images each.
     frame: of the images on the way; None: the last ones, with their values.
   """
-  tiles = []
+  tiles, names = [], short_names([run for run, _ in found])
   for i in range(len(found[0].made.images)):
-    for run, made in found:
+    for run, (_, made) in zip(names, found, strict=True):
       images = made.images if frame is None else made.frames[frame]
       value = '' if frame is not None else f'{made.values[i]:.3g}'
-      # A run's name takes the line of the number, to keep labels short.
-      below = ' '.join(filter(None, [run if len(found) > 1 else '', value]))
-      lines = (made.names[i], below) if below else (made.names[i],)
-      tiles.append(sheet.Tile(images[i], lines))
+      lines = made.names[i], run if len(found) > 1 else '', value
+      tiles.append(sheet.Tile(images[i], tuple(filter(None, lines))))
   columns = len(found)
   if columns == 1:
     columns = sheet.columns_for(len(tiles))

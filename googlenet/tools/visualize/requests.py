@@ -130,7 +130,8 @@ def _of_item(
   try:
     if is_point and whole:
       name = points.resolve(item, architecture)
-      return [Request(name, None, name)]
+      what = 'caricature' if objective == 'caricature' else 'layer'
+      return [Request(name, None, f'{name} ({what})')]
     found = channels_lib.parse(item, architecture, net.class_names)
   except UserError as error:
     if not folder:

@@ -1,6 +1,7 @@
 // Sends a picture to the server and shows the answer, without any library.
 
 import { byId, make, percent, signed } from './dom.js';
+import { offer, showMap } from './map.js';
 import { stage } from './stages.js';
 
 let about = null;
@@ -19,6 +20,7 @@ async function start() {
   const isBright = ['fashion_mnist', 'mnist'].includes(about.data);
   byId('invert-help').hidden = !isBright;
   byId('examples-box').hidden = !about.examples.length;
+  offer(about.methods, () => answer && showChosen());
   byId('likes-help').hidden = !about.likes;
   about.examples.forEach((name, i) => {
     const image = make('img', { src: `examples/${i}`, alt: '' });
@@ -47,11 +49,12 @@ async function send(picture, trueClass = '') {
     fail(`The picture is larger than ${mib} MiB: make it smaller.`);
     return;
   }
-  last = { picture, trueClass };
   byId('error').hidden = true;
   byId('status').textContent = 'Computing …';
   byId('output').setAttribute('aria-busy', 'true');
   const invert = byId('invert').checked ? '?invert=1' : '';
+  const sent = { picture, trueClass, invert };
+  last = sent;
   let reply;
   let body;
   try {
@@ -66,9 +69,26 @@ async function send(picture, trueClass = '') {
     fail(body.error);
     return;
   }
-  answer = body;
+  answer = { ...body, sent };
   chosen = 0;
   show();
+}
+
+// Returns the map of a class of the picture that was answered.
+async function ask({ sent }, method, label) {
+  let reply;
+  let body;
+  try {
+    reply = await fetch(`explain/${method}/${label}${sent.invert}`, {
+      method: 'POST',
+      body: sent.picture,
+    });
+    body = await reply.json();
+  } catch {
+    throw new Error('The demo does not answer: is it still running?');
+  }
+  if (!reply.ok) throw new Error(body.error);
+  return body;
 }
 
 // Scrolls to the result, which is below the input on a narrow screen. Drawing
@@ -120,21 +140,7 @@ function showChosen() {
     button.setAttribute('aria-pressed', String(i === chosen));
   });
   byId('map-title').textContent = `Where it looks: ${entry.name}`;
-  byId('overlay').hidden = !entry.map;
-  if (entry.map) {
-    byId('overlay').src = entry.map;
-    byId('overlay').alt = `Class activation map of ${entry.name}`;
-    byId('map-text').textContent =
-      `Class activation map. Orange: more evidence for ${entry.name} than on ` +
-      `average in this picture, blue: less (strongest colour: ` +
-      `±${entry.scale.toFixed(2)}). The logit ${signed(entry.logit)} is the ` +
-      `sum of that average, ${signed(entry.logit - entry.bias)}, and the bias, ` +
-      `${signed(entry.bias)}.`;
-  } else {
-    byId('map-text').textContent =
-      'This network has no class activation maps: its logits are not linear ' +
-      'in the global mean of the last map.';
-  }
+  showMap(answer, entry, ask);
   byId('branch-text').textContent = answer.blocks.length
     ? `Drop of the logit of ${entry.name} when the branch is set to zero: ` +
       '+ is evidence for the class, − against.'
