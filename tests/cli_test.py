@@ -298,9 +298,14 @@ def test_the_config_of_a_run_is_a_config_file(tmp_path, monkeypatch):
   assert arguments.workdir.startswith(f'runs{os.sep}config-')
   with pytest.raises(UserError, match=r'--config=trail/config.json: no such'):
     load_config_file('trail/config.json')
-  for name, batch_size in (('trial', 128), ('fmnist28_best', 256)):
+  published = ROOT / 'pretrained/fmnist28_best'
+  for name, batch_size, run in (
+    ('trial', 128, 'config'),
+    (published, 256, 'config'),
+    ('fmnist28_best', 256, 'fmnist28_best'),  # configs/ goes first
+  ):
     arguments = parse(launch.FLAGS, ['l', f'--config={name}'])
-    assert arguments.workdir.startswith(f'runs{os.sep}config-'), 'a new run'
+    assert arguments.workdir.startswith(f'runs{os.sep}{run}-'), 'a new run'
     assert arguments.config.train.batch_size == batch_size
     text = help_lib.answer(
       launch.FLAGS, ['l', '--help', f'--config={name}'], io.StringIO()

@@ -73,6 +73,11 @@ def from_text(text: str) -> rows.Architecture:
   return found
 
 
+def has_operations(text: str) -> bool:
+  """Whether a network that is written as text has operations of one's own."""
+  return bool(text) and f'"op":"{rows.Own.__name__}"' in text.replace(' ', '')
+
+
 def _error(what: str) -> UserError:
   return UserError(f'config.{own.FIELD}: {what}', own.FIELD)
 

@@ -56,8 +56,8 @@ def find(row: rows.Own) -> Operation:
   if row.function not in _REGISTERED:
     raise UserError(
       f'config.{FIELD}: the operation {row.function!r} of {row.name} is not '
-      f'registered{did_you_mean(row.function, _REGISTERED)}; give the config '
-      'file that calls own.register, as in --config=configs/mine.py',
+      f'registered{did_you_mean(row.function, _REGISTERED)}; give the file '
+      'that calls own.register: --operations=mine.py',
       FIELD,
     )
   return _REGISTERED[row.function]

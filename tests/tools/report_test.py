@@ -294,7 +294,8 @@ def test_what_the_network_looks_for(page, run):
     assert attributes['alt'].startswith(start)
     listed = re.sub(r' \(\d\)', '', attributes['alt'].removeprefix(start))
     assert set(listed.split(', ')) == of_these
-    assert image_of(attributes['src']).size == (6 * 80 + 5 * 2, 80)
+    # One that is made, and six of the data set.
+    assert image_of(attributes['src']).size == (7 * 80 + 6 * 2, 80)
 
 
 def test_classes_of_other_data_are_matched_by_name(tmp_path, monkeypatch):

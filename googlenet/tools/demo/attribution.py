@@ -6,14 +6,14 @@ import numpy as np
 
 from googlenet.tools.demo.answer import overlay, png
 from googlenet.tools.explain import methods, pictures
-from googlenet.tools.explain.gradients import Integrated
+from googlenet.tools.explain.gradients import integrated_gradients
 from googlenet.tools.explain.target import Target
 from googlenet.tools.inference import insight
 from googlenet.tools.inference.trained import Trained
 
 CLASS_MAP = 'class_activation_map'  # it is part of each answer
 # Fewer gradients than by default: the page is to answer in seconds.
-_OPTIONS = methods.Options(steps=32)
+_STEPS = 32
 
 
 def names(trained: Trained) -> tuple[str, ...]:
@@ -49,10 +49,14 @@ def attribute(
     colour; `text`: what a value is; `signed`: whether there are values against
     the class.
   """
-  chosen = methods.METHODS[method]
-  found = chosen.explain(trained, image[None], Target(label), _OPTIONS)
-  if isinstance(found, Integrated):
-    found = found.maps
+  chosen, images = methods.METHODS[method], image[None]
+  if method == 'integrated_gradients':  # however good the sum is then
+    found = integrated_gradients(
+      trained, images, Target(label), steps=_STEPS, max_steps=_STEPS
+    ).maps
+  else:
+    options = methods.Options(steps=_STEPS)
+    found = chosen.explain(trained, images, Target(label), options)
   values = pictures.flat(found[0], chosen.shows)
   scale = pictures.scale_of(values, chosen.shows)
   none = 0.0 if scale.has_sign else scale.low

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 
 from googlenet.data.sources import Dataset
-from googlenet.tools.examples import gallery, sheet
+from googlenet.tools.examples import gallery, made, sheet
 from googlenet.tools.examples.gallery import Entry
 from googlenet.tools.examples.ranking import top_images
 from googlenet.tools.inference import insight
@@ -18,6 +18,9 @@ from googlenet.tools.report.pictures import Picture
 MAX_IMAGES = 10_000  # of the split that are looked through
 _NUM_CHANNELS, _NUM_IMAGES = 4, 6  # of each stage, of each channel
 _SIDE = 80  # of an image, in pixels
+# Images are made for the first stages only, in few steps: seconds, since the
+# rest of the network is not computed.
+_NUM_STAGES, _STEPS = 2, 48
 
 
 def section(trained: Trained, dataset: Dataset, place: int) -> Section:
@@ -38,6 +41,8 @@ def section(trained: Trained, dataset: Dataset, place: int) -> Section:
     class_names=trained.class_names,
   )
   excited = top_images(trained, searched, channels, _NUM_IMAGES, least=0)
+  first = [c for c in channels if c.point in _first_points(channels)]
+  images = dict(zip(first, made.images(trained, first, _STEPS), strict=True))
   stages = {}
   for entry in gallery.entries(trained, searched, channels, excited):
     stages.setdefault(entry.channel.point, []).append(entry)
@@ -49,7 +54,12 @@ def section(trained: Trained, dataset: Dataset, place: int) -> Section:
     is_all=searched.num_examples == dataset.num_examples,
     size=size,
     stages=[
-      (point, entries[0].field.size, [picture(e, size) for e in entries])
+      (
+        point,
+        entries[0].field.size,
+        entries[0].channel in images,
+        [picture(e, size, images.get(e.channel)) for e in entries],
+      )
       for point, entries in stages.items()
     ],
   )
@@ -74,9 +84,24 @@ def strongest(trained: Trained, image: np.ndarray) -> list[Channel]:
   ]
 
 
-def picture(entry: Entry, image_size: int) -> Picture:
-  """Returns the images of a channel side by side, and what they show."""
+def _first_points(channels: list[Channel]) -> tuple[str, ...]:
+  """Returns the maps of the first stages."""
+  return tuple(dict.fromkeys(c.point for c in channels))[:_NUM_STAGES]
+
+
+def picture(
+  entry: Entry, image_size: int, first: np.ndarray | None = None
+) -> Picture:
+  """Returns the images of a channel side by side, and what they show.
+
+  Args:
+    entry: a channel and its images.
+    image_size: side of the network's input, in pixels.
+    first: uint8 [H, W, C], an image that is made for it; None: there is none.
+  """
   tiles = [sheet.with_box(one, image_size, _SIDE) for one in entry.most]
+  if first is not None:
+    tiles.insert(0, sheet.thumbnail(first, _SIDE))
   labels = collections.Counter(one.label for one in entry.most)
   names = ', '.join(
     f'{name} ({count})' if count > 1 else name
