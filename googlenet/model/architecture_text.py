@@ -74,7 +74,7 @@ def from_text(text: str) -> rows.Architecture:
 
 
 def has_operations(text: str) -> bool:
-  """Whether a network that is written as text has operations of one's own."""
+  """Whether a network that is written as text has custom operations."""
   return bool(text) and f'"op":"{rows.Own.__name__}"' in text.replace(' ', '')
 
 

@@ -256,7 +256,7 @@ def graph(
     found.stage = stage.name
     for row in stage.rows:
       found.row = getattr(row, 'name', '')
-      # An operation of one's own is its own layer, without parts.
+      # A custom operation is its own layer, without parts.
       found.path = '' if type(row) is rows.Own else found.row
       x = found.run((row,), x)
       if found.row in heads:

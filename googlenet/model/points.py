@@ -201,7 +201,8 @@ def plan(
   edits = {resolve(name, architecture): f for name, f in (edit or {}).items()}
   for name in edits.keys() & parts.keys():
     raise UserError(
-      f'{name!r} can only be read: edit its parts, {", ".join(parts[name])}'
+      f'{name!r} can only be read: name one of its parts, '
+      f'{", ".join(parts[name])}'
     )
   wanted = {point for points in names.values() for point in points}
 

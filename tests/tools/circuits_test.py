@@ -21,6 +21,7 @@ from googlenet.errors import UserError
 from googlenet.model import (
   blocks,
   context,
+  graph,
   modules,
   own,
   points,
@@ -321,10 +322,10 @@ def of_rows(*ops, size=8, **fields):
   return make_trained('own', size, architecture=text, aux_heads='off')
 
 
-def test_an_operation_of_ones_own_is_refused():
+def test_a_custom_operation_is_refused():
   own.register('half', lambda x, is_training: x[:, ::2, ::2])
   net = of_rows(rows.Own('late', 'half'))
-  with pytest.raises(UserError, match='behind late, an operation of your own'):
+  with pytest.raises(UserError, match='behind late, a custom operation'):
     expanded.expanded_weights(net, 'conv_1', 'logits')
   found = expanded.expanded_weights(net, 'images', 'conv_1').kernels
   np.testing.assert_allclose(
@@ -344,6 +345,15 @@ def test_a_flattened_map_of_one_pixel():
   for y, x, i, j in np.ndindex(4, 4, 3, 3):
     wanted[y + i, x + j] += first[i, j] @ last / 16
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_every_point_is_the_output_of_a_layer():
+  """Also the logits of a network that ends with a global mean."""
+  for architecture in variants.ARCHITECTURES.values():
+    layers = {layer.name: layer for layer in graph.graph(architecture)}
+    for point, shape in points.shapes(architecture).items():
+      layer = expanded.layer_of(architecture, point, 'point')
+      assert layer == 'images' or layers[layer].shape == shape
 
 
 def test_the_row_before():

@@ -535,7 +535,7 @@ def test_layers_are_randomized_from_the_top(tiny):
     sanity.randomized(tiny, 'conv_2')
 
 
-def test_operations_of_ones_own_are_randomized_too():
+def test_custom_operations_are_randomized_too():
   own.register('linear', lambda x, is_training: hk.Linear(x.shape[-1])(x))
   config = small_config().unlock()
   stage = TINY.stages[0]

@@ -140,7 +140,7 @@ def test_branches_fill_each_block(config, variant):
     assert parts[-1].stop == shapes[name][-1]
 
 
-def test_branches_that_end_in_operations_of_ones_own(config):
+def test_branches_that_end_in_custom_operations(config):
   """They are named after them, or told apart; the pool has no row's name."""
   own.register('same', lambda x, is_training: x)
   block = rows.Block(

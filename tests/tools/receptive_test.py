@@ -110,7 +110,7 @@ def test_a_field_is_what_the_network_depends_on(variant):
   assert_field_is_what_the_network_depends_on(variant)
 
 
-def test_an_operation_of_ones_own_may_see_everything():
+def test_a_custom_operation_may_see_everything():
   """Also what comes behind it, whose map is smaller than the operation's."""
   own.register('mirrored', lambda x, is_training: x[:, ::-2, ::-2])
 

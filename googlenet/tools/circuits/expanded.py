@@ -71,7 +71,10 @@ def _layers_of_points(architecture: rows.Architecture) -> dict[str, str]:
       found[layer.row] = layer.name
     if layer.stage and not layer.is_side:
       found[layer.stage] = layer.name
-  return found
+    if not layer.is_side:
+      last = layer.name
+  # Not every network ends with a layer of that name.
+  return {'logits': last} | found
 
 
 def row_before(architecture: rows.Architecture, point: str) -> str:
@@ -118,8 +121,8 @@ def find_path(
     )
   if len(path.shape) != 3:
     raise UserError(
-      f'{flags[0]}={source} is no map but a vector: give a point before the '
-      'global mean'
+      f'{flags[0]}={source} is no map but a vector, and kernels lead only from '
+      'maps: give an earlier point'
     )
   linear.check_linear(path)
   return path

@@ -102,9 +102,8 @@ def check_linear(path: Path) -> None:
   for layer in path.layers:
     if layer.kind == 'own':
       raise UserError(
-        f'{path.layers[-1].name} lies behind {layer.name}, an operation of '
-        'your own, whose linear part is not known; choose points on one side '
-        'of it'
+        f'{path.layers[-1].name} lies behind {layer.name}, a custom operation, '
+        'whose linear part is not known; choose points on one side of it'
       )
     is_flat = layer.kind == 'flatten' and math.prod(layer.input_shape[:-1]) > 1
     if layer.kind == 'adaptive_avg_pool' or is_flat:
