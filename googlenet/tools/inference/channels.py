@@ -7,7 +7,6 @@ from typing import NamedTuple
 from googlenet.errors import UserError, did_you_mean
 from googlenet.model import points, rows
 
-
 _NUM_NAMED = 20  # classes that an error lists
 
 
