@@ -222,6 +222,10 @@ BAD_INPUT = {
     ['--output=a.png', '--images=' + ','.join(['photos/0.png'] * 33)],
     ['--output=a.png', 'up to 32 images', '33'],
   ),
+  'too many for a page': (
+    ['--images=' + ','.join(['photos/0.png'] * 501)],
+    ['--output=a.html', 'up to 500 images', '501'],
+  ),
   'ending': (['--output=a.jpg'], ['.html, .png, .npz']),
 }
 

@@ -33,7 +33,8 @@ Config = ml_collections.FrozenConfigDict
 FORMATS = {'.html': 'html', '.png': 'png', '.npz': 'npz'}
 _DEFAULT = 'grad_cam,integrated_gradients'
 _STEPS = 64
-_MAX_ROWS = 32  # images in one picture
+# Images in one picture, and in a page, which browsers hold in memory.
+_MOST = {'png': 32, 'html': 500}
 _BATCH = 16  # images between two steps of the progress bar
 
 
@@ -114,10 +115,10 @@ def run(
   dataset = None if images else pipeline.load_split(config, 'eval_split')
   places = _places(dataset, image_index, num_images) if dataset else range(0)
   total = len(places) if dataset else len(paths)
-  if format == 'png' and total > _MAX_ROWS:
+  if total > _MOST.get(format, total):
     raise UserError(
-      f'--output={output}: a picture shows up to {_MAX_ROWS} images, and there '
-      f'are {total:,}; give fewer, or a page (.html) or arrays (.npz)'
+      f'--output={output}: it shows up to {_MOST[format]} images, and there are '
+      f'{total:,}; give fewer, or write arrays (.npz)'
     )
   channels = pipeline.image_shape(config, dataset)[-1] if dataset else None
   net = trained.load_run(workdir, config, channels)
