@@ -117,8 +117,8 @@ def run(
   total = len(places) if dataset else len(paths)
   if total > _MOST.get(format, total):
     raise UserError(
-      f'--output={output}: it shows up to {_MOST[format]} images, and there are '
-      f'{total:,}; give fewer, or write arrays (.npz)'
+      f'--output={output}: it shows up to {_MOST[format]} images, and there '
+      f'are {total:,}; give fewer, or write arrays (.npz)'
     )
   channels = pipeline.image_shape(config, dataset)[-1] if dataset else None
   net = trained.load_run(workdir, config, channels)
