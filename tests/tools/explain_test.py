@@ -161,6 +161,14 @@ def test_input_times_gradient_and_smoothgrad_without_noise(tiny):
   np.testing.assert_allclose(same, slope, rtol=1e-4, atol=1e-8)
 
 
+def test_numbers_out_of_range(tiny):
+  for words, given in (('samples=0', (0,)), ('seed=-1', (4, 0.1, -1))):
+    with pytest.raises(UserError, match=f'{words} is not allowed'):
+      gradients.smoothgrad(tiny, pixels(), 0, *given)
+  with pytest.raises(UserError, match='steps=0 is not allowed'):
+    gradients.integrated_gradients(tiny, pixels(), 0, steps=0)
+
+
 def test_smoothgrad_is_the_mean_of_gradients_of_noisy_images(tiny):
   images = pixels(2)
   first, other, again = (

@@ -20,6 +20,7 @@ from googlenet.tools.explain import target as target_lib
 from googlenet.tools.explain.gradients import Integrated
 from googlenet.tools.explain.target import Target
 from googlenet.tools.inference import insight
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.inference.trained import Trained
 
 
@@ -48,6 +49,7 @@ class Options(NamedTuple):
   seed: int = 0
 
 
+_MAX_STEPS = 100_000
 # How a map is shown: with its sign, as a magnitude, from its smallest to its
 # largest value, or with its sign but without its mean.
 SIGNED, MAGNITUDE, POSITIVE, CENTRED = (
@@ -213,13 +215,10 @@ def check(
   Raises:
     UserError: an option is not allowed, or the network does not suit a method.
   """
-  if options.steps < 1 or options.steps > 100_000:
-    raise UserError(
-      f'--steps={options.steps} is not allowed: it takes a whole number from 1 '
-      'to 100000'
-    )
-  if not 0 <= options.seed < 2**32:
-    raise UserError(f'--seed={options.seed}: allowed is 0 to {2**32 - 1}')
+  check_numbers(
+    **{'--steps': (options.steps, 1, _MAX_STEPS)},
+    **{'--seed': (options.seed, 0, MAX_SEED)},
+  )
   if options.baseline:
     baselines.check(options.baseline)
   if options.block or 'branches' in names:

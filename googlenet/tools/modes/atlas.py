@@ -20,8 +20,8 @@ from googlenet.tools.circuits import (
   stream,
 )
 from googlenet.tools.inference import outputs, predict, trained
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.visualize import render as render_lib
-from googlenet.tools.visualize.rendered import MAX_SEED, check_numbers
 
 Config = ml_collections.FrozenConfigDict
 

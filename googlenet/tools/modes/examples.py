@@ -14,9 +14,9 @@ from googlenet.tools.examples import gallery, made, sheet
 from googlenet.tools.examples.ranking import Excited, top_images
 from googlenet.tools.inference import outputs, trained
 from googlenet.tools.inference.channels import Channel, parse
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.modes.predict import count_images
 from googlenet.tools.visualize.render import STEPS
-from googlenet.tools.visualize.rendered import MAX_SEED, check_numbers
 
 Config = ml_collections.FrozenConfigDict
 

@@ -14,7 +14,7 @@ from googlenet.model import graph
 from googlenet.tools.circuits import cka, pictures, stream
 from googlenet.tools.inference import outputs, trained
 from googlenet.tools.inference.apply import check_end_points
-from googlenet.tools.visualize.rendered import MAX_SEED, check_numbers
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 
 Config = ml_collections.FrozenConfigDict
 

@@ -9,14 +9,10 @@ import numpy as np
 from googlenet.data import files as image_files
 from googlenet.errors import UserError
 from googlenet.tools.inference import outputs, trained
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.visualize import dream, files, forward, render, requests
 from googlenet.tools.visualize.objectives import Objective
-from googlenet.tools.visualize.rendered import (
-  MAX_SEED,
-  MAX_SIDE,
-  Rendered,
-  check_numbers,
-)
+from googlenet.tools.visualize.rendered import MAX_SIDE, Rendered
 
 Config = ml_collections.FrozenConfigDict
 

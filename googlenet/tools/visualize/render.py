@@ -8,16 +8,15 @@ import optax
 
 from googlenet.errors import UserError
 from googlenet.runtime.progress import Progress
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.inference.trained import Trained
 from googlenet.tools.visualize import transforms as transforms_lib
 from googlenet.tools.visualize.ascent import batches, climb, make_ascent
 from googlenet.tools.visualize.objectives import Objective
 from googlenet.tools.visualize.parametrisation import PARAMETRISATIONS
 from googlenet.tools.visualize.rendered import (
-  MAX_SEED,
   MAX_SIDE,
   Rendered,
-  check_numbers,
   kept_steps,
 )
 

@@ -1,4 +1,4 @@
-"""What a gradient ascent returns, and checks of its numbers."""
+"""What a gradient ascent returns, and when its frames are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from googlenet.errors import UserError
 
-MAX_SEED = 2**32 - 1  # programs take seeds as uint32
 MAX_SIDE = 4096  # pixels: larger images fit into the memory of no device
 
 
@@ -54,21 +53,6 @@ class Rendered(NamedTuple):
       for name, axis in axes.items()
     }
     return cls(**arrays, names=tuple(names))
-
-
-def check_numbers(**numbers: tuple[int, ...]) -> None:
-  """Checks whole numbers: name=(value, smallest[, largest]).
-
-  Raises:
-    UserError: a number is too small or too large.
-  """
-  for name, (value, least, *most) in numbers.items():
-    if value < least or any(value > limit for limit in most):
-      upto = ''.join(f' to {limit}' for limit in most)
-      raise UserError(
-        f'{name}={value} is not allowed: it takes a whole number from {least}'
-        f'{upto}'
-      )
 
 
 def kept_steps(steps: int, num_frames: int) -> frozenset[int]:
