@@ -187,6 +187,9 @@ def test_colours_of_a_map():
   assert (above.low, above.high) == (0, scale.high)
   between = pictures.scale_of(values + 5, methods.POSITIVE)
   assert (between.low, between.high) == (3, 7)
+  for same, scale_of_same in ((2.5, (0, 2.5)), (0, (0, 1))):
+    scale = pictures.scale_of(np.full((4, 4), same), methods.POSITIVE)
+    assert (scale.low, scale.high) == scale_of_same
   both = np.stack([values, -values / 2], -1)
   np.testing.assert_array_equal(pictures.flat(both, methods.SIGNED), values / 2)
   centred = pictures.flat(values + 3, methods.CENTRED)

@@ -1,5 +1,6 @@
 """Pictures of kernels, of similarities and of activation atlases."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw
 from googlenet.tools.visualize.sheet import font as font_of
 
 _GAP = 2  # pixels between the cells of an atlas
+_LETTERS = 11  # of a title, per inch
 # Red: positive, blue: negative, white: zero.
 DIVERGING = 'RdBu_r'
 
@@ -42,10 +44,10 @@ def kernels(strips: Sequence[Strip], title: str) -> Figure:
   left = max(max(len(s.positive) for s in strips), 1)
   right = max(max(len(s.negative) for s in strips), 1)
   columns, rows = left + right, len(strips)
-  figure = Figure(
-    figsize=(1.5 * columns + 1.6, 1.75 * rows + 0.7), layout='constrained'
-  )
-  figure.suptitle(title, x=0.01, ha='left', fontsize='medium')
+  width = 1.5 * columns + 1.6  # inches
+  figure = Figure(figsize=(width, 1.75 * rows + 0.7), layout='constrained')
+  lines = textwrap.fill(title, round(_LETTERS * width))
+  figure.suptitle(lines, x=0.01, ha='left', fontsize='medium')
   grid = figure.subplots(
     rows,
     columns + 1,
