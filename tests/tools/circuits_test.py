@@ -347,6 +347,13 @@ def test_a_flattened_map_of_one_pixel():
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_kernels_that_fit_no_memory_are_refused(tiny, monkeypatch):
+  monkeypatch.setattr(expanded, '_MOST', 27 * 27)
+  with pytest.raises(UserError, match='are 27x27x1x28 weights, more than 729:'):
+    expanded.expanded_weights(tiny, 'images', 'inception_2a')
+  expanded.expanded_weights(tiny, 'images', 'inception_2a', outputs=[3])
+
+
 def test_every_point_is_the_output_of_a_layer():
   """Also the logits of a network that ends with a global mean."""
   for architecture in variants.ARCHITECTURES.values():

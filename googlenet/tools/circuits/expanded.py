@@ -7,6 +7,7 @@ what is left out.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from googlenet.tools.circuits import linear
 from googlenet.tools.inference.trained import Trained
 
 _BATCH = 32  # channels of the target at once, which bounds the memory
+_MOST = 2**29  # weights of the kernels that are returned: 2 GiB
 
 
 class Expanded(NamedTuple):
@@ -162,7 +164,7 @@ def expanded_weights(
     outputs: channels of the target; None: all.
 
   Raises:
-    UserError: as in `find_path`.
+    UserError: as in `find_path`, or the kernels need more than 2 GiB.
   """
   path = find_path(trained, source, target)
   fields = linear.fields(path)
@@ -178,6 +180,14 @@ def expanded_weights(
   )
   width = path.channels[path.layers[-1].name]
   outputs = range(width) if outputs is None else outputs
+  sizes = [field.high - field.low + 1 for field in fields]
+  sizes += [path.shape[-1] if inputs is None else len(inputs), len(outputs)]
+  if math.prod(sizes) > _MOST:
+    raise UserError(
+      f'the kernels from {source} to {target} are '
+      f'{"x".join(map(str, sizes))} weights, more than {_MOST:,}: choose fewer '
+      'channels, or points that are closer together'
+    )
   weights = linear.fold(path, trained.params, trained.network_state)
   program = _make_gradient(path, (*sides, path.shape[-1]), at)
   (top, left), (bottom, right) = starts, ends
