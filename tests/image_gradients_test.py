@@ -126,7 +126,7 @@ def test_of_points_within_the_network(kernels):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kernels', [name for name in KERNELS if name != 'xla'])
-@pytest.mark.parametrize('variant', ['factorized', 'residual'])
+@pytest.mark.parametrize('variant', ['bn', 'factorized', 'residual'])
 def test_of_other_blocks(variant, kernels):
   """At a tenth of their width, along a direction that all pixels move in."""
   size = SMALL[variant]

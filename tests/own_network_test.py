@@ -155,6 +155,21 @@ def test_the_initializers_of_an_operation_are_used():
   np.testing.assert_allclose(found['late'], found['conv_1'] + 3, rtol=1e-6)
 
 
+def test_an_operation_may_be_registered_again():
+  """As in a notebook: what was known of the network is forgotten."""
+  stage = rows.Stage('stage_1', (CONV, rows.Own('part', 'some')))
+  sides = []
+  for count in (6, 3):
+    own.register('some', lambda x, is_training, n=count: x[..., :n])
+    text = to_text(rows.Architecture((stage,)))
+    config = model_config(variant='own', architecture=text)
+    network = network_lib.make_network(config)
+    sides.append(points.shapes(network.architecture, (8, 8, 1))['part'])
+    params, _ = init_from_numpy(network, (8, 8, 1), 0)
+    assert params['logits']['w'].shape == (count, 10)
+  assert sides == [(8, 8, 6), (8, 8, 3)]
+
+
 @pytest.mark.parametrize('kernels', ['xla', 'cpu', 'gpu'])
 def test_an_operation_sees_maps_in_their_usual_layout(kernels):
   """[B, H, W, C], whatever the layout of the kernels: here the upper half."""
@@ -368,9 +383,52 @@ def test_a_run_needs_the_file_of_its_operation(launch_here, tmp_path, forgets):
     assert done.returncode == 2
     assert problems(done.stderr) == (
       "error: config.model.architecture: the operation 'gate' of gate is not "
-      'registered; give the config file that calls own.register, as in '
-      '--config=configs/mine.py\n'
+      'registered; give the file that calls own.register: '
+      '--operations=mine.py\n'
     )
+  found = launch_here(
+    *('--mode=summary', '--workdir=run', '--operations=mine.py'), config=''
+  )
+  assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize(
+  ('flag', 'words'),
+  [
+    ('--operations=miss.py', '--operations=miss.py: no such file'),
+    ('--operations=mine.txt', 'allowed is a file ending in .py'),
+    ('--operations=bad.py', 'bad.py cannot be loaded: ZeroDivisionError'),
+  ],
+)
+def test_files_of_operations_that_cannot_be_read(
+  launch_here, tmp_path, flag, words
+):
+  (tmp_path / 'mine.txt').write_text('')
+  (tmp_path / 'bad.py').write_text('1 / 0')
+  done = launch_here('--mode=summary', flag)
+  assert (done.returncode, done.stdout) == (2, '')
+  assert words in done.stderr
+  assert problems(done.stderr).count('\n') == 1
+
+
+@pytest.mark.slow
+def test_trials_of_a_sweep_register_operations(launch_py, tmp_path):
+  """Each trial is a process of its own."""
+  (tmp_path / 'mine.py').write_text(CONFIG)
+  done = launch_py(
+    *('--mode=sweep', '--config=mine.py', '--workdir=s', '--sweep=seed=0,1'),
+    *FLAGS,
+    config='',
+  )
+  assert done.returncode == 0, done.stderr
+  for seed in (0, 1):
+    assert (tmp_path / f's/seed={seed}/result.json').exists()
+  # Continued without the config, with the file that registers.
+  flags = ['--mode=sweep', '--workdir=s']
+  assert launch_py(*flags, config='').returncode == 2
+  done = launch_py(*flags, '--operations=mine.py', config='')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count('finished, eval') == 2
 
 
 def test_a_network_of_rows_needs_no_file(launch_here, tmp_path):

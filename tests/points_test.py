@@ -208,7 +208,7 @@ def test_residual_blocks_and_gates_have_points():
     ),
     (
       {'edit': {'inception_2a:pre': jnp.abs}},
-      'can only be read: edit its parts, inception_2a/conv_1x1:pre, ',
+      'can only be read: name one of its parts, inception_2a/conv_1x1:pre, ',
     ),
   ],
 )

@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 import time
+import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,12 +27,13 @@ from googlenet.data import auto
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS, LOCAL
 from googlenet.io import checkpoint, named
+from googlenet.model.architecture_text import has_operations
 from googlenet.runtime import distributed, places
 from googlenet.runtime.terminal import warn
 
 # Flags to suggest for a mistyped flag.
 _OURS = (
-  *('config', 'workdir', 'mode', 'help', 'version', *FLAGS),
+  *('config', 'workdir', 'operations', 'mode', 'help', 'version', *FLAGS),
   *('coordinator_address', 'num_processes', 'process_id'),
 )
 
@@ -71,6 +73,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   for name in _OURS:
     if name in values and values[name].present > 1:
       warn(f'--{name} is given more than once: {values[name].value!r} counts')
+  if values.operations:
+    _import('--operations', os.path.expanduser(values.operations))
   file, others = config_of(values.config), []
   workdir = os.path.expanduser(values.workdir)
   if mode.workdir == 'reads' and not workdir:
@@ -90,6 +94,11 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
       '--config=configs/fmnist96.py'
     )
   config = read_config(file, workdir, rest, values.mode)
+  if values.mode == 'sweep' and has_operations(config.model.architecture):
+    # Each trial is a process that registers them again.
+    options['operations'] = os.path.abspath(
+      os.path.expanduser(values.operations) or file.partition(':')[0]
+    )
   if not mode.completes:
     options['given'] = frozenset(split_flags(rest)[0])
   if others:
@@ -294,9 +303,15 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       f'--config={path}: no such file ending in .py or .json'
       f'{_near_config(path)}'
     )
+  module = _import('--config', file)
+  if not hasattr(module, 'get_config'):
+    raise UserError(
+      f'--config={path} has no get_config(): a config file defines that '
+      'function, like configs/fmnist96.py'
+    )
   try:
     with places.importing_from(os.path.dirname(os.path.abspath(file))):
-      config = _call(path, file, *[argument] if argument else [])
+      config = module.get_config(*[argument] if argument else [])
     if not isinstance(config, ml_collections.ConfigDict):
       raise UserError(
         f'--config={path}: get_config() returns a {type(config).__name__}; '
@@ -313,18 +328,29 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
   return config
 
 
-def _call(path: str, file: str, *arguments: str) -> Any:
-  """Imports a config file and calls its get_config; `path` is for errors."""
+def _import(flag: str, file: str) -> types.ModuleType:
+  """Imports a file of Python that a flag names, with its neighbours.
+
+  Raises:
+    UserError: the file is missing or broken.
+  """
+  if not os.path.isfile(file):
+    raise UserError(f'{flag}={file}: no such file')
   spec = importlib.util.spec_from_file_location(_MODULE, file)
+  if spec is None:
+    raise UserError(f'{flag}={file}: allowed is a file ending in .py')
   module = importlib.util.module_from_spec(spec)
   sys.modules[_MODULE] = module  # dataclasses look their module up there
-  spec.loader.exec_module(module)
-  if not hasattr(module, 'get_config'):
+  try:
+    with places.importing_from(os.path.dirname(os.path.abspath(file))):
+      spec.loader.exec_module(module)
+  except UserError:
+    raise
+  except (Exception, SystemExit) as error:  # code may raise anything
     raise UserError(
-      f'--config={path} has no get_config(): a config file defines that '
-      'function, like configs/fmnist96.py'
-    )
-  return module.get_config(*arguments)
+      f'{flag}={file} cannot be loaded: {type(error).__name__}: {error}'
+    ) from error
+  return module
 
 
 def _near_config(path: str) -> str:

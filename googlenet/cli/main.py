@@ -24,6 +24,13 @@ flags.DEFINE_string(
   'folder of a new or existing run; default: a new dated folder in runs/',
   flag_values=FLAGS,
 )
+flags.DEFINE_string(
+  'operations',
+  '',
+  'file that registers operations of your own (docs/own_network.md); default: '
+  '--config',
+  flag_values=FLAGS,
+)
 flags.DEFINE_string('mode', 'train', 'what to do', flag_values=FLAGS)
 modes.define_flags(FLAGS)
 

@@ -324,7 +324,13 @@ def define_flags(values: flags.FlagValues) -> None:
     'pca',
     'how the plane of an atlas is made: pca, or umap if it is installed',
   )
-  integer('grid', 16, 'cells along each side of an atlas', lower_bound=2)
+  integer(
+    'grid',
+    16,
+    'cells along each side of an atlas',
+    lower_bound=2,
+    upper_bound=128,
+  )
   boolean('render', False, 'make an image for each cell of an atlas')
   integer(
     'top_k',

@@ -12,6 +12,7 @@ from googlenet.data.idx_folder import CLASSES, folder_of, read_examples
 from googlenet.data.images import Transform
 from googlenet.data.splits import Read, Source
 from googlenet.errors import UserError
+from googlenet.runtime import places
 
 
 class _IdxFile(NamedTuple):
@@ -103,8 +104,8 @@ def _read_packaged(idx_file: _IdxFile) -> np.ndarray:
   try:
     array = _read_checked(folder, idx_file)
   except UserError as error:
-    restore = f'git checkout -- {folder / idx_file.name}'
-    raise UserError(f'{error}, or restore it with `{restore}`') from error
+    restore = places.how_to_restore(folder / idx_file.name)
+    raise UserError(f'{error}, or {restore}') from error
   array.flags.writeable = False
   return array
 

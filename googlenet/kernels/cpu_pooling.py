@@ -127,6 +127,9 @@ def pool(
 ) -> tuple[Array, Winners]:
   """Returns maxima of square windows over (height, width) and their taps."""
   height, width = axes
+  # The barrier, because XLA may compute x once for each tap, rounded otherwise:
+  # no tap would equal the maximum then.
+  x = lax.optimization_barrier(x)
   # First along the width, then along the height: this finds the first maximum
   # in row-major order.
   y, column = lax.optimization_barrier(

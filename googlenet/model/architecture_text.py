@@ -1,4 +1,4 @@
-"""Networks of one's own: rows as text, for `config.model.architecture`.
+"""Custom networks: rows as text, for `config.model.architecture`.
 
 A config file builds an `Architecture` from `rows` and `blocks`:
 
@@ -8,7 +8,6 @@ A config file builds an `Architecture` from `rows` and `blocks`:
 The text is JSON, so a run holds its network as data.
 """
 
-import functools
 import json
 import math
 import re
@@ -62,8 +61,8 @@ def from_text(text: str) -> rows.Architecture:
   """Returns the architecture of a text that `to_text` made.
 
   Raises:
-    UserError: the text is no JSON of rows, or a row has a value that is not
-      allowed, or names occur twice, or a head mixes up maps and vectors.
+    UserError: the text is not JSON of rows, a row has a value that is not
+      allowed, a name occurs twice, or a head mixes up maps and vectors.
   """
   try:
     found = _decode(json.loads(text))
@@ -80,6 +79,11 @@ def from_text(text: str) -> rows.Architecture:
   ):
     _check_head(name, ops)
   return found
+
+
+def has_operations(text: str) -> bool:
+  """Whether a network that is written as text has custom operations."""
+  return bool(text) and f'"op":"{rows.Own.__name__}"' in text.replace(' ', '')
 
 
 def _error(what: str) -> UserError:
@@ -295,13 +299,13 @@ def _check_head(name: str, ops: tuple[Any, ...]) -> None:
     is_map = is_map and not isinstance(op, rows.GlobalMean | rows.Flatten)
 
 
-@functools.lru_cache(maxsize=32)
+@own.cached
 def read_network(text: str) -> rows.Architecture:
   """Returns the network of a text.
 
   Raises:
-    UserError: as `from_text`, or an operation is not registered, or the network
-      cannot be computed or a head does not end in a number for each class.
+    UserError: as in `from_text`; or an operation is not registered, the network
+      cannot be computed, or a head does not end in one number for each class.
   """
   architecture = from_text(text)
   own.check_registered(architecture)

@@ -6,7 +6,6 @@ branches are flattened: each `Layer` is one operation on one image. A layer's
 inputs come before it in the list.
 """
 
-import functools
 import itertools
 import math
 import re
@@ -257,7 +256,7 @@ def graph(
     found.stage = stage.name
     for row in stage.rows:
       found.row = getattr(row, 'name', '')
-      # An operation of one's own is its own layer, without parts.
+      # A custom operation is its own layer, without parts.
       found.path = '' if type(row) is rows.Own else found.row
       x = found.run((row,), x)
       if found.row in heads:
@@ -301,7 +300,7 @@ def depth(layers: Sequence[Layer]) -> int:
   return depths[layers[-1].name]
 
 
-@functools.cache
+@own.cached
 def smallest_image(architecture: rows.Architecture) -> int:
   """Returns the smallest image side, in pixels, that the network can use.
 

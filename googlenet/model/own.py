@@ -1,4 +1,4 @@
-"""Operations of one's own: a register of Haiku functions.
+"""Custom operations: a registry of Haiku functions.
 
   own.register('gate', gate)
   rows.Own('my_gate', 'gate', (('start', 0.25),))
@@ -23,39 +23,48 @@ Operation = Callable[..., jax.Array]  # (map [B, H, W, C], is_training) -> map
 
 
 _REGISTERED: dict[str, Operation] = {}
+_CLEAR: list[Callable[[], None]] = []  # of the caches that depend on those
+
+
+def cached(function: Callable[..., Any]) -> Any:
+  """Caches a function of rows until an operation is registered."""
+  wrapped = functools.lru_cache(maxsize=256)(function)
+  _CLEAR.append(wrapped.cache_clear)
+  return wrapped
 
 
 def register(name: str, function: Operation) -> None:
-  """Makes a Haiku function an operation: `rows.Own('my_layer', name)`.
+  """Registers a Haiku function as an operation: `rows.Own('my_layer', name)`.
 
   Args:
-    name: by which rows call it.
+    name: the name that rows give in `function`.
     function: (x float [B, H, W, C], is_training, **options) -> float
       [B, H', W', C']. It may use Haiku modules and `hk.get_parameter`; nothing
       random and no state. It is compiled, and differentiated by JAX.
   """
   _REGISTERED[name] = function
-  sizes.cache_clear()  # of a function that had this name before
+  for clear in _CLEAR:  # another function may have had this name before
+    clear()
 
 
 def find(row: rows.Own) -> Operation:
   """Returns the operation of a row.
 
   Raises:
-    UserError: nobody has registered it.
+    UserError: no operation is registered under that name.
   """
   if row.function not in _REGISTERED:
     raise UserError(
       f'config.{FIELD}: the operation {row.function!r} of {row.name} is not '
-      f'registered{did_you_mean(row.function, _REGISTERED)}; give the config '
-      'file that calls own.register, as in --config=configs/mine.py',
+      f'registered{did_you_mean(row.function, _REGISTERED)}; give the file '
+      'that calls own.register: --operations=mine.py',
       FIELD,
     )
   return _REGISTERED[row.function]
 
 
 def check_registered(node: Any) -> None:
-  """Raises UserError if a row of a tree of rows is not registered."""
+  """Raises UserError if a tree of rows names an unregistered operation."""
   if isinstance(node, rows.Own):
     find(node)
   elif isinstance(node, tuple):
@@ -76,7 +85,7 @@ class Layer(hk.Module):
     return find(self._row)(x, is_training, **options)
 
 
-@functools.lru_cache(maxsize=256)
+@cached
 def sizes(row: rows.Own, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
   """Returns the output shape and the number of parameters, for one image.
 

@@ -14,7 +14,6 @@ The names of lucid (github.com/tensorflow/lucid) are understood too:
 `mixed4c_3x3_bottleneck_pre_relu` is `inception_4c/conv_3x3_reduce:pre`.
 """
 
-import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -23,14 +22,14 @@ import jax.numpy as jnp
 
 from googlenet.errors import UserError, did_you_mean
 from googlenet.kernels import Kernels
-from googlenet.model import graph, rows
+from googlenet.model import graph, own, rows
 from googlenet.model.taps import Edit, Taps
 
 PRE = ':pre'
 Found = dict[str, jax.Array]
 
 
-@functools.cache
+@own.cached
 def shapes(
   architecture: rows.Architecture, image_shape: graph.Shape | None = None
 ) -> dict[str, graph.Shape]:
@@ -65,7 +64,7 @@ def _has_pre(layer: graph.Layer) -> bool:
   return layer.kind in ('conv', 'dense') and not layer.op.is_linear
 
 
-@functools.cache
+@own.cached
 def _parts(architecture: rows.Architecture) -> dict[str, tuple[str, ...]]:
   """Returns the points whose concatenation is `row:pre`, by that name."""
   layers = {layer.name: layer for layer in graph.graph(architecture)}
@@ -202,7 +201,8 @@ def plan(
   edits = {resolve(name, architecture): f for name, f in (edit or {}).items()}
   for name in edits.keys() & parts.keys():
     raise UserError(
-      f'{name!r} can only be read: edit its parts, {", ".join(parts[name])}'
+      f'{name!r} can only be read: name one of its parts, '
+      f'{", ".join(parts[name])}'
     )
   wanted = {point for points in names.values() for point in points}
 

@@ -102,7 +102,7 @@ class SqueezeExcite(NamedTuple):
 
 
 class Own(NamedTuple):
-  """An operation of one's own, which `own.register` made known."""
+  """A custom operation, see `own.register`."""
 
   name: str
   function: str  # the name in `own.register`

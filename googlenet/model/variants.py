@@ -57,7 +57,7 @@ def architecture_of(model_config: ml_collections.ConfigDict) -> Architecture:
   """Returns the network of the `model` section, with its fields left open.
 
   Raises:
-    UserError: the text of a network of one's own is wrong or missing, or there
+    UserError: the text of a custom network is wrong or missing, or there
       is one with another variant.
   """
   variant, text = model_config.variant, model_config.architecture

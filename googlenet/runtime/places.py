@@ -54,6 +54,13 @@ def launcher() -> list[str]:
   return [sys.executable, '-P', '-m', 'googlenet']
 
 
+def how_to_restore(path: pathlib.Path) -> str:
+  """Returns what brings back a damaged file of the project, as a phrase."""
+  if ROOT == _SHARE:
+    return 'install this package again with `pip install --force-reinstall`'
+  return f'restore it with `git checkout -- {path}`'
+
+
 @contextlib.contextmanager
 def importing_from(folder: str | os.PathLike[str]) -> Iterator[None]:
   """Lets a config file import its neighbours and `from configs import ...`.

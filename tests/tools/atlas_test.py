@@ -190,7 +190,7 @@ def test_the_part_of_an_image_that_a_place_sees(run_folder):
     *(slice(0, 5), slice(4, 11)),
   )
   assert seen_part(net, 'conv_1', (0, 3), (56, 28, 1))[0] == slice(0, 10)
-  assert seen_part(net, 'logits', (0, 0), (28, 28, 1))[0] == slice(None)
+  assert seen_part(net, 'logits', (0, 0), (28, 28, 1))[0] == slice(0, 28)
   assert seen_part(net, 'images', (0, 9), (28, 28, 1))[1] == slice(9, 10)
 
 
@@ -231,6 +231,10 @@ BAD_INPUT = {
     ['exists already'],
   ),
   'a negative seed': (['--seed=-1'], ['--seed=-1', 'from 0']),
+  'a seed that is too large': (
+    ['--seed=4294967296', '--render'],
+    ['--seed=4294967296', '0 to 4294967295'],
+  ),
   'arrays of made images': (['--render', '--output=a.npz'], ['.png']),
   'steps of nothing': (['--steps=9'], ['--steps=9', '--render']),
   'too few images': (
@@ -238,6 +242,7 @@ BAD_INPUT = {
     ["eval_split='test[:3]'", 'a smaller grid'],
   ),
   'a grid of one cell': (['--grid=1'], ['grid', '2']),
+  'a grid that fits no memory': (['--grid=5000'], ['grid', '128']),
 }
 
 

@@ -21,13 +21,16 @@ from googlenet.errors import UserError
 from googlenet.model import (
   blocks,
   context,
+  graph,
   modules,
+  own,
   points,
   rows,
   successors,
   variants,
 )
 from googlenet.model import network as network_lib
+from googlenet.model.architecture_text import to_text
 from googlenet.model.initialization import init_from_numpy
 from googlenet.model.rows import (
   Conv,
@@ -311,6 +314,55 @@ def test_points_without_weights_are_refused(case):
     expanded.expanded_weights(net, *given)
 
 
+def of_rows(*ops, size=8, **fields):
+  """A network of one stage, see `make_trained`."""
+  conv = ConvLayer('conv_1', (Conv('conv_3x3', 4, 3),))
+  stage = Stage('stage_1', (conv, *ops))
+  text = to_text(rows.Architecture((stage,), **fields))
+  return make_trained('own', size, architecture=text, aux_heads='off')
+
+
+def test_a_custom_operation_is_refused():
+  own.register('half', lambda x, is_training: x[:, ::2, ::2])
+  net = of_rows(rows.Own('late', 'half'))
+  with pytest.raises(UserError, match='behind late, a custom operation'):
+    expanded.expanded_weights(net, 'conv_1', 'logits')
+  found = expanded.expanded_weights(net, 'images', 'conv_1').kernels
+  np.testing.assert_allclose(
+    found, net.params['conv_1/conv_3x3']['w'], rtol=1e-6
+  )
+
+
+def test_a_flattened_map_of_one_pixel():
+  """Its kernels are larger than the network's own map, which has a border."""
+  head = rows.Flatten(), rows.LOGITS
+  net = of_rows(MaxPool(4, 4, 'VALID'), size=4, head=head)
+  found = expanded.expanded_weights(net, 'images', 'logits').kernels
+  first, last = (
+    np.asarray(net.params[name]['w']) for name in ('conv_1/conv_3x3', 'logits')
+  )
+  wanted = np.zeros((6, 6, 1, 10))
+  for y, x, i, j in np.ndindex(4, 4, 3, 3):
+    wanted[y + i, x + j] += first[i, j] @ last / 16
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_kernels_that_fit_no_memory_are_refused(tiny, monkeypatch):
+  monkeypatch.setattr(expanded, '_MOST', 27 * 27)
+  with pytest.raises(UserError, match='are 27x27x1x28 weights, more than 729:'):
+    expanded.expanded_weights(tiny, 'images', 'inception_2a')
+  expanded.expanded_weights(tiny, 'images', 'inception_2a', outputs=[3])
+
+
+def test_every_point_is_the_output_of_a_layer():
+  """Also the logits of a network that ends with a global mean."""
+  for architecture in variants.ARCHITECTURES.values():
+    layers = {layer.name: layer for layer in graph.graph(architecture)}
+    for point, shape in points.shapes(architecture).items():
+      layer = expanded.layer_of(architecture, point, 'point')
+      assert layer == 'images' or layers[layer].shape == shape
+
+
 def test_the_row_before():
   architecture = variants.ARCHITECTURES['paper']
   for point, row in {
@@ -465,6 +517,10 @@ BAD_INPUT = {
   'a picture of too many': (
     ['--channels=logits,inception_2a', '--output=a.png'],
     ['of one point'],
+  ),
+  'too many for a picture': (
+    ['--channels=conv_1:1', '--top_k=999', '--output=a.png'],
+    ['--top_k=999', 'at most 32', '.csv'],
   ),
   'no connection': (['--channels=conv_1:1', '--top_k=0'], ['--top_k=0']),
   'an unknown format': (

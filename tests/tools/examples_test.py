@@ -333,6 +333,10 @@ BAD_INPUT = {
     ['--output=a.png', '--channels=stage_1', '--least=-1'],
     ['--least=-1', 'from 0'],
   ),
+  'too wide a picture': (
+    ['--output=a.png', '--channels=stage_1', '--top_k=60', '--least=41'],
+    ['--top_k=60 and --least=41 are 101 images', 'at most 100'],
+  ),
   'no output': (
     ['--channels=stage_1'],
     ['--output= has no known ending', '.png, .npz'],
@@ -369,7 +373,7 @@ def test_a_picture_has_a_limit(run, capfd, monkeypatch):
 
 
 def test_long_names_are_cut():
-  font = sheet._font(13)
+  font = sheet.font(13)
   short = sheet._shortened(
     'a name that is much longer than its image', font, 80
   )

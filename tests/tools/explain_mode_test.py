@@ -24,6 +24,7 @@ from googlenet.tools.explain import (
   methods,
   parts,
   pictures,
+  sanity,
 )
 
 
@@ -86,10 +87,10 @@ def test_arrays_of_a_split(run, config, capfd):
   )
   expected = parts.channels_by_ablation(net, images, (3, 5), 'conv_1')
   np.testing.assert_allclose(found['channels_ablation'], expected, atol=1e-4)
-  assert found['channels_names'][0].tolist() == [
+  assert found['channels_names'].tolist() == [
     f'conv_1:{i}' for i in range(expected.shape[1])
   ]
-  assert found['branches_names'][2].tolist() == [
+  assert found['branches_names'].tolist() == [
     f'inception_2a/{name}'
     for name in ('conv_1x1', 'conv_3x3', 'conv_5x5', 'pool_proj')
   ]
@@ -104,13 +105,18 @@ def test_arrays_of_a_split(run, config, capfd):
     sums - found['integrated_gradients_difference'],
     atol=1e-4,
   )
-  assert found['sanity_layers'][0].tolist() == [
+  assert found['sanity_layers'].tolist() == [
     'logits',
     'inception_2a',
     'conv_1',
   ]
   assert found['gradient_sanity'].shape == (4, 3)
-  assert np.abs(found['gradient_sanity']).max() <= 1
+  tested = sanity.cascade(  # of what is shown: magnitudes
+    net, lambda other: gradients.gradient(other, images, (3, 5)), 0, True
+  )
+  np.testing.assert_allclose(
+    found['gradient_sanity'], np.stack(list(tested.values()), -1), atol=1e-3
+  )
   assert sorted(os.listdir()) == ['a.npz', 'photos', 'runs']
 
 
@@ -181,6 +187,9 @@ def test_colours_of_a_map():
   assert (above.low, above.high) == (0, scale.high)
   between = pictures.scale_of(values + 5, methods.POSITIVE)
   assert (between.low, between.high) == (3, 7)
+  for same, scale_of_same in ((2.5, (0, 2.5)), (0, (0, 1))):
+    scale = pictures.scale_of(np.full((4, 4), same), methods.POSITIVE)
+    assert (scale.low, scale.high) == scale_of_same
   both = np.stack([values, -values / 2], -1)
   np.testing.assert_array_equal(pictures.flat(both, methods.SIGNED), values / 2)
   centred = pictures.flat(values + 3, methods.CENTRED)
@@ -215,6 +224,10 @@ BAD_INPUT = {
   'too many for a picture': (
     ['--output=a.png', '--images=' + ','.join(['photos/0.png'] * 33)],
     ['--output=a.png', 'up to 32 images', '33'],
+  ),
+  'too many for a page': (
+    ['--images=' + ','.join(['photos/0.png'] * 501)],
+    ['--output=a.html', 'up to 500 images', '501'],
   ),
   'ending': (['--output=a.jpg'], ['.html, .png, .npz']),
 }

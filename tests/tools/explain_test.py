@@ -1,5 +1,6 @@
 """Attributions against definitions, closed forms and planted evidence."""
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,9 @@ from insight_test import make_trained, pixels
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
+from googlenet.model import own, rows
+from googlenet.model.architecture_text import to_text
+from googlenet.model.small import TINY
 from googlenet.runtime.parallel import replicated
 from googlenet.tools.explain import (
   baselines,
@@ -155,6 +159,14 @@ def test_input_times_gradient_and_smoothgrad_without_noise(tiny):
   )
   same = gradients.smoothgrad(tiny, images, 1, samples=3, noise=0)
   np.testing.assert_allclose(same, slope, rtol=1e-4, atol=1e-8)
+
+
+def test_numbers_out_of_range(tiny):
+  for words, given in (('samples=0', (0,)), ('seed=-1', (4, 0.1, -1))):
+    with pytest.raises(UserError, match=f'{words} is not allowed'):
+      gradients.smoothgrad(tiny, pixels(), 0, *given)
+  with pytest.raises(UserError, match='steps=0 is not allowed'):
+    gradients.integrated_gradients(tiny, pixels(), 0, steps=0)
 
 
 def test_smoothgrad_is_the_mean_of_gradients_of_noisy_images(tiny):
@@ -510,7 +522,7 @@ def test_rank_correlation():
 
 def test_layers_are_randomized_from_the_top(tiny):
   assert sanity.layers(tiny.network) == ('logits', 'inception_2a', 'conv_1')
-  made = sanity.randomised(tiny, 'inception_2a', seed=4)
+  made = sanity.randomized(tiny, 'inception_2a', seed=4)
   same = {
     module: all(
       np.array_equal(a, b)
@@ -523,16 +535,33 @@ def test_layers_are_randomized_from_the_top(tiny):
     for module, leaves in tiny.params.items()
   }
   assert {m for m, is_same in same.items() if is_same} == {'conv_1/conv_7x7'}
-  again = sanity.randomised(tiny, 'conv_1', seed=4)
+  again = sanity.randomized(tiny, 'conv_1', seed=4)
   np.testing.assert_array_equal(
     made.params['logits']['w'], again.params['logits']['w']
   )
   with pytest.raises(UserError, match="upto=conv_2.*'conv_1'.*logits, incep"):
-    sanity.randomised(tiny, 'conv_2')
+    sanity.randomized(tiny, 'conv_2')
+
+
+def test_custom_operations_are_randomized_too():
+  own.register('linear', lambda x, is_training: hk.Linear(x.shape[-1])(x))
+  config = small_config().unlock()
+  stage = TINY.stages[0]
+  stage = stage._replace(rows=(*stage.rows, rows.Own('mixing', 'linear')))
+  rest = TINY.stages[1:]
+  config.model.variant = 'own'
+  config.model.architecture = to_text(TINY._replace(stages=(stage, *rest)))
+  net = make_trained(config)
+  assert sanity.layers(net.network) == (
+    *('logits', 'inception_2a', 'mixing', 'conv_1'),
+  )
+  made = sanity.randomized(net, 'mixing')
+  name = 'mixing/linear'
+  assert not np.array_equal(made.params[name]['w'], net.params[name]['w'])
 
 
 def test_statistics_of_batch_norm_are_randomized_too(best):
-  made = sanity.randomised(best, 'inception_5b')
+  made = sanity.randomized(best, 'inception_5b')
   for module, leaves in made.network_state.items():
     is_new = module.startswith('inception_5b')
     for name, start in (('mean', 0), ('variance', 1)):

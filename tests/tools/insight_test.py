@@ -7,8 +7,9 @@ import pytest
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
-from googlenet.model import blocks, graph
+from googlenet.model import blocks, graph, own, rows
 from googlenet.model import network as network_lib
+from googlenet.model.architecture_text import to_text
 from googlenet.model.initialization import init_from_numpy
 from googlenet.model.rows import Stage
 from googlenet.model.small import TINY
@@ -137,6 +138,41 @@ def test_branches_fill_each_block(config, variant):
     assert [p.start for p in parts[1:]] == [p.stop for p in parts[:-1]]
     assert parts[0].start == 0
     assert parts[-1].stop == shapes[name][-1]
+
+
+def test_branches_that_end_in_custom_operations(config):
+  """They are named after them, or told apart; the pool has no row's name."""
+  own.register('same', lambda x, is_training: x)
+  block = rows.Block(
+    'mixed',
+    (
+      (rows.Conv('conv_1x1', 2, 1), rows.Own('first', 'same')),
+      (rows.Conv('conv_3x3', 3, 3), rows.Own('second', 'same')),
+      (rows.Conv('conv_5x5', 4, 5), rows.SqueezeExcite(2)),
+      (rows.MaxPool(3, 1),),
+      (rows.AvgPool(3, 1),),
+    ),
+  )
+  layer = rows.ConvLayer('conv_1', (rows.Conv('conv_3x3', 4, 3),))
+  stage = Stage('stage_1', (layer, block, rows.MaxPool()))
+  config.model.variant = 'own'
+  config.model.architecture = to_text(rows.Architecture((stage,)))
+  config.data.image_size = 8
+  net = make_trained(config)
+  parts = insight.branch_channels(net.network, 'mixed')
+  assert {name: (p.start, p.stop) for name, p in parts.items()} == {
+    'first': (0, 2),
+    'second': (2, 5),
+    'conv_5x5': (5, 9),
+    'pool': (9, 13),
+    'pool_2': (13, 17),
+  }
+  # The last map is that of a pool, whose row has no name.
+  assert insight.stages(net.network) == {'stage_1': 'stage_1/max_pool'}
+  found = insight.class_activation_maps(net, pixels(2, 8))
+  np.testing.assert_allclose(
+    found.maps.mean((2, 3)) + found.bias, found.logits, rtol=1e-4, atol=1e-4
+  )
 
 
 def test_an_earlier_block_is_cut_out_of_the_whole_network(config, monkeypatch):

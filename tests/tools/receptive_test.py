@@ -8,7 +8,8 @@ import pytest
 
 from googlenet.errors import UserError
 from googlenet.model import network as network_lib
-from googlenet.model import points, variants
+from googlenet.model import own, points, rows, variants
+from googlenet.model.architecture_text import to_text
 from googlenet.tools.examples.receptive import Box, receptive_field
 
 
@@ -107,6 +108,27 @@ def test_a_field_is_what_the_first_stages_depend_on(variant, monkeypatch):
 @pytest.mark.parametrize('variant', CASES)
 def test_a_field_is_what_the_network_depends_on(variant):
   assert_field_is_what_the_network_depends_on(variant)
+
+
+def test_a_custom_operation_may_see_everything():
+  """Also what comes behind it, whose map is smaller than the operation's."""
+  own.register('mirrored', lambda x, is_training: x[:, ::-2, ::-2])
+
+  def layer(name):
+    return rows.ConvLayer(name, (rows.Conv('conv_3x3', 4, 3),))
+
+  stage = rows.Stage(
+    'stage_1', (layer('conv_1'), rows.Own('turned', 'mirrored'), layer('two'))
+  )
+  text = to_text(rows.Architecture((stage,)))
+  config = networks.model_config(variant='own', architecture=text)
+  network = network_lib.make_network(config)
+  whole = Box(0, 0, 12, 10)
+  for point, place in (('turned', (5, 4)), ('two', (0, 0)), ('two', (5, 4))):
+    field = receptive_field(network, point, (12, 10, 1))
+    assert field.box(*place) == whole
+    assert field.stride == (0, 0)
+  assert receptive_field(network, 'conv_1', (12, 10, 1)).size == (3, 3)
 
 
 def test_fields_of_the_paper():

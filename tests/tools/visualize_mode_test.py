@@ -185,6 +185,14 @@ BAD_INPUT = {
     ['--channels=stage_1:0', '--output=a.png', '--steps=-1'],
     ['--steps=-1'],
   ),
+  'a seed that is too large': (
+    ['--channels=stage_1:0', '--output=a.png', '--seed=4294967296'],
+    ['--seed=4294967296', '0 to 4294967295'],
+  ),
+  'a size that fits no memory': (
+    ['--channels=stage_1:0', '--output=a.png', '--size=30000'],
+    ['--size=30000', '4096'],
+  ),
   'more frames than steps': (
     ['--channels=stage_1:0', '--output=a.npz', '--frames=4'],
     ['--frames=4', '3 steps'],

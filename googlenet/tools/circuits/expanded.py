@@ -7,6 +7,7 @@ what is left out.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from googlenet.errors import UserError
-from googlenet.model import graph, points, rows
+from googlenet.model import graph, own, points, rows
 from googlenet.runtime.compilation import compiled_with
 from googlenet.runtime.progress import Progress
 from googlenet.tools.circuits import linear
 from googlenet.tools.inference.trained import Trained
 
 _BATCH = 32  # channels of the target at once, which bounds the memory
+_MOST = 2**29  # weights of the kernels that are returned: 2 GiB
 
 
 class Expanded(NamedTuple):
@@ -62,7 +64,7 @@ def layer_of(architecture: rows.Architecture, point: str, flag: str) -> str:
   return _layers_of_points(architecture)[name.removesuffix(points.PRE)]
 
 
-@functools.cache
+@own.cached
 def _layers_of_points(architecture: rows.Architecture) -> dict[str, str]:
   found = {graph.IMAGES: graph.IMAGES}
   for layer in graph.graph(architecture):
@@ -71,7 +73,10 @@ def _layers_of_points(architecture: rows.Architecture) -> dict[str, str]:
       found[layer.row] = layer.name
     if layer.stage and not layer.is_side:
       found[layer.stage] = layer.name
-  return found
+    if not layer.is_side:
+      last = layer.name
+  # Not every network ends with a layer of that name.
+  return {'logits': last} | found
 
 
 def row_before(architecture: rows.Architecture, point: str) -> str:
@@ -118,20 +123,11 @@ def find_path(
     )
   if len(path.shape) != 3:
     raise UserError(
-      f'{flags[0]}={source} is no map but a vector: give a point before the '
-      'global mean'
+      f'{flags[0]}={source} is no map but a vector, and kernels lead only from '
+      'maps: give an earlier point'
     )
   linear.check_linear(path)
   return path
-
-
-def path_to(trained: Trained, point: str) -> linear.Path:
-  """Returns the path from the images to a point.
-
-  Raises:
-    UserError: the network has no such point.
-  """
-  return _path(trained, graph.IMAGES, point, ('source', 'point'))
 
 
 def _path(
@@ -168,7 +164,7 @@ def expanded_weights(
     outputs: channels of the target; None: all.
 
   Raises:
-    UserError: as in `find_path`.
+    UserError: as in `find_path`, or the kernels need more than 2 GiB.
   """
   path = find_path(trained, source, target)
   fields = linear.fields(path)
@@ -184,6 +180,14 @@ def expanded_weights(
   )
   width = path.channels[path.layers[-1].name]
   outputs = range(width) if outputs is None else outputs
+  sizes = [field.high - field.low + 1 for field in fields]
+  sizes += [path.shape[-1] if inputs is None else len(inputs), len(outputs)]
+  if math.prod(sizes) > _MOST:
+    raise UserError(
+      f'the kernels from {source} to {target} are '
+      f'{"x".join(map(str, sizes))} weights, more than {_MOST:,}: choose fewer '
+      'channels, or points that are closer together'
+    )
   weights = linear.fold(path, trained.params, trained.network_state)
   program = _make_gradient(path, (*sides, path.shape[-1]), at)
   (top, left), (bottom, right) = starts, ends

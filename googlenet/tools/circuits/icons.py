@@ -3,7 +3,7 @@
 import numpy as np
 
 from googlenet.data.sources import Dataset
-from googlenet.tools.circuits import expanded, linear
+from googlenet.tools.examples.receptive import receptive_field
 from googlenet.tools.inference.trained import Trained
 from googlenet.tools.visualize import objectives, render
 
@@ -72,21 +72,13 @@ def seen_part(
     stored_shape: (H, W, C) of the image before it is resized.
 
   Returns:
-    Rows and columns; all of them behind a global mean or an adaptive pooling.
+    Rows and columns.
   """
-  path = expanded.path_to(net, point)
-  kinds = {layer.kind for layer in path.layers}
-  if kinds & {'flatten', 'global_mean', 'adaptive_avg_pool'}:
-    return slice(None), slice(None)
-  parts = []
-  for field, p, seen, stored in zip(
-    linear.fields(path),
-    place,
-    net.image_shape[:2],
-    stored_shape[:2],
-    strict=True,
-  ):
-    low, high = p * field.stride + field.low, p * field.stride + field.high + 1
-    low, high = max(low, 0) * stored, min(high, seen) * stored
-    parts.append(slice(low // seen, -(-high // seen)))
-  return parts[0], parts[1]
+  box = receptive_field(net.network, point, net.image_shape).box(*place)
+  rows, columns = (
+    slice(low * stored // seen, -(-high * stored // seen))
+    for low, high, stored, seen in zip(
+      box[:2], box[2:], stored_shape[:2], net.image_shape[:2], strict=True
+    )
+  )
+  return rows, columns

@@ -100,6 +100,11 @@ def between(
 def check_linear(path: Path) -> None:
   """Raises UserError if the path has no weights that are alike everywhere."""
   for layer in path.layers:
+    if layer.kind == 'own':
+      raise UserError(
+        f'{path.layers[-1].name} lies behind {layer.name}, a custom operation, '
+        'whose linear part is not known; choose points on one side of it'
+      )
     is_flat = layer.kind == 'flatten' and math.prod(layer.input_shape[:-1]) > 1
     if layer.kind == 'adaptive_avg_pool' or is_flat:
       raise UserError(
@@ -177,8 +182,8 @@ def make_linear(
 
   Args:
     path: the path.
-    at: row and column of the pixel; behind a global mean, that of the map
-      before it.
+    at: row and column of the pixel; behind a global mean or a flattened map,
+      that of the map before it.
 
   Returns:
     (weights of `fold`, source [B, h, w, C_in]) -> target [B, C_out].
@@ -188,7 +193,9 @@ def make_linear(
     maps = {path.source: x}
     for layer in path.layers:
       given = [maps.get(name) for name in inputs_of(layer)]
-      if layer.kind == 'global_mean':
+      # `check_linear` lets a map be flattened only if it is one pixel. Here it
+      # may be larger, to leave the border out.
+      if layer.kind in ('global_mean', 'flatten'):
         y = given[0][:, at[0], at[1], :]
       else:
         y = _apply(layer, given, weights, path.channels)
@@ -237,8 +244,6 @@ def _apply(
     return sum(y for y in given if y is not None)
   if type(op) is graph.Multiply:
     return x if op.factor is None else x * op.factor
-  if type(op) is rows.Flatten:
-    return x.reshape(x.shape[0], -1)
   if type(op) in _IDENTITIES:
     return x
   raise TypeError(f'{op} is no known operation of a network')

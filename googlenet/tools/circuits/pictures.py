@@ -1,14 +1,18 @@
 """Pictures of kernels, of similarities and of activation atlases."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from googlenet.tools.visualize.sheet import font as font_of
 
 _GAP = 2  # pixels between the cells of an atlas
+_LETTERS = 11  # of a title, per inch
 # Red: positive, blue: negative, white: zero.
 DIVERGING = 'RdBu_r'
 
@@ -40,10 +44,10 @@ def kernels(strips: Sequence[Strip], title: str) -> Figure:
   left = max(max(len(s.positive) for s in strips), 1)
   right = max(max(len(s.negative) for s in strips), 1)
   columns, rows = left + right, len(strips)
-  figure = Figure(
-    figsize=(1.5 * columns + 1.6, 1.75 * rows + 0.7), layout='constrained'
-  )
-  figure.suptitle(title, x=0.01, ha='left', fontsize='medium')
+  width = 1.5 * columns + 1.6  # inches
+  figure = Figure(figsize=(width, 1.75 * rows + 0.7), layout='constrained')
+  lines = textwrap.fill(title, round(_LETTERS * width))
+  figure.suptitle(lines, x=0.01, ha='left', fontsize='medium')
   grid = figure.subplots(
     rows,
     columns + 1,
@@ -162,7 +166,7 @@ def atlas(
   """
   frame, step = 3, tile + _GAP
   size = side * step + _GAP
-  font = ImageFont.load_default(max(size // 60, 10))
+  font = font_of(max(size // 60, 10))
   line = 2 * font.size
   placed, x, row = [], _GAP, 0
   for name in names:

@@ -8,6 +8,7 @@ import numpy as np
 
 from googlenet.model import graph, rows
 from googlenet.tools.circuits import expanded
+from googlenet.tools.inference import insight
 
 
 class Connection(NamedTuple):
@@ -38,7 +39,7 @@ def branches(
 ) -> list[str]:
   """Returns the branch of each channel of a point: '' without branches.
 
-  A branch is named after its last convolution; without one it is 'pool'.
+  A branch is named as in `insight.branch_channels`.
 
   Args:
     architecture: of a network.
@@ -52,9 +53,7 @@ def branches(
     if layer.kind == 'multiply':
       return of_layer(layer.inputs[0])
     if layer.kind != 'concat':
-      return [layer.op.name if layer.kind == 'conv' else 'pool'] * (
-        layer.shape[-1]
-      )
+      return [insight.branch_name(layer, layers)] * layer.shape[-1]
     return [branch for part in layer.inputs for branch in of_layer(part)]
 
   name = expanded.layer_of(architecture, point, 'point')

@@ -7,7 +7,7 @@ import numpy as np
 from googlenet.errors import UserError
 from googlenet.tools.inference.channels import Channel
 from googlenet.tools.inference.trained import Trained
-from googlenet.tools.visualize import objectives
+from googlenet.tools.visualize import requests
 from googlenet.tools.visualize.render import render
 
 
@@ -30,19 +30,12 @@ def images(
   Raises:
     UserError: steps or seed are not allowed, or the images are not finite.
   """
-  places: dict[str, list[int]] = {}
-  for i, channel in enumerate(channels):
-    places.setdefault(channel.point, []).append(i)
-  made = render(
-    net,
-    [
-      objectives.channel(point, [channels[i].index for i in of_point])
-      for point, of_point in places.items()
-    ],
-    steps=steps,
-    seed=seed,
-  )
+  asked = [
+    requests.Request(point, index, f'{point}:{index}')
+    for point, index in channels
+  ]
+  wanted, order = requests.objectives_of(asked, 'channel')
+  made = render(net, wanted, steps=steps, seed=seed)
   if not np.isfinite(made.values).all():
     raise UserError(f'{net.path}: the maps of these parameters are not finite')
-  order = [i for of_point in places.values() for i in of_point]
   return made.images[np.argsort(order)]

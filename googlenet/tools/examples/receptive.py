@@ -8,8 +8,10 @@ with
   (size + (k - 1) * stride, stride * s, offset - p * stride)
 
 and a map that is made of several, as by the branches of a block, sees what any
-of them sees. See Araujo et al., 2019, "Computing receptive fields of
-convolutional neural networks", Distill, https://doi.org/10.23915/distill.00021.
+of them sees. A custom operation counts as if each position saw the whole map,
+since nothing is known of it. See Araujo et al., 2019, "Computing receptive
+fields of convolutional neural networks", Distill,
+https://doi.org/10.23915/distill.00021.
 """
 
 import functools
@@ -19,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from googlenet.kernels.padding import placement
-from googlenet.model import graph, points, rows
+from googlenet.model import graph, own, points, rows
 from googlenet.model.graph import Shape
 from googlenet.model.network import Network
 
@@ -38,8 +40,8 @@ class Axis(NamedTuple):
 
   Attributes:
     size: pixels that a position sees, if the image is large enough.
-    stride: distance between the pixels of two neighbours; 0 if there is one
-      position that sees the whole axis.
+    stride: distance between the pixels of two neighbours; 0 if each position
+      sees the whole axis.
     offset: first pixel of position 0; negative in the padding.
     first: int [n], the first pixel of the image that each position sees.
     last: int [n], the last one.
@@ -124,7 +126,7 @@ def receptive_field(
   )
 
 
-@functools.lru_cache(maxsize=32)
+@own.cached
 def _axes(
   architecture: rows.Architecture, image_shape: Shape, axis: int
 ) -> dict[str, Axis]:
@@ -149,8 +151,9 @@ def _axes(
   return {'logits': whole, **by_row, **by_stage, **found}
 
 
-def _whole(size: int) -> Axis:
-  return Axis(size, 0, 0, np.array([0]), np.array([size - 1]))
+def _whole(size: int, places: int = 1) -> Axis:
+  """Returns positions that all see the whole axis."""
+  return Axis(size, 0, 0, np.zeros(places, int), np.full(places, size - 1))
 
 
 def _union(a: Axis, b: Axis) -> Axis:
@@ -169,6 +172,8 @@ def _union(a: Axis, b: Axis) -> Axis:
 def _through(layer: graph.Layer, x: Axis, axis: int) -> Axis:
   """Returns what a layer sees whose input sees `x`."""
   op, length = layer.op, layer.input_shape[axis]
+  if type(op) is rows.Own:
+    return _whole(int(x.last[-1]) + 1, layer.shape[axis])
   if type(op) is rows.AdaptiveAvgPool:
     places = np.arange(op.size)
     start = places * length // op.size

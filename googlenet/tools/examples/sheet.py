@@ -1,17 +1,15 @@
 """Draws what excites channels: a row of images for each channel."""
 
-import functools
-import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from googlenet.tools.examples.gallery import Entry, Example
+from googlenet.tools.visualize.sheet import font
 
-MAX_ROWS = 100  # of a picture
+MAX_ROWS, MAX_COLUMNS = 100, 100  # of a picture
 _GAP, _TEXT, _HEAD = 8, 13, 15  # pixels: between tiles; heights of letters
 _INK, _QUIET, _PAPER = (29, 33, 37), (89, 98, 107), (255, 255, 255)
 # Orange on black is seen on dark and bright images.
@@ -116,7 +114,7 @@ def _row(name: str, parts: list[Part], side: int) -> Image.Image:
   top = _GAP + 2 * line
   count = sum(len(part.pictures) for part in parts)
   width = count * step + (1 + 2 * (len(parts) - 1)) * _GAP
-  bold, plain = _font(_HEAD, 'Bold'), _font(_TEXT)
+  bold, plain = font(_HEAD, 'Bold'), font(_TEXT)
   width = max(width, round(bold.getlength(name)) + 2 * _GAP)
   out = Image.new('RGB', (width, top + side + 2 * line + _GAP), _PAPER)
   pen = ImageDraw.Draw(out)
@@ -142,14 +140,6 @@ def _stack(pictures: list[Image.Image]) -> Image.Image:
     out.paste(picture, (0, y))
     y += picture.height
   return out
-
-
-@functools.cache
-def _font(size: int, weight: str = '') -> ImageFont.FreeTypeFont:
-  """Returns the font that comes with Matplotlib, which has most alphabets."""
-  name = f'DejaVuSans{"-" if weight else ""}{weight}.ttf'
-  folder = pathlib.Path(matplotlib.get_data_path()) / 'fonts/ttf'
-  return ImageFont.truetype(str(folder / name), size)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

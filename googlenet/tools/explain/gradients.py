@@ -19,6 +19,7 @@ from googlenet.tools.explain import baselines, engine
 from googlenet.tools.explain import target as target_lib
 from googlenet.tools.explain.engine import Forward
 from googlenet.tools.explain.target import PREDICTED, Given
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.inference.trained import Trained
 
 
@@ -132,8 +133,9 @@ def smoothgrad(
     seed: determines the noise, which is the same for every image.
 
   Raises:
-    UserError: images or target are not allowed.
+    UserError: images, target, samples or seed are not allowed.
   """
+  check_numbers(samples=(samples, 1), seed=(seed, 0, MAX_SEED))
   shared = np.uint32(seed), np.int32(samples), np.float32(noise)
   return engine.run(net, _smoothgrad, (), scored(net, images, target), shared)
 
@@ -198,8 +200,9 @@ def integrated_gradients(
     max_steps: no more gradients than that, even if the residual is larger.
 
   Raises:
-    UserError: images, target or baseline are not allowed.
+    UserError: images, target, baseline or steps are not allowed.
   """
+  check_numbers(steps=(steps, 1))
   images, weights = scored(net, images, target)
   starts = baselines.make(net, images, baseline)
   ends = (np.sum(weights * engine.logits(net, x), -1) for x in (images, starts))

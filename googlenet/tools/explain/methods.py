@@ -20,6 +20,7 @@ from googlenet.tools.explain import target as target_lib
 from googlenet.tools.explain.gradients import Integrated
 from googlenet.tools.explain.target import Target
 from googlenet.tools.inference import insight
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.inference.trained import Trained
 
 
@@ -48,6 +49,7 @@ class Options(NamedTuple):
   seed: int = 0
 
 
+_MAX_STEPS = 100_000
 # How a map is shown: with its sign, as a magnitude, from its smallest to its
 # largest value, or with its sign but without its mean.
 SIGNED, MAGNITUDE, POSITIVE, CENTRED = (
@@ -213,13 +215,10 @@ def check(
   Raises:
     UserError: an option is not allowed, or the network does not suit a method.
   """
-  if options.steps < 1 or options.steps > 100_000:
-    raise UserError(
-      f'--steps={options.steps} is not allowed: it takes a whole number from 1 '
-      'to 100000'
-    )
-  if not 0 <= options.seed < 2**32:
-    raise UserError(f'--seed={options.seed}: allowed is 0 to {2**32 - 1}')
+  check_numbers(
+    **{'--steps': (options.steps, 1, _MAX_STEPS)},
+    **{'--seed': (options.seed, 0, MAX_SEED)},
+  )
   if options.baseline:
     baselines.check(options.baseline)
   if options.block or 'branches' in names:
@@ -292,26 +291,27 @@ def _sanity(
   name: str,
   options: Options,
 ) -> np.ndarray:
-  """Returns rank correlations [N, L]; classes are those of the real network."""
-  found = np.zeros((len(images), len(sanity.layers(net.network))))
+  """Returns rank correlations [N, L]; classes are those of the real network.
+
+  Of methods that are shown as magnitudes, magnitudes are compared.
+  """
   # Logits of a random network may hardly differ: no part of that is asked for.
-  options = options._replace(tolerance=np.inf)
+  options = options._replace(tolerance=1e30)
+  groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+  back = np.argsort(np.concatenate(groups))
 
-  def maps(other: Trained, chosen: np.ndarray, label: int) -> np.ndarray:
-    made = METHODS[name].explain(
-      other, images[chosen], Target(label, target.against), options
-    )
-    return made.maps if isinstance(made, Integrated) else made
+  def maps(other: Trained) -> np.ndarray:
+    found = []
+    for chosen in groups:
+      one = Target(int(labels[chosen[0]]), target.against)
+      made = METHODS[name].explain(other, images[chosen], one, options)
+      found.append(made.maps if isinstance(made, Integrated) else made)
+    return np.concatenate(found)[back]
 
-  for label in np.unique(labels):
-    chosen = np.flatnonzero(labels == label)
-    by_layer = sanity.cascade(
-      net,
-      lambda other, c=chosen, k=int(label): maps(other, c, k),
-      options.seed,
-    )
-    found[chosen] = np.stack(list(by_layer.values()), -1)
-  return found
+  by_layer = sanity.cascade(
+    net, maps, options.seed, METHODS[name].shows == MAGNITUDE
+  )
+  return np.stack(list(by_layer.values()), -1)
 
 
 def _of_branches(

@@ -16,6 +16,7 @@ _COLOURS = {True: 'RdBu_r', False: 'Reds'}  # by whether there is a sign
 _SIDE = 168  # pixels that the longer side of a picture has at least
 # Single pixels must not decide the scale: what lies beyond has its last colour.
 _PERCENTILE = 99.5
+_EQUAL = 1e-6  # relative difference of values that only rounding tells apart
 
 
 class Scale(NamedTuple):
@@ -65,10 +66,14 @@ def scale_of(values: np.ndarray, shows: str) -> Scale:
 
   Maps with a sign and magnitudes have white at zero, and only few values lie
   beyond the scale. Others reach from their smallest to their largest value: a
-  network that is sure of a class has a map that is large everywhere.
+  network that is sure of a class has a map that is large everywhere. A map that
+  is the same everywhere begins at zero.
   """
   if shows == POSITIVE:
-    return Scale(float(values.min()), float(values.max()), False)
+    low, high = float(values.min()), float(values.max())
+    if high - low <= _EQUAL * abs(high):  # the same everywhere: not nothing
+      low, high = 0.0, high or 1.0
+    return Scale(low, high, False)
   size = np.abs(values)
   limit = float(np.percentile(size, _PERCENTILE) or size.max() or 1.0)
   return Scale(0.0 if shows == MAGNITUDE else -limit, limit, shows != MAGNITUDE)

@@ -19,16 +19,16 @@ from googlenet.tools.inference.trained import Trained
 
 
 def layers(network: Network) -> tuple[str, ...]:
-  """Returns the rows of a network that have weights, from the top down."""
+  """Returns the rows of a network that have parameters, from the top down."""
   rows = dict.fromkeys(
     layer.row
     for layer in graph.graph(network.architecture)
-    if layer.weights and not layer.is_side
+    if layer.parameters and not layer.is_side
   )
   return tuple(reversed(rows))
 
 
-def randomised(net: Trained, upto: str, seed: int = 0) -> Trained:
+def randomized(net: Trained, upto: str, seed: int = 0) -> Trained:
   """Returns a network whose upper layers have their initial parameters.
 
   Args:
@@ -44,7 +44,7 @@ def randomised(net: Trained, upto: str, seed: int = 0) -> Trained:
   known = layers(net.network)
   if upto not in known:
     raise UserError(
-      f'upto={upto} is no layer with weights{did_you_mean(upto, known)}; '
+      f'upto={upto} is no layer with parameters{did_you_mean(upto, known)}; '
       f'allowed is one of {", ".join(known)}'
     )
   chosen = known[: known.index(upto) + 1]
@@ -112,7 +112,7 @@ def cascade(
   before = explain(net)
   return {
     layer: rank_correlation(
-      before, explain(randomised(net, layer, seed)), magnitude
+      before, explain(randomized(net, layer, seed)), magnitude
     )
     for layer in layers(net.network)
   }

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from googlenet.errors import UserError, did_you_mean
 from googlenet.model import points, rows
 
+_NUM_NAMED = 20  # classes that an error lists
+
 
 class Channel(NamedTuple):
   """One channel of a point.
@@ -61,9 +63,11 @@ def _of_item(
   if name == 'logits' and last in class_names:
     return [Channel(name, list(class_names).index(last))]
   if name == 'logits' and not numbers:
+    more = ', ...' if len(class_names) > _NUM_NAMED else ''
     raise UserError(
       f'{flag}={item}: {last!r} is no class{did_you_mean(last, class_names)}; '
-      f'allowed is a number or one of {", ".join(class_names)}'
+      f'allowed is a number or one of {", ".join(class_names[:_NUM_NAMED])}'
+      f'{more}'
     )
   try:
     point = points.resolve(name if numbers else item, architecture)

@@ -25,6 +25,7 @@ class Columns:
     self._files: dict[str, BinaryIO] = {}
     self._kinds: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
     self._texts: dict[str, list[str]] = {}
+    self._shared: dict[str, np.ndarray] = {}
     self.count = 0  # images written
 
   def write(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -40,12 +41,17 @@ class Columns:
       self._files[name].write(np.ascontiguousarray(array).data)
     self.count += len(array)
 
+  def share(self, arrays: Mapping[str, np.ndarray]) -> None:
+    """Adds arrays that are not of single images, by name."""
+    self._shared |= arrays
+
   def pack(self, file: BinaryIO) -> None:
     """Writes everything as an .npz file and removes the collected files."""
+    texts = {name: np.array(column) for name, column in self._texts.items()}
     with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
-      for name, texts in self._texts.items():
+      for name, array in (texts | self._shared).items():
         with archive.open(f'{name}.npy', 'w', force_zip64=True) as entry:
-          np.lib.format.write_array(entry, np.array(texts), allow_pickle=False)
+          np.lib.format.write_array(entry, array, allow_pickle=False)
       for name, gathered in self._files.items():
         gathered.close()
         dtype, shape = self._kinds[name]

@@ -5,7 +5,8 @@ contributions are small differences of logits.
 """
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -62,7 +63,7 @@ def stages(network: Network) -> dict[str, str]:
     if layer.stage and not layer.is_side:
       is_map = len(layer.shape) == 3
       found[layer.stage] = layer.stage if is_map else last
-      last = layer.row
+      last = layer.row or layer.name
   return {stage: name for stage, name in found.items() if name}
 
 
@@ -74,7 +75,8 @@ def block_names(network: Network) -> tuple[str, ...]:
 def branch_channels(network: Network, block: str) -> dict[str, slice]:
   """Returns the channels of each branch in the output of a block.
 
-  A branch is named after its last convolution; without one it is `pool`.
+  A branch is named after its last layer that has a name; without one it is
+  `pool`.
 
   Args:
     network: any.
@@ -277,21 +279,36 @@ def _blocks(network: Network) -> dict[str, dict[str, int]]:
     while layer.kind == 'multiply':
       layer = layers[layer.inputs[0]]
     if row and layer.kind == 'concat':
-      branches = [layers[name] for name in layer.inputs]
-      found[row] = {_branch_name(b, layers): b.shape[-1] for b in branches}
+      found[row] = {}
+      for branch in (layers[name] for name in layer.inputs):
+        name = branch_name(branch, layers)
+        names = (f'{name}_{i}' if i > 1 else name for i in itertools.count(1))
+        name = next(name for name in names if name not in found[row])
+        found[row][name] = branch.shape[-1]
   return found
 
 
-def _branch_name(last: graph.Layer, layers: dict[str, graph.Layer]) -> str:
-  """Returns the name of the branch that ends with a layer."""
+def branch_name(last: graph.Layer, layers: Mapping[str, graph.Layer]) -> str:
+  """Returns the name of a branch: that of its last named layer, or 'pool'.
+
+  Args:
+    last: the layer that the branch ends with; a fork has the names of all its
+      branches.
+    layers: of the network, by name.
+  """
   if last.kind == 'concat':
-    names = (_branch_name(layers[name], layers) for name in last.inputs)
+    names = (branch_name(layers[name], layers) for name in last.inputs)
     return ' + '.join(names)
-  return last.op.name if last.kind == 'conv' else 'pool'
+  layer = last
+  while layer and layer.row == last.row:
+    if name := getattr(layer.op, 'name', ''):
+      return name
+    layer = layers.get(layer.inputs[0])
+  return 'pool'
 
 
 def _last_map(network: Network) -> str | None:
-  """Returns the end point in whose global mean the logits are linear."""
+  """Returns the point in whose global mean the logits are linear, or None."""
   layers = {layer.name: layer for layer in graph.graph(network.architecture)}
   *_, layer = layers.values()
   if layer.kind == 'dense' and layer.op.is_linear:
@@ -300,7 +317,8 @@ def _last_map(network: Network) -> str | None:
     layer = layers[layer.inputs[0]]
   if layer.kind != 'global_mean':
     return None
-  return layers[layer.inputs[0]].row or None
+  last = layers[layer.inputs[0]]
+  return last.row or last.name
 
 
 def _classifier(

@@ -20,8 +20,8 @@ from googlenet.tools.circuits import (
   stream,
 )
 from googlenet.tools.inference import outputs, predict, trained
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.visualize import render as render_lib
-from googlenet.tools.visualize.rendered import check_numbers
 
 Config = ml_collections.FrozenConfigDict
 
@@ -85,7 +85,7 @@ def run(
   format = outputs.format_of(output, format, FORMATS)
   outputs.check_new(output)
   atlas.check_projection(projection)
-  check_numbers(**{'--seed': (seed, 0), '--steps': (steps, 0)})
+  check_numbers(**{'--seed': (seed, 0, MAX_SEED), '--steps': (steps, 0)})
   if render and format != 'png':
     raise UserError('--render draws cells: give an --output that ends in .png')
   if steps and not render:

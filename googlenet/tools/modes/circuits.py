@@ -16,6 +16,7 @@ Config = ml_collections.FrozenConfigDict
 
 FORMATS = {'.png': 'png', '.npz': 'npz', '.csv': 'csv'}
 _MAX_STRIPS = 32  # channels in a picture
+_MAX_KERNELS = 32  # of each sign and channel in a picture
 
 
 class Task(NamedTuple):
@@ -83,6 +84,11 @@ def run(
     outputs.check_new(output)
   if top_k < 1:
     raise UserError(f'--top_k={top_k}: give a number from 1')
+  if format == 'png' and top_k > _MAX_KERNELS:
+    raise UserError(
+      f'--top_k={top_k}: a picture shows at most {_MAX_KERNELS} connections of '
+      'each sign; give fewer, or an --output that ends in .npz or .csv'
+    )
   net = trained.load_run(workdir, config)
   task = make_task(net, channels, points.get('from', ''), to)
   if format == 'png' and len(task.channels) > _MAX_STRIPS:

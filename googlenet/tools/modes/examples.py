@@ -14,14 +14,15 @@ from googlenet.tools.examples import gallery, made, sheet
 from googlenet.tools.examples.ranking import Excited, top_images
 from googlenet.tools.inference import outputs, trained
 from googlenet.tools.inference.channels import Channel, parse
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.modes.predict import count_images
 from googlenet.tools.visualize.render import STEPS
-from googlenet.tools.visualize.rendered import check_numbers
 
 Config = ml_collections.FrozenConfigDict
 
 FORMATS = {'.png': 'png', '.npz': 'npz'}
 _SIDE = 112  # of an image in the picture, in pixels
+_READ = 64  # images in memory at once
 
 
 def run(
@@ -71,9 +72,15 @@ def run(
       f'--steps={steps} and --seed={seed} are those of images that are made: '
       'add --visualize'
     )
-  check_numbers(**{'--steps': (steps, 0), '--seed': (seed, 0)})
+  check_numbers(**{'--steps': (steps, 0), '--seed': (seed, 0, MAX_SEED)})
   format = outputs.format_of(output, format, FORMATS)
   outputs.check_new(output)
+  if format == 'png' and top_k + least > sheet.MAX_COLUMNS:
+    raise UserError(
+      f'--top_k={top_k} and --least={least} are {top_k + least} images in a '
+      f'row, and a picture has at most {sheet.MAX_COLUMNS}: give fewer, or '
+      'write an .npz'
+    )
   dataset = pipeline.load_split(config, 'eval_split')
   seen = pipeline.image_shape(config, dataset)[-1]
   net = trained.load_run(workdir, config, seen)
@@ -142,5 +149,9 @@ def _arrays(
 
 def _labels(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
   """Returns the labels of images: int32, of the shape of the indices."""
-  parts = [dataset.read(row)[1] for row in indices if len(row)]
-  return np.array(parts, np.int32).reshape(indices.shape)
+  places, back = np.unique(indices, return_inverse=True)
+  labels = np.zeros(len(places), np.int32)
+  for start in range(0, len(places), _READ):  # with their images, a few
+    part = slice(start, start + _READ)
+    labels[part] = dataset.read(places[part])[1]
+  return labels[back].reshape(indices.shape)

@@ -33,7 +33,8 @@ Config = ml_collections.FrozenConfigDict
 FORMATS = {'.html': 'html', '.png': 'png', '.npz': 'npz'}
 _DEFAULT = 'grad_cam,integrated_gradients'
 _STEPS = 64
-_MAX_ROWS = 32  # images in one picture
+# Images in one picture, and in a page, which browsers hold in memory.
+_MOST = {'png': 32, 'html': 500}
 _BATCH = 16  # images between two steps of the progress bar
 
 
@@ -114,10 +115,10 @@ def run(
   dataset = None if images else pipeline.load_split(config, 'eval_split')
   places = _places(dataset, image_index, num_images) if dataset else range(0)
   total = len(places) if dataset else len(paths)
-  if format == 'png' and total > _MAX_ROWS:
+  if total > _MOST.get(format, total):
     raise UserError(
-      f'--output={output}: a picture shows up to {_MAX_ROWS} images, and there '
-      f'are {total:,}; give fewer, or a page (.html) or arrays (.npz)'
+      f'--output={output}: it shows up to {_MOST[format]} images, and there '
+      f'are {total:,}; give fewer, or write arrays (.npz)'
     )
   channels = pipeline.image_shape(config, dataset)[-1] if dataset else None
   net = trained.load_run(workdir, config, channels)
@@ -232,16 +233,18 @@ def _write_npz(
   first = next(parts, None)
   if first is None:
     return 0
-  layers = sanity_lib.layers(net.network)
   with feature_files.npz(output) as writer:
+    for name, table in first.explained.tables.items():
+      writer.share({f'{name}_names': np.array(table.names)})
+    if first.explained.sanity:
+      layers = sanity_lib.layers(net.network)
+      writer.share({'sanity_layers': np.array(layers)})
     for part in itertools.chain([first], parts):
-      writer.write(_arrays(part, net.class_names, layers))
+      writer.write(_arrays(part, net.class_names))
   return writer.count
 
 
-def _arrays(
-  part: Part, class_names: tuple[str, ...], layers: tuple[str, ...]
-) -> dict[str, np.ndarray]:
+def _arrays(part: Part, class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
   """Returns the arrays of a batch, [n, ...] by name."""
   found, count = part.explained, len(part.titles)
   arrays = {
@@ -258,11 +261,9 @@ def _arrays(
     arrays['integrated_gradients_difference'] = found.integrated.difference
     arrays['integrated_gradients_residual'] = found.integrated.residual
   for name, table in found.tables.items():
-    arrays[f'{name}_names'] = np.tile(table.names, (count, 1))
     arrays[f'{name}_gradient'] = table.gradient
     arrays[f'{name}_ablation'] = table.ablation
   for name, values in found.sanity.items():
-    arrays['sanity_layers'] = np.tile(layers, (count, 1))
     arrays[f'{name}_sanity'] = values.astype(np.float32)
   return arrays
 

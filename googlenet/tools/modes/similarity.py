@@ -14,7 +14,7 @@ from googlenet.model import graph
 from googlenet.tools.circuits import cka, pictures, stream
 from googlenet.tools.inference import outputs, trained
 from googlenet.tools.inference.apply import check_end_points
-from googlenet.tools.visualize.rendered import check_numbers
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 
 Config = ml_collections.FrozenConfigDict
 
@@ -52,7 +52,7 @@ def run(
   """
   del started
   outputs.check_one_process('similarity', jax.process_count())
-  check_numbers(**{'--seed': (seed, 0)})
+  check_numbers(**{'--seed': (seed, 0, MAX_SEED)})
   if output or format:
     format = outputs.format_of(output, format, FORMATS)
     outputs.check_new(output)

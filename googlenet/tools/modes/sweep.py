@@ -28,6 +28,7 @@ def run(
   sweep: str = '',
   shard: str = '',
   dry_run: bool = False,
+  operations: str = '',
 ) -> None:
   """Trains the unfinished trials of a sweep, and summarizes all trials.
 
@@ -40,6 +41,7 @@ def run(
       sweep in the folder.
     shard: I/N trains the trials I, I + N, I + 2 N and so on; '': all.
     dry_run: whether to only print the state of the trials.
+    operations: file that registers the operations of the network, or ''.
 
   Raises:
     UserError: the input is bad, or some trials failed; the others were trained.
@@ -75,7 +77,7 @@ def run(
     # Another process has just begun the sweep with the fields in another order.
     every = folder.with_old_names(path, grid.make_trials(begun, base))
     mine = grid.shard(every, shard)
-  failed, stopped = _train(path, config, mine, len(every))
+  failed, stopped = _train(path, config, mine, len(every), operations)
   _sum_up(path, every)
   _end(path, mine, failed, stopped)
 
@@ -96,7 +98,11 @@ def _describe(path: pathlib.Path, trial: grid.Trial) -> str:
 
 
 def _train(
-  path: pathlib.Path, config: Config, mine: Sequence[grid.Trial], count: int
+  path: pathlib.Path,
+  config: Config,
+  mine: Sequence[grid.Trial],
+  count: int,
+  operations: str,
 ) -> tuple[dict[str, str], str]:
   """Trains unfinished trials; returns errors of failed ones, and the signal."""
   flags = folder.config_flags(path, config)
@@ -112,7 +118,7 @@ def _train(
       print(paint(_title(trial, count), 'heading', sys.stdout), flush=True)
       # Made here, so that the run can always write there how it ended.
       (path / trial.name).mkdir(exist_ok=True)
-      end = process.run(trials.command(path, trial, flags))
+      end = process.run(trials.command(path, trial, flags, operations))
       if end.exit_code == 0:
         continue
       if end.exit_code == EXIT_INTERRUPTED:

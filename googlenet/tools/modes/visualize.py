@@ -9,9 +9,10 @@ import numpy as np
 from googlenet.data import files as image_files
 from googlenet.errors import UserError
 from googlenet.tools.inference import outputs, trained
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.visualize import dream, files, forward, render, requests
 from googlenet.tools.visualize.objectives import Objective
-from googlenet.tools.visualize.rendered import Rendered, check_numbers
+from googlenet.tools.visualize.rendered import MAX_SIDE, Rendered
 
 Config = ml_collections.FrozenConfigDict
 
@@ -61,8 +62,8 @@ def run(
   outputs.check_one_process('visualize', jax.process_count())
   requests.check_kind(objective, image)
   check_numbers(
-    **{'--steps': (steps, 0), '--seed': (seed, 0)},
-    **{'--size': (size, 0), '--frames': (frames, 0)},
+    **{'--steps': (steps, 0), '--seed': (seed, 0, MAX_SEED)},
+    **{'--size': (size, 0, MAX_SIDE), '--frames': (frames, 0)},
   )
   most = steps or (dream.STEPS if image else render.STEPS)
   form, frames = files.check(output, frames, most)

@@ -59,7 +59,7 @@ def look(folder: pathlib.Path, trial: Trial) -> State:
 
 
 def command(
-  workdir: pathlib.Path, trial: Trial, flags: Sequence[str]
+  workdir: pathlib.Path, trial: Trial, flags: Sequence[str], operations: str
 ) -> list[str]:
   """Returns the command that trains a trial, or continues its training.
 
@@ -67,6 +67,7 @@ def command(
     workdir: of the sweep.
     trial: one of its trials.
     flags: for all trials.
+    operations: file that registers operations, or ''.
   """
   # Several sweeps started by one cluster launcher do not form a distributed
   # run.
@@ -77,6 +78,7 @@ def command(
     f'--workdir={workdir / trial.name}',
     *flags,
     *as_flags(trial.values),
+    *([f'--operations={operations}'] if operations else []),
     *alone,
   ]
 

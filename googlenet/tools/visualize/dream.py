@@ -21,12 +21,12 @@ from googlenet.data import files
 from googlenet.data import images as images_lib
 from googlenet.errors import UserError
 from googlenet.runtime.progress import Progress
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.inference.trained import Trained, refuse
 from googlenet.tools.visualize import ascent
 from googlenet.tools.visualize.objectives import Objective
 from googlenet.tools.visualize.rendered import (
   Rendered,
-  check_numbers,
   kept_steps,
 )
 
@@ -145,6 +145,7 @@ def dream(
     )
   check_numbers(
     octaves=(octaves, 1),
+    seed=(seed, 0, MAX_SEED),
     steps=(steps, 1),
     batch_size=(batch_size, 1),
     num_frames=(num_frames, 0),

@@ -76,7 +76,7 @@ def check(output: str, frames: int, steps: int) -> tuple[str, int]:
 
 
 def short_names(folders: Sequence[str]) -> list[str]:
-  """Returns the names of folders without the parts that all begin with."""
+  """Returns the names of folders without the leading parts that all share."""
   parts = [pathlib.Path(folder).parts for folder in folders]
   shared = len(os.path.commonprefix(parts))
   if any(len(own) == shared for own in parts):

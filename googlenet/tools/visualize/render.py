@@ -8,14 +8,15 @@ import optax
 
 from googlenet.errors import UserError
 from googlenet.runtime.progress import Progress
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 from googlenet.tools.inference.trained import Trained
 from googlenet.tools.visualize import transforms as transforms_lib
 from googlenet.tools.visualize.ascent import batches, climb, make_ascent
 from googlenet.tools.visualize.objectives import Objective
 from googlenet.tools.visualize.parametrisation import PARAMETRISATIONS
 from googlenet.tools.visualize.rendered import (
+  MAX_SIDE,
   Rendered,
-  check_numbers,
   kept_steps,
 )
 
@@ -24,7 +25,8 @@ STEPS = 256
 LEARNING_RATE = 0.05
 # Steps in which gradients pass ReLUs that are off, as in lucid.
 REDIRECTED_STEPS = 16
-BATCH_SIZE = 64
+# Pixels at once on a device: 64 images of 224x224, fewer larger ones.
+_BATCH_SIZE, _BATCH_PIXELS = 64, 64 * 224**2
 
 
 def render(
@@ -39,7 +41,7 @@ def render(
   optimizer: optax.GradientTransformation | None = None,
   redirected_steps: int = REDIRECTED_STEPS,
   num_frames: int = 0,
-  batch_size: int = BATCH_SIZE,
+  batch_size: int | None = None,
 ) -> Rendered:
   """Makes images that maximise objectives, by gradient ascent.
 
@@ -53,14 +55,15 @@ def render(
       objectives are compiled and computed one after another.
     steps: of the ascent.
     size: of the images in pixels, S or (H, W); None: the network's.
-    seed: fixes noise and movements, from 0.
+    seed: fixes noise and movements, from 0 to 2**32 - 1.
     parametrisation: a key of `PARAMETRISATIONS`.
     transforms: random movements before each step; None: `transforms.standard`;
       (): none.
     optimizer: of optax, applied to each image alone; None: Adam with rate 0.05.
     redirected_steps: steps in which gradients pass ReLUs that are off.
     num_frames: number of images to keep on the way, the last one included.
-    batch_size: largest number of images at once on a device.
+    batch_size: largest number of images at once on a device; None: 64, fewer
+      if they are larger than 224x224 pixels.
 
   Raises:
     UserError: a number is out of range, the parametrisation is unknown, or the
@@ -70,9 +73,9 @@ def render(
     objectives = [objectives]
   check_numbers(
     steps=(steps, 1),
-    seed=(seed, 0),
+    seed=(seed, 0, MAX_SEED),
     num_frames=(num_frames, 0),
-    batch_size=(batch_size, 1),
+    batch_size=(_BATCH_SIZE if batch_size is None else batch_size, 1),
   )
   kept = kept_steps(steps, num_frames)
   if parametrisation not in PARAMETRISATIONS:
@@ -81,6 +84,8 @@ def render(
       f'{", ".join(PARAMETRISATIONS)}'
     )
   height, width = _sides(net, size)
+  if batch_size is None:
+    batch_size = default_batch_size(height, width)
   if transforms is None:
     transforms = transforms_lib.standard(min(height, width))
   total = sum(objective.count for objective in objectives)
@@ -106,6 +111,11 @@ def render(
   return Rendered.join(parts, [name for o in objectives for name in o.names])
 
 
+def default_batch_size(height: int, width: int) -> int:
+  """Returns how many images of a size a device makes at once."""
+  return max(1, min(_BATCH_SIZE, _BATCH_PIXELS // (height * width)))
+
+
 def _sides(net: Trained, size: int | tuple[int, int] | None) -> tuple[int, int]:
   """Returns (height, width) of the images.
 
@@ -114,9 +124,9 @@ def _sides(net: Trained, size: int | tuple[int, int] | None) -> tuple[int, int]:
   """
   sides = net.image_shape[:2] if size is None else size
   sides = (sides, sides) if isinstance(sides, int) else tuple(sides)
-  if len(sides) != 2 or min(sides) < 1:
+  if len(sides) != 2 or min(sides) < 1 or max(sides) > MAX_SIDE:
     raise UserError(
-      f'size={size} is not allowed: it takes a number of pixels from 1, or '
-      '(height, width)'
+      f'size={size} is not allowed: it takes a number of pixels from 1 to '
+      f'{MAX_SIDE}, or (height, width)'
     )
   return sides

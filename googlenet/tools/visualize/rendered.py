@@ -1,4 +1,4 @@
-"""What a gradient ascent returns, and checks of its numbers."""
+"""What a gradient ascent returns, and when its frames are kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from googlenet.errors import UserError
+
+MAX_SIDE = 4096  # pixels: larger images fit into the memory of no device
 
 
 class Rendered(NamedTuple):
@@ -51,19 +53,6 @@ class Rendered(NamedTuple):
       for name, axis in axes.items()
     }
     return cls(**arrays, names=tuple(names))
-
-
-def check_numbers(**numbers: tuple[int, int]) -> None:
-  """Checks whole numbers: name=(value, smallest value).
-
-  Raises:
-    UserError: a number is too small.
-  """
-  for name, (value, least) in numbers.items():
-    if value < least:
-      raise UserError(
-        f'{name}={value} is not allowed: it takes a whole number from {least}'
-      )
 
 
 def kept_steps(steps: int, num_frames: int) -> frozenset[int]:

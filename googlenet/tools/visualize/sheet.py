@@ -29,9 +29,16 @@ class Tile(NamedTuple):
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont:
+def font(size: int, weight: str = '') -> ImageFont.FreeTypeFont:
+  """Returns the font that comes with Matplotlib, which has most alphabets.
+
+  Args:
+    size: in pixels.
+    weight: 'Bold', or ''.
+  """
+  name = f'DejaVuSans{"-" if weight else ""}{weight}.ttf'
   folder = pathlib.Path(matplotlib.get_data_path()) / 'fonts/ttf'
-  return ImageFont.truetype(str(folder / 'DejaVuSans.ttf'), _LABEL)
+  return ImageFont.truetype(str(folder / name), size)
 
 
 def factor(height: int, width: int) -> int:
@@ -41,12 +48,13 @@ def factor(height: int, width: int) -> int:
 
 def _shortened(text: str, width: int) -> str:
   """Cuts the middle out of a text that is wider than `width` pixels."""
-  if _font().getlength(text) <= width:
+  length = font(_LABEL).getlength
+  if length(text) <= width:
     return text
   for kept in range(len(text) - 1, 1, -1):
     head = math.ceil(kept / 2)
     short = f'{text[:head]}…{text[len(text) - kept + head :]}'
-    if _font().getlength(short) <= width:
+    if length(short) <= width:
       return short
   return ''
 
@@ -106,7 +114,7 @@ def draw(tiles: Sequence[Tile], columns: int) -> Image.Image:
         (left, top + number * _LINE),
         _shortened(line, width),
         fill=_GREY if number else _BLACK,
-        font=_font(),
+        font=font(_LABEL),
       )
     sheet.paste(shown, (left, top + above))
   return sheet
