@@ -580,7 +580,9 @@ def test_tables_that_do_not_fit_are_refused(case, tmp_path):
   assert words in str(error.value), error.value
 
 
-def test_the_data_set_decides_classes_mean_and_deviation(photos, config):
+def test_the_data_set_decides_classes_mean_and_deviation(
+  photos, config, tmp_path
+):
   config.model.num_classes = 0
   config.data.source, config.data.data_dir = 'folder', str(photos)
   config.data.mean = config.data.std = auto.AUTO
@@ -602,6 +604,10 @@ def test_the_data_set_decides_classes_mean_and_deviation(photos, config):
   again = auto.complete(config_lib.resolve(config), stored)
   assert again.data.mean == completed.data.mean
   assert again.model.num_classes == 3
+  # From Python as by command: the folder of the run says which.
+  (tmp_path / 'config.json').write_text(config_lib.to_json(completed))
+  run = auto.complete_run(config_lib.resolve(config), tmp_path)
+  assert run.data.mean == completed.data.mean
 
 
 def uneven(tmp_path):

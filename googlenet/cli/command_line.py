@@ -224,33 +224,12 @@ def completed(arguments: Arguments) -> Arguments:
     options['baseline'] = file, auto.complete(config)
   if 'others' in options:
     options['others'] = tuple(
-      (folder, _complete(config, folder))
+      (folder, auto.complete_run(config, folder))
       for folder, config in options['others']
     )
   workdir = '' if may_change else arguments.workdir
-  config = _complete(arguments.config, workdir)
+  config = auto.complete_run(arguments.config, workdir)
   return arguments._replace(config=config, options=options)
-
-
-def _complete(
-  config: ml_collections.FrozenConfigDict, workdir: str
-) -> ml_collections.FrozenConfigDict:
-  """Fills in a config; process 0 alone needs to see the data and the run."""
-  if not auto.open_fields(config):
-    return auto.complete(config)
-
-  def at_process_0() -> str:
-    path = os.path.join(workdir or os.devnull, 'config.json')
-    is_run = bool(workdir) and os.path.isfile(path)  # False: too long a name
-    stored = config_lib.load(path) if is_run else None
-    return config_lib.to_json(auto.complete(config, stored))
-
-  # Where there is one process, JAX is not asked: it would take a device.
-  if distributed.is_one_of_several():
-    text = distributed.on_process_0(at_process_0)
-  else:
-    text = at_process_0()
-  return config_lib.resolve(config_lib.from_json(text, 'config', True))
 
 
 def _options(values: flags.FlagValues) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Fills in the fields that a data set decides: classes, mean and deviation."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+from googlenet import config as config_lib
 from googlenet.data import classes, images, sources
 from googlenet.errors import UserError
 from googlenet.input.preprocess import LUMA, num_channels
+from googlenet.runtime import distributed
 from googlenet.runtime.progress import working
 from googlenet.runtime.terminal import tell
 
@@ -61,6 +64,38 @@ def complete(
   config = ml_collections.FrozenConfigDict(changed)
   _check_weights(config)
   return config
+
+
+def complete_run(
+  config: ml_collections.FrozenConfigDict, workdir: str | os.PathLike[str]
+) -> ml_collections.FrozenConfigDict:
+  """Returns `complete` for a run, which keeps its own values when it goes on.
+
+  Process 0 alone needs to see the data and the run; the others take what it
+  finds.
+
+  Args:
+    config: resolved.
+    workdir: folder of the run, which may be new; '': none.
+
+  Raises:
+    UserError: the data set or the config of the run cannot be read.
+  """
+  if not open_fields(config):
+    return complete(config)
+
+  def at_process_0() -> str:
+    path = os.path.join(workdir or os.devnull, 'config.json')
+    is_run = bool(workdir) and os.path.isfile(path)  # False: too long a name
+    stored = config_lib.load(path) if is_run else None
+    return config_lib.to_json(complete(config, stored))
+
+  # Where there is one process, JAX is not asked: it would take a device.
+  if distributed.is_one_of_several():
+    text = distributed.on_process_0(at_process_0)
+  else:
+    text = at_process_0()
+  return config_lib.resolve(config_lib.from_json(text, 'config', True))
 
 
 def open_fields(

@@ -61,7 +61,7 @@ def train_and_evaluate(
   started = time.monotonic() if started is None else started
   with contextlib.ExitStack() as stack:
     preemption = stack.enter_context(handler)
-    config = auto.complete(config)
+    config = auto.complete_run(config, workdir)
     found = resume.look(workdir, config, allow_config_change)
     if found.lock is not None:
       stack.callback(found.lock.release)
