@@ -330,7 +330,9 @@ def test_windows_that_do_not_fit(tiny, sizes, words):
 # ---- Positions, branches and channels.
 
 
-@pytest.mark.parametrize('net', ['tiny', 'best'])
+@pytest.mark.parametrize(
+  'net', ['tiny', pytest.param('best', marks=pytest.mark.slow)]
+)
 def test_grad_cam_of_the_last_map_is_the_class_activation_map(
   net, request, photos
 ):
@@ -373,7 +375,7 @@ def test_grad_cam_of_an_earlier_map_by_its_definition(tiny):
 
   _, found = insight.maps(tiny, images, ('conv_1',))
   values = found['conv_1']
-  slope = np.asarray(jax.grad(logit)(jnp.zeros(values.shape)))
+  slope = np.asarray(jax.jit(jax.grad(logit))(jnp.zeros(values.shape)))
   expected = (values * slope.sum((1, 2), keepdims=True)).sum(-1)
   np.testing.assert_allclose(
     cam.grad_cam(tiny, images, 4, 'conv_1'),

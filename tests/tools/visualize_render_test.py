@@ -303,6 +303,7 @@ def check_against_the_test_images(point, indices, count, steps):
   assert (values > best).all(), (values, best)
 
 
+@pytest.mark.slow
 def test_images_excite_their_channels_more_than_test_images():
   check_against_the_test_images('inception_3a', [0, 5], 236, 40)
 
