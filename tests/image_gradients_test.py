@@ -89,12 +89,11 @@ def check(scores, x, step):
   [
     ('lrn', 'xla'),
     ('batch', 'xla'),
-    ('batch', 'cpu'),
     # The next test has all kernels.
     *(
       pytest.param(*pair, marks=pytest.mark.slow)
       for pair in itertools.product(('lrn', 'batch'), KERNELS)
-      if pair[1] != 'xla' and pair != ('batch', 'cpu')
+      if pair[1] != 'xla'
     ),
   ],
 )
