@@ -472,7 +472,17 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize('name', METHODS)
+# Of these, tests above compare the maps of several images with gradients.
+OF_GRADIENTS = ('smoothgrad', 'integrated_gradients')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow) if name in OF_GRADIENTS else name
+    for name in METHODS
+  ],
+)
 def test_a_contrast_is_a_difference_and_an_image_is_explained_alone(tiny, name):
   explain, images = METHODS[name], pixels(5)
   one, other, both = (explain(tiny, images, k) for k in (2, 6, (2, 6)))
