@@ -120,11 +120,12 @@ def test_gradient_step_alone_and_in_two_parts(variant):
 @pytest.mark.parametrize(
   ('variant', 'kernels'),
   [
-    ('paper', 'cpu'),  # its blocks are those of the others too
-    # kernels_test.py has every operation of every set.
+    # kernels_test.py has every operation of every set, points_test.py each
+    # point of a small network.
     *(
       pytest.param(*pair, marks=pytest.mark.slow)
       for pair in (
+        ('paper', 'cpu'),
         ('paper', 'gpu'),
         ('paper', 'onednn'),
         ('residual', 'cpu'),

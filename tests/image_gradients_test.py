@@ -5,6 +5,8 @@ the tolerance; steps are so small that no activation and no maximum changes
 sides. float32 has other code than float64 in places, so it is compared too.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,8 +84,19 @@ def check(scores, x, step):
   return gradient
 
 
-@pytest.mark.parametrize('kernels', KERNELS)
-@pytest.mark.parametrize('normalization', ['lrn', 'batch'])
+@pytest.mark.parametrize(
+  ('normalization', 'kernels'),
+  [
+    ('lrn', 'xla'),
+    ('batch', 'xla'),
+    # The next test has all kernels.
+    *(
+      pytest.param(*pair, marks=pytest.mark.slow)
+      for pair in itertools.product(('lrn', 'batch'), KERNELS)
+      if pair[1] != 'xla'
+    ),
+  ],
+)
 def test_of_the_logits_through_preprocessing(normalization, kernels):
   """Images of 0 to 255, which are normalized and resized to 12x12."""
   config = load_config(ROOT / 'configs/fmnist96.py').unlock()

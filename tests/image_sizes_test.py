@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from resume_test import Killed, killed_at, train
-from run_files import assert_same_run
+from run_files import all_events, assert_same_run
 
 from googlenet import config as config_lib
 from googlenet.data.batches import TrainIndices
@@ -49,12 +49,19 @@ def small(config):
 
 def test_a_run_goes_on_over_the_change(config, tmp_path, monkeypatch, capsys):
   config = small(config)
+  config.logging.images = 5
   train(config, tmp_path / 'whole')
   told = re.findall(
     'compile  training step for (.*) pixels: compiled ',
     capsys.readouterr().out,
   )
   assert told == ['20', '28']
+  heights = {
+    step: value.height
+    for step, name, value in all_events(tmp_path / 'whole')
+    if name == 'inputs'
+  }
+  assert heights == {0: 46, 5: 62}  # two rows, lines of 2 pixels
   for step in (3, 8):
     with monkeypatch.context() as patch:
       killed_at(patch, step)

@@ -190,7 +190,7 @@ def test_losses_do_not_depend_on_the_number_of_devices(
     '--config.model.dropout=0.4',
     '--config.logging.every_steps=1',
     '--config.augment.crop_padding=2',
-    '--config.augment.cutmix_alpha=0.5',
+    '--config.augment.mixup_alpha=0.5',
     '--config.optimizer.warmup_steps=5',
   )
   one = launch_here(*flags, '--workdir=1')

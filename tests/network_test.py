@@ -18,9 +18,8 @@ from googlenet.model.initialization import (
 )
 
 HAS_ONEDNN = onednn.is_available(jnp.dtype('float32'))
-ALL_KERNELS = pytest.mark.parametrize(
-  'kernels', ['xla', 'gpu', 'cpu', *['onednn'] * HAS_ONEDNN]
-)
+KERNELS = ['xla', 'gpu', 'cpu', *['onednn'] * HAS_ONEDNN]
+ALL_KERNELS = pytest.mark.parametrize('kernels', KERNELS)
 
 
 def abstract(config, image_shape):
@@ -158,7 +157,14 @@ def test_inception_block_against_numpy_loops(kernels):
   np.testing.assert_allclose(actual, np.stack(expected), rtol=1e-4, atol=1e-5)
 
 
-@ALL_KERNELS
+# kernels_test.py compares the gradients of the others with those of 'xla'.
+@pytest.mark.parametrize(
+  'kernels',
+  [
+    name if name == 'xla' else pytest.param(name, marks=pytest.mark.slow)
+    for name in KERNELS
+  ],
+)
 def test_gradient_of_the_network_against_finite_differences(kernels):
   config = model_config(variant='tiny', kernels=kernels)
   network = network_lib.make_network(config)

@@ -33,7 +33,7 @@ CONFIG = '''
 import haiku as hk
 import jax
 from configs import fmnist96
-from googlenet.model import blocks, own
+from googlenet.model import own
 from googlenet.model.architecture_text import to_text
 from googlenet.model.rows import (
   Architecture, Block, Conv, ConvLayer, MaxPool, Own, Stage,
@@ -61,7 +61,6 @@ NETWORK = Architecture(
             (Conv('conv_3x3', 6, 3), Own('gate', 'gate', (('start', 0.25),))),
           ),
         ),
-        blocks.inception('inception_2b', blocks.Widths(8, 8, 12, 4, 4, 4)),
       ),
     ),
   ),

@@ -89,18 +89,6 @@ def test_images_are_those_that_the_network_sees(
   assert steps == sorted(steps)
 
 
-def test_images_have_the_size_of_their_step(two_epochs, tmp_path):
-  """Of 20 steps the first four see 20 pixels."""
-  two_epochs.train.image_sizes = ('20@0', '28@0.2')
-  loop.train_and_evaluate(config_lib.resolve(two_epochs), tmp_path / 'run')
-  heights = {
-    step: value.height
-    for step, name, value in all_events(tmp_path / 'run')
-    if name == 'inputs'
-  }
-  assert heights == {0: 46, 2: 46, 4: 62}  # two rows, lines of 2 pixels
-
-
 def test_histograms_of_parameters_and_momentum(two_epochs, tmp_path):
   two_epochs.checkpoint.keep = 9
   loop.train_and_evaluate(config_lib.resolve(two_epochs), tmp_path / 'run')

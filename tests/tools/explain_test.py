@@ -342,7 +342,9 @@ def test_windows_that_do_not_fit(tiny, sizes, words):
 # ---- Positions, branches and channels.
 
 
-@pytest.mark.parametrize('net', ['tiny', 'best'])
+@pytest.mark.parametrize(
+  'net', ['tiny', pytest.param('best', marks=pytest.mark.slow)]
+)
 def test_grad_cam_of_the_last_map_is_the_class_activation_map(
   net, request, photos
 ):
@@ -385,7 +387,7 @@ def test_grad_cam_of_an_earlier_map_by_its_definition(tiny):
 
   _, found = insight.maps(tiny, images, ('conv_1',))
   values = found['conv_1']
-  slope = np.asarray(jax.grad(logit)(jnp.zeros(values.shape)))
+  slope = np.asarray(jax.jit(jax.grad(logit))(jnp.zeros(values.shape)))
   expected = (values * slope.sum((1, 2), keepdims=True)).sum(-1)
   np.testing.assert_allclose(
     cam.grad_cam(tiny, images, 4, 'conv_1'),
@@ -482,7 +484,17 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize('name', METHODS)
+# Of these, tests above compare the maps of several images with gradients.
+OF_GRADIENTS = ('smoothgrad', 'integrated_gradients')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow) if name in OF_GRADIENTS else name
+    for name in METHODS
+  ],
+)
 def test_a_contrast_is_a_difference_and_an_image_is_explained_alone(tiny, name):
   explain, images = METHODS[name], pixels(5)
   one, other, both = (explain(tiny, images, k) for k in (2, 6, (2, 6)))

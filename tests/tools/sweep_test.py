@@ -421,16 +421,16 @@ def test_a_trial_that_was_ended_ends_the_sweep(
 def test_a_trial_of_another_process_is_left_to_it(
   sweep, trainer, tmp_path, capsys
 ):
-  (tmp_path / 's' / NAMES[1]).mkdir(parents=True)
-  with Lock(tmp_path / 's' / NAMES[1]):
-    assert sweep(RATES) == 0
-    assert trainer.names == [NAMES[0], *NAMES[2:]]
+  (tmp_path / 's/seed=1').mkdir(parents=True)
+  with Lock(tmp_path / 's/seed=1'):
+    assert sweep('--sweep=seed=0,1,2') == 0
+    assert trainer.names == ['seed=0', 'seed=2']
     out = capsys.readouterr().out
-    assert f'{NAMES[1]}: in use by another process' in out
-    assert '1 of 2' in out
-  assert not is_locked(tmp_path / 's' / NAMES[1])
+    assert 'seed=1: in use by another process' in out
+    assert '2 of 3' in out
+  assert not is_locked(tmp_path / 's/seed=1')
   assert sweep() == 0
-  assert trainer.names == [NAMES[1]]
+  assert trainer.names == ['seed=1']
 
 
 def test_shards_train_their_own_and_sum_up_all(sweep, trainer, capsys):

@@ -58,7 +58,7 @@ def test_runs_stand_side_by_side(run, capfd):
   """The second run by the name of its own point, in a folder."""
   visualize(
     '--workdir=runs/one,runs/two',
-    '--channels=inception_2a:2=conv_1:5,inception_2a:0=conv_1:1',
+    '--channels=stage_1:2=conv_1:5,stage_1:0=conv_1:1',
     '--output=both',
     '--frames=2',
   )
@@ -74,7 +74,7 @@ def test_runs_stand_side_by_side(run, capfd):
   with np.load('both/arrays.npz', allow_pickle=False) as found:
     found = dict(found)
   assert list(found['runs']) == ['runs/one', 'runs/two']
-  assert list(found['0/names']) == ['inception_2a:2', 'inception_2a:0']
+  assert list(found['0/names']) == ['stage_1:2', 'stage_1:0']
   assert list(found['1/names']) == ['conv_1:5', 'conv_1:1']
   made = render.render(
     googlenet.load('runs/two'),
@@ -117,7 +117,7 @@ def test_a_dream_of_a_photo(run, capfd):
 
 
 def test_an_animation(run):
-  visualize('--channels=logits', '--frames=3', '--output=a.gif')
+  visualize('--channels=conv_1:0-1', '--frames=3', '--output=a.gif')
   with Image.open('a.gif') as found:
     assert found.n_frames == 3
 
@@ -126,15 +126,15 @@ def test_a_caricature(run):
   visualize(
     '--objective=caricature',
     '--image=photo.png',
-    '--channels=inception_2a',
+    '--channels=stage_1',
     '--output=a.npz',
   )
   net = googlenet.load('runs/one')
   photo = net.read(['photo.png'])
   with np.load('a.npz') as found:
-    assert found['names'] == ['inception_2a (caricature)']
+    assert found['names'] == ['stage_1 (caricature)']
     maps = [
-      net.features(images, ['inception_2a'])['inception_2a'].ravel()
+      net.features(images, ['stage_1'])['stage_1'].ravel()
       for images in (photo, found['images'])
     ]
     one, other = (y / np.linalg.norm(y) for y in maps)

@@ -185,6 +185,7 @@ def test_a_seed_fixes_every_bit_and_the_place_changes_nothing(net, made):
   assert np.abs(other.images.astype(int) - made.images).mean() > 1
 
 
+@pytest.mark.slow  # visualize_test.py has the formula
 def test_an_interpolation_ends_at_its_ends(net, made):
   ends = [objectives.channel('inception_2a', i) for i in (1, 2)]
   between = render.render(
@@ -195,6 +196,7 @@ def test_an_interpolation_ends_at_its_ends(net, made):
   assert between.names[1] == 'inception_2a:1 to inception_2a:2: 0.50'
 
 
+@pytest.mark.slow  # visualize_test.py has the formula
 def test_diversity_makes_images_of_a_channel_differ(net):
   channel = objectives.channel('inception_2a', 1)
   diversity = objectives.diversity('inception_2a', 3)
@@ -311,6 +313,7 @@ def check_against_the_test_images(point, indices, count, steps):
   assert np.mean(values[1:].mean(0) > best) >= 7 / 8, (values, best)
 
 
+@pytest.mark.slow
 def test_images_excite_their_channels_more_than_test_images():
   check_against_the_test_images('inception_3a', [0, 5], 236, 40)
 

@@ -155,10 +155,10 @@ def test_objectives_join_only_where_images_match():
 def test_variables_and_images_are_inverse(name, shape):
   images = RNG.uniform(1, 254, (2, *shape)).astype(np.float32)
   kind = parametrisation.PARAMETRISATIONS[name]
-  variables = kind.variables(jnp.asarray(images))
+  variables = jax.jit(kind.variables)(jnp.asarray(images))
   first = kind.init(jax.random.key(0), shape)
   assert variables.shape == (2, *first.shape)
-  back = kind.image(variables, shape)
+  back = jax.jit(kind.image, static_argnums=1)(variables, shape)
   np.testing.assert_allclose(back, images, atol=0.02)
 
 
@@ -166,10 +166,11 @@ def test_variables_and_images_are_inverse(name, shape):
 def test_images_begin_nearly_grey_and_stay_in_range(name):
   kind, shape = parametrisation.PARAMETRISATIONS[name], (32, 32, 3)
   variables = kind.init(jax.random.key(0), shape)[None]
-  image = kind.image(variables, shape)
+  to_image = jax.jit(kind.image, static_argnums=1)
+  image = to_image(variables, shape)
   np.testing.assert_allclose(image, 127.5, atol=10)
   assert image.std() > 0.01
-  extreme = kind.image(1e4 * variables, shape)
+  extreme = to_image(1e4 * variables, shape)
   assert extreme.min() >= 0
   assert extreme.max() <= 255
 
@@ -179,7 +180,7 @@ def test_coefficients_have_the_spectrum_of_natural_images():
   shape = (64, 48, 1)
   keys = jax.random.split(jax.random.key(0), 50)
   draw = parametrisation.PARAMETRISATIONS['fourier'].init
-  variables = jax.vmap(lambda key: draw(key, shape))(keys)
+  variables = jax.jit(jax.vmap(lambda key: draw(key, shape)))(keys)
   x = np.asarray(parametrisation.spatial(variables, shape))[..., 0]
   power = (np.abs(np.fft.fft2(x)) ** 2).mean(0)
   frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(48)[None, :])
@@ -208,7 +209,7 @@ def keys(count):
 
 def test_jitter_cuts_every_window():
   image = jnp.arange(36.0).reshape(1, 6, 6, 1).repeat(200, 0)
-  cuts = np.asarray(transforms.jitter(2)(keys(200), image))
+  cuts = np.asarray(jax.jit(transforms.jitter(2))(keys(200), image))
   assert cuts.shape == (200, 4, 4, 1)
   corners = set(cuts[:, 0, 0, 0])
   assert corners == {6.0 * i + j for i in range(3) for j in range(3)}
@@ -222,7 +223,8 @@ def test_turn_scales_and_rotates_around_the_centre():
   """A dot goes to the side; the distance from the centre grows by the scale."""
   image = np.full((50, 41, 41, 1), transforms.GREY, np.float32)
   image[:, 19:22, 34:37] = 255
-  turned = transforms.turn((0.8, 1.2), 30.0)(keys(50), jnp.asarray(image))
+  turn = jax.jit(transforms.turn((0.8, 1.2), 30.0))
+  turned = turn(keys(50), jnp.asarray(image))
   weight = np.asarray(turned)[..., 0] - transforms.GREY
   rows, columns = np.mgrid[-20:21, -20:21]
   total = weight.sum((1, 2))
@@ -233,7 +235,7 @@ def test_turn_scales_and_rotates_around_the_centre():
   assert 1.15 < distance.max() < 1.2
   assert -30 < angle.min() < -24
   assert 24 < angle.max() < 30
-  same = transforms.turn()(keys(50), jnp.asarray(image))
+  same = jax.jit(transforms.turn())(keys(50), jnp.asarray(image))
   np.testing.assert_allclose(same, image, atol=1e-3)
 
 
@@ -242,7 +244,7 @@ def test_standard_movements_keep_the_size_and_are_small(side):
   image = np.full((8, side, side, 1), transforms.GREY, np.float32)
   middle = side // 2
   image[:, middle - 2 : middle + 2, middle - 2 : middle + 2] = 255
-  move = transforms.compose(transforms.standard(side))
+  move = jax.jit(transforms.compose(transforms.standard(side)))
   moved = np.asarray(move(keys(8), jnp.asarray(image)))
   assert moved.shape == image.shape
   weight = moved[..., 0] - transforms.GREY
@@ -255,7 +257,7 @@ def test_standard_movements_keep_the_size_and_are_small(side):
 
 def test_fit_cuts_and_surrounds():
   x = jnp.arange(25.0).reshape(1, 5, 5, 1)
-  cut = transforms.fit(3, 7)(keys(1), x)[0, ..., 0]
+  cut = jax.jit(transforms.fit(3, 7))(keys(1), x)[0, ..., 0]
   np.testing.assert_array_equal(cut[:, 1:6], x[0, 1:4, :, 0])
   np.testing.assert_array_equal(cut[:, [0, 6]], transforms.GREY)
   padded = transforms.compose([transforms.pad(2)])(keys(1), x)
