@@ -82,7 +82,7 @@ def test_other_classes_channels_and_heads(config, tmp_path):
     atol=1e-6,
   )
   text = '\n'.join(lines)
-  assert 'new      logits: newly initialised' in text
+  assert 'new      logits: newly initialized' in text
   assert 'channels conv_1/conv_7x7: 3 -> 1' in text
   assert 'left out aux_1/conv_1x1, aux_1/fc, aux_1/logits' in text
 
@@ -94,7 +94,7 @@ def test_heads_that_the_other_run_has_not(config, tmp_path):
     stored(tmp_path, other), case.network, case.params, case.network_state
   )
   assert lines[-1] == (
-    'new      aux_1/conv_1x1, aux_1/fc, aux_1/logits: newly initialised'
+    'new      aux_1/conv_1x1, aux_1/fc, aux_1/logits: newly initialized'
   )
   assert params['aux_1/fc'] is case.params['aux_1/fc']
   assert network_state.keys() == case.network_state.keys()
@@ -115,7 +115,7 @@ def test_other_classes_where_convolutions_are_the_classifier(config, tmp_path):
   names = ', '.join(
     f'conv_4/{name}' for name in ('conv_1x1_1', 'conv_1x1_2', 'conv_3x3')
   )
-  assert lines[-1] == f'new      {names}: newly initialised'
+  assert lines[-1] == f'new      {names}: newly initialized'
 
 
 @pytest.mark.parametrize(('old', 'new'), [(1, 3), (3, 1), (3, 3), (4, 3)])
@@ -268,7 +268,7 @@ def test_frozen_parts_are_the_same_to_the_bit_after_training(
   for text in (
     'from     first/checkpoints/step_000000006.npz: step 6; its images: '
     '28 pixels, mean (0.286), std (0.353)',
-    'new      aux_1/logits, logits: newly initialised',
+    'new      aux_1/logits, logits: newly initialized',
     'frozen   conv_1, inception_2a/conv_3x3: ',
     'rates    logits x 10, aux_1 x 0.5',
   ):

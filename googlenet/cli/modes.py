@@ -304,7 +304,7 @@ def define_flags(values: flags.FlagValues) -> None:
   string(
     'objective',
     '',
-    'what images maximise: channel, neuron, layer or caricature; default: '
+    'what images maximize: channel, neuron, layer or caricature; default: '
     'channel, or layer for a whole point of an --image',
   )
   string('image', '', 'photo that is changed (DeepDream); default: noise')

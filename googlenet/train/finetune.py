@@ -146,7 +146,7 @@ def load(
   its_images = f'; its images: {images}' if images else ''
   lines.insert(0, f'from     {path}: step {other.step:,}{its_images}')
   if new:
-    lines.append(f'new      {", ".join(new)}: newly initialised')
+    lines.append(f'new      {", ".join(new)}: newly initialized')
   if left:
     lines.append(f'left out {", ".join(left)}: not in this network')
   return taken['params'], taken['network_state'], tuple(lines)

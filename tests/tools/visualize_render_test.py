@@ -1,4 +1,4 @@
-"""Feature visualisation of networks: what is made excites what it is for."""
+"""Feature visualization of networks: what is made excites what it is for."""
 
 import jax
 import jax.numpy as jnp
@@ -227,12 +227,12 @@ def test_penalties_make_the_image_plain(net):
 
 
 @pytest.mark.slow
-def test_other_optimizers_and_parametrisations(net):
+def test_other_optimizers_and_parametrizations(net):
   made = render.render(
     net,
     objectives.channel('inception_2a', 1),
     steps=5,
-    parametrisation='pixels',
+    parametrization='pixels',
     optimizer=optax.sgd(0.0),
     **NONE,
   )
@@ -265,7 +265,7 @@ def test_mistakes_of_the_function(net):
     render.render(net, objective)
   objective = objectives.class_logit(1)
   with pytest.raises(UserError, match="'fft' is unknown: .*fourier, pixels"):
-    render.render(net, objective, parametrisation='fft')
+    render.render(net, objective, parametrization='fft')
   with pytest.raises(UserError, match='steps=0 is not allowed'):
     render.render(net, objective, steps=0)
 

@@ -1,4 +1,4 @@
-"""Feature visualisation: objectives and images against closed forms."""
+"""Feature visualization: objectives and images against closed forms."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from googlenet.tools.visualize import (
   objectives,
-  parametrisation,
+  parametrization,
   transforms,
 )
 
@@ -147,14 +147,14 @@ def test_objectives_join_only_where_images_match():
     three + pairs
 
 
-# ---- Parametrisation.
+# ---- Parametrization.
 
 
-@pytest.mark.parametrize('name', parametrisation.PARAMETRISATIONS)
+@pytest.mark.parametrize('name', parametrization.PARAMETRIZATIONS)
 @pytest.mark.parametrize('shape', [(6, 7, 3), (9, 8, 1), (5, 5, 2)])
 def test_variables_and_images_are_inverse(name, shape):
   images = RNG.uniform(1, 254, (2, *shape)).astype(np.float32)
-  kind = parametrisation.PARAMETRISATIONS[name]
+  kind = parametrization.PARAMETRIZATIONS[name]
   variables = jax.jit(kind.variables)(jnp.asarray(images))
   first = kind.init(jax.random.key(0), shape)
   assert variables.shape == (2, *first.shape)
@@ -162,9 +162,9 @@ def test_variables_and_images_are_inverse(name, shape):
   np.testing.assert_allclose(back, images, atol=0.02)
 
 
-@pytest.mark.parametrize('name', parametrisation.PARAMETRISATIONS)
+@pytest.mark.parametrize('name', parametrization.PARAMETRIZATIONS)
 def test_images_begin_nearly_grey_and_stay_in_range(name):
-  kind, shape = parametrisation.PARAMETRISATIONS[name], (32, 32, 3)
+  kind, shape = parametrization.PARAMETRIZATIONS[name], (32, 32, 3)
   variables = kind.init(jax.random.key(0), shape)[None]
   to_image = jax.jit(kind.image, static_argnums=1)
   image = to_image(variables, shape)
@@ -179,9 +179,9 @@ def test_coefficients_have_the_spectrum_of_natural_images():
   """Equal coefficients make amplitudes of 1 / frequency."""
   shape = (64, 48, 1)
   keys = jax.random.split(jax.random.key(0), 50)
-  draw = parametrisation.PARAMETRISATIONS['fourier'].init
+  draw = parametrization.PARAMETRIZATIONS['fourier'].init
   variables = jax.jit(jax.vmap(lambda key: draw(key, shape)))(keys)
-  x = np.asarray(parametrisation.spatial(variables, shape))[..., 0]
+  x = np.asarray(parametrization.spatial(variables, shape))[..., 0]
   power = (np.abs(np.fft.fft2(x)) ** 2).mean(0)
   frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(48)[None, :])
   inner = (frequency > 0.05) & (frequency < 0.4)
@@ -192,7 +192,7 @@ def test_coefficients_have_the_spectrum_of_natural_images():
 def test_colours_have_the_covariance_of_natural_images():
   """Up to one factor: that of the longest principal colour."""
   x = RNG.normal(size=(200_000, 3)).astype(np.float32)
-  y = np.asarray(parametrisation.correlate(jnp.asarray(x)))
+  y = np.asarray(parametrization.correlate(jnp.asarray(x)))
   root = np.array([[26, 9, 2], [27, 0, -5], [27, -9, 3]]) / 100
   expected = root @ root.T
   found = np.cov(y.T)

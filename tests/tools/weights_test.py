@@ -674,7 +674,7 @@ def test_an_imported_network_is_fine_tuned_on_a_folder(tmp_path, monkeypatch):
   assert (data.resize, data.image_size) == (73, 64)  # as 256 and 224
   assert tuple(data.mean) == tuple(data.std) == (0.5, 0.5, 0.5)
   assert run.config.model.num_classes == 2
-  assert 'new      logits: newly initialised' in lines
+  assert 'new      logits: newly initialized' in lines
   assert 'classes  ant 4 + 2, bee 4 + 2' in lines
   assert not any(line.startswith('hint     photos') for line in lines)
   _, imported = pretrained.read_run(tmp_path / 'imported')

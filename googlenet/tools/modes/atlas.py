@@ -65,7 +65,7 @@ def run(
     end_points: name of one point; '': the last stage that is a map.
     projection: one of `atlas.PROJECTIONS`.
     grid: number of cells along each side.
-    render: whether cells show images made by feature visualisation; False: what
+    render: whether cells show images made by feature visualization; False: what
       the network saw of the image nearest to the mean of the cell.
     steps: of gradient ascent for `render`; 0: as many as --mode=visualize.
     seed: of the place that is taken of each image, of UMAP and of `render`.

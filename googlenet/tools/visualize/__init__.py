@@ -1,10 +1,10 @@
-"""Feature visualisation: images that excite channels, classes and layers.
+"""Feature visualization: images that excite channels, classes and layers.
 
 Gradient ascent on the image (Olah et al., 2017, "Feature Visualization",
 https://distill.pub/2017/feature-visualization), as in their tool lucid:
 
-  objectives       what is maximised: channels, classes, layers, sums of them
-  parametrisation  the variables that make an image: Fourier coefficients
+  objectives       what is maximized: channels, classes, layers, sums of them
+  parametrization  the variables that make an image: Fourier coefficients
   transforms       small random movements, so that no single pixel matters
   forward          the network as a function of float images of any size
   ascent           the programs of gradient ascent, on all devices

@@ -20,7 +20,7 @@ from googlenet.runtime.progress import Progress
 from googlenet.tools.inference.trained import Trained
 from googlenet.tools.visualize import forward as forward_lib
 from googlenet.tools.visualize.objectives import PIXELS, Objective, rows_of
-from googlenet.tools.visualize.parametrisation import Parametrisation
+from googlenet.tools.visualize.parametrization import Parametrization
 from googlenet.tools.visualize.rendered import Rendered
 from googlenet.tools.visualize.transforms import Transform
 
@@ -146,12 +146,12 @@ def make_ascent(
   net: Trained,
   objective: Objective,
   shape: tuple[int, int, int],
-  parametrisation: Parametrisation,
+  parametrization: Parametrization,
   transform: Transform,
   optimizer: optax.GradientTransformation,
   redirected_steps: int,
 ) -> Ascent:
-  """Makes the programs that maximise an objective, see `render.render`.
+  """Makes the programs that maximize an objective, see `render.render`.
 
   The optimizer sees each image alone, so none depends on those beside it.
   """
@@ -159,11 +159,11 @@ def make_ascent(
 
   def init(members: jax.Array, seed: jax.Array) -> Any:
     keys = keys_of(seed, members)
-    variables = jax.vmap(lambda key: parametrisation.init(key, shape))(keys)
+    variables = jax.vmap(lambda key: parametrization.init(key, shape))(keys)
     return variables, jax.vmap(optimizer.init)(variables)
 
   def image_of(state: Any) -> jax.Array:
-    images = parametrisation.image(state[0], shape)
+    images = parametrization.image(state[0], shape)
     return jnp.round(images).astype(jnp.uint8)
 
   def step(params, network_state, state, parameters, members, seed, number):
@@ -171,7 +171,7 @@ def make_ascent(
     keys = step_keys(seed, members, number)
 
     def loss(variables: jax.Array) -> tuple[jax.Array, jax.Array]:
-      images = parametrisation.image(variables, shape)
+      images = parametrization.image(variables, shape)
       values = values_of(
         params,
         network_state,
@@ -234,7 +234,7 @@ def climb(
 
   Args:
     ascent: of the objective.
-    objective: what to maximise.
+    objective: what to maximize.
     rows: of the batch.
     steps: of the ascent.
     seed: fixes noise and movements.

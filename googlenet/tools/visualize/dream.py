@@ -120,7 +120,7 @@ def dream(
     net: a trained network.
     image: uint8 [H, W, C] of any size, as `read_photo` returns it; it is the
       start for all images of the objective.
-    objective: what to maximise, like `objectives.layer('inception_4c')`.
+    objective: what to maximize, like `objectives.layer('inception_4c')`.
     octaves: largest number of sizes; those smaller than the images of the
       network are left out.
     ratio: between two sizes.

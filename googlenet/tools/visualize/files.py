@@ -1,4 +1,4 @@
-"""Files of visualisations: a sheet, arrays, an animation, or a folder of all.
+"""Files of visualizations: a sheet, arrays, an animation, or a folder of all.
 
 sheet.png    a sheet: a row of runs for each channel, or all of one run
 arrays.npz   images, values, curves and frames
@@ -30,7 +30,7 @@ _MAX_NAMED = 12  # curves with a name beside them
 
 
 class Of(NamedTuple):
-  """The visualisations of one run.
+  """The visualizations of one run.
 
   Attributes:
     run: its name.

@@ -1,10 +1,10 @@
-"""What an image is to maximise: small functions of maps, joined by + and *.
+"""What an image is to maximize: small functions of maps, joined by + and *.
 
   channel('inception_4c', [3, 7]) - 0.1 * total_variation()
 
 A map is [B, h, w, C], or [B, C] after the global mean. The special point
 `PIXELS` is the image itself, [B, H, W, C] in 0..1, before the random movements.
-An objective gives one number per image, so a batch optimises many at once. The
+An objective gives one number per image, so a batch optimizes many at once. The
 objectives are those of lucid (Olah et al., 2017), as means instead of sums: the
 weight of a penalty then means the same at every size of image and map.
 """
@@ -30,7 +30,7 @@ _PRECISE = jax.lax.Precision.HIGHEST
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Objective:
-  """A number to maximise for each of `count` images.
+  """A number to maximize for each of `count` images.
 
   Attributes:
     points: the points of the network whose maps it needs.
@@ -38,7 +38,7 @@ class Objective:
       `parameters` are the rows of `self.parameters` of these images.
     names: one per image, for labels.
     parameters: tree of arrays [count, ...], what differs between the images.
-    group: number of neighbouring images that are optimised together; 1 unless
+    group: number of neighbouring images that are optimized together; 1 unless
       the objective compares images with each other.
   """
 
@@ -215,7 +215,7 @@ def direction(
     point: of a map or of features with C channels.
     vectors: float32 [C], or [N, C] for N images.
     cosine_power: exponent of the cosine by which the product is multiplied: 0
-      maximises what lies along the vector and ignores all else; larger values
+      maximizes what lies along the vector and ignores all else; larger values
       keep the other channels small.
   """
   vectors = np.atleast_2d(np.asarray(vectors, np.float32))
@@ -304,7 +304,7 @@ def diversity(point: str, count: int) -> Objective:
 
   Args:
     point: of a map whose style should differ, like a layer in the middle.
-    count: number of images that are optimised together, from 2.
+    count: number of images that are optimized together, from 2.
   """
 
   def function(maps: Maps, _: Any) -> jax.Array:
@@ -325,8 +325,8 @@ def interpolation(one: Objective, two: Objective, count: int) -> Objective:
   All images begin with the same noise, so neighbours resemble each other.
 
   Args:
-    one: maximised by the first image (t = 0).
-    two: maximised by the last image (t = 1).
+    one: maximized by the first image (t = 0).
+    two: maximized by the last image (t = 1).
     count: number of images, from 2.
   """
   t = np.linspace(0, 1, count, dtype=np.float32)

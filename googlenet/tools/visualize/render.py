@@ -1,4 +1,4 @@
-"""Makes images that maximise objectives: feature visualisation."""
+"""Makes images that maximize objectives: feature visualization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from googlenet.tools.inference.trained import Trained
 from googlenet.tools.visualize import transforms as transforms_lib
 from googlenet.tools.visualize.ascent import batches, climb, make_ascent
 from googlenet.tools.visualize.objectives import Objective
-from googlenet.tools.visualize.parametrisation import PARAMETRISATIONS
+from googlenet.tools.visualize.parametrization import PARAMETRIZATIONS
 from googlenet.tools.visualize.rendered import (
   MAX_SIDE,
   Rendered,
@@ -36,14 +36,14 @@ def render(
   steps: int = STEPS,
   size: int | tuple[int, int] | None = None,
   seed: int = 0,
-  parametrisation: str = 'fourier',
+  parametrization: str = 'fourier',
   transforms: Sequence[transforms_lib.Transform] | None = None,
   optimizer: optax.GradientTransformation | None = None,
   redirected_steps: int = REDIRECTED_STEPS,
   num_frames: int = 0,
   batch_size: int | None = None,
 ) -> Rendered:
-  """Makes images that maximise objectives, by gradient ascent.
+  """Makes images that maximize objectives, by gradient ascent.
 
   Every image of one seed begins with the same noise and makes the same
   movements, so it does not depend on which others are made beside it. Images of
@@ -51,12 +51,12 @@ def render(
 
   Args:
     net: a trained network.
-    objectives: what to maximise, `objective.count` images each. Several
+    objectives: what to maximize, `objective.count` images each. Several
       objectives are compiled and computed one after another.
     steps: of the ascent.
     size: of the images in pixels, S or (H, W); None: the network's.
     seed: fixes noise and movements, from 0 to 2**32 - 1.
-    parametrisation: a key of `PARAMETRISATIONS`.
+    parametrization: a key of `PARAMETRIZATIONS`.
     transforms: random movements before each step; None: `transforms.standard`;
       (): none.
     optimizer: of optax, applied to each image alone; None: Adam with rate 0.05.
@@ -66,7 +66,7 @@ def render(
       if they are larger than 224x224 pixels.
 
   Raises:
-    UserError: a number is out of range, the parametrisation is unknown, or the
+    UserError: a number is out of range, the parametrization is unknown, or the
       network cannot compute images of this size.
   """
   if isinstance(objectives, Objective):
@@ -78,10 +78,10 @@ def render(
     batch_size=(_BATCH_SIZE if batch_size is None else batch_size, 1),
   )
   kept = kept_steps(steps, num_frames)
-  if parametrisation not in PARAMETRISATIONS:
+  if parametrization not in PARAMETRIZATIONS:
     raise UserError(
-      f'parametrisation={parametrisation!r} is unknown: it takes one of '
-      f'{", ".join(PARAMETRISATIONS)}'
+      f'parametrization={parametrization!r} is unknown: it takes one of '
+      f'{", ".join(PARAMETRIZATIONS)}'
     )
   height, width = _sides(net, size)
   if batch_size is None:
@@ -95,7 +95,7 @@ def render(
       net,
       objective,
       (height, width, net.image_shape[-1]),
-      PARAMETRISATIONS[parametrisation],
+      PARAMETRIZATIONS[parametrization],
       transforms_lib.compose(transforms),
       optimizer or optax.adam(LEARNING_RATE),
       redirected_steps,

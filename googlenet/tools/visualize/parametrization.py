@@ -30,7 +30,7 @@ _COLOUR_ROOT = np.array(
 COLOURS = _COLOUR_ROOT / np.linalg.norm(_COLOUR_ROOT, axis=0).max()
 
 
-class Parametrisation(NamedTuple):
+class Parametrization(NamedTuple):
   """A way to make images from variables.
 
   Attributes:
@@ -126,13 +126,13 @@ def _pixels_init(key: jax.Array, shape: Shape) -> jax.Array:
   return _DEVIATION * jax.random.normal(key, shape)
 
 
-PARAMETRISATIONS = {
-  'fourier': Parametrisation(
+PARAMETRIZATIONS = {
+  'fourier': Parametrization(
     _fourier_init,
     lambda variables, shape: to_range(spatial(variables, shape)),
     lambda images: coefficients(from_range(images)),
   ),
-  'pixels': Parametrisation(
+  'pixels': Parametrization(
     _pixels_init,
     lambda variables, shape: to_range(variables),
     from_range,
