@@ -9,7 +9,7 @@ import time
 from absl import flags
 
 from googlenet.cli import help as help_lib
-from googlenet.cli import modes, process
+from googlenet.cli import mode_flags, modes, process
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -32,7 +32,7 @@ flags.DEFINE_string(
   flag_values=FLAGS,
 )
 flags.DEFINE_string('mode', 'train', 'what to do', flag_values=FLAGS)
-modes.define_flags(FLAGS)
+mode_flags.define_flags(FLAGS)
 
 
 def main(argv: list[str]) -> int:

@@ -14,7 +14,8 @@ from saved_run import CLASS_NAMES, save_run
 
 import googlenet
 import launch
-from googlenet.cli.modes import FLAGS, MODES, define_flags
+from googlenet.cli.mode_flags import define_flags
+from googlenet.cli.modes import FLAGS, MODES
 from googlenet.data.sources import load_dataset
 from googlenet.tools.explain import (
   baselines,
