@@ -40,8 +40,8 @@ BAD_INPUT = {
     ['config.train.epoch is not a field', "'train.epochs'"],
   ),
   'unknown section': (
-    ['--config.optimizer.learning_rate=1'],
-    ['config.optimizer.learning_rate', "'optimizer.learning_rate'"],
+    ['--config.optimiser.learning_rate=1'],
+    ['config.optimiser.learning_rate', "'optimizer.learning_rate'"],
   ),
   'a section as a field': (['--config.train=2'], ['config.train']),
   'unknown flag': (['--workdri=x'], ['--workdri', "'workdir'"]),
