@@ -112,7 +112,7 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
   if name.lower() in known:
     return f', did you mean {name.lower()!r}?'
   near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-  if not near:  # 'optimizer.lr' matches no name, but 'lr' may match a leaf
+  if not near:  # 'optimiser.lr' matches no name, but 'lr' may match a leaf
     leaf = name.rsplit('.', 1)[-1]
     leaves = {field.rsplit('.', 1)[-1]: field for field in reversed(known)}
     near = [

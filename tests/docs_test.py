@@ -86,8 +86,7 @@ def launches(text: str) -> list[list[str]]:
   return [shlex.split(text[match.start(1) : match.end(1)]) for match in found]
 
 
-@pytest.fixture(scope='module')
-def clone(tmp_path_factory) -> pathlib.Path:
+def make_clone(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   """The project as a fresh clone has it: links, but where modes write."""
   folder = tmp_path_factory.mktemp('clone')
   for name in ('launch.py', 'configs', 'googlenet', 'docs'):
@@ -98,16 +97,15 @@ def clone(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope='module')
-def with_runs(clone) -> pathlib.Path:
+def with_runs(tmp_path_factory) -> pathlib.Path:
+  clone = make_clone(tmp_path_factory)
   config = command_line.load_config_file(str(ROOT / 'configs/fmnist96.py'))
   config.model.variant, config.data.image_size = 'tiny', 28
   text = config_lib.to_json(config_lib.resolve(config))
   for name in MADE_BEFORE:
     (clone / 'runs' / name).mkdir()
     (clone / 'runs' / name / 'config.json').write_text(text)
-  yield clone
-  shutil.rmtree(clone / 'runs')
-  (clone / 'runs').mkdir()
+  return clone
 
 
 def test_every_page_has_its_commands():
@@ -265,8 +263,11 @@ def test_every_command_has_a_rule():
 
 
 @pytest.mark.slow
-def test_commands_run_in_order(clone, monkeypatch, compilation_cache, capfd):
+def test_commands_run_in_order(
+  tmp_path_factory, monkeypatch, compilation_cache, capfd
+):
   """In this process, without the seconds of a start; a loop runs once."""
+  clone = make_clone(tmp_path_factory)
   monkeypatch.chdir(clone)
   monkeypatch.syspath_prepend(str(clone))
   monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', compilation_cache)
