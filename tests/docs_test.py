@@ -224,7 +224,7 @@ RULES: dict[str, str | Skip] = {
   r'--mode=examples.*--visualize': f'{SCORED} --steps=2',
   r'--mode=(evaluate|report|features|examples|similarity)': SCORED,
   r'--mode=circuits': '',
-  r'--mode=explain': f'{READ} --num_images=1 --steps=4',
+  r'--mode=explain': f'{READ} --num_images=1 --method=grad_cam,channels',
   r'--mode=visualize': f'{READ} --steps=2 --frames=0',
   r'--mode=(predict|export)': READ,
   r'--mode=sweep': f'{TINY} --dry_run',
