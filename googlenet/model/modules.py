@@ -165,6 +165,7 @@ def flatten(row: rows.Flatten, x: jax.Array, context: Context) -> jax.Array:
 def adaptive_avg_pool(
   row: rows.AdaptiveAvgPool, x: jax.Array, context: Context
 ) -> jax.Array:
+  """Mean over windows that cover the map: [B, size, size, C]."""
   kernels = context.kernels
   return kernels.to_layout(pool(kernels.from_layout(x), row.size))
 

@@ -1,12 +1,9 @@
 """--mode=explain: which pixels, positions and channels a decision is from."""
 
 import contextlib
-import itertools
-import pathlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -16,11 +13,12 @@ from googlenet.data import files, find, pipeline
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.runtime.progress import Progress
-from googlenet.tools.explain import methods, page, sheet
-from googlenet.tools.explain import sanity as sanity_lib
+from googlenet.tools.explain import files as writers
+from googlenet.tools.explain import methods
 from googlenet.tools.explain import target as target_lib
+from googlenet.tools.explain.files import Part
 from googlenet.tools.explain.methods import Explained, Options
-from googlenet.tools.inference import feature_files, outputs, trained
+from googlenet.tools.inference import outputs, trained
 from googlenet.tools.modes.predict import (
   UnreadableImagesError,
   count_images,
@@ -36,20 +34,6 @@ _STEPS = 64
 # Images in one picture, and in a page, which browsers hold in memory.
 _MOST = {'png': 32, 'html': 500}
 _BATCH = 16  # images between two steps of the progress bar
-
-
-class Part(NamedTuple):
-  """A batch that is explained.
-
-  Attributes:
-    titles: of the images: paths, or places and classes in the split.
-    known: arrays [n] about the images, by name, for an .npz.
-    explained: the batch.
-  """
-
-  titles: list[str]
-  known: dict[str, np.ndarray]
-  explained: Explained
 
 
 def run(
@@ -151,7 +135,7 @@ def run(
     )
     with contextlib.closing(given):
       parts = (_part(*one, explained, bar) for one in given)
-      count = _WRITERS[format](output, parts, net, names)
+      count = writers.WRITERS[format](output, parts, net, names)
   if not count:
     raise UnreadableImagesError(
       f'none of {count_images(total)} could be read: nothing was written'
@@ -220,103 +204,3 @@ def _part(titles, known, pixels, explained, bar: Progress) -> Part:
     )
   bar.update(len(titles))
   return part
-
-
-def _write_npz(
-  output: str,
-  parts: Iterator[Part],
-  net: trained.Trained,
-  names: tuple[str, ...],
-) -> int:
-  """Writes arrays [N, ...], batch by batch; returns N."""
-  del names
-  first = next(parts, None)
-  if first is None:
-    return 0
-  with feature_files.npz(output) as writer:
-    for name, table in first.explained.tables.items():
-      writer.share({f'{name}_names': np.array(table.names)})
-    if first.explained.sanity:
-      layers = sanity_lib.layers(net.network)
-      writer.share({'sanity_layers': np.array(layers)})
-    for part in itertools.chain([first], parts):
-      writer.write(_arrays(part, net.class_names))
-  return writer.count
-
-
-def _arrays(part: Part, class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
-  """Returns the arrays of a batch, [n, ...] by name."""
-  found, count = part.explained, len(part.titles)
-  arrays = {
-    **part.known,
-    'image': found.images,
-    'logits': found.logits,
-    'probabilities': page.probabilities(found.logits),
-    'class': np.array([class_names[k] for k in found.labels]),
-    **found.maps,
-  }
-  if found.against is not None:
-    arrays['against'] = np.full(count, class_names[found.against])
-  if found.integrated:
-    arrays['integrated_gradients_difference'] = found.integrated.difference
-    arrays['integrated_gradients_residual'] = found.integrated.residual
-  for name, table in found.tables.items():
-    arrays[f'{name}_gradient'] = table.gradient
-    arrays[f'{name}_ablation'] = table.ablation
-  for name, values in found.sanity.items():
-    arrays[f'{name}_sanity'] = values.astype(np.float32)
-  return arrays
-
-
-def _write_html(
-  output: str,
-  parts: Iterator[Part],
-  net: trained.Trained,
-  names: tuple[str, ...],
-) -> int:
-  """Writes a page; returns the number of images."""
-  sections, tested = [], {}
-  for part in parts:
-    for i, title in enumerate(part.titles):
-      anchor = f'image-{len(sections)}'
-      sections.append(
-        page.section(part.explained, i, title, anchor, net.class_names)
-      )
-    for name, values in part.explained.sanity.items():
-      tested.setdefault(name, []).append(values)
-  if not sections:
-    return 0
-  count = len(sections)
-  if tested:
-    found = {name: np.concatenate(values) for name, values in tested.items()}
-    sections.append(page.sanity_section(sanity_lib.layers(net.network), found))
-  sections.append(page.about_section(names, str(net.path), net.step))
-  stamp = time.strftime('%Y-%m-%d %H:%M', time.localtime())
-  text = page.page('Explanations', sections, f'Written {stamp}.')
-  with outputs.written_aside(output, 'w') as file:
-    file.write(text)
-  return count
-
-
-def _write_png(
-  output: str,
-  parts: Iterator[Part],
-  net: trained.Trained,
-  names: tuple[str, ...],
-) -> int:
-  """Writes one picture; returns the number of images."""
-  del names
-  shown = [
-    (part.explained, i, pathlib.PurePath(title).name)
-    for part in parts
-    for i, title in enumerate(part.titles)
-  ]
-  if not shown:
-    return 0
-  drawn = sheet.draw(shown, net.class_names)
-  with outputs.written_aside(output) as file:
-    file.write(drawn)
-  return len(shown)
-
-
-_WRITERS = {'html': _write_html, 'png': _write_png, 'npz': _write_npz}
