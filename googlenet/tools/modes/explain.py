@@ -20,8 +20,9 @@ from googlenet.tools.explain.files import Part
 from googlenet.tools.explain.methods import Explained, Options
 from googlenet.tools.inference import outputs, trained
 from googlenet.tools.modes.predict import (
-  UnreadableImagesError,
+  check_all_read,
   count_images,
+  none_read,
   printable,
   warner,
 )
@@ -137,20 +138,14 @@ def run(
       parts = (_part(*one, explained, bar) for one in given)
       count = writers.WRITERS[format](output, parts, net, names)
   if not count:
-    raise UnreadableImagesError(
-      f'none of {count_images(total)} could be read: nothing was written'
-    )
+    raise none_read(total)
   seconds = time.perf_counter() - start
   print(
     f'explain  {output}: {", ".join(names)} of {count_images(count)}, '
     f'{seconds:.1f} s'
   )
   print(f'from     {net.path}: step {net.step:,}, float32, one view')
-  if count < total:
-    raise UnreadableImagesError(
-      f'{total - count:,} of {count_images(total)} could not be read, see the '
-      'warnings above; the others are done'
-    )
+  check_all_read(count, total)
 
 
 def _places(dataset: Dataset, first: int, count: int) -> range:

@@ -21,8 +21,9 @@ from googlenet.tools.inference import (
 )
 from googlenet.tools.inference.apply import check_end_points
 from googlenet.tools.modes.predict import (
-  UnreadableImagesError,
+  check_all_read,
   count_images,
+  none_read,
   warner,
 )
 
@@ -84,9 +85,7 @@ def run(
   with contextlib.closing(every) as parts:
     first = next(parts, None)
     if first is None:
-      raise UnreadableImagesError(
-        f'none of {count_images(total)} could be read: nothing was written'
-      )
+      raise none_read(total)
     start = time.perf_counter()
     with feature_files.WRITERS[format](output) as writer:
       for known, found in itertools.chain([first], parts):
@@ -101,11 +100,7 @@ def run(
     + (f', {later / seconds:,.0f} images/s' if later else '')
   )
   print(f'from     {net.path}: step {net.step:,}')
-  if writer.count < total:
-    raise UnreadableImagesError(
-      f'{total - writer.count:,} of {count_images(total)} could not be read, '
-      'see the warnings above; the others are done'
-    )
+  check_all_read(writer.count, total)
 
 
 def _of_files(

@@ -120,6 +120,22 @@ def count_images(count: int) -> str:
   return f'{count:,} image' + ('' if count == 1 else 's')
 
 
+def none_read(total: int) -> UnreadableImagesError:
+  """Returns the error for images of which none could be read."""
+  return UnreadableImagesError(
+    f'none of {count_images(total)} could be read: nothing was written'
+  )
+
+
+def check_all_read(count: int, total: int) -> None:
+  """Raises UnreadableImagesError if only `count` of the images were read."""
+  if count < total:
+    raise UnreadableImagesError(
+      f'{total - count:,} of {count_images(total)} could not be read, see the '
+      'warnings above; the others are done'
+    )
+
+
 def warner(bar: Progress) -> Callable[[files.Item], None]:
   """Returns a function that warns about a file and advances a progress bar."""
 
