@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
 import pytest
 from conftest import ROOT
 
@@ -276,6 +277,8 @@ def test_commands_run_in_order(
   shutil.copy('docs/photos/bag.jpg', 'more')
 
   def run(*flags: str) -> None:
+    # Those of the commands before: a process may map memory 65,530 times.
+    jax.clear_caches()
     code = launch.main(['launch.py', *flags])
     assert code == 0, f'{flags}: {capfd.readouterr().err}'
 
