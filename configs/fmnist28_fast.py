@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.batch_size = 256
   config.train.label_smoothing = 0.1
   config.train.ema_decay = 0.99
-  config.train.precision = 'params=float32,compute=bfloat16,output=float32'
+  config.train.precision = 'bfloat16'
 
   config.eval.every_epochs = 6
   config.eval.batch_norm_batches = 40

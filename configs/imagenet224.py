@@ -48,5 +48,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer.warmup_steps = 1000
   config.train.epochs = 60
   config.train.batch_size = 32
+  config.train.precision = 'float32'  # as in 2014
   config.logging.every_steps = 500
   return config.lock()

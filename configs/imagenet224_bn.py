@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.batch_size = 1024
   config.train.label_smoothing = 0.1
   config.train.ema_decay = 0.9999
-  config.train.precision = 'params=float32,compute=bfloat16,output=float32'
+  config.train.precision = 'bfloat16'
   config.eval.batch_size = 1000
   config.logging.every_steps = 100
   return config.lock()

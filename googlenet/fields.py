@@ -9,15 +9,13 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-import jmp
-
 from googlenet import kernels
 from googlenet.errors import did_you_mean
 from googlenet.input import augment, image_sizes, rand_augment
 from googlenet.model import architecture_text, groups, variants
 from googlenet.model.context import ACTIVATIONS
 from googlenet.model.initialization import INITIALIZERS
+from googlenet.model.precision import NAMES, name_of
 from googlenet.runtime.parallel import FORMS
 
 _READ_DATA = (
@@ -44,20 +42,13 @@ class Field(NamedTuple):
     is_valid: value -> whether it is allowed.
     allowed: description of the allowed values, for error messages and help.
     choices: the allowed names, if the field takes one of a few.
-    renamed: (old, new) pairs for values of older configs.
+    current: value -> the name of today, if an older config has another one.
   """
 
   is_valid: Callable[[Any], bool]
   allowed: str
   choices: tuple[str, ...] = ()
-  renamed: tuple[tuple[Any, str], ...] = ()
-
-  def current(self, value: Any) -> Any:
-    """Returns the current name for a value of an older config."""
-    for old, new in self.renamed:
-      if type(value) is type(old) and value == old:
-        return new
-    return value
+  current: Callable[[Any], Any] = lambda value: value
 
   def suggest(self, value: Any) -> str:
     """Returns ', did you mean ...?' for a wrong value, or ''."""
@@ -85,6 +76,9 @@ SYNONYMS = {
   'linear': ('poly',),
   'polynomial': ('poly',),
   'cuda': ('gpu',),
+  'bf16': ('bfloat16',),
+  'fp16': ('float16',),
+  'fp32': ('float32',),
   'mkl': ('onednn',),
   'dnnl': ('onednn',),
   'lr': ('optimizer.learning_rate',),
@@ -227,34 +221,23 @@ def _factors(example: str, may_be_zero: bool = False) -> Field:
   )
 
 
-def _is_policy(value: Any) -> bool:
-  try:
-    policy = jmp.get_policy(value)
-  except Exception:  # jmp raises errors of many types
-    return False
-  return (
-    policy.param_dtype == policy.output_dtype == jnp.float32
-    and policy.compute_dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
-  )
+def _flip(value: Any) -> Any:
+  old = {True: 'random', 'true': 'random', False: 'none', 'false': 'none'}
+  return old.get(value, value) if isinstance(value, (bool, str)) else value
 
 
 # Older configs have a boolean here.
-_FLIP = _choice(*augment.FLIPS)._replace(
-  renamed=(
-    (True, 'random'),
-    ('true', 'random'),
-    (False, 'none'),
-    ('false', 'none'),
-  )
-)
+_FLIP = _choice(*augment.FLIPS)._replace(current=_flip)
 
 _METRICS = ('eval/accuracy', 'eval/top_5', 'eval/loss')
 
-_POLICY = Field(
-  _is_policy,
-  'float32, or a jmp policy with float32 parameters and output and compute '
-  'in float32, bfloat16 or float16, like '
+_PRECISION = Field(
+  lambda v: name_of(v) in NAMES,
+  'float32, bfloat16 or float16 (of computation; parameters and output are '
+  'float32), or that as a jmp policy, like '
   'params=float32,compute=bfloat16,output=float32',
+  NAMES,
+  name_of,
 )
 
 # Update rules, in the order of `OPTIMIZERS` in googlenet/optimizer.
@@ -359,7 +342,7 @@ FIELDS: dict[str, Field] = {
     'balanced, or a tuple of a number >= 0 per class, or ()',
   ),
   'train.sampling': _choice('natural', 'balanced'),
-  'train.precision': _POLICY,
+  'train.precision': _PRECISION,
   'train.loss_scale': Field(
     lambda v: v == 'dynamic' if isinstance(v, str) else _positive().is_valid(v),
     'a number > 0 or dynamic',
@@ -393,9 +376,13 @@ FIELDS: dict[str, Field] = {
     _integer(1), 'whole numbers from 1', '(32, 128)', may_be_empty=True
   ),
   'benchmark.precisions': _tuple_of(
-    _POLICY,
-    'jmp policies as train.precision takes them',
-    "('params=float32,compute=bfloat16,output=float32',)",
+    _PRECISION,
+    'precisions as train.precision takes them',
+    "('bfloat16', 'float32')",
+  )._replace(
+    current=lambda v: (
+      tuple(map(name_of, v)) if isinstance(v, (tuple, list)) else v
+    )
   ),
   'benchmark.steps': _integer(1, 100_000),
   'benchmark.rounds': _integer(1, 1000),

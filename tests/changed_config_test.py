@@ -91,7 +91,7 @@ OTHER = {
   'train.aux_loss_weight': (0.5, ''),
   'train.class_weights': (('balanced',), ''),
   'train.sampling': ('balanced', ''),
-  'train.precision': ('params=float32,compute=bfloat16,output=float32', ''),
+  'train.precision': ('bfloat16', ''),
   'train.loss_scale': (8.0, 'new: loss scale'),
   'train.on_nonfinite': ('skip', ''),
   'train.max_nonfinite': (3, ''),

@@ -22,12 +22,12 @@ import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import jmp
 import ml_collections
 
 from googlenet.kernels import Kernels, select_kernels
 from googlenet.model import modules, points, rows, variants
 from googlenet.model.context import Context, is_within
+from googlenet.model.precision import get_policy
 from googlenet.model.taps import Edit
 
 
@@ -172,7 +172,7 @@ def _forward(
 
 def from_config(config: ml_collections.FrozenConfigDict) -> Network:
   """Makes the network of a config, with kernels for its compute dtype."""
-  policy = jmp.get_policy(config.train.precision)
+  policy = get_policy(config.train.precision)
   return make_network(
     config.model, policy.compute_dtype, config.finetune.frozen
   )

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jmp
 import numpy as np
 
 from googlenet.data.stream import IndexBatch
 from googlenet.io.metrics import NonFiniteError
 from googlenet.model import graph
+from googlenet.model.precision import get_policy
 from googlenet.model.rows import Architecture
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize
 from googlenet.train import loss as loss_lib
@@ -108,7 +108,7 @@ def _outputs_and_gradients(
 ) -> tuple[dict[str, jax.Array], Any]:
   """Returns end points and scaled gradients [D, ...] for the local devices."""
   config = run.config
-  policy = jmp.get_policy(config.train.precision)
+  policy = get_policy(config.train.precision)
   loss_fn = loss_lib.make_loss_fn(run.network, config, image_size)
   names = tuple(graph.end_points(graph.graph(run.network.architecture)))
 

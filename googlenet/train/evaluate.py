@@ -6,7 +6,6 @@ from typing import Any
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import jmp
 import ml_collections
 import numpy as np
 
@@ -14,6 +13,7 @@ from googlenet.data import batches
 from googlenet.input import views
 from googlenet.input.preprocess import preprocess
 from googlenet.model.network import Network
+from googlenet.model.precision import get_policy
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize, steps_in_flight
 from googlenet.train.loss import Metrics, cross_entropy
 from googlenet.train.step import Batch
@@ -58,7 +58,7 @@ def make_eval_step(
     0 for padding. The sums `loss`, `top_1`, `top_5` and `count` are float32
     scalars over unmasked examples. With fewer than 5 classes, top_5 counts all.
   """
-  policy = jmp.get_policy(config.train.precision)
+  policy = get_policy(config.train.precision)
 
   def eval_step(params: hk.Params, network_state: hk.State, batch: Batch):
     params = policy.cast_to_compute(params)

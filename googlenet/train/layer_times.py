@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import jmp
 import ml_collections
 import numpy as np
 
 from googlenet.model import graph, modules
 from googlenet.model.network import Network
+from googlenet.model.precision import get_policy
 from googlenet.runtime.compilation import compile_with
 
 # Timed calls of each function; the table shows their median.
@@ -252,7 +252,7 @@ def report(
     channels: image channels.
     step_seconds: time of a whole training step, for comparison.
   """
-  policy = jmp.get_policy(config.train.precision)
+  policy = get_policy(config.train.precision)
   devices, parts = jax.device_count(), config.train.microbatches
   batch_size = config.train.batch_size // (devices * parts)
   size = config.data.image_size

@@ -6,7 +6,6 @@ import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import jmp
 import ml_collections
 import optax
 
@@ -14,6 +13,7 @@ from googlenet.input import mixing
 from googlenet.input.augment import augment
 from googlenet.input.preprocess import preprocess
 from googlenet.model.network import Network
+from googlenet.model.precision import get_policy
 from googlenet.runtime.parallel import PMAP_AXIS
 
 Metrics = dict[str, jax.Array]
@@ -78,7 +78,7 @@ def make_loss_fn(
     `keys` is a pair of [B] keys: for augmentation and for dropout. For mixed
     images, loss and accuracy are averaged over both labels, weighted by share.
   """
-  policy = jmp.get_policy(config.train.precision)
+  policy = get_policy(config.train.precision)
   weights = jnp.asarray(config.train.class_weights, jnp.float32)
 
   def weigh(losses, labels):

@@ -2,16 +2,20 @@
 
 import math
 import os
+import platform
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from googlenet.data.sources import Dataset
 from googlenet.data.splits import count_classes, some
 from googlenet.input.preprocess import num_channels
 from googlenet.io.metrics import Progress
+from googlenet.kernels import onednn
 from googlenet.model import graph
 from googlenet.model.initialization import count_parameters
+from googlenet.model.precision import get_policy
 from googlenet.runtime import backend
 from googlenet.train.resume import Start
 from googlenet.train.setup import Config, Run
@@ -66,6 +70,7 @@ def describe(
     *run.lines,
     *_unused_classes(config.model.num_classes, train),
     *(short_run(run) if is_new else []),
+    *(slow_cpu(run) if is_new else []),
     f'workdir  {workdir}',
   ]
 
@@ -89,6 +94,35 @@ def short_run(run: Run) -> list[str]:
     f'hint     up to {most:,} steps are done sooner with '
     '--config.model.kernels=xla, which compiles faster and computes slower'
   ]
+
+
+def slow_cpu(run: Run) -> list[str]:
+  """Returns lines on what trains faster, if the network runs without oneDNN.
+
+  That is so on an older JAX, and for bfloat16 on an older processor.
+  """
+  config = run.config
+  if config.model.kernels != 'auto' or run.network.kernels.name != 'cpu':
+    return []
+  lines = []
+  has_onednn = onednn.is_available(jnp.dtype('float32'))
+  is_old = not has_onednn and _is_x86() and jax.__version_info__ < (0, 12)
+  if is_old:
+    lines.append(
+      f'hint     JAX {jax.__version__} cannot call oneDNN; Python 3.12 or newer '
+      'has JAX 0.12, which can, and trains up to 2.5 times as fast'
+    )
+  dtype = jnp.dtype(get_policy(config.train.precision).compute_dtype)
+  if dtype == jnp.bfloat16 and (is_old or has_onednn):
+    lines.append(
+      'hint     bfloat16 trains slower than float32 without oneDNN: '
+      '--config.train.precision=float32 is faster here'
+    )
+  return lines
+
+
+def _is_x86() -> bool:
+  return platform.machine().lower() in ('x86_64', 'amd64')
 
 
 def _unused_classes(num_classes: int, train: Dataset) -> list[str]:

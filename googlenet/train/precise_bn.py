@@ -11,13 +11,13 @@ from typing import Any
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import jmp
 import ml_collections
 
 from googlenet.data import pipeline
 from googlenet.data.batches import Pipeline, TrainIndices
 from googlenet.input.preprocess import preprocess
 from googlenet.model.network import make_network
+from googlenet.model.precision import get_policy
 from googlenet.runtime.parallel import PMAP_AXIS, parallelize
 from googlenet.runtime.progress import counted
 from googlenet.train.step import Batch
@@ -38,7 +38,7 @@ def make_statistics_step(
     Variances are unbiased. `batch` has `image` uint8 [D, B, H, W, C] for D
     local devices; `count` is float32 []. Frozen layers keep their statistics.
   """
-  policy = jmp.get_policy(config.train.precision)
+  policy = get_policy(config.train.precision)
   model = ml_collections.ConfigDict(config.model.to_dict())
   # With decay 0 the new statistics are those of this batch alone.
   model.batch_norm_decay, model.dropout = 0.0, 0.0

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
-import jmp
 import ml_collections
 
 from googlenet.errors import UserError
 from googlenet.model import graph, rows, variants
+from googlenet.model.precision import get_policy
 
 Config = ml_collections.FrozenConfigDict
 
@@ -95,7 +95,7 @@ def our_contenders(config: Config, folder: pathlib.Path) -> list[Contender]:
   """
   contenders = {}
   for precision in config.benchmark.precisions:
-    dtype = jmp.get_policy(precision).compute_dtype.__name__
+    dtype = get_policy(precision).compute_dtype.__name__
     job_config = config.to_dict()
     job_config['train'] |= {
       'precision': precision,

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from googlenet.model.precision import get_policy
 from googlenet.runtime import backend
 
 if __name__ == '__main__':  # before JAX is imported
   backend.prepare(os.environ, preallocates=True)
 
 import jax
-import jmp
 import ml_collections
 
 from googlenet import config as config_lib
@@ -87,7 +87,7 @@ def measure(config: Config, started: float, tell: Tell) -> None:
   sizes = batch_sizes.resolve(config, jax.default_backend())
   main_size = batch_sizes.main_size(config, sizes)
   check(config, sizes)
-  dtype = jmp.get_policy(config.train.precision).compute_dtype
+  dtype = get_policy(config.train.precision).compute_dtype
   tell({**describe_devices(), 'dtype': dtype.__name__, 'batch_sizes': sizes})
   for size in sizes:
     is_first = size == sizes[0]

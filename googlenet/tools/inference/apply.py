@@ -7,13 +7,13 @@ from typing import NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import jmp
 import ml_collections
 
 from googlenet.errors import UserError
 from googlenet.input.preprocess import preprocess
 from googlenet.model import points
 from googlenet.model.network import Network, Outputs
+from googlenet.model.precision import get_policy
 from googlenet.model.taps import Edit
 from googlenet.runtime.compilation import compiled_with
 
@@ -54,7 +54,7 @@ def make_function(
     their maps. The function differentiates by `params`, and by `images` if they
     are floats.
   """
-  policy = jmp.get_policy(precision)
+  policy = get_policy(precision)
 
   def function(
     params: hk.Params,

@@ -4,12 +4,12 @@ import json
 import os
 
 import jax
-import jmp
 import ml_collections
 import numpy as np
 
 from googlenet.errors import UserError
 from googlenet.model.initialization import count_parameters
+from googlenet.model.precision import get_policy
 from googlenet.tools.exports import inference, onnx_graph, stablehlo
 from googlenet.tools.inference import arrays, outputs, predict, trained
 from googlenet.tools.inference.about import about, images_in_words
@@ -117,7 +117,7 @@ def run(
 
 
 def _is_float32(config: Config) -> bool:
-  policy = jmp.get_policy(config.train.precision)
+  policy = get_policy(config.train.precision)
   return np.dtype(policy.compute_dtype) == np.float32
 
 

@@ -136,11 +136,14 @@ def check_same(
   def words(values: tuple[Any, ...]) -> str:
     return ', '.join(map(str, values)) if values else 'not swept'
 
+  def plain(field: str, sweep: grid.Sweep) -> set[Any]:
+    return {FIELDS[field].current(value) for value in sweep.get(field, ())}
+
   changes = [
     f'{field} is {words(stored.get(field, ()))} there and '
     f'{words(given.get(field, ()))} here'
     for field in {**stored, **given}
-    if set(stored.get(field, ())) != set(given.get(field, ()))
+    if plain(field, stored) != plain(field, given)
   ]
   if changes:
     raise UserError(

@@ -84,6 +84,7 @@ def _values(
         f"--sweep: {name} has an empty value: leave it out, or write it as ''"
       )
     value = _set(config, {name: _unquote(text)})[name]
+    value = FIELDS[name].current(value)
     if not FIELDS[name].is_valid(value):
       raise UserError(f'--sweep: {config_lib.invalid(name, value)}')
     if value in values:

@@ -70,6 +70,7 @@ def make_plan(
   _set_channels(draft, stored.get(first_name))
   _set_preset(draft, scheme, preset, how)
   class_names = _set_imagenet(draft, how)
+  draft.set('train', 'precision', 'float32', 'as the weights were made')
   config = config_lib.resolve(draft.config)
   return Plan(config, stored, tuple(draft.lines), class_names)
 
