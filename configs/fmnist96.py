@@ -35,6 +35,14 @@ def get_config() -> ml_collections.ConfigDict:
   model.aux_heads = 'auto'  # auxiliary classifiers: on | off | auto
   # Initial weights: he | xavier | caffe (bias 0.2); auto: those of the variant.
   model.initializer = 'auto'
+  # Ablations: see docs/ablations.md; (): none.
+  model.drop_branches = ()  # branches of blocks: ('5x5', 'inception_3a/pool')
+  model.block_pool = 'auto'  # pooling in blocks: max | average | none | auto
+  model.kernel_sizes = ()  # of branches or layers: ('5x5=3', 'conv_1=5')
+  model.stage_widths = ()  # factors for widths by stage: ('3=0.5', '5=2')
+  model.stage_depths = ()  # number of blocks by stage: ('4=3',)
+  model.stage_blocks = ()  # kind of block by stage: ('4=inception_v2',)
+  model.aux_after = ()  # rows with an auxiliary head: ('inception_4b',)
   # Code that computes layers: auto | xla (plain jax.lax) | gpu | onednn | cpu.
   model.kernels = 'auto'
 

@@ -6,13 +6,14 @@ name only, so code that just uses a trained network need not import them.
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from googlenet import kernels
 from googlenet.errors import did_you_mean
 from googlenet.input import augment, image_sizes, rand_augment
-from googlenet.model import architecture_text, groups, variants
+from googlenet.model import ablations, architecture_text, groups, variants
 from googlenet.model.context import ACTIVATIONS
 from googlenet.model.initialization import INITIALIZERS
 from googlenet.model.precision import NAMES, name_of
@@ -221,6 +222,22 @@ def _factors(example: str, may_be_zero: bool = False) -> Field:
   )
 
 
+def _matching(pattern: str, words: str, example: str) -> Field:
+  """Returns a field for a tuple of texts, no two with the same name."""
+
+  def is_valid(value: Any) -> bool:
+    return (
+      isinstance(value, (tuple, list))
+      and all(isinstance(x, str) and re.fullmatch(pattern, x) for x in value)
+      and len({x.partition('=')[0] for x in value}) == len(value)
+    )
+
+  return Field(is_valid, f'a tuple of {words}, like {example}, or ()')
+
+
+_NAME = '[a-z0-9_]+(/[a-z0-9_]+)?'
+
+
 def _flip(value: Any) -> Any:
   old = {True: 'random', 'true': 'random', False: 'none', 'false': 'none'}
   return old.get(value, value) if isinstance(value, (bool, str)) else value
@@ -260,6 +277,33 @@ FIELDS: dict[str, Field] = {
   'model.stochastic_depth': _fraction(),
   'model.aux_heads': _choice('auto', 'on', 'off'),
   'model.initializer': _choice('auto', *INITIALIZERS),
+  'model.drop_branches': _matching(
+    _NAME, 'different branches of blocks', "('5x5', 'inception_3a/pool')"
+  ),
+  'model.block_pool': _choice('auto', 'max', 'average', 'none'),
+  'model.kernel_sizes': _matching(
+    f'{_NAME}=[0-9]{{1,4}}',
+    'name=size, no name twice',
+    "('5x5=3', 'conv_1=5')",
+  ),
+  'model.stage_widths': _matching(
+    r'[a-z0-9_]+=[0-9]{1,4}(\.[0-9]{1,8})?',
+    'stage=factor, no stage twice',
+    "('3=0.5', '5=2')",
+  ),
+  'model.stage_depths': _matching(
+    '[a-z0-9_]+=[0-9]{1,4}',
+    'stage=number, no stage twice',
+    "('4=3',)",
+  ),
+  'model.stage_blocks': _matching(
+    f'[a-z0-9_]+=({"|".join(ablations.KINDS)})',
+    f'stage=kind, kinds {", ".join(ablations.KINDS)}, no stage twice',
+    "('4=inception_v2',)",
+  ),
+  'model.aux_after': _matching(
+    '[a-z][a-z0-9_]*', 'different rows of the network', "('inception_4b',)"
+  ),
   'model.kernels': _choice('auto', *kernels.KERNELS),
   'data.source': _choice(
     'bundled', 'idx', 'folder', 'csv', 'parquet', 'arrays', 'tfds'

@@ -13,6 +13,7 @@ from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.io import checkpoint
+from googlenet.model import ablations
 
 # Fields that no resumed run may change: its parameters or the order of its data
 # depend on them.
@@ -26,6 +27,7 @@ NEVER_CHANGES = (
   'model.activation',
   'model.aux_heads',
   'model.initializer',
+  *(f'model.{name}' for name in ablations.FIELDS),
   'data.source',
   'data.name',
   'data.channels',

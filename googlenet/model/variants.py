@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from googlenet.errors import UserError
-from googlenet.model import own
+from googlenet.model import ablations, own
 from googlenet.model.architecture_text import OWN, read_network
 from googlenet.model.googlenet import (
   BN,
@@ -58,11 +58,12 @@ def architecture_of(model_config: ml_collections.ConfigDict) -> Architecture:
 
   Raises:
     UserError: the text of a custom network is wrong or missing, or there
-      is one with another variant.
+      is one with another variant; or the network does not allow an ablation.
   """
   variant, text = model_config.variant, model_config.architecture
   if (variant == OWN) == bool(text):
-    return read_network(text) if text else ARCHITECTURES[variant]
+    found = read_network(text) if text else ARCHITECTURES[variant]
+    return ablations.apply(found, model_config)
   raise UserError(
     f'config.model.variant={variant!r}, but config.model.architecture is '
     f'{"given" if text else "empty"}: a network of your own takes '
