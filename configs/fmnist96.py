@@ -98,13 +98,19 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.nesterov = True  # Nesterov momentum; used by sgd, lars, muon
   optimizer.weight_decay = 0.0002  # of weights, not of biases: see decays
   optimizer.grad_clip_norm = 1.0  # largest global norm of gradients; 0: off
-  # Learning rate after the warm-up: constant | cosine | step | poly.
+  # Learning rate after the warm-up: constant | cosine | step | poly |
+  # exponential | staircase | one_cycle | wsd (warm-up, stable, decay).
   optimizer.schedule = 'cosine'
   optimizer.warmup_steps = 100  # steps of linear rise from 0 to learning_rate
   optimizer.step_epochs = (3.0, 6.0, 8.0)  # schedule step: epochs of its drops
   optimizer.step_factor = 0.1  # schedule step: factor of each drop
   # Schedule poly: the rate is learning_rate * (1 - progress) ** poly_power.
   optimizer.poly_power = 0.5
+  # Schedules exponential (smooth) and staircase: epochs per factor decay_rate.
+  optimizer.decay_epochs = 2.0
+  optimizer.decay_rate = 0.94  # schedules exponential, staircase: their factor
+  # Schedule wsd: last part of the schedule, where the rate falls evenly to 0.
+  optimizer.decay_fraction = 0.2
   # Muon: rule for all other parameters than convolution weights, sgd | adamw.
   optimizer.muon_rest = 'sgd'
   optimizer.muon_steps = 5  # Muon: Newton-Schulz iterations; fewer are faster

@@ -76,6 +76,9 @@ OTHER = {
   'optimizer.step_epochs': ((1.0,), ''),
   'optimizer.step_factor': (0.5, ''),
   'optimizer.poly_power': (1.0, ''),
+  'optimizer.decay_epochs': (1.0, ''),
+  'optimizer.decay_rate': (0.5, ''),
+  'optimizer.decay_fraction': (0.5, ''),
   'optimizer.muon_steps': (3, ''),
   'optimizer.rates': (('*/b=2',), ''),
   'optimizer.decays': (('logits=0.5', '*/b=1'), ''),
@@ -449,6 +452,11 @@ def test_arrays_of_another_run_are_refused(run):
         'schedule config.optimizer.step_epochs=(1.0, 4.0, 9.0): no drop at 4, '
         '9, after the last of 4 epochs'
       ],
+    ),
+    ({'optimizer.schedule': 'staircase'}, []),
+    (
+      {'optimizer.schedule': 'staircase', 'optimizer.decay_epochs': 8.0},
+      ['schedule config.optimizer.decay_epochs=8: no drop in 4 epochs'],
     ),
   ],
 )
