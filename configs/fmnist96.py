@@ -123,6 +123,9 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.lookahead_period = 0
   # Lookahead: step of the slow weights towards the parameters, 0 to 1.
   optimizer.lookahead_rate = 0.5
+  # SAM: distance at which gradients are taken uphill, over all parameters, such
+  # as 0.05; each step takes twice the time. 0: off.
+  optimizer.sam_rho = 0.0
 
   # Parts of the network are prefixes of parameter names: inception_3a/conv_1x1.
   config.finetune = finetune = ml_collections.ConfigDict()
@@ -153,6 +156,9 @@ def get_config() -> ml_collections.ConfigDict:
   train.on_nonfinite = 'stop'  # at an infinite or NaN gradient: stop | skip
   train.max_nonfinite = 10  # with skip: skipped steps in a row that end the run
   train.ema_decay = 0.0  # decay of averaged parameters for evaluation; 0: off
+  # Evaluations in a row without a better checkpoint.best_metric that end the
+  # run; 0: off.
+  train.early_stopping = 0
   # How a step runs on all devices, with the same results: pmap (jax.pmap) |
   # shard_map (jax.jit of jax.shard_map, which JAX recommends for new code).
   train.parallel = 'pmap'

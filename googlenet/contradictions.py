@@ -21,4 +21,10 @@ CONTRADICTIONS: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     "config.optimizer.schedule='one_cycle' begins with a rise of its own: "
     'give 0',
   ),
+  (
+    'train.early_stopping',
+    lambda c: c.train.early_stopping and not c.checkpoint.best_metric,
+    'it waits for a better config.checkpoint.best_metric, which is not set: '
+    'give eval/accuracy, eval/top_5 or eval/loss there, or 0 here',
+  ),
 )

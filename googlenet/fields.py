@@ -93,6 +93,7 @@ SYNONYMS = {
   'lr': ('optimizer.learning_rate',),
   'wd': ('optimizer.weight_decay',),
   'num_epochs': ('train.epochs',),
+  'patience': ('train.early_stopping',),
 }
 
 
@@ -346,6 +347,7 @@ FIELDS: dict[str, Field] = {
   'optimizer.decays': _factors("('*/scale=1', 'logits=0')", True),
   'optimizer.lookahead_period': _integer(0),
   'optimizer.lookahead_rate': _positive(1),
+  'optimizer.sam_rho': _number(0),
   'finetune.from_workdir': _text(empty=True),
   'finetune.frozen': _parts(),
   'finetune.learning_rates': _factors("('logits=10', 'conv_1=0.1')"),
@@ -376,6 +378,7 @@ FIELDS: dict[str, Field] = {
   'train.on_nonfinite': _choice('stop', 'skip'),
   'train.max_nonfinite': _integer(1),
   'train.ema_decay': _fraction(),
+  'train.early_stopping': _integer(0),
   'train.parallel': _choice(*FORMS),
   'train.compilation_cache': _text(empty=True),
   'eval.every_epochs': _integer(1),

@@ -178,6 +178,14 @@ BAD_INPUT = {
     ['--config.optimizer.decay_rate=1.1'],
     ['config.optimizer.decay_rate=1.1', 'a number > 0 and <= 1'],
   ),
+  'patience with no metric': (
+    ['--config.train.early_stopping=3'],
+    [
+      'config.train.early_stopping=3',
+      'config.checkpoint.best_metric',
+      'eval/accuracy',
+    ],
+  ),
   'unknown loss scale': (
     ['--config.train.loss_scale=auto'],
     ['config.train.loss_scale', "'auto'", 'a number > 0 or dynamic'],

@@ -84,6 +84,7 @@ OTHER = {
   'optimizer.decays': (('logits=0.5', '*/b=1'), ''),
   'optimizer.lookahead_period': (5, f'new: {SLOW}'),
   'optimizer.lookahead_rate': (0.8, ''),
+  'optimizer.sam_rho': (0.05, ''),
   'finetune.frozen': (('conv_1',), f'dropped: {FROZEN}'),
   'finetune.learning_rates': (('logits=10',), ''),
   'train.epochs': (20, ''),
@@ -99,6 +100,7 @@ OTHER = {
   'train.on_nonfinite': ('skip', ''),
   'train.max_nonfinite': (3, ''),
   'train.ema_decay': (0.9, f'new: {AVERAGE}'),
+  'train.early_stopping': (2, ''),
   'eval.every_epochs': (2, ''),
   'eval.batch_size': (100, ''),
   'eval.batch_norm_batches': (3, ''),
@@ -121,6 +123,7 @@ def resolved(**changes):
   """The small config, with batch norm so that all parts of a state exist."""
   config = small_config()
   config.model.normalization = 'batch'
+  config.checkpoint.best_metric = 'eval/accuracy'
   config.update_from_flattened_dict(changes)
   return config_lib.resolve(config)
 
