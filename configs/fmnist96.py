@@ -104,13 +104,19 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.nesterov = True  # Nesterov momentum; used by sgd, lars, muon
   optimizer.weight_decay = 0.0002  # of weights, not of biases: see decays
   optimizer.grad_clip_norm = 1.0  # largest global norm of gradients; 0: off
-  # Learning rate after the warm-up: constant | cosine | step | poly.
+  # Learning rate after the warm-up: constant | cosine | step | poly |
+  # exponential | staircase | one_cycle | wsd (warm-up, stable, decay).
   optimizer.schedule = 'cosine'
   optimizer.warmup_steps = 100  # steps of linear rise from 0 to learning_rate
   optimizer.step_epochs = (3.0, 6.0, 8.0)  # schedule step: epochs of its drops
   optimizer.step_factor = 0.1  # schedule step: factor of each drop
   # Schedule poly: the rate is learning_rate * (1 - progress) ** poly_power.
   optimizer.poly_power = 0.5
+  # Schedules exponential (smooth) and staircase: epochs per factor decay_rate.
+  optimizer.decay_epochs = 2.0
+  optimizer.decay_rate = 0.94  # schedules exponential, staircase: their factor
+  # Schedule wsd: last part of the schedule, where the rate falls evenly to 0.
+  optimizer.decay_fraction = 0.2
   # Muon: rule for all other parameters than convolution weights, sgd | adamw.
   optimizer.muon_rest = 'sgd'
   optimizer.muon_steps = 5  # Muon: Newton-Schulz iterations; fewer are faster
@@ -123,6 +129,9 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.lookahead_period = 0
   # Lookahead: step of the slow weights towards the parameters, 0 to 1.
   optimizer.lookahead_rate = 0.5
+  # SAM: distance at which gradients are taken uphill, over all parameters, such
+  # as 0.05; each step takes twice the time. 0: off.
+  optimizer.sam_rho = 0.0
 
   # Parts of the network are prefixes of parameter names: inception_3a/conv_1x1.
   config.finetune = finetune = ml_collections.ConfigDict()
@@ -154,6 +163,9 @@ def get_config() -> ml_collections.ConfigDict:
   train.on_nonfinite = 'stop'  # at an infinite or NaN gradient: stop | skip
   train.max_nonfinite = 10  # with skip: skipped steps in a row that end the run
   train.ema_decay = 0.0  # decay of averaged parameters for evaluation; 0: off
+  # Evaluations in a row without a better checkpoint.best_metric that end the
+  # run; 0: off.
+  train.early_stopping = 0
   # How a step runs on all devices, with the same results: pmap (jax.pmap) |
   # shard_map (jax.jit of jax.shard_map, which JAX recommends for new code).
   train.parallel = 'pmap'

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from googlenet.contradictions import CONTRADICTIONS
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS, LOCAL, suggest_field
 from googlenet.input import image_sizes, mixing
@@ -114,12 +115,6 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
       'config.eval.flip and config.eval.shift, or give config.eval.crops=1',
       'eval.crops',
     )
-  epochs = config.optimizer.step_epochs
-  if list(epochs) != sorted(epochs):
-    raise UserError(
-      f'config.optimizer.step_epochs={tuple(epochs)} must be in rising order',
-      'optimizer.step_epochs',
-    )
   if config.train.batch_size % config.train.microbatches:
     raise UserError(
       f'config.train.batch_size={config.train.batch_size} does not divide '
@@ -127,6 +122,9 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
       'choose a multiple, or a number of parts that divides it',
       'train.batch_size',
     )
+  for name, is_wrong, words in CONTRADICTIONS:
+    if is_wrong(config):
+      raise UserError(f'config.{name}={flatten(config)[name]!r}: {words}', name)
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:

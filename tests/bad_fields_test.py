@@ -166,6 +166,26 @@ BAD_INPUT = {
     ['--config.optimizer.step_epochs=(6.0,3.0)'],
     ['config.optimizer.step_epochs=(6.0, 3.0)', 'in rising order'],
   ),
+  'a warm-up before a cycle that has one': (
+    ['--config.optimizer.schedule=one_cycle'],
+    [
+      'config.optimizer.warmup_steps=100',
+      "config.optimizer.schedule='one_cycle'",
+      'give 0',
+    ],
+  ),
+  'a rate that would rise': (
+    ['--config.optimizer.decay_rate=1.1'],
+    ['config.optimizer.decay_rate=1.1', 'a number > 0 and <= 1'],
+  ),
+  'patience with no metric': (
+    ['--config.train.early_stopping=3'],
+    [
+      'config.train.early_stopping=3',
+      'config.checkpoint.best_metric',
+      'eval/accuracy',
+    ],
+  ),
   'unknown loss scale': (
     ['--config.train.loss_scale=auto'],
     ['config.train.loss_scale', "'auto'", 'a number > 0 or dynamic'],

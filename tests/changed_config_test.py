@@ -76,11 +76,15 @@ OTHER = {
   'optimizer.step_epochs': ((1.0,), ''),
   'optimizer.step_factor': (0.5, ''),
   'optimizer.poly_power': (1.0, ''),
+  'optimizer.decay_epochs': (1.0, ''),
+  'optimizer.decay_rate': (0.5, ''),
+  'optimizer.decay_fraction': (0.5, ''),
   'optimizer.muon_steps': (3, ''),
   'optimizer.rates': (('*/b=2',), ''),
   'optimizer.decays': (('logits=0.5', '*/b=1'), ''),
   'optimizer.lookahead_period': (5, f'new: {SLOW}'),
   'optimizer.lookahead_rate': (0.8, ''),
+  'optimizer.sam_rho': (0.05, ''),
   'finetune.frozen': (('conv_1',), f'dropped: {FROZEN}'),
   'finetune.learning_rates': (('logits=10',), ''),
   'train.epochs': (20, ''),
@@ -96,6 +100,7 @@ OTHER = {
   'train.on_nonfinite': ('skip', ''),
   'train.max_nonfinite': (3, ''),
   'train.ema_decay': (0.9, f'new: {AVERAGE}'),
+  'train.early_stopping': (2, ''),
   'eval.every_epochs': (2, ''),
   'eval.batch_size': (100, ''),
   'eval.batch_norm_batches': (3, ''),
@@ -118,6 +123,7 @@ def resolved(**changes):
   """The small config, with batch norm so that all parts of a state exist."""
   config = small_config()
   config.model.normalization = 'batch'
+  config.checkpoint.best_metric = 'eval/accuracy'
   config.update_from_flattened_dict(changes)
   return config_lib.resolve(config)
 
@@ -449,6 +455,11 @@ def test_arrays_of_another_run_are_refused(run):
         'schedule config.optimizer.step_epochs=(1.0, 4.0, 9.0): no drop at 4, '
         '9, after the last of 4 epochs'
       ],
+    ),
+    ({'optimizer.schedule': 'staircase'}, []),
+    (
+      {'optimizer.schedule': 'staircase', 'optimizer.decay_epochs': 8.0},
+      ['schedule config.optimizer.decay_epochs=8: no drop in 4 epochs'],
     ),
   ],
 )

@@ -17,6 +17,7 @@ from googlenet import config as config_lib
 from googlenet import optimizer
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS
+from googlenet.optimizer import schedules
 from googlenet.runtime import places
 
 CONFIG_FILES = sorted((ROOT / 'configs').glob('*.py'))
@@ -49,7 +50,10 @@ def test_every_field_is_read_by_some_code():
 
 def test_names_of_choices_are_those_of_the_functions_behind_them():
   assert FIELDS['optimizer.name'].choices == optimizer.OPTIMIZERS
-  assert FIELDS['optimizer.schedule'].choices == tuple(optimizer.SCHEDULES)
+  assert FIELDS['optimizer.schedule'].choices == (
+    *optimizer.SCHEDULES,
+    *schedules.MORE_SCHEDULES,
+  )
 
 
 def test_every_field_of_the_default_has_a_comment():

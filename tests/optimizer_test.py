@@ -27,6 +27,9 @@ def optimizer_config(**changes) -> ml_collections.ConfigDict:
     'step_epochs': (3.0, 6.0),
     'step_factor': 0.1,
     'poly_power': 0.5,
+    'decay_epochs': 2.0,
+    'decay_rate': 0.5,
+    'decay_fraction': 0.2,
     'muon_rest': 'sgd',
     'muon_steps': 5,
     'rates': (),
@@ -63,6 +66,53 @@ def rates(config, steps, steps_per_epoch=10, total_steps=100):
       {0: 0.01, 9: 0.1, 29: 0.1, 30: 0.01, 60: 0.001},
     ),
     ({'schedule': 'poly', 'warmup_steps': 200}, {0: 0.001, 99: 0.1}),
+    # Half in two epochs of 10 steps: 0.1 * 2 ** (-step / 20).
+    (
+      {'schedule': 'exponential'},
+      {0: 0.1, 10: 0.0707107, 20: 0.05, 30: 0.0353553, 60: 0.0125},
+    ),
+    # The same, at the end of the two epochs.
+    (
+      {'schedule': 'staircase'},
+      {0: 0.1, 19: 0.1, 20: 0.05, 39: 0.05, 40: 0.025, 99: 0.00625},
+    ),
+    # GoogLeNet, 2014: 4 % every 8 epochs; Inception v3: 6 % every 2.
+    (
+      {'schedule': 'staircase', 'decay_epochs': 8.0, 'decay_rate': 0.96},
+      {79: 0.1, 80: 0.096, 159: 0.096, 160: 0.09216},
+    ),
+    (
+      {'schedule': 'staircase', 'decay_rate': 0.94},
+      {19: 0.1, 20: 0.094, 99: 0.0780749},
+    ),
+    # Neither does a warm-up move these epochs.
+    (
+      {'schedule': 'staircase', 'warmup_steps': 10},
+      {0: 0.01, 9: 0.1, 10: 0.1, 19: 0.1, 20: 0.05, 40: 0.025},
+    ),
+    (
+      {'schedule': 'exponential', 'warmup_steps': 10},
+      {9: 0.1, 10: 0.0707107, 20: 0.05},
+    ),
+    (
+      {'schedule': 'staircase', 'decay_epochs': 1e30, 'decay_rate': 0.5},
+      {0: 0.1, 99: 0.1},
+    ),
+    # From 1/25 along a cosine to 0.1 after 30 %, then to 1e-4 of 1/25.
+    (
+      {'schedule': 'one_cycle'},
+      {0: 0.004, 15: 0.052, 30: 0.1, 65: 0.0500002, 100: 4e-7},
+    ),
+    # Warm-up, stable, and evenly to 0 in the last fifth of all steps.
+    (
+      {'schedule': 'wsd', 'warmup_steps': 10},
+      {0: 0.01, 9: 0.1, 10: 0.1, 80: 0.1, 81: 0.095, 90: 0.05, 99: 0.005},
+    ),
+    ({'schedule': 'wsd', 'decay_fraction': 1.0}, {0: 0.1, 50: 0.05, 100: 0.0}),
+    (
+      {'schedule': 'wsd', 'decay_fraction': 1.0, 'warmup_steps': 50},
+      {49: 0.1, 50: 0.1, 75: 0.05, 100: 0.0},
+    ),
   ],
 )
 def test_schedule(changes, expected):

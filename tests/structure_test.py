@@ -51,6 +51,7 @@ ORDER = (
   'input',
   'optimizer',
   'fields',
+  'contradictions',
   'config',
   'data',
   'io',

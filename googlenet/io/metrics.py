@@ -136,6 +136,7 @@ class Progress:
     train: mean metrics of the last complete epoch.
     evaluated: scores of the last evaluation; empty before the first.
     best: {'step', 'value'} of the best evaluation by `checkpoint.best_metric`.
+    since_best: steps evaluated after the best one.
     is_epoch_pending: whether the epoch is trained but not evaluated yet.
     first_step_seconds: from the start of the program to the end of step 1.
     seconds: time that earlier processes spent on the run.
@@ -147,6 +148,7 @@ class Progress:
   train: dict[str, float] = dataclasses.field(default_factory=dict)
   evaluated: dict[str, float] = dataclasses.field(default_factory=dict)
   best: dict[str, Any] | None = None
+  since_best: list[int] = dataclasses.field(default_factory=list)
   is_epoch_pending: bool = False
   first_step_seconds: float = 0.0
   seconds: float = 0.0
@@ -169,7 +171,13 @@ class Progress:
     value = scores[best_metric.removeprefix('eval/')]
     sign = -1 if best_metric == 'eval/loss' else 1
     if self.best is None or sign * value > sign * self.best['value']:
-      self.best = {'step': step, 'value': value}
+      self.best, self.since_best = {'step': step, 'value': value}, []
+    elif step not in (self.best['step'], *self.since_best):
+      self.since_best.append(step)  # once, however often it is evaluated
+
+  def ends_early(self, step: int, patience: int) -> bool:
+    """Whether `patience` evaluations, the last at `step`, were not better."""
+    return 0 < patience <= len(self.since_best) and step == self.since_best[-1]
 
   def to_json(self, started: float) -> dict[str, Any]:
     """Returns the values to store in a checkpoint.

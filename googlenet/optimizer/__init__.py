@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -88,7 +87,7 @@ def _named_mask(make: Callable[..., Any], mask: Any) -> dict[str, Any]:
 
 
 # Each rule gets the schedule, step -> rate, as its learning rate. fields.py
-# lists the names too, in the order of `OPTIMIZERS` and `SCHEDULES`.
+# lists the names too, in the order of `OPTIMIZERS`.
 
 # Optimizers with decoupled weight decay, which is part of their update.
 _DECOUPLED = {
@@ -138,33 +137,8 @@ def _cosine(config: Config, steps_per_epoch: int, steps: int):
   return optax.cosine_decay_schedule(config.learning_rate, max(steps, 1))
 
 
-def _step(config: Config, steps_per_epoch: int, steps: int):
-  del steps
-  last = 2**31 - 1  # steps are int32
-  falls = jnp.array(
-    [min(round(e * steps_per_epoch), last) for e in config.step_epochs]
-  )
-
-  def schedule(step):  # epochs count from the start of the run
-    passed = jnp.sum(step + config.warmup_steps >= falls)
-    return config.learning_rate * config.step_factor**passed
-
-  return schedule
-
-
-def _poly(config: Config, steps_per_epoch: int, steps: int):
-  del steps_per_epoch
-  return optax.polynomial_schedule(
-    config.learning_rate, 0.0, config.poly_power, max(steps, 1)
-  )
-
-
-SCHEDULES = {
-  'constant': _constant,
-  'cosine': _cosine,
-  'step': _step,
-  'poly': _poly,
-}
+# The others are in schedules.py, which is imported when one of them is used.
+SCHEDULES = {'constant': _constant, 'cosine': _cosine}
 
 
 def make_schedule(
@@ -178,9 +152,12 @@ def make_schedule(
     total_steps: update steps of the whole schedule, including warm-up.
   """
   warmup = min(optimizer_config.warmup_steps, total_steps)
-  schedule = SCHEDULES[optimizer_config.schedule](
-    optimizer_config, steps_per_epoch, total_steps - warmup
-  )
+  make = SCHEDULES.get(optimizer_config.schedule)
+  if make is None:
+    from googlenet.optimizer.schedules import MORE_SCHEDULES
+
+    make = MORE_SCHEDULES[optimizer_config.schedule]
+  schedule = make(optimizer_config, steps_per_epoch, total_steps - warmup)
   if not warmup:
     return schedule
   rise = optax.linear_schedule(0.0, optimizer_config.learning_rate, warmup)

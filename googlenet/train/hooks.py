@@ -69,6 +69,13 @@ class Session(NamedTuple):
   first_step: int
   started: float
 
+  def is_last(self, step: int) -> bool:
+    """Whether the run is finished after this step."""
+    ends_early = self.progress.ends_early(
+      step, self.run.config.train.early_stopping
+    )
+    return ends_early or step == self.run.durations.num_steps
+
   def write(self, step: int, prefix: str, scalars: dict[str, float]) -> None:
     """Writes a record: `<prefix>/<name>` for each scalar."""
     named = {f'{prefix}/{name}': value for name, value in scalars.items()}
@@ -256,7 +263,7 @@ class Save:
     del metrics
     session = self._session
     session.saver.poll()
-    is_last = step == session.run.durations.num_steps
+    is_last = session.is_last(step)
     stops = session.preemption.poll() and not is_last
     stops |= session.progress.is_epoch_pending
     if stops or is_last or self._is_due(step):

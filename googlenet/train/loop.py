@@ -92,7 +92,8 @@ def train_and_evaluate(
       if session.progress.is_epoch_pending:
         for hook in hooks:
           state = hook(step, state, None)
-      for step, batch in run.batches(start.step):
+      batches = () if session.is_last(step) else run.batches(step)
+      for step, batch in batches:
         with jax.profiler.StepTraceAnnotation('train', step_num=step):
           size = run.image_size(step)
           state, metrics = run.train_step(state, batch, seed, size)
@@ -101,6 +102,8 @@ def train_and_evaluate(
         preemption.can_save()
         for hook in hooks:
           state = hook(step, state, metrics)
+        if session.is_last(step):
+          break
     except NonFiniteError as error:
       raise diagnosis.located(error, run, state) from error
     except memory.OutOfMemoryError:
@@ -109,7 +112,7 @@ def train_and_evaluate(
         session.saver.finish()
       raise
     session.saver.finish()
-    return _finish(session, state, workdir)
+    return _finish(session, step, state, workdir)
 
 
 def _open(
@@ -159,20 +162,24 @@ def _open(
 
 
 def _finish(
-  session: Session, state: TrainState, workdir: str | os.PathLike[str]
+  session: Session,
+  step: int,
+  state: TrainState,
+  workdir: str | os.PathLike[str],
 ) -> dict[str, Any]:
   """Writes result.json, shows it and returns it."""
   run = session.run
   result = {
     **session.progress.result(
-      run.durations.num_steps,
-      run.epoch(run.durations.num_steps),
+      step,
+      run.epoch(step),
       run.config.train.batch_size,
       run.config.checkpoint.best_metric,
       session.started,
     ),
     'parameters': count_parameters(state.params),
     'kernels': run.network.kernels.name,
+    **messages.ended_early(run, step, session.progress),
   }
   session.writer.write_result(result)
   for line in messages.describe_result(result, workdir):

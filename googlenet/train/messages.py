@@ -182,17 +182,33 @@ def finished(
 ) -> str:
   """Returns the line for a run that was already finished."""
   train = config.train
-  limits = []
+  limits, early = [], ''
+  if result.get('ended_early'):
+    limits.append('a larger --config.train.early_stopping (0: off)')
+    early = f', ended early ({result["ended_early"]})'
   if train.max_steps and result.get('step', 0) >= train.max_steps:
     limits.append('a larger --config.train.max_steps')
   if not limits or result.get('epoch', 0) >= train.epochs:
     limits.append('more --config.train.epochs')
   return (
     f'--workdir={workdir} holds a finished run of {result.get("step", "?")} '
-    f'steps, eval accuracy {result.get("eval/accuracy", "?")}: nothing is left '
-    f'to do (give {" and ".join(limits)} with --allow_config_change to train '
+    f'steps{early}, eval accuracy {result.get("eval/accuracy", "?")}: nothing '
+    f'is left to do (give {" and ".join(limits)} with --allow_config_change to train '
     'further, or another folder)'
   )
+
+
+def ended_early(run: Run, step: int, progress: Progress) -> dict[str, str]:
+  """Returns what result.json says of early stopping, if that ended the run."""
+  patience = run.config.train.early_stopping
+  if not progress.ends_early(step, patience) or progress.best is None:
+    return {}
+  count, best = len(progress.since_best), progress.best
+  return {
+    'ended_early': f'no {run.config.checkpoint.best_metric} better than '
+    f'{best["value"]:.4f} of step {best["step"]:,} in {count} evaluation'
+    f'{"s" if count > 1 else ""}'
+  }
 
 
 def describe_result(
@@ -200,9 +216,11 @@ def describe_result(
 ) -> list[str]:
   """Returns the lines that show the result of a run."""
   minutes, seconds = divmod(round(result['seconds']), 60)
+  early = result.get('ended_early')
   return [
     f'result   eval accuracy {result["eval/accuracy"]:.4f}, loss '
     f'{result["eval/loss"]:.4f} on {result["eval/count"]:,} images after '
     f'{result["step"]:,} steps and {minutes} min {seconds:02d} s',
+    *([f'         ended early: {early}'] if early else []),
     f'in       {workdir}',
   ]

@@ -67,4 +67,10 @@ def _never_reached(
       f'drop at {", ".join(f"{e:g}" for e in late)}, after the last of '
       f'{config.train.epochs} epochs'
     )
+  epochs = section.decay_epochs
+  if section.schedule == 'staircase' and epochs >= config.train.epochs:
+    lines.append(
+      f'schedule config.optimizer.decay_epochs={epochs:g}: no drop in '
+      f'{config.train.epochs} epochs'
+    )
   return lines

@@ -269,9 +269,11 @@ def adapt(
       f'the checkpoint of step {progress.best["step"]:,} is no longer kept as '
       'the best'
     )
-    progress.best = None
+    progress.best, progress.since_best = None, []
   # Nothing is left to train, but the scores may be of another step or config.
-  if changes and step == run.durations.num_steps:
+  is_over = step == run.durations.num_steps
+  is_over |= progress.ends_early(step, run.config.train.early_stopping)
+  if changes and is_over:
     progress.is_epoch_pending = True
 
 

@@ -81,12 +81,14 @@ def make_gradient_step(
 
   Args:
     network: the network of `config.model`.
-    config: the `train`, `augment` and `data` sections are read.
+    config: `optimizer.sam_rho` and the `train`, `augment` and `data` sections
+      are read.
     image_size: replaces `data.image_size` if given, in pixels.
 
   Returns:
     (state, batch, seed) -> (gradients times the loss scale, network_state,
-    metrics). All but the metrics are averaged over all devices.
+    metrics). All but the metrics are averaged over all devices. With SAM, only
+    the gradients are those of the second pass.
   """
   loss_fn = make_loss_fn(network, config, image_size)
 
@@ -100,12 +102,22 @@ def make_gradient_step(
     batch, keys = drawn(
       batch, places(batch), seed, state.step, config.augment.flip
     )
-    network_state, (grads, metrics) = gradient_fn(
-      state.params, state.network_state, batch, keys
-    )
-    grads, network_state = jax.lax.pmean((grads, network_state), PMAP_AXIS)
-    return grads, network_state, metrics
 
+    def gradients_at(params: hk.Params):
+      network_state, (grads, metrics) = gradient_fn(
+        params, state.network_state, batch, keys
+      )
+      grads, network_state = jax.lax.pmean((grads, network_state), PMAP_AXIS)
+      return grads, network_state, metrics
+
+    grads, *others = gradients_at(state.params)
+    if distance:
+      grads, *_ = gradients_at(sam.uphill(state.params, grads, distance))
+    return grads, *others
+
+  distance = config.optimizer.sam_rho
+  if distance:
+    from googlenet.optimizer import sam
   return gradient_step
 
 
@@ -190,7 +202,7 @@ def make_train_step(
     network: the network of `config.model`.
     optimizer: the optimizer of `config.optimizer`.
     schedule: its learning rate, for the metrics.
-    config: the `train`, `augment` and `data` sections are read.
+    config: as for `make_gradient_step`.
     is_one_program: whether gradient and update are compiled together; None:
       yes, except on a CPU.
 

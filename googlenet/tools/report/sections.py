@@ -22,6 +22,7 @@ _RESULTS = {
   'train/loss': 'training loss, last epoch',
   'train/images_per_second': 'training images/s',
   'best/step': 'step of the best checkpoint',
+  'ended_early': 'ended early',
   'seconds': 'seconds in all',
   'first_step_seconds': 'seconds to the first step',
   'parameters': 'parameters',
