@@ -149,6 +149,11 @@ def get_config() -> ml_collections.ConfigDict:
   # starts: ('64@0', '96@0.6'); (): always data.image_size.
   train.image_sizes = ()
   train.label_smoothing = 0.0  # share of a target spread over all classes
+  # Distillation: runs whose predictions are targets too, averaged: folders or
+  # names, ('fmnist28_best',); (): none.
+  train.teacher = ()
+  train.teacher_weight = 0.9  # share of the teachers in the loss, 0 to 1
+  train.teacher_temperature = 4.0  # divides logits; more: softer targets
   train.aux_loss_weight = 0.3  # factor for the loss of each auxiliary head
   # Factors for the loss by class: one number each | ('balanced',): each class
   # counts as much, whatever its number of training images; (): 1.

@@ -31,6 +31,7 @@ LOCAL = {
   'data.data_dir': _READ_DATA,
   'data.classes': _READ_DATA,
   'finetune.from_workdir': ('train', 'sweep'),
+  'train.teacher': ('train', 'sweep', 'benchmark'),
   'train.compilation_cache': (),  # changes no result, so nobody need know
   'benchmark.torch_python': ('benchmark',),
 }
@@ -388,6 +389,11 @@ FIELDS: dict[str, Field] = {
     "('64@0', '96@0.6'), or ()",
   ),
   'train.label_smoothing': _fraction(),
+  'train.teacher': _tuple_of(
+    _text(), 'folders or names of runs', "('fmnist28_best',)", may_be_empty=True
+  ),
+  'train.teacher_weight': _number(0, 1),
+  'train.teacher_temperature': _positive(),
   'train.aux_loss_weight': _number(0),
   'train.class_weights': Field(
     lambda v: (

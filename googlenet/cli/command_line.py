@@ -107,6 +107,9 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
     )
   if mode.workdir == 'continues' and not checkpoint.paths(workdir):
     _run_of(config.finetune.from_workdir)
+  if mode.workdir == 'continues':
+    for name in config.train.teacher:
+      _run_of(name)
   return Arguments(
     values.mode,
     workdir or _fresh_workdir(file),

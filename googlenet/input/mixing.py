@@ -115,3 +115,25 @@ def mix(
 
   made, weights = jax.vmap(one)(images, neighbours(images), keys)
   return Mixed(made, labels, neighbours(labels), weights)
+
+
+def shares(
+  size: int, keys: jax.Array, augment_config: ml_collections.ConfigDict
+) -> jax.Array:
+  """Returns what `mix` leaves of each image, pixel by pixel.
+
+  Args:
+    size: S, side of the images in pixels.
+    keys: random keys [B], those that `mix` gets.
+    augment_config: the `augment` section.
+
+  Returns:
+    float32 [B, S, S, 1] from 0 to 1: `mix` makes shares * images + (1 -
+    shares) * neighbours(images).
+  """
+  places = jnp.arange(len(keys))
+  # In each pair white is mixed with black: what is left of the white image.
+  is_white = (places % 2 == 0)[:, None, None, None]
+  images = jnp.broadcast_to(is_white, (len(keys), size, size, 1))
+  mixed = mix(images.astype(jnp.float32), places, keys, augment_config)
+  return jnp.where(is_white, mixed.images, 1 - mixed.images)

@@ -47,6 +47,7 @@ MAY_CHANGE = (
   'eval.crops',
   'train.compilation_cache',
   'train.parallel',
+  'train.teacher',  # another network is found by `train.same_run.check_about`
   *(name for name in FIELDS if name.startswith('benchmark.')),
 )
 # Fields that say what a trained network computes.

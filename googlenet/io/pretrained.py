@@ -15,6 +15,9 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.errors import UserError, did_you_mean
 from googlenet.io import archive, checkpoint, workdir
+from googlenet.model import graph
+from googlenet.model.initialization import abstract_init
+from googlenet.model.network import Network
 from googlenet.runtime.terminal import warn
 
 Tree = dict[str, dict[str, Any]]
@@ -123,6 +126,45 @@ def read_run(
   if path is not None:
     return path, read(path)
   return checkpoint.newest_whole(folder, read, warn)
+
+
+def channels_of(network: Network, params: Tree) -> int:
+  """Returns the number of image channels that parameters were made for."""
+  first = graph.first_convolution(network.architecture)
+  return params[first]['w'].shape[2]
+
+
+def read_for(
+  network: Network,
+  folder: str | os.PathLike[str],
+  config: ml_collections.ConfigDict,
+  path: pathlib.Path | None = None,
+) -> tuple[pathlib.Path, checkpoint.Checkpoint]:
+  """Does `read_run`, and checks that the file belongs to the run's network.
+
+  Args:
+    network: made from `config`.
+    folder: workdir of the run.
+    config: of the run.
+    path: path of a checkpoint; None: the newest undamaged one.
+
+  Raises:
+    UserError: there is no undamaged checkpoint of this network.
+  """
+
+  def expected(path: pathlib.Path, params: Tree) -> tuple[Tree, Tree]:
+    try:
+      seen = channels_of(network, params)
+    except (KeyError, IndexError) as error:
+      first = graph.first_convolution(network.architecture)
+      raise UserError(
+        f'checkpoint {path} belongs to another network than config.model: it '
+        f'has no convolution {first}/w'
+      ) from error
+    size = config.data.image_size
+    return abstract_init(network, (size, size, seen))
+
+  return read_run(folder, config, path, expected)
 
 
 def select(

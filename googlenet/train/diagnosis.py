@@ -88,6 +88,12 @@ def find(
   if int(state.step) != step - 1:
     return ''  # the state belongs to another step and explains nothing
   (batch,) = run.train.batches(indices)
+  if run.soft_targets:
+    batch = run.soft_targets(
+      *jax.device_get((batch, np.uint32(run.config.seed), state.step)),
+      image_size,
+      is_local=True,
+    )
   outputs, grads = _outputs_and_gradients(run, state, batch, image_size)
   bad = {name for name in outputs if not _is_finite(outputs[name])}
   if name := first_bad(order, bad & set(order)):

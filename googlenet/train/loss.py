@@ -77,6 +77,7 @@ def make_loss_fn(
     `batch` has `image`, `label` and, for alternating flips, `flip` bool [B].
     `keys` is a pair of [B] keys: for augmentation and for dropout. For mixed
     images, loss and accuracy are averaged over both labels, weighted by share.
+    `soft_targets` float32 [B, K], if any, take `train.teacher_weight` of it.
   """
   policy = get_policy(config.train.precision)
   weights = jnp.asarray(config.train.class_weights, jnp.float32)
@@ -107,9 +108,16 @@ def make_loss_fn(
     def mean_loss(logits):
       logits = policy.cast_to_output(logits)
       smoothing = config.train.label_smoothing
-      return of_labels(
+      hard = of_labels(
         lambda y: weigh(cross_entropy(logits, y, smoothing), y)
       ).mean()
+      if 'soft_targets' not in batch:
+        return hard
+      # Hinton et al., 2015, section 2: T^2 keeps the size of the gradient.
+      share, t = config.train.teacher_weight, config.train.teacher_temperature
+      log_p = jax.nn.log_softmax(logits / t)
+      soft = optax.losses.kl_divergence(log_p, batch['soft_targets']).mean()
+      return (1 - share) * hard + share * t**2 * soft
 
     loss = mean_loss(outputs.logits)
     predicted = jnp.argmax(outputs.logits, -1)

@@ -26,6 +26,8 @@ def data_of(run: Run) -> dict[str, Any]:
   found = describe_data(run.train.dataset)
   if identity := run.evaluation.dataset.identity:
     found['evaluation'] = identity.to_json()
+  if run.soft_targets:
+    found['teacher'] = run.soft_targets.identity
   return found
 
 
@@ -71,8 +73,45 @@ def check_about(
         f'checkpoint {path} is of another run: config.{name} is {there!r} '
         f'there and {here!r} here'
       )
+  _check_teacher(path, theirs, data, about['config'])
   _check_data(path, theirs, data, changes)
   return progress
+
+
+def _check_teacher(
+  path: pathlib.Path,
+  theirs: Mapping[str, Any],
+  data: Mapping[str, Any],
+  stored: Mapping[str, Any],
+) -> None:
+  """Checks that a checkpoint was trained with the same teachers.
+
+  Args:
+    path: of the checkpoint.
+    theirs: what `data_of` returned when it was written.
+    data: what it returns now.
+    stored: the config in the checkpoint.
+
+  Raises:
+    UserError: it was trained with others, with none, or now there is none.
+  """
+  if theirs.get('teacher') == data.get('teacher'):
+    return
+  if 'teacher' not in theirs:
+    raise UserError(
+      f'checkpoint {path} is of a run without a teacher: leave out '
+      'config.train.teacher to continue it, or give another --workdir',
+      'train.teacher',
+    )
+  names = str(tuple(stored['train']['teacher'])).replace("'", '"')
+  what = "give it with --config.train.teacher='" + names + "'"
+  if 'teacher' in data:
+    what = 'config.train.teacher names another network, or one trained further'
+  raise UserError(
+    f'checkpoint {path} is of a run with the teacher {names}: {what}; only '
+    'with the same network can the run be continued',
+    'train.teacher',
+  )
 
 
 def _check_data(
@@ -106,7 +145,7 @@ def _check_data(
   for key, value in data.items():
     if key == 'image_shape' and changes.keys() & {*_SHAPES_IMAGES}:
       continue
-    if key == 'evaluation':
+    if key in ('evaluation', 'teacher'):
       continue
     if theirs.get(key) != value:
       raise UserError(

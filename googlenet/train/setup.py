@@ -44,6 +44,7 @@ class Run(NamedTuple):
     statistics_step: step of precise BN; None: running statistics are used.
     statistics: input pipeline of precise BN.
     lines: console lines about fine-tuning and the schedule.
+    soft_targets: `distillation.SoftTargets`; None: without a teacher.
   """
 
   config: Config
@@ -57,6 +58,7 @@ class Run(NamedTuple):
   statistics_step: Any = None
   statistics: batches.Pipeline | None = None
   lines: tuple[str, ...] = ()
+  soft_targets: Any = None
 
   def indices(self, start: int, stop: int) -> Sequence[sampling.IndexBatch]:
     """Returns the image indices of the steps `start` + 1 to `stop`."""
@@ -185,7 +187,7 @@ def build(config: Config, is_resumed: bool = False) -> Run:
       config.finetune.from_workdir, network, params, network_state
     )
     lines = (*loaded, *lines)
-  return Run(
+  run = Run(
     config,
     durations,
     train_pipeline,
@@ -197,3 +199,8 @@ def build(config: Config, is_resumed: bool = False) -> Run:
     *precise_bn.make_statistics(config, train_pipeline),
     lines,
   )
+  if not config.train.teacher:
+    return run
+  from googlenet.train import distillation  # which few runs need
+
+  return distillation.with_teacher(run)

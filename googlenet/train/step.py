@@ -256,6 +256,7 @@ def make_train_step(
   inputs = ['image', 'label']
   if config.augment.flip == 'alternating':
     inputs += ['index', 'epoch']
+  inputs += ['soft_targets'] if config.train.teacher else []
 
   def train_step(
     state: TrainState,

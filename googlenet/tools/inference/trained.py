@@ -22,9 +22,7 @@ from googlenet.errors import UserError
 from googlenet.input.preprocess import num_channels
 from googlenet.io import checkpoint, compare, pretrained
 from googlenet.io.workdir import read_classes
-from googlenet.model import graph
 from googlenet.model import network as network_lib
-from googlenet.model.initialization import abstract_init
 from googlenet.runtime.parallel import replicated
 from googlenet.runtime.terminal import warn
 from googlenet.tools.inference import predict as predict_lib
@@ -273,7 +271,7 @@ def make_trained(
 ) -> Trained:
   """Makes a `Trained` from a checkpoint; see the attributes of `Trained`."""
   size = config.data.image_size
-  image_shape = (size, size, channels_of(network, restored.params))
+  image_shape = (size, size, pretrained.channels_of(network, restored.params))
   return Trained(
     path,
     config,
@@ -285,12 +283,6 @@ def make_trained(
     class_names,
     stored_shape or image_shape,
   )
-
-
-def channels_of(network: network_lib.Network, params: hk.Params) -> int:
-  """Returns the number of image channels that parameters were made for."""
-  first = graph.first_convolution(network.architecture)
-  return params[first]['w'].shape[2]
 
 
 # Checkpoints of one run share their network and its compiled programs.
@@ -321,21 +313,8 @@ def load_run(
     config = config_lib.resolve(config_lib.load(workdir / 'config.json'))
   class_names = read_classes(workdir, config.model.num_classes)
   network = _network_of(config)
-  size = config.data.image_size
-
-  def expected(path: pathlib.Path, params: pretrained.Tree) -> tuple:
-    try:
-      seen = channels_of(network, params)
-    except (KeyError, IndexError) as error:
-      first = graph.first_convolution(network.architecture)
-      raise UserError(
-        f'checkpoint {path} belongs to another network than config.model: it '
-        f'has no convolution {first}/w'
-      ) from error
-    return abstract_init(network, (size, size, seen))
-
-  path, restored = pretrained.read_run(workdir, config, path, expected)
-  seen = channels_of(network, restored.params)
+  path, restored = pretrained.read_for(network, workdir, config, path)
+  seen = pretrained.channels_of(network, restored.params)
   if channels not in (None, seen):
     raise UserError(
       f'config.data.channels={config.data.channels}: the data set has '
