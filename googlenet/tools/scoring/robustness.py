@@ -1,6 +1,7 @@
 """Scores on corrupted images: a table of kinds and severities."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -166,6 +167,7 @@ def _make_step(
   return lambda images: [one(images)[PROBABILITIES] for one in steps]
 
 
+@functools.cache
 def _program(name: str, how: str) -> Callable[..., jax.Array]:
   """Returns a corruption of a batch on all devices, by strength and seed."""
   return parallelize(function_of(name), in_axes=(0, 0, None, None), how=how)
