@@ -354,9 +354,11 @@ def _stray(argument: str) -> UserError:
   """Returns the error for an argument that is not a known flag."""
   if argument.startswith('-'):
     name = argument.lstrip('-').partition('=')[0]
-    near = did_you_mean(name, _OURS) or did_you_mean(
-      name, [f'config.{field}' for field in FIELDS]
-    )
+    fields = [f'config.{field}' for field in FIELDS]
+    if same := [field for field in fields if field.endswith(f'.{name}')]:
+      near = f', did you mean {same[0]!r}?'
+    else:
+      near = did_you_mean(name, _OURS) or did_you_mean(name, fields)
     return UserError(f'--{name} is not a flag{near}')
   near = ''
   if os.path.isfile(argument) and argument.endswith('.py'):

@@ -165,7 +165,10 @@ def example(name: str) -> str:
 
 def _describe(flag: flags.Flag) -> tuple[str, str]:
   """Returns the usage and the help text of a flag."""
-  word = {'bool': '', 'int': '=N', 'string': '=TEXT'}[flag.flag_type()]
+  words = {'bool': '', 'int': '=N', 'float': '=X', 'string': '=TEXT'}
+  word = words[flag.flag_type()]
+  if flag.boolean and word:  # its value may be left out
+    word = f'[{word}]'
   has_default = word and flag.default != ''
   default = f' (default: {flag.default})' if has_default else ''
   return f'--{flag.name}{word}', flag.help + default

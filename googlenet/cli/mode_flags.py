@@ -5,6 +5,23 @@ import functools
 from absl import flags
 
 
+class _OptionalText(flags.Flag):
+  """A flag for text, or without any: --name means --name=all."""
+
+  def __init__(self, name: str, help_string: str):
+    super().__init__(
+      flags.ArgumentParser(),
+      flags.ArgumentSerializer(),
+      name,
+      '',
+      help_string,
+      boolean=True,  # so that absl does not take the next argument for its text
+    )
+
+  def _parse(self, argument: str) -> str:
+    return {'true': 'all', 'false': ''}.get(argument, argument)
+
+
 def define_flags(values: flags.FlagValues) -> None:
   """Defines the flags of all modes and of multi-process runs."""
   string = functools.partial(flags.DEFINE_string, flag_values=values)
@@ -32,6 +49,26 @@ def define_flags(values: flags.FlagValues) -> None:
     'average',
     'predictions',
     'what to average over several checkpoints: predictions or weights',
+  )
+  flags.DEFINE_flag(
+    _OptionalText(
+      'corruptions',
+      'also score corrupted images: all, or some of gaussian_noise, '
+      'gaussian_blur, contrast, brightness, rotation',
+    ),
+    values,
+  )
+  string(
+    'calibrate',
+    '',
+    "fit a temperature on another split, like 'test[:5000]', and show what it "
+    'changes',
+  )
+  flags.DEFINE_float(
+    'temperature',
+    1.0,
+    'divide logits by this number, which --calibrate finds',
+    flag_values=values,
   )
   string(
     'block',

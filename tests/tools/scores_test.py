@@ -25,13 +25,14 @@ def test_every_score_is_its_definition():
   found = scores.compute(probabilities, labels)
   count, num_classes = probabilities.shape
   confusion = np.zeros((num_classes, num_classes), int)
-  loss = hits = top_5 = 0.0
+  loss = hits = top_5 = brier = 0.0
   bins = [[] for _ in range(15)]
   for row, label in zip(probabilities.tolist(), labels.tolist(), strict=True):
     # Sorted by probability; Python's sort keeps the lower of equal classes.
     order = sorted(range(num_classes), key=lambda k: -row[k])
     confusion[label, order[0]] += 1
     loss -= math.log(row[label])
+    brier += sum((p - (k == label)) ** 2 for k, p in enumerate(row))
     hits += order[0] == label
     top_5 += label in order[:5]
     for m in range(15):
@@ -39,6 +40,7 @@ def test_every_score_is_its_definition():
         bins[m].append((max(row), order[0] == label))
   assert found.count == count
   assert found.loss == pytest.approx(loss / count, rel=1e-6)
+  assert found.brier == pytest.approx(brier / count, rel=1e-6)
   assert found.accuracy == hits / count
   assert found.top_5 == top_5 / count
   assert found.accuracy < found.top_5 < 1
@@ -71,8 +73,10 @@ def test_perfect_and_uncalibrated_predictions():
   labels = np.array([0, 1, 2, 1])
   found = scores.compute(np.eye(3, dtype=np.float32)[labels], labels)
   assert (found.loss, found.accuracy, found.calibration_error) == (0, 1, 0)
+  assert found.brier == 0
   wrong = scores.compute(np.eye(3, dtype=np.float32)[labels - 1], labels)
   assert wrong.calibration_error == 1
+  assert wrong.brier == 2
   assert wrong.accuracy == 0
   assert wrong.loss == pytest.approx(-math.log(np.finfo(np.float32).tiny))
 
@@ -100,6 +104,7 @@ def test_json_has_no_number_that_is_none():
   assert [c['name'] for c in told['classes']] == list(names)
   assert told['confusion'] == found.confusion.tolist()
   assert told['calibration_error'] == found.calibration_error
+  assert told['brier'] == found.brier
 
 
 @pytest.mark.parametrize(

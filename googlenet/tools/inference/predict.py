@@ -5,6 +5,7 @@ functions, so that they give the same numbers for the same images.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import ml_collections
 import numpy as np
 
 from googlenet.data.images import Squares
+from googlenet.errors import UserError
 from googlenet.input import views as view_lib
 from googlenet.model.network import Network
 from googlenet.runtime.parallel import parallelize, steps_in_flight
@@ -160,6 +162,47 @@ def make_step(
     what='network',
     how=train_config.parallel,
   )
+
+
+def with_temperature(
+  probabilities: np.ndarray, temperature: float
+) -> np.ndarray:
+  """Divides logits, the logarithms of probabilities, by a temperature.
+
+  Guo et al., 2017 (arXiv 1706.04599), section 4.2. Over 1 the predictions are
+  less certain, below 1 more; the order of the classes stays. 1 changes nothing.
+
+  Args:
+    probabilities: float [N, K], over all views and networks.
+    temperature: over 0.
+
+  Returns:
+    float64 [N, K]; the probabilities themselves for 1.
+  """
+  if temperature == 1:
+    return probabilities
+  return softmax(to_logits(probabilities) / temperature)
+
+
+def to_logits(probabilities: np.ndarray) -> np.ndarray:
+  """Returns finite logits of probabilities, float64 [N, K]."""
+  tiny = np.finfo(np.float32).tiny
+  return np.log(np.maximum(probabilities, tiny), dtype=np.float64)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+  """Returns the softmax of logits, float64 [N, K]."""
+  odds = np.exp(logits - logits.max(-1, keepdims=True))
+  return odds / odds.sum(-1, keepdims=True)
+
+
+def check_temperature(temperature: float) -> None:
+  """Raises UserError if --temperature is no temperature."""
+  if not 0 < temperature < math.inf:
+    raise UserError(
+      f'--temperature={temperature:g} is not allowed: it takes a number '
+      'over 0, like what --mode=evaluate --calibrate=SPLIT finds'
+    )
 
 
 class Batch(NamedTuple):

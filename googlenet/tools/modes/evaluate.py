@@ -6,11 +6,17 @@ import math
 import jax
 import ml_collections
 
-from googlenet.data import pipeline
+from googlenet.data import pipeline, sources
 from googlenet.errors import UserError, did_you_mean
 from googlenet.io import pretrained
 from googlenet.tools.inference import outputs, predict, trained
-from googlenet.tools.scoring import averaging, score_table, scores
+from googlenet.tools.scoring import (
+  averaging,
+  calibration,
+  robustness,
+  score_table,
+  scores,
+)
 from googlenet.tools.scoring.predictions import predict_split, with_statistics
 
 Config = ml_collections.FrozenConfigDict
@@ -24,6 +30,10 @@ def run(
   others: tuple[tuple[str, Config], ...] = (),
   checkpoint: str = 'last',
   average: str = 'predictions',
+  corruptions: str = '',
+  seed: int = 0,
+  calibrate: str = '',
+  temperature: float = 1.0,
   output: str = '',
 ) -> None:
   """Prints scores on `data.eval_split`: overall, by class, calibration.
@@ -36,12 +46,17 @@ def run(
     checkpoint: which checkpoint of each run, see `pretrained.select`.
     average: for several checkpoints, whether their 'predictions' or their
       'weights' are averaged.
+    corruptions: of images that are scored too, see `robustness.kinds_of`; '':
+      none.
+    seed: of the corruptions.
+    calibrate: a split to fit a temperature on; '': none.
+    temperature: divides logits, see `predict.with_temperature`.
     output: a new file for the scores as JSON; '' for none.
 
   Raises:
     UserError: a checkpoint is missing, damaged or belongs to another network;
       the runs do not read the same images; weights of different networks
-      cannot be averaged; or the output exists already.
+      cannot be averaged; no temperature fits; or the output exists already.
   """
   del started
   if average not in _AVERAGES:
@@ -51,8 +66,18 @@ def run(
     )
   if output:
     outputs.check_new(output)
+  kinds = robustness.kinds_of(corruptions) if corruptions else ()
+  if kinds:
+    robustness.check(config)
+  predict.check_temperature(temperature)
+  if calibrate and temperature != 1:
+    raise UserError(
+      f'--calibrate finds the temperature that --temperature={temperature:g} '
+      'gives: leave out one of them'
+    )
   for other in others:
     _check_same_images(config, workdir, *other)
+  fitted_on = calibration.check_split(config, calibrate) if calibrate else None
   runs = [(workdir, config), *others]
   paths = [pretrained.select(folder, checkpoint) for folder, _ in runs]
   dataset = pipeline.load_split(config, 'eval_split')
@@ -67,28 +92,31 @@ def run(
     networks = [averaging.average_weights(members)]
   networks = [with_statistics(network) for network in networks]
   predictions = predict_split(config, networks)
-  found = scores.compute(predictions.probabilities, predictions.labels)
+  probabilities = predict.with_temperature(
+    predictions.probabilities, temperature
+  )
+  found = scores.compute(probabilities, predictions.labels)
   if not math.isfinite(found.loss):
     paths = ' or '.join(str(member.path) for member in members)
     raise UserError(f'{paths}: the loss of these parameters is {found.loss}')
+  calibrated = fitted_on and calibration.calibrated(
+    predict_split(fitted_on, networks), predictions, found
+  )
+  cells = kinds and robustness.evaluate(
+    config, networks, kinds, seed, temperature
+  )
   if jax.process_index():
     return
+  views = predict.views_of(config.eval)
+  class_names = members[0].class_names
   for member in members:
     print(f'{member.path}: step {member.step:,}')
-  views = predict.views_of(config.eval)
-  kind = 'crops' if views.crops > 1 else 'views'
-  of = [f'{views.count} {kind}' if views.count > 1 else '1 view']
-  if len(members) > 1:
-    what = 'networks' if average == 'predictions' else 'weights'
-    of += [f'{len(members)} {what} averaged']
-  print(
-    f'{dataset.name} {dataset.split}: accuracy {found.accuracy:.4f} '
-    f'+- {score_table.half_width(found.accuracy, found.count):.4f} (95 %), '
-    f'top-5 {found.top_5:.4f}, loss {found.loss:.4f} on '
-    f'{found.count:,} images' + ''.join(f', {text}' for text in of)
-  )
-  class_names = members[0].class_names
+  print(_first_line(found, dataset, views, len(members), average, temperature))
   print('\n'.join(score_table.lines(found, class_names)))
+  if calibrated:
+    print('', *calibration.lines(calibrated), sep='\n')
+  if cells:
+    print('', *robustness.lines(cells, found.accuracy), sep='\n')
   if output:
     result = {
       'dataset': dataset.name,
@@ -99,12 +127,41 @@ def run(
       'average': average if len(members) > 1 else None,
       'crops': config.eval.crops,
       'views': views.count,
+      'temperature': temperature,
       **scores.to_dict(found, class_names),
     }
+    if calibrated:
+      result['calibration'] = calibration.to_dict(calibrated)
+    if cells:
+      result['corruptions'] = robustness.to_dict(cells, found.accuracy, seed)
     outputs.check_new(output)  # again, since the evaluation took a while
     with outputs.written_aside(output, 'w') as file:
       file.write(json.dumps(result, allow_nan=False) + '\n')
     print(f'in       {output}')
+
+
+def _first_line(
+  found: scores.Scores,
+  dataset: sources.Dataset,
+  views: predict.Views,
+  num_members: int,
+  average: str,
+  temperature: float,
+) -> str:
+  """Returns the scores over all images, and how they were predicted."""
+  kind = 'crops' if views.crops > 1 else 'views'
+  of = [f'{views.count} {kind}' if views.count > 1 else '1 view']
+  if num_members > 1:
+    what = 'networks' if average == 'predictions' else 'weights'
+    of += [f'{num_members} {what} averaged']
+  if temperature != 1:
+    of += [f'temperature {temperature:g}']
+  return (
+    f'{dataset.name} {dataset.split}: accuracy {found.accuracy:.4f} '
+    f'+- {score_table.half_width(found.accuracy, found.count):.4f} (95 %), '
+    f'top-5 {found.top_5:.4f}, loss {found.loss:.4f} on '
+    f'{found.count:,} images' + ''.join(f', {text}' for text in of)
+  )
 
 
 def _check_same_images(

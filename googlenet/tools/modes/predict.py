@@ -55,6 +55,7 @@ def run(
   format: str = '',
   output: str = '',
   views: bool = True,
+  temperature: float = 1.0,
 ) -> None:
   """Prints or writes the most probable classes of image files.
 
@@ -68,6 +69,7 @@ def run(
       a table.
     output: path of a new file; '': the console.
     views: whether to average over the views of evaluation.
+    temperature: see `predict.with_temperature`.
 
   Raises:
     UserError: there are no images or no checkpoint, or the output cannot be
@@ -81,6 +83,7 @@ def run(
     raise UserError(
       f'--top_k={top_k} is not allowed: it takes a whole number from 1'
     )
+  predict.check_temperature(temperature)
   format = outputs.format_of(output, format, FORMATS, 'table')
   if output:
     outputs.check_new(output)
@@ -93,7 +96,7 @@ def run(
   with contextlib.ExitStack() as stack:
     bar = stack.enter_context(Progress('predict ', len(paths), 'images'))
     predictions = stack.enter_context(
-      contextlib.closing(_predict(net, paths, chosen, count, bar))
+      contextlib.closing(_predict(net, paths, chosen, temperature, count, bar))
     )
     # Predicted before the file is opened, since there may be nothing to write.
     first = next(predictions, None)
@@ -150,6 +153,7 @@ def _predict(
   net: trained.Trained,
   paths: Sequence[str],
   views: predict.Views,
+  temperature: float,
   top_k: int,
   bar: Progress,
 ) -> Iterator[list[tuple[str, list[Guess]]]]:
@@ -163,6 +167,7 @@ def _predict(
       raise UserError(
         f'{net.path}: the predictions of these parameters are not finite'
       )
+    probabilities = predict.with_temperature(probabilities, temperature)
     # A stable sort puts the lower of two equal classes first, as argmax does.
     order = np.argsort(-probabilities, axis=-1, kind='stable')[:, :top_k]
     yield [

@@ -71,7 +71,7 @@ def predict_split(config: Config, members: list[Trained]) -> Predictions:
       is_real, label = (
         np.asarray(batch[name]).reshape(-1) for name in ('mask', 'label')
       )
-      is_real, label, probabilities = _everywhere(is_real, label, sum(found))
+      is_real, label, probabilities = everywhere(is_real, label, sum(found))
       parts.append(probabilities[is_real > 0])
       answers.append(label[is_real > 0])
     total = total + np.concatenate(parts)
@@ -100,7 +100,7 @@ def load_split(
   return classes.with_classes(dataset, member.class_names)
 
 
-def _everywhere(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+def everywhere(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
   """Gathers arrays of P processes: [B / P, ...] become [B, ...]."""
   if jax.process_count() == 1:
     return arrays

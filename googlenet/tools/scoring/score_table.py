@@ -18,6 +18,7 @@ def lines(scores: Scores, class_names: tuple[str, ...]) -> list[str]:
     part.count * part.confidence for part in scores.bins if part.count
   )
   out = [
+    f'NLL {scores.loss:.4f} (the loss), Brier score {scores.brier:.4f}',
     f'calibration error {scores.calibration_error:.4f} '
     f'({score_lib.NUM_BINS} bins), mean confidence '
     f'{confidence / scores.count:.4f}',

@@ -30,7 +30,9 @@ class Scores(NamedTuple):
 
   Attributes:
     count: N.
-    loss: mean negative log-likelihood, in nats.
+    loss: mean negative log-likelihood (NLL), in nats, without label smoothing.
+    brier: mean Brier score (Brier, 1950): the squared distance of the
+      probabilities and the true class, summed over classes; 0 to 2.
     accuracy: top-1 accuracy.
     top_5: top-5 accuracy; 1 with at most five classes.
     calibration_error: ECE, Guo et al., 2017 (arXiv 1706.04599), equation 3: the
@@ -47,6 +49,7 @@ class Scores(NamedTuple):
 
   count: int
   loss: float
+  brier: float
   accuracy: float
   top_5: float
   calibration_error: float
@@ -83,13 +86,10 @@ def compute(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
   return Scores(
     count=len(labels),
     loss=float(losses(probabilities, labels).mean()),
+    brier=float(brier_scores(probabilities, labels).mean()),
     accuracy=float((ranks < 1).mean()),
     top_5=float((ranks < 5).mean()),
-    calibration_error=sum(
-      part.count / len(labels) * abs(part.accuracy - part.confidence)
-      for part in bins
-      if part.count
-    ),
+    calibration_error=calibration_error(bins),
     bins=bins,
     counts=by_true,
     precision=_ratio(right, by_predicted),
@@ -120,6 +120,15 @@ def losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """
   true = probabilities[np.arange(len(labels)), labels]
   return -np.log(np.maximum(true, np.finfo(np.float32).tiny), dtype=np.float64)
+
+
+def brier_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """Returns the Brier score of each example, summed over classes: [N]."""
+  true = np.take_along_axis(probabilities, labels[:, None], -1)[:, 0]
+  squares = np.einsum(
+    'nk,nk->n', probabilities, probabilities, dtype=np.float64
+  )
+  return squares + 1 - 2 * true.astype(np.float64)
 
 
 def true_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -162,6 +171,16 @@ def calibration_bins(
   )
 
 
+def calibration_error(bins: tuple[Bin, ...]) -> float:
+  """Returns the ECE of the bins of all examples."""
+  total = sum(part.count for part in bins)
+  return sum(
+    part.count / total * abs(part.accuracy - part.confidence)
+    for part in bins
+    if part.count
+  )
+
+
 def class_means(scores: Scores) -> tuple[float, float, float]:
   """Returns the unweighted means of precision, recall and F1 over classes.
 
@@ -187,6 +206,7 @@ def to_dict(scores: Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
     'accuracy_interval': accuracy_interval(scores.accuracy, scores.count),
     'top_5': scores.top_5,
     'loss': scores.loss,
+    'brier': scores.brier,
     'calibration_error': scores.calibration_error,
     'calibration_bins': [
       {
