@@ -21,7 +21,7 @@ from googlenet.runtime.parallel import FORMS
 
 _READ_DATA = (
   *('train', 'sweep', 'benchmark', 'evaluate', 'report', 'demo', 'features'),
-  *('examples', 'explain', 'similarity', 'atlas'),
+  *('examples', 'explain', 'similarity', 'atlas', 'probe'),
 )
 # Fields that name a folder, file or program of this machine, and the modes that
 # use them. They count where the user gives them, on the command line or in a

@@ -163,6 +163,8 @@ def define_flags(values: flags.FlagValues) -> None:
     'number of classes per image, of images per channel, or of connections '
     'of each sign, to show',
   )
+  integer('k', 20, 'number of nearest neighbours that vote')
+  boolean('flatten', False, 'probe whole maps; default: means over positions')
   boolean('visualize', False, 'also make an image that excites each channel')
   integer('least', 0, 'number of images that excite a channel least')
   string('format', '', 'output format, if the file name does not show it')

@@ -180,6 +180,14 @@ MODES = {
     example='--output=cka.png',
     prints_result=True,
   ),
+  'probe': Mode(
+    _LOOK,
+    'accuracy of nearest neighbours and linear probes on features',
+    'reads',
+    ('end_points', 'k', 'flatten', 'seed', 'format', 'output'),
+    example='--end_points=stage_3,stage_4 --output=probe.csv',
+    prints_result=True,
+  ),
   'atlas': Mode(
     _LOOK,
     'a map of what a layer tells apart in data.eval_split',

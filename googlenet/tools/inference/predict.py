@@ -14,10 +14,13 @@ import jax
 import ml_collections
 import numpy as np
 
+from googlenet.data import batches as data_batches
 from googlenet.data.images import Squares
+from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
 from googlenet.input import views as view_lib
 from googlenet.model.network import Network
+from googlenet.runtime import memory
 from googlenet.runtime.parallel import parallelize, steps_in_flight
 from googlenet.runtime.terminal import tell
 from googlenet.tools.inference import crops
@@ -245,6 +248,31 @@ def run_batches(
       yield finish(*waiting.pop(0))
   for item in waiting:
     yield finish(*item)
+
+
+def split_batches(
+  config: ml_collections.FrozenConfigDict, dataset: Dataset
+) -> Iterator[Batch]:
+  """Yields a split in its order; `of` of each batch holds its labels.
+
+  Args:
+    config: its `data`, `eval` and `train` sections.
+    dataset: the split. Its labels, int32 [n], need not be classes of a network.
+  """
+  with memory.explained('data'):
+    inputs = data_batches.make_pipeline(
+      dataset,
+      dataset.num_classes,
+      config.data.on_device_mb,
+      config.data.workers,
+      config.train.parallel,
+    )
+  for batch in data_batches.eval_batches(inputs, config.eval.batch_size):
+    labels, mask = (
+      np.asarray(batch[name]).reshape(-1) for name in ('label', 'mask')
+    )
+    is_real = mask > 0
+    yield Batch(labels[is_real], batch['image'], is_real)
 
 
 def padded_size(count: int, batch_size: int, num_devices: int) -> int:

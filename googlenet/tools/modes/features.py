@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from googlenet.data import batches, find, pipeline
+from googlenet.data import find, pipeline
 from googlenet.data.sources import Dataset
 from googlenet.runtime.progress import Progress
 from googlenet.tools.inference import (
@@ -116,15 +116,6 @@ def _of_files(
 def _of_split(
   net: trained.Trained, dataset: Dataset, names: tuple[str, ...]
 ) -> Iterator[Part]:
-  inputs = pipeline.make_pipeline(net.config, dataset)
-
-  def given() -> Iterator[predict.Batch]:
-    for batch in batches.eval_batches(inputs, net.config.eval.batch_size):
-      label, mask = (
-        np.asarray(batch[name]).reshape(-1) for name in ('label', 'mask')
-      )
-      is_real = mask > 0
-      yield predict.Batch(label[is_real], batch['image'], is_real)
-
-  for label, out in predict.run_batches(net.step_of(names), given()):
+  given = predict.split_batches(net.config, dataset)
+  for label, out in predict.run_batches(net.step_of(names), given):
     yield {'label': label}, out

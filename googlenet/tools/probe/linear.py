@@ -1,0 +1,199 @@
+"""Linear probes: multinomial logistic regression on fixed features.
+
+Alain and Bengio, 2016 (arXiv 1610.01644). The strength of L2 is chosen on
+held-out training features, as by Radford et al., 2021 (arXiv 2103.00020),
+appendix A.3.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+
+from googlenet.runtime.parallel import PMAP_AXIS, parallelize
+from googlenet.runtime.progress import counted
+
+# From strong to weak: each fit starts where the one before ended.
+STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+_GRADIENT = 1e-4  # largest element of the gradient where a fit ends
+_MAX_STEPS = 2000
+_PATIENCE = 2  # weaker fits after the best one that are tried
+
+
+class Probe(NamedTuple):
+  """A linear classifier: argmax of (x - mean) / deviation @ weights + bias.
+
+  Attributes:
+    mean: float64 [C], of the training features.
+    deviation: float64 [C], their standard deviation; infinite where they are
+      constant, so that such features do not count.
+    weights: float64 [C, K].
+    bias: float64 [K].
+    strength: of L2.
+    gradient: largest element of the gradient of the objective.
+  """
+
+  mean: np.ndarray
+  deviation: np.ndarray
+  weights: np.ndarray
+  bias: np.ndarray
+  strength: float
+  gradient: float
+
+  @property
+  def has_converged(self) -> bool:
+    """Whether the weights are an optimum, up to the rounding of float32."""
+    return self.gradient <= 10 * _GRADIENT
+
+  def predict(self, features: np.ndarray) -> np.ndarray:
+    """Returns the classes of features [M, C], int64 [M]."""
+    scale = self.weights / self.deviation[:, None]
+    bias = self.bias - self.mean @ scale
+    return (features @ scale.astype(features.dtype) + bias).argmax(-1)
+
+
+def fit(
+  features: np.ndarray,
+  labels: np.ndarray,
+  num_classes: int,
+  seed: int = 0,
+  strengths: tuple[float, ...] = STRENGTHS,
+  what: str = 'linear',
+) -> Probe:
+  """Fits a probe; chooses L2 on a fifth of the images, then fits to all.
+
+  The objective is the mean cross-entropy plus half the strength times the sum
+  of squared weights, without the bias, for standardized features. It is
+  computed on all devices in float32, and minimized by SciPy's L-BFGS-B. The
+  strength has the best accuracy on held-out images, the stronger of equals;
+  after two that are worse no weaker ones are tried.
+
+  Args:
+    features: float32 [N, C], with N at least 2.
+    labels: int [N], each in range(num_classes).
+    num_classes: K.
+    seed: of the held-out images.
+    strengths: of L2 to choose from, from strong to weak.
+    what: the work, for the progress.
+  """
+  mean, deviation = standardization(features)
+  minimize = _make_minimize(features, labels, num_classes, mean, deviation)
+  start = np.zeros((features.shape[1] + 1) * num_classes)
+  is_held = held_out(labels, seed)
+  best = (-1.0, strengths[0], start)
+  worse = 0
+  for strength in counted(strengths, len(strengths), what, 'strengths'):
+    start, gradient = minimize(start, strength, ~is_held)
+    probe = _probe(start, gradient, strength, mean, deviation)
+    right = (probe.predict(features[is_held]) == labels[is_held]).mean()
+    worse = worse + 1 if right < best[0] else 0
+    if right > best[0]:
+      best = right, strength, start
+    if worse == _PATIENCE:
+      break
+  _, strength, start = best
+  every = np.ones(len(labels), bool)
+  found, gradient = minimize(start, strength, every)
+  return _probe(found, gradient, strength, mean, deviation)
+
+
+def standardization(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns mean and standard deviation, see `Probe`, of float32 [N, C]."""
+  mean = features.mean(0, dtype=np.float64)
+  deviation = features.std(0, dtype=np.float64)
+  noise = 1e-6 * np.abs(features).max(0)  # of rounding, in what is constant
+  return mean, np.where(deviation > noise, deviation, np.inf)
+
+
+def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
+  """Returns which images are held out: a fifth of them, alike in all classes.
+
+  Args:
+    labels: int [N].
+    seed: of the choice.
+
+  Returns:
+    bool [N].
+  """
+  chance = np.random.default_rng(seed).permutation(len(labels))
+  chosen = np.zeros(len(labels), bool)
+  chosen[np.lexsort((chance, labels))[1::5]] = True
+  return chosen
+
+
+def _probe(
+  found: np.ndarray,
+  gradient: float,
+  strength: float,
+  mean: np.ndarray,
+  deviation: np.ndarray,
+) -> Probe:
+  found = found.reshape(len(mean) + 1, -1)
+  return Probe(mean, deviation, found[:-1], found[-1], strength, gradient)
+
+
+def _make_minimize(
+  features: np.ndarray,
+  labels: np.ndarray,
+  num_classes: int,
+  mean: np.ndarray,
+  deviation: np.ndarray,
+) -> Callable[..., tuple[np.ndarray, float]]:
+  """Puts standardized features on the devices, and makes the solver.
+
+  Returns:
+    (start [(C + 1) * K], strength, which images count: bool [N]) -> weights
+    with the bias as last row, flat, and the largest element of the gradient.
+  """
+  devices, (count, width) = jax.local_device_count(), features.shape
+  padding = -count % devices
+
+  def split(x: np.ndarray) -> np.ndarray:
+    x = np.concatenate([x, np.zeros((padding, *x.shape[1:]), x.dtype)])
+    return x.reshape(devices, -1, *x.shape[1:])
+
+  def standardize(x, mean, scale):
+    return (x - mean) * scale
+
+  def loss(found, x, labels, weights):
+    logits = jnp.matmul(x, found[:-1], precision='highest') + found[-1]
+    terms = jax.nn.logsumexp(logits, -1)
+    terms -= jnp.take_along_axis(logits, labels[:, None], -1)[:, 0]
+    terms *= weights
+    return terms.sum(), terms
+
+  def derive(*given):
+    gradient, terms = jax.grad(loss, has_aux=True)(*given)
+    return terms, jax.lax.psum(gradient, PMAP_AXIS)
+
+  to_devices = parallelize(standardize, in_axes=(0, None, None))
+  program = parallelize(derive, in_axes=(None, 0, 0, 0), out_axes=(0, None))
+  scale = (1 / deviation).astype(np.float32)
+  x = to_devices(split(features), mean.astype(np.float32), scale)
+  answers = split(labels.astype(np.int32))
+
+  def minimize(start, strength, counts):
+    weights = split((counts / counts.sum()).astype(np.float32))
+    is_weight = np.repeat([1.0, 0.0], [width * num_classes, num_classes])
+
+    def objective(found):
+      given = found.astype(np.float32).reshape(-1, num_classes)
+      terms, gradient = jax.device_get(program(given, x, answers, weights))
+      shrunk = is_weight * found
+      # In float64: a line search compares values that hardly differ.
+      value = terms.sum(dtype=np.float64) + strength / 2 * (shrunk @ found)
+      return value, gradient.reshape(-1) + strength * shrunk
+
+    done = scipy.optimize.minimize(
+      objective,
+      start,
+      jac=True,
+      method='L-BFGS-B',
+      options={'gtol': _GRADIENT, 'ftol': 0, 'maxiter': _MAX_STEPS},
+    )
+    return done.x, float(np.abs(done.jac).max())
+
+  return minimize
