@@ -121,7 +121,7 @@ def test_flags_and_files_of_every_command(page, with_runs, monkeypatch):
   monkeypatch.chdir(with_runs)
 
   def downloaded(name: str) -> str:
-    assert name in hub.TORCHVISION or name.startswith('hf:'), name
+    assert name in hub.PUBLISHED or name.startswith('hf:'), name
     return 'runs/imported'
 
   monkeypatch.setattr(hub, 'run_of', downloaded)

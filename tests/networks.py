@@ -21,6 +21,7 @@ SMALL = {
   'residual': 33,
   'se': 33,
   'inception_v3': 76,
+  'inception_fid': 76,
   'inception5h': 65,
   'inception5h_lucent': 65,
   'fmnist28': 28,

@@ -76,7 +76,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   if values.operations:
     _import('--operations', os.path.expanduser(values.operations))
   file, others = config_of(values.config), []
-  workdir = os.path.expanduser(values.workdir)
+  workdir = os.path.expanduser(values.workdir or mode.default_workdir)
   if mode.workdir == 'reads' and not workdir:
     raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
   if mode.takes_several and not os.path.isdir(workdir):

@@ -157,7 +157,7 @@ def example(name: str) -> str:
   if name != 'train':
     words.append(f'--mode={name}')
   if mode.workdir == 'reads':
-    words.append('--workdir=runs/trial')
+    words += [] if mode.default_workdir else ['--workdir=runs/trial']
   else:
     words.append('--config=configs/fmnist96.py')
   return ' '.join([*words, *([mode.example] if mode.example else [])])

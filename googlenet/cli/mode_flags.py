@@ -95,7 +95,26 @@ def define_flags(values: flags.FlagValues) -> None:
     'class to explain, by name or index; default: the predicted one of each '
     'image',
   )
-  string('against', '', 'class whose logit is subtracted, by name or index')
+  string(
+    'against',
+    '',
+    'explain: class whose logit is subtracted, by name or index; fid: images, '
+    'an .npz of images, or statistics',
+  )
+  string(
+    'resize',
+    '',
+    'how images are resized for FID: clean (the default), legacy_pytorch or '
+    'legacy_tensorflow',
+  )
+  string(
+    'metrics',
+    '',
+    'fid, kid, is, separated by commas; default: all that can be computed',
+  )
+  integer('subsets', 100, 'subsets of the images of which KID is the mean')
+  integer('subset_size', 1000, 'images of each subset of KID')
+  integer('splits', 10, 'parts of the images of which IS is the mean')
   string('layer', '', 'map of grad_cam and channels; default: the last one')
   string(
     'baseline',
@@ -139,7 +158,7 @@ def define_flags(values: flags.FlagValues) -> None:
     'steps of gradient ascent; default: 256, photos 10 (explain: gradients of '
     'smoothgrad and integrated_gradients; 64)',
   )
-  integer('seed', 0, 'of noise, random movements and randomized networks')
+  integer('seed', 0, 'of what is random: noise, movements, order, subsets')
   integer('size', 0, 'pixels of a side; default: of the network, photos 512')
   integer('frames', 0, 'images on the way to keep, in a .gif or folder')
   string('from', '', 'earlier point; default: the row before the channels')
@@ -184,8 +203,8 @@ def define_flags(values: flags.FlagValues) -> None:
   string(
     'preset',
     '',
-    'whose weights these are: torchvision, timm, gluon, lucid or caffe; sets '
-    'how images are prepared',
+    'whose weights these are: torchvision, timm, gluon, pytorch_fid, lucid or '
+    'caffe; sets how images are prepared',
   )
   string('coordinator_address', None, 'address of process 0, host:port')
   integer('num_processes', None, 'number of processes')

@@ -35,6 +35,7 @@ class Mode(NamedTuple):
     completes: whether the data set decides the fields that are left open; if
       not, `run` gets the names of fields that flags set as `given`, and checks
       the config.
+    default_workdir: the run that it reads without --workdir.
     prints_result: whether its result is what it prints on stdout, unless there
       is an --output. What other modes print can be lost.
   """
@@ -49,6 +50,7 @@ class Mode(NamedTuple):
   compares: bool = False
   preallocates: bool = False
   completes: bool = True
+  default_workdir: str = ''
   prints_result: bool = False
 
   @property
@@ -197,6 +199,18 @@ MODES = {
       *('format', 'output'),
     ),
     example='--end_points=stage_4 --output=atlas.png',
+  ),
+  'fid': Mode(
+    _LOOK,
+    'FID, KID and Inception Score of image files or arrays',
+    'reads',
+    (
+      *('images', 'against', 'resize', 'metrics', 'end_points', 'subsets'),
+      *('subset_size', 'splits', 'seed', 'output'),
+    ),
+    example='--images=generated --against=real',
+    default_workdir='pytorch-fid/inception',
+    prints_result=True,
   ),
   'import_weights': Mode(
     _ELSEWHERE,

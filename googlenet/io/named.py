@@ -8,7 +8,9 @@ from googlenet.runtime import places
 from googlenet.runtime.machine import DEFAULT_CACHE
 
 # torchvision/googlenet, hf:OWNER/NAME; parts cannot be '.' or '..'.
-_REMOTE = re.compile(r'(torchvision/|hf:\w[\w.-]*/)\w[\w.-]*', re.ASCII)
+_REMOTE = re.compile(
+  r'(torchvision/|pytorch-fid/|hf:\w[\w.-]*/)\w[\w.-]*', re.ASCII
+)
 
 
 def is_remote(name: str) -> bool:

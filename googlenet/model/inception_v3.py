@@ -2,6 +2,11 @@
 
 Szegedy et al., 2015 (arXiv 1512.00567), Table 1, in the version of TF-slim,
 where the published weights come from: 299x299, 23.8 M parameters.
+
+`INCEPTION_FID` is the network by which FID, KID and the Inception Score are
+defined: the graph of TensorFlow's classify_image example (inception-2015-12-05,
+1,008 outputs). It has the same convolutions. Its average pools do not count
+padding, and the pool of its last block takes the maximum.
 """
 
 from googlenet.model.rows import (
@@ -17,6 +22,7 @@ from googlenet.model.rows import (
   Flatten,
   Fork,
   MaxPool,
+  Row,
   Stage,
 )
 
@@ -192,4 +198,25 @@ INCEPTION_V3 = Architecture(
   uses_aux_heads=True,
   normalization='batch',
   dropout=0.5,
+)
+
+
+def _pooled_as_in_2015(row: Row) -> Row:
+  """Returns a block with the pool that the graph of 2015 has before its 1x1."""
+  if not row.name.startswith('inception_'):
+    return row
+  *branches, (_, projection) = row.branches
+  pool = MaxPool(3, 1) if row.name == 'inception_7c' else AvgPool(3, 1)
+  return row._replace(branches=(*branches, (pool, projection)))
+
+
+INCEPTION_FID = INCEPTION_V3._replace(
+  stages=tuple(
+    stage._replace(rows=tuple(map(_pooled_as_in_2015, stage.rows)))
+    if i > 2
+    else stage
+    for i, stage in enumerate(INCEPTION_V3.stages, start=1)
+  ),
+  aux_heads=(),
+  uses_aux_heads=False,
 )

@@ -15,7 +15,7 @@ from googlenet.model.googlenet import (
   TORCHVISION,
 )
 from googlenet.model.inception5h import INCEPTION5H, INCEPTION5H_LUCENT
-from googlenet.model.inception_v3 import INCEPTION_V3
+from googlenet.model.inception_v3 import INCEPTION_FID, INCEPTION_V3
 from googlenet.model.rows import (
   CLASSES,
   Architecture,
@@ -44,6 +44,7 @@ ARCHITECTURES: dict[str, Architecture] = {
   'residual': RESIDUAL,
   'se': SE,
   'inception_v3': INCEPTION_V3,
+  'inception_fid': INCEPTION_FID,
   'inception5h': INCEPTION5H,
   'inception5h_lucent': INCEPTION5H_LUCENT,
   'fmnist28': FMNIST28,

@@ -1,7 +1,8 @@
 """Networks by name: downloads them once, checks them, keeps them in the cache.
 
 'torchvision/googlenet' are the published weights of torchvision, imported as a
-run. 'hf:OWNER/NAME' is a run that `googlenet.tools.publish` has written and its
+run, 'pytorch-fid/inception' those of the Inception network of FID.
+'hf:OWNER/NAME' is a run that `googlenet.tools.publish` has written and its
 owner has uploaded to Hugging Face. Nothing that is downloaded is run; config
 and checkpoints of a run are read like those of any run that one receives.
 """
@@ -30,6 +31,9 @@ from googlenet.runtime.files import open_new, open_regular, read_text
 from googlenet.runtime.terminal import tell
 
 TORCHVISION_URL = 'https://download.pytorch.org/models'
+FID_URL = (
+  'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights'
+)
 _HUGGING_FACE = 'https://huggingface.co'
 _SUMS = 'SHA256SUMS'
 # Files of a published run that are fetched; its README.md is for people.
@@ -48,19 +52,37 @@ _SECONDS = 30  # of silence after which a connection is given up
 
 
 class Weights(NamedTuple):
-  """A weight file of torchvision.
+  """A published weight file.
 
   Attributes:
     variant: the value of `config.model.variant` that it is for.
     file: its name, which ends in the first 8 digits of its SHA-256.
+    preset: the value of --preset.
+    digest: its SHA-256; '': only those digits are published.
   """
 
   variant: str
   file: str
+  preset: str = 'torchvision'
+  digest: str = ''
+
+  @property
+  def url(self) -> str:
+    """Where it is downloaded."""
+    folder = TORCHVISION_URL if self.preset == 'torchvision' else FID_URL
+    return f'{folder}/{self.file}'
+
+  @property
+  def checked(self) -> str:
+    """The digits with which its SHA-256 must begin."""
+    in_name = self.file.rpartition('-')[2].partition('.')[0]
+    return self.digest or in_name
 
 
-# As in torchvision/models: `Weights.url` of IMAGENET1K_V1.
-TORCHVISION = {
+FID = 'pytorch-fid/inception'
+# As in torchvision/models: `Weights.url` of IMAGENET1K_V1; `FID_WEIGHTS_URL` of
+# pytorch_fid/inception.py.
+PUBLISHED = {
   'torchvision/googlenet': Weights('torchvision', 'googlenet-1378be20.pth'),
   'torchvision/inception_v3': Weights(
     'inception_v3', 'inception_v3_google-0cc3c7bd.pth'
@@ -69,6 +91,12 @@ TORCHVISION = {
     'alexnet_torchvision', 'alexnet-owt-7be5be79.pth'
   ),
   'torchvision/vgg16': Weights('vgg16', 'vgg16-397923af.pth'),
+  FID: Weights(
+    'inception_fid',
+    'pt_inception-2015-12-05-6726825d.pth',
+    'pytorch_fid',
+    '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2',
+  ),
 }
 
 
@@ -101,33 +129,33 @@ def weights_of(name: str) -> str:
   """Returns the path of a weight file; downloads it if it is named.
 
   Args:
-    name: a path, or a key of `TORCHVISION`.
+    name: a path, or a key of `PUBLISHED`.
 
   Raises:
     UserError: there is no such name, or the file cannot be downloaded.
   """
   if not named.is_remote(name) or name.startswith('hf:'):
     return name
-  if name not in TORCHVISION:
+  if name not in PUBLISHED:
     raise _unknown(name)
-  file = TORCHVISION[name].file
-  path = named.cache() / 'torchvision' / file
-  digest = file.rpartition('-')[2].partition('.')[0]
+  known = PUBLISHED[name]
+  path = named.cache() / name.partition('/')[0] / known.file
   if path.is_file():  # it may have been put there by hand
     with open_regular(path) as opened:
       found = hashlib.file_digest(opened, 'sha256').hexdigest()
-    if not found.startswith(digest):
+    if not found.startswith(known.checked):
       raise UserError(
         f'{path} is not the file of {name}: its SHA-256 begins with '
-        f'{found[: len(digest)]}; delete it, and it is downloaded'
+        f'{found[:8]}; delete it, and it is downloaded'
       )
   else:
-    url = f'{TORCHVISION_URL}/{file}'
     try:
       with _made_aside(path) as aside:
-        download(url, aside, digest, _MAX_FILE)
+        download(known.url, aside, known.checked, _MAX_FILE)
     except DownloadError as error:
-      raise DownloadError(f'{name}: {error}; or put {url} at {path}') from error
+      raise DownloadError(
+        f'{name}: {error}; or put {known.url} at {path}'
+      ) from error
   return str(path)
 
 
@@ -269,17 +297,17 @@ class _made_aside:  # noqa: N801, used as a function
 def _unknown(name: str) -> UserError:
   return UserError(
     f'{name} is not a network that can be downloaded'
-    f'{did_you_mean(name, TORCHVISION)}: known are {", ".join(TORCHVISION)}, '
+    f'{did_you_mean(name, PUBLISHED)}: known are {", ".join(PUBLISHED)}, '
     'and hf:OWNER/NAME for published runs on Hugging Face'
   )
 
 
 def _import_run(name: str, folder: pathlib.Path) -> None:
-  """Makes a run of weights of torchvision."""
+  """Makes a run of published weights."""
   # Imported late: the mode imports this file.
   from googlenet.tools.modes import import_weights
 
-  if name not in TORCHVISION:
+  if name not in PUBLISHED:
     raise _unknown(name)
   config = config_lib.resolve(config_lib.default_config())
   import_weights.import_run(config, str(folder), name)

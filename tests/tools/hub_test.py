@@ -78,6 +78,7 @@ def server(tmp_path, monkeypatch):
   server = Server(tmp_path / 'served')
   monkeypatch.setenv('HF_ENDPOINT', server.url)
   monkeypatch.setattr(hub, 'TORCHVISION_URL', server.url)
+  monkeypatch.setattr(hub, 'FID_URL', server.url)
   yield server
   server.stop()
 
@@ -228,7 +229,7 @@ def serve_googlenet(server, monkeypatch):
   file = f'googlenet-{digest[:8]}.safetensors'
   path.rename(server.folder / file)
   known = {'torchvision/googlenet': hub.Weights('torchvision', file)}
-  monkeypatch.setattr(hub, 'TORCHVISION', known)
+  monkeypatch.setattr(hub, 'PUBLISHED', known)
   return file, arrays
 
 
@@ -251,7 +252,7 @@ def test_torchvision_by_name(server, monkeypatch):
 
 def test_weights_that_are_not_the_published_ones(server):
   """File names of torchvision have the first digits of their SHA-256."""
-  file = hub.TORCHVISION['torchvision/googlenet'].file
+  file = hub.PUBLISHED['torchvision/googlenet'].file
   (server.folder / file).write_bytes(b'other')
   line = refused('torchvision/googlenet')
   assert 'should begin with 1378be20' in line

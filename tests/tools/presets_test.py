@@ -19,6 +19,8 @@ from googlenet.io.workdir import read_classes, write_classes
 from googlenet.tools.modes import import_weights
 from googlenet.tools.weights import names, plans, presets
 
+# Networks whose outputs are in the order of ImageNet's development kit.
+DEVKIT = ('inception5h', 'inception_fid')
 PAIRS = [(v, name) for v, known in presets.PRESETS.items() for name in known]
 
 
@@ -33,7 +35,7 @@ def plan_of(variant, preset='', given=(), stored=None, **data):
   scheme = names.SCHEMES[variant]
   if stored is None:  # the first and the last layer are enough here
     last = scheme.modules['logits'] + scheme.dense['b']
-    count = 1008 if variant.startswith('inception5h') else 1000
+    count = 1008 if variant.startswith(DEVKIT) else 1000
     stored = {last: array_files.Stored((count,), 'float32', lambda: 1 / 0)}
   return plans.make_plan(config, scheme, stored, preset, given)
 
@@ -44,6 +46,10 @@ EXPECTED = {
   ('inception_v3', 'torchvision'): (342, 299, 'bilinear', 0.5, 0.5),
   ('inception_v3', 'timm'): (341, 299, 'bicubic', 0.5, 0.5),
   ('inception_v3', 'gluon'): (341, 299, 'bicubic', 0.485, 0.229),
+  ('inception_fid', 'pytorch_fid'): (
+    *(299, 299, 'bicubic'),
+    *(128 / 255, 128 / 255),
+  ),
   ('inception5h', 'lucid'): (224, 224, 'bilinear', 117 / 255, 1 / 255),
   ('inception5h_lucent', 'lucid'): (224, 224, 'bilinear', 117 / 255, 1 / 255),
   ('alexnet_torchvision', 'torchvision'): (256, 224, 'bilinear', 0.485, 0.229),
@@ -58,8 +64,10 @@ def test_a_preset_sets_all_that_images_and_classes_need(variant, preset):
   data = config.data
   found = data.resize, data.image_size, data.interpolation
   assert (*found, data.mean[0], data.std[0]) == EXPECTED[variant, preset]
-  assert data.squeeze == (preset in ('caffe', 'lucid'))
-  assert config.model.num_classes == (1008 if preset == 'lucid' else 1000)
+  assert data.squeeze == (preset in ('caffe', 'lucid', 'pytorch_fid'))
+  assert config.model.num_classes == (
+    1008 if variant.startswith(DEVKIT) else 1000
+  )
   assert (data.source, data.name, data.data_dir) == ('folder', 'imagenet', '')
 
 

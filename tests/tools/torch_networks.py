@@ -1,7 +1,7 @@
 """Networks of others in plain PyTorch, for weights_torch_test.
 
 Structure and names of torchvision/models/googlenet.py and inception.py (without
-their transform_input), of lucent/modelzoo/inceptionv1, and of Caffe's
+their transform_input), of pytorch_fid/inception.py, of lucent/modelzoo/inceptionv1, and of Caffe's
 train_val.prototxt with one module for each layer that has weights. Dropout is
 left out: tests compare without it.
 """
@@ -116,7 +116,13 @@ class GoogLeNet(nn.Module):
 # ---- torchvision.models.inception_v3
 
 
+def padded_mean(x):
+  return F.avg_pool2d(x, 3, stride=1, padding=1)
+
+
 class InceptionA(nn.Module):
+  pool = staticmethod(padded_mean)
+
   def __init__(self, in_channels, pool_features):
     super().__init__()
     self.branch1x1 = BasicConv2d(in_channels, 64, kernel_size=1)
@@ -130,7 +136,7 @@ class InceptionA(nn.Module):
   def forward(self, x):
     branch5x5 = self.branch5x5_2(self.branch5x5_1(x))
     dbl = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-    pool = self.branch_pool(F.avg_pool2d(x, 3, stride=1, padding=1))
+    pool = self.branch_pool(self.pool(x))
     return torch.cat([self.branch1x1(x), branch5x5, dbl, pool], 1)
 
 
@@ -153,6 +159,8 @@ _COLUMN = {'kernel_size': (7, 1), 'padding': (3, 0)}
 
 
 class InceptionC(nn.Module):
+  pool = staticmethod(padded_mean)
+
   def __init__(self, in_channels, c7):
     super().__init__()
     self.branch1x1 = BasicConv2d(in_channels, 192, kernel_size=1)
@@ -170,7 +178,7 @@ class InceptionC(nn.Module):
     branch7x7 = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
     dbl = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
     dbl = self.branch7x7dbl_5(self.branch7x7dbl_4(dbl))
-    pool = self.branch_pool(F.avg_pool2d(x, 3, stride=1, padding=1))
+    pool = self.branch_pool(self.pool(x))
     return torch.cat([self.branch1x1(x), branch7x7, dbl, pool], 1)
 
 
@@ -194,6 +202,8 @@ class InceptionD(nn.Module):
 
 
 class InceptionE(nn.Module):
+  pool = staticmethod(padded_mean)
+
   def __init__(self, in_channels):
     super().__init__()
     row = {'kernel_size': (1, 3), 'padding': (0, 1)}
@@ -218,7 +228,7 @@ class InceptionE(nn.Module):
         self.branch3x3_2b(x3),
         self.branch3x3dbl_3a(dbl),
         self.branch3x3dbl_3b(dbl),
-        self.branch_pool(F.avg_pool2d(x, 3, stride=1, padding=1)),
+        self.branch_pool(self.pool(x)),
       ],
       1,
     )
@@ -273,8 +283,24 @@ class InceptionV3(nn.Module):
     if self.AuxLogits is not None:
       aux['aux_1'] = self.AuxLogits(x)
     x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))
-    x = torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1)
-    return self.fc(x), aux
+    self.pooled = torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1)
+    return self.fc(self.pooled), aux
+
+
+def mean_without_padding(x):
+  return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
+class FidInceptionV3(InceptionV3):
+  """pytorch_fid.inception.fid_inception_v3; features are in `pooled`."""
+
+  def __init__(self, num_classes):
+    super().__init__(num_classes, aux_logits=False)
+    for name, block in self.named_children():
+      if name == 'Mixed_7c':
+        block.pool = lambda x: F.max_pool2d(x, 3, stride=1, padding=1)
+      elif hasattr(block, 'pool'):
+        block.pool = mean_without_padding
 
 
 # ---- Caffe's bvlc_googlenet

@@ -33,6 +33,7 @@ SIZES = {
   'paper': 224,
   'torchvision': 64,
   'inception_v3': 299,
+  'inception_fid': 299,
   'inception5h': 224,
   'inception5h_lucent': 224,
   'alexnet_torchvision': 224,
@@ -115,6 +116,16 @@ def refused(capfd, code):
         'AuxLogits.conv1.conv.weight': (768, 128, 5, 5),
         'AuxLogits.fc.weight': (1000, 768),
         'fc.bias': (1000,),
+      },
+    ),
+    (
+      'inception_fid',
+      5 * 94 + 2,
+      23_834_568,
+      {
+        'Conv2d_1a_3x3.conv.weight': (32, 3, 3, 3),
+        'Mixed_7c.branch_pool.bn.running_var': (192,),
+        'fc.weight': (1000, 2048),
       },
     ),
     (

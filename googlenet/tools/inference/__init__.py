@@ -24,7 +24,8 @@ def load(path: str | os.PathLike[str]) -> trained.Trained:
     path: a workdir; a .safetensors file that --mode=export has written; the
       name of a network in pretrained/, like 'fmnist28_best'; or one that is
       downloaded once: 'torchvision/googlenet' (and inception_v3, alexnet,
-      vgg16), or 'hf:OWNER/NAME', a published run on Hugging Face.
+      vgg16), 'pytorch-fid/inception', or 'hf:OWNER/NAME', a published run on
+      Hugging Face.
 
   Raises:
     UserError: the path holds neither, its files are damaged, or a network

@@ -60,15 +60,15 @@ def import_run(
   if not weights:
     raise UserError(
       '--weights is missing: give the name of a .safetensors, .pth or .npz '
-      f'file, or one of {", ".join(hub.TORCHVISION)}'
+      f'file, or one of {", ".join(hub.PUBLISHED)}'
     )
   check_workdir(workdir)
-  if (known := hub.TORCHVISION.get(weights)) and not os.path.exists(weights):
+  if (known := hub.PUBLISHED.get(weights)) and not os.path.exists(weights):
     if 'model.variant' not in given:
       changed = config.to_dict()
       changed['model']['variant'] = known.variant
       config = ml_collections.FrozenConfigDict(changed)
-    preset = preset or 'torchvision'
+    preset = preset or known.preset
   scheme = names.scheme_of(config.model)
   preset, how = presets.choose(config.model.variant, preset)
   if how is None and not set(given) >= _OF_IMAGES:

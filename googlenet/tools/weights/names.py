@@ -102,6 +102,11 @@ SCHEMES: dict[str, Scheme] = {
   'inception_v3': _torch(
     'inception_v3', modules=tables.INCEPTION_V3, image_size=299
   ),
+  'inception_fid': _torch('', modules=tables.INCEPTION_FID)._replace(
+    network='pytorch_fid.inception.fid_inception_v3',
+    image_size=299,
+    has_heads=False,
+  ),
   'inception5h': _INCEPTION5H,
   'inception5h_lucent': _INCEPTION5H,
   'alexnet_torchvision': _torch('alexnet', modules=tables.ALEXNET, **_PLAIN),

@@ -14,6 +14,10 @@ lucid: `image_value_range` in lucid/modelzoo/other_models/InceptionV1.py, and
   (LabelImage.java, without a wider filter too). Of 1,008 outputs the first is
   `dummy` in lucid's labels, then come the classes in the order of ImageNet's
   development kit; the last seven are unused.
+pytorch_fid: the nodes `Sub` and `Mul` of the graph of 2015, (x - 128) / 128, as
+  in torch-fidelity and clean-fid, and the latter's filter; `tools.fid` has the
+  ways to resize. The outputs are those of lucid's, by the label map of
+  TensorFlow's classify_image (n01440764 is 449, as in the development kit).
 """
 
 from typing import NamedTuple
@@ -97,6 +101,15 @@ _LUCID = Preset(
   squeeze=True,
   is_devkit=True,
 )
+_PYTORCH_FID = Preset(
+  299,
+  299,
+  (128 / 255,) * 3,
+  (128 / 255,) * 3,
+  interpolation='bicubic',
+  squeeze=True,
+  is_devkit=True,
+)
 
 # Presets by value of `config.model.variant`.
 PRESETS: dict[str, dict[str, Preset]] = {
@@ -110,6 +123,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
     ),
     'gluon': Preset(299, 341, *_IMAGENET, interpolation='bicubic'),
   },
+  'inception_fid': {'pytorch_fid': _PYTORCH_FID},
   'inception5h': {'lucid': _LUCID},
   'inception5h_lucent': {'lucid': _LUCID},
   'alexnet_torchvision': {'torchvision': Preset(224, 256, *_IMAGENET)},

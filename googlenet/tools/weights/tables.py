@@ -206,6 +206,13 @@ INCEPTION_V3 = {
   'logits': 'fc',
 }
 
+# pytorch-fid and torch-fidelity name it like that, without a head.
+INCEPTION_FID = {
+  ours: theirs
+  for ours, theirs in INCEPTION_V3.items()
+  if not ours.startswith('aux_1/')
+}
+
 ALEXNET = _numbered(
   features={
     'conv_1/conv_11x11': 0,
