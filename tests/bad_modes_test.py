@@ -33,7 +33,10 @@ BAD_INPUT = {
   ),
   'benchmark of an unknown precision': (
     ['--mode=benchmark', '--config.benchmark.precisions=("float31",)'],
-    ["config.benchmark.precisions=('float31',)", 'precisions as train.precision'],
+    [
+      "config.benchmark.precisions=('float31',)",
+      'precisions as train.precision',
+    ],
   ),
   'benchmark of no step': (
     ['--mode=benchmark', '--config.benchmark.steps=0'],
