@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from googlenet.contradictions import CONTRADICTIONS
+from googlenet import contradictions
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS, LOCAL, suggest_field
-from googlenet.input import image_sizes, mixing
-from googlenet.model import graph, variants
+from googlenet.input import mixing
 from googlenet.runtime import files, places
 from googlenet.runtime.terminal import warn
 
@@ -48,7 +47,7 @@ def resolve(
       if not field.is_valid(value):
         raise invalid(name, value)
       _set(config, name, value)
-  _check_combinations(config)
+  contradictions.check(config)
   return ml_collections.FrozenConfigDict(config)
 
 
@@ -69,62 +68,6 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
         'config file from configs/fmnist96.py and change some fields',
         name,
       )
-
-
-def _check_combinations(config: ml_collections.ConfigDict) -> None:
-  size = config.data.image_size
-  architecture = variants.resolve(config.model)
-  smallest = least = graph.smallest_image(architecture)
-  if architecture.uses_aux_heads:
-    without = graph.smallest_image(architecture._replace(aux_heads=()))
-    least = f"{smallest}, or {without} with config.model.aux_heads='off'"
-  for train_size, _ in image_sizes.parse_sizes(config.train.image_sizes):
-    if train_size < smallest:
-      raise UserError(
-        f'config.train.image_sizes={tuple(config.train.image_sizes)}: '
-        f'{train_size} is too small for the network {config.model.variant!r}: '
-        f'the smallest size that works is {least}',
-        'train.image_sizes',
-      )
-  if size < smallest:
-    heads = ' with auxiliary heads' if architecture.uses_aux_heads else ''
-    raise UserError(
-      f'config.data.image_size={size} is too small for the network '
-      f'{config.model.variant!r}{heads}: the smallest size that works is '
-      f'{least}',
-      'data.image_size',
-    )
-  if 0 < config.data.resize < size:
-    raise UserError(
-      f'config.data.resize={config.data.resize} is smaller than '
-      f'config.data.image_size={size}, the crop that is cut from it: choose '
-      f'0 or at least {size}',
-      'data.resize',
-    )
-  count = config.eval.batch_norm_batches
-  if count and architecture.normalization != 'batch':
-    raise UserError(
-      f'config.eval.batch_norm_batches={count}: the network '
-      f'{config.model.variant!r} has no batch norm; allowed is 0, or '
-      "config.model.normalization='batch'",
-      'eval.batch_norm_batches',
-    )
-  if config.eval.crops > 1 and (config.eval.flip or config.eval.shift):
-    raise UserError(
-      f'config.eval.crops={config.eval.crops} has views of its own: leave out '
-      'config.eval.flip and config.eval.shift, or give config.eval.crops=1',
-      'eval.crops',
-    )
-  if config.train.batch_size % config.train.microbatches:
-    raise UserError(
-      f'config.train.batch_size={config.train.batch_size} does not divide '
-      f'into config.train.microbatches={config.train.microbatches} parts: '
-      'choose a multiple, or a number of parts that divides it',
-      'train.batch_size',
-    )
-  for name, is_wrong, words in CONTRADICTIONS:
-    if is_wrong(config):
-      raise UserError(f'config.{name}={flatten(config)[name]!r}: {words}', name)
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
