@@ -26,6 +26,7 @@ FLAGS = (
   '--config.data.image_size=28',
   '--config.data.eval_split=test[:1000]',
   '--config.train.batch_size=64',
+  '--config.train.precision=float32',
   '--config.logging.every_steps=1',
   '--config.augment.flip=true',
 )

@@ -35,6 +35,7 @@ FLAGS = (
   '--config.data.workers=1',
   '--config.augment.random_resized_crop=true',
   '--config.train.batch_size=12',
+  '--config.train.precision=float32',
   '--config.train.epochs=20',
   '--config.train.sampling=balanced',
   '--config.optimizer.warmup_steps=2',

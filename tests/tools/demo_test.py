@@ -53,6 +53,7 @@ def workdir(tmp_path_factory, compilation_cache):
   config.data.eval_split = 'test[:100]'
   config.train.max_steps = 20
   config.train.batch_size = 32
+  config.train.precision = 'float32'
   config.logging.images = 0
   config.train.compilation_cache = compilation_cache
   path = tmp_path_factory.mktemp('demo') / 'run'

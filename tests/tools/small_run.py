@@ -21,6 +21,7 @@ def small_config(**fields):
   config.model.kernels = 'xla'
   config.data.train_split, config.data.eval_split = 'train[:128]', 'test[:300]'
   config.train.batch_size, config.train.epochs = 64, 3
+  config.train.precision = 'float32'
   config.logging.tensorboard = False
   config.logging.every_steps = 1
   for name, value in fields.items():

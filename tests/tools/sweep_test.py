@@ -31,6 +31,7 @@ TINY = (
   '--config.model.kernels=xla',
   '--config.data.image_size=28',
   '--config.train.batch_size=32',
+  '--config.train.precision=float32',
   '--config.train.epochs=2',
   '--config.data.train_split=train[:96]',
   '--config.data.eval_split=test[:100]',
@@ -63,12 +64,7 @@ def base():
     ("data.name='a,b','c;d',e", {'data.name': ('a,b', 'c;d', 'e')}),
     (
       'train.precision=float32,"params=float32,compute=bfloat16,output=float32"',
-      {
-        'train.precision': (
-          'float32',
-          'params=float32,compute=bfloat16,output=float32',
-        )
-      },
+      {'train.precision': ('float32', 'bfloat16')},
     ),
     (
       'finetune.frozen=(),("conv_1",),("conv_1", "conv_2")',
