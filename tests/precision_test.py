@@ -159,7 +159,7 @@ def test_what_trains_faster_than_a_cpu_without_onednn(
   network = types.SimpleNamespace(kernels=types.SimpleNamespace(name=chosen))
   run = types.SimpleNamespace(config=config, network=network)
   hints = {
-    'newer': 'cannot call oneDNN; Python 3.12 or newer',
+    'newer': 'cannot call oneDNN; Python 3.12 or newer has JAX 0.12',
     'slower': '--config.train.precision=float32 is faster here',
   }
   lines = messages.slow_cpu(run)

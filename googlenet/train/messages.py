@@ -109,8 +109,8 @@ def slow_cpu(run: Run) -> list[str]:
   is_old = not has_onednn and _is_x86() and jax.__version_info__ < (0, 12)
   if is_old:
     lines.append(
-      f'hint     JAX {jax.__version__} cannot call oneDNN; Python 3.12 or newer '
-      'has JAX 0.12, which can, and trains up to 2.5 times as fast'
+      f'hint     JAX {jax.__version__} cannot call oneDNN; Python 3.12 or '
+      'newer has JAX 0.12, which can, and trains up to 2.5 times as fast'
     )
   dtype = jnp.dtype(get_policy(config.train.precision).compute_dtype)
   if dtype == jnp.bfloat16 and (is_old or has_onednn):
