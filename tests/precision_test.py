@@ -29,6 +29,15 @@ def test_a_name_is_the_policy_with_float32_parameters_and_output():
     assert precision.get_policy(long) == policy
 
 
+def test_one_file_asks_jmp_which_would_take_names_for_all_of_a_policy():
+  asks = [
+    path.name
+    for path in (ROOT / 'googlenet').rglob('*.py')
+    if 'jmp.get_policy(' in path.read_text()
+  ]
+  assert asks == ['precision.py']
+
+
 @pytest.mark.parametrize(
   ('text', 'name'),
   [

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import haiku as hk
 import jax
-import jmp
 import ml_collections
 import numpy as np
 
@@ -31,6 +30,7 @@ from googlenet.input.preprocess import preprocess
 from googlenet.io import checkpoint, compare, named, pretrained
 from googlenet.io.workdir import read_classes, read_object
 from googlenet.model import network as network_lib
+from googlenet.model.precision import get_policy
 from googlenet.runtime.files import near_run
 from googlenet.runtime.parallel import parallelize, replicated
 from googlenet.runtime.terminal import warn
@@ -77,7 +77,7 @@ class Teacher(NamedTuple):
       images: uint8 [B, H, W, C], augmented stored pixels.
       shares: `mixing.shares` at the student's size; None: nothing is mixed.
     """
-    policy = jmp.get_policy(self.precision)
+    policy = get_policy(self.precision)
     x = preprocess(images, self.data)
     if shares is not None:
       shares = jax.image.resize(shares, (*x.shape[:3], 1), 'bilinear')
