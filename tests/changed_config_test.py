@@ -92,6 +92,8 @@ OTHER = {
   'train.microbatches': (2, ''),
   'train.image_sizes': (('24@0', '28@0.5'), ''),
   'train.label_smoothing': (0.1, ''),
+  'train.teacher_weight': (0.5, ''),
+  'train.teacher_temperature': (2.0, ''),
   'train.aux_loss_weight': (0.5, ''),
   'train.class_weights': (('balanced',), ''),
   'train.sampling': ('balanced', ''),

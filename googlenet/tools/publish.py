@@ -6,7 +6,7 @@ The new folder is a small workdir that can be kept with the code or sent to
 others. Evaluate, predict, report, demo, features, export and fine-tuning accept
 it. Of the checkpoints it holds only the last one, with the parameters and
 statistics used in evaluation. In config.json the paths of this machine are
-reset (data.data_dir, data.classes, finetune.from_workdir,
+reset (data.data_dir, data.classes, finetune.from_workdir, train.teacher,
 train.compilation_cache, benchmark.torch_python), and eval.batch_norm_batches is
 0, since the file holds the statistics.
 `sha256sum -c SHA256SUMS` in the folder checks all files but README.md, the

@@ -11,6 +11,7 @@ import launch
 from googlenet import config as config_lib
 from googlenet.cli.command_line import parse
 from googlenet.cli.modes import MODES
+from googlenet.cli.overrides import as_text
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS, LOCAL
 from googlenet.io import array_files, compare
@@ -25,12 +26,15 @@ DEFAULT = config_lib.flatten(config_lib.default_config())
 TEXTS = {
   *('data.name', 'data.train_split', 'data.eval_split', 'train.precision'),
   *('model.architecture', 'model.kernels', 'train.image_sizes'),
+  'finetune.frozen',
 }
 
 
 def test_every_field_that_may_name_something_is_known():
   takes_any_text = {
-    name for name, field in FIELDS.items() if field.is_valid('/any/text')
+    name
+    for name, field in FIELDS.items()
+    if field.is_valid('/any/text') or field.is_valid(('/any/text',))
   }
   assert takes_any_text == LOCAL.keys() | (TEXTS & takes_any_text)
   for modes in LOCAL.values():
@@ -47,6 +51,7 @@ def planted(tmp_path):
   program.chmod(0o755)
   values = dict.fromkeys(LOCAL, str(folder / 'missing'))
   values['benchmark.torch_python'] = str(program)
+  values['train.teacher'] = (values['train.teacher'],)
   return values
 
 
@@ -140,7 +145,7 @@ def test_a_sweep_gives_its_trials_what_the_user_gave(run, planted, tmp_path):
   config = config_lib.load(run / 'config.json', with_local=True)
   flags = sweep_folder.config_flags(run, config_lib.resolve(config))
   assert sorted(flags) == sorted(
-    f'--config.{name}={value}' for name, value in planted.items()
+    f'--config.{name}={as_text(value)}' for name, value in planted.items()
   )
   assert (
     sweep_folder.config_flags(run, config_lib.load(run / 'config.json')) == []
