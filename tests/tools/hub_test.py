@@ -250,19 +250,27 @@ def test_torchvision_by_name(server, monkeypatch):
   assert hub.weights_of('torchvision/googlenet').endswith(file)
 
 
-def test_weights_that_are_not_the_published_ones(server):
-  """File names of torchvision have the first digits of their SHA-256."""
-  file = hub.PUBLISHED['torchvision/googlenet'].file
+@pytest.mark.parametrize(
+  ('name', 'digits'),
+  [
+    ('torchvision/googlenet', '1378be20'),
+    ('pytorch-fid/inception', '6726825d0af5f729'),
+  ],
+)
+def test_weights_that_are_not_the_published_ones(name, digits, server):
+  """File names have the first digits of their SHA-256."""
+  file = hub.PUBLISHED[name].file
+  assert f'-{digits[:8]}.' in file
   (server.folder / file).write_bytes(b'other')
-  line = refused('torchvision/googlenet')
-  assert 'should begin with 1378be20' in line
+  line = refused(name)
+  assert f'should begin with {digits}' in line
   server.stop()
-  line = refused('torchvision/googlenet')
-  place = named.cache() / 'torchvision' / file
+  line = refused(name)
+  place = named.cache() / name.partition('/')[0] / file
   assert f'or put {server.url}/{file} at {place}' in line
   place.write_bytes(b'other')
   with pytest.raises(UserError, match='begins with d9298a10; delete it'):
-    hub.run_of('torchvision/googlenet')
+    hub.run_of(name)
 
 
 def test_unknown_names_are_told(server):

@@ -1,9 +1,9 @@
 """Networks of others in plain PyTorch, for weights_torch_test.
 
 Structure and names of torchvision/models/googlenet.py and inception.py (without
-their transform_input), of pytorch_fid/inception.py, of lucent/modelzoo/inceptionv1, and of Caffe's
-train_val.prototxt with one module for each layer that has weights. Dropout is
-left out: tests compare without it.
+their transform_input), of pytorch_fid/inception.py, of
+lucent/modelzoo/inceptionv1, and of Caffe's train_val.prototxt with one module
+for each layer that has weights. Dropout is left out: tests compare without it.
 """
 
 import numpy as np

@@ -201,6 +201,13 @@ def _no_dropout_in_heads(monkeypatch):
       96,
       marks=pytest.mark.slow,
     ),
+    pytest.param(
+      'inception_fid',
+      torch_networks.FidInceptionV3,
+      '.pth',
+      107,
+      marks=pytest.mark.slow,
+    ),
     # The smallest image that its head takes.
     pytest.param(
       'inception_v3',
@@ -221,7 +228,7 @@ def test_same_numbers_and_back_bit_for_bit(
   if variant == 'inception_v3' and size < 299:
     options['aux_logits'] = False
     flags = ['--config.model.aux_heads=off']
-  if variant == 'inception5h':  # its files have no heads
+  if variant in ('inception5h', 'inception_fid'):  # files have no heads
     flags = []
   torch_network = randomized(make(CLASSES, **options))
   path = saved(tmp_path, torch_network, ending)
