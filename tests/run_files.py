@@ -12,7 +12,7 @@ SPEED = 'train/images_per_second'
 # How lines begin that only say what a process does.
 PROGRESS = (
   *('mode     ', 'compile  ', 'measure  ', 'images   ', 'read     '),
-  'explain :',
+  *('explain :', 'probe    '),
 )
 
 

@@ -158,12 +158,11 @@ def _points(architecture: rows.Architecture, text: str) -> tuple[str, ...]:
 
 
 def _check_classes(labels: np.ndarray, train: Dataset) -> None:
-  """Raises UserError if a training split has only one class."""
+  """Raises UserError if all training images are of one class."""
   if (labels == labels[0]).all():
     raise UserError(
-      f'config.data.train_split={train.split!r}: its '
-      f'{train.num_examples:,} images are all of the class '
-      f'{train.class_names[labels[0]]}; a probe tells two or more apart'
+      f'config.data.train_split={train.split!r} has images of the class '
+      f'{train.class_names[labels[0]]} alone; a probe tells two or more apart'
     )
 
 
@@ -188,8 +187,12 @@ def probe(
   test = asked.vectors[name]
   # Only classes that occur: of others nothing can be learnt.
   known, targets = np.unique(labels, return_inverse=True)
-  near = knn.predict(vectors, targets, test, len(known), k, f'knn {name}')
-  fitted = linear.fit(vectors, targets, len(known), seed, what=f'linear {name}')
+  near = knn.predict(
+    vectors, targets, test, len(known), k, f'probe    {name} kNN'
+  )
+  fitted = linear.fit(
+    vectors, targets, len(known), seed, what=f'probe    {name} linear'
+  )
   if not fitted.has_converged:
     warn(
       f'{name}: the linear probe is no optimum yet (gradient '

@@ -21,7 +21,7 @@ def predict(
   test: np.ndarray,
   num_classes: int,
   k: int,
-  what: str = 'neighbours',
+  what: str = 'probe    kNN',
 ) -> np.ndarray:
   """Predicts classes by the votes of the nearest training images.
 

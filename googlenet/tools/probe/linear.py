@@ -20,6 +20,7 @@ from googlenet.runtime.progress import counted
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _GRADIENT = 1e-4  # largest element of the gradient where a fit ends
 _MAX_STEPS = 2000
+_CHUNK = 4096  # images that are predicted at the same time
 _PATIENCE = 2  # weaker fits after the best one that are tried
 
 
@@ -50,9 +51,11 @@ class Probe(NamedTuple):
 
   def predict(self, features: np.ndarray) -> np.ndarray:
     """Returns the classes of features [M, C], int64 [M]."""
-    scale = self.weights / self.deviation[:, None]
-    bias = self.bias - self.mean @ scale
-    return (features @ scale.astype(features.dtype) + bias).argmax(-1)
+    found = []
+    for start in range(0, len(features), _CHUNK):
+      scaled = (features[start : start + _CHUNK] - self.mean) / self.deviation
+      found.append((scaled @ self.weights + self.bias).argmax(-1))
+    return np.concatenate(found)
 
 
 def fit(
@@ -61,7 +64,7 @@ def fit(
   num_classes: int,
   seed: int = 0,
   strengths: tuple[float, ...] = STRENGTHS,
-  what: str = 'linear',
+  what: str = 'probe    linear',
 ) -> Probe:
   """Fits a probe; chooses L2 on a fifth of the images, then fits to all.
 
