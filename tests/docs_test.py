@@ -224,6 +224,7 @@ RULES: dict[str, str | Skip] = {
   r'--mode=atlas.*--render': f'{SCORED} --grid=4 --steps=2',
   r'--mode=atlas': f'{SCORED} --grid=4',
   r'--mode=examples.*--visualize': f'{SCORED} --steps=2',
+  r'--mode=evaluate.*--calibrate': f'{SCORED} --calibrate=test[50:250]',
   r'--mode=(evaluate|report|features|examples|similarity)': SCORED,
   r'--mode=circuits': '',
   r'--mode=explain': f'{READ} --num_images=1 --method=grad_cam,channels',

@@ -148,9 +148,9 @@ def test_scores_without_and_with_the_temperature(run, tmp_path, capfd):
 
 
 def test_images_of_training_are_told(run, capfd):
-  assert evaluate(run, '--calibrate=train[100:200]') == 0
+  assert evaluate(run, '--calibrate=train[200:300]') == 0
   err = problems(capfd.readouterr().err)
-  assert 'warning: --calibrate=train[100:200] has 100 images of' in err
+  assert 'warning: --calibrate=train[200:300] has 100 images of' in err
   assert err.count('\n') == 1
 
 
