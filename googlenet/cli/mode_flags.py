@@ -127,6 +127,12 @@ def define_flags(values: flags.FlagValues) -> None:
   boolean('sanity', False, 'compare maps with those of randomized networks')
   boolean('compare', False, 'print one line per network')
   boolean('points', False, 'list every point that can be read or replaced')
+  string(
+    'equal_to',
+    '',
+    'config file or run: find the width with as many multiply-adds as its '
+    'network',
+  )
   integer('port', 7860, 'port of the page at 127.0.0.1; 0: any free port')
   string(
     'images',

@@ -89,7 +89,7 @@ MODES = {
     _LOOK,
     'list the layers of a network, or all networks',
     'optional',
-    ('compare', 'points'),
+    ('compare', 'points', 'equal_to'),
     example='--compare',
     prints_result=True,
   ),

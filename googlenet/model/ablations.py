@@ -60,6 +60,12 @@ def changed(model_config: ml_collections.ConfigDict) -> dict[str, Any]:
   }
 
 
+def describe(model_config: ml_collections.ConfigDict) -> str:
+  """Returns the name of a network, with its ablations."""
+  found = [f'{name}={value}' for name, value in changed(model_config).items()]
+  return ' '.join([model_config.variant, *found])
+
+
 def apply(
   architecture: rows.Architecture, model_config: ml_collections.ConfigDict
 ) -> rows.Architecture:

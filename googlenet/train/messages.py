@@ -13,7 +13,7 @@ from googlenet.data.splits import count_classes, some
 from googlenet.input.preprocess import num_channels
 from googlenet.io.metrics import Progress
 from googlenet.kernels import onednn
-from googlenet.model import graph
+from googlenet.model import ablations, graph
 from googlenet.model.initialization import count_parameters
 from googlenet.model.precision import get_policy
 from googlenet.runtime import backend
@@ -52,7 +52,7 @@ def describe(
   )
   turns = ', classes in turn' if config.train.sampling == 'balanced' else ''
   return [
-    f'network  {config.model.variant}, {size}x{size}x{channels} '
+    f'network  {ablations.describe(config.model)}, {size}x{size}x{channels} '
     f'-> {config.model.num_classes} classes, '
     f'{count_parameters(run.state.params):,} parameters',
     f'devices  {jax.device_count()} x {devices[0].device_kind} '

@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 import ml_collections
 
-from googlenet.data import pipeline
+from googlenet.cli import command_line
+from googlenet.data import auto, pipeline
 from googlenet.errors import UserError
-from googlenet.model import graph, variants
+from googlenet.model import ablations, graph, variants
 from googlenet.model import points as point_lib
+from googlenet.model.architecture_text import OWN
+from googlenet.tools import equal_cost
 from googlenet.tools.runs import aligned
 
 
@@ -25,10 +28,13 @@ class Row(NamedTuple):
 
 
 class Size(NamedTuple):
-  """One network in the comparison; None if the image is too small for it."""
+  """One network in the comparison; None if the image is too small for it.
+
+  Of a network in which an ablation is not possible, only its name is known.
+  """
 
   variant: str
-  smallest_image: int  # pixels a side
+  smallest_image: int | None = None  # pixels a side
   depth: int | None = None
   parameters: int | None = None
   multiply_adds: int | None = None
@@ -41,6 +47,7 @@ def run(
   started: float,
   compare: bool = False,
   points: bool = False,
+  equal_to: str = '',
 ) -> None:
   """Prints the layers or points of a network, or the sizes of all networks.
 
@@ -50,13 +57,17 @@ def run(
     started: unused.
     compare: whether to print one line for each network.
     points: whether to print every point that can be read or replaced.
+    equal_to: config file or run whose multiply-adds the network shall make:
+      prints the width at which it does.
 
   Raises:
-    UserError: both are wanted.
+    UserError: more than one is wanted, or no width makes that many.
   """
   del workdir, started
-  if compare and points:
-    raise UserError('--compare and --points: give one of them')
+  wanted = {'compare': compare, 'points': points, 'equal_to': equal_to}
+  given = [f'--{name}' for name, value in wanted.items() if value]
+  if len(given) > 1:
+    raise UserError(f'{" and ".join(given)}: give one of them')
   dataset = pipeline.load_split(config, 'train_split')
   height, width, channels = image_shape = pipeline.image_shape(config, dataset)
   size = f'{height}x{width}x{channels}'
@@ -64,11 +75,37 @@ def run(
     print(f'{size}, {config.model.num_classes} classes')
     print(render_sizes(compare_sizes(config.model, image_shape)))
     return
-  print(f'{config.model.variant}, {size}')
+  if equal_to:
+    print(_equal_width(config, image_shape, equal_to))
+    return
+  print(f'{ablations.describe(config.model)}, {size}')
   if points:
     print(render_points(config.model, image_shape))
     return
   print(render(summarize(config.model, image_shape)))
+
+
+def _equal_width(
+  config: ml_collections.FrozenConfigDict,
+  image_shape: tuple[int, int, int],
+  name: str,
+) -> str:
+  """Returns the width at which a network costs as much as that of a config.
+
+  Raises:
+    UserError: the config cannot be read, or no width makes that many.
+  """
+  file = command_line.config_of(name)
+  other = auto.complete(command_line.read_config(file, '', ()))
+  dataset = pipeline.load_split(other, 'train_split')
+  shape = pipeline.image_shape(other, dataset)
+  wanted = equal_cost.multiply_adds(other.model, shape)
+  found = equal_cost.equal_width(config.model, image_shape, wanted)
+  share = found.multiply_adds / wanted - 1
+  return (
+    f'{wanted:,} multiply-adds: {name}\n{found.multiply_adds:,} ({share:+.2%}):'
+    f' --config.model.width_multiplier={found.width_multiplier:g}'
+  )
 
 
 def summarize(
@@ -135,14 +172,27 @@ def compare_sizes(
 
   Args:
     model_config: the `model` section; variant, auxiliary heads and
-      normalization are replaced.
+      normalization are replaced. Other fields, ablations too, count.
     image_shape: (H, W, C).
   """
   sizes = []
-  for variant in variants.ARCHITECTURES:
-    own = ml_collections.ConfigDict(model_config.to_dict())
-    own.update(variant=variant, aux_heads='off', normalization='auto')
-    architecture = variants.resolve(own)
+  every = [*variants.ARCHITECTURES]
+  if model_config.architecture:
+    every.append(OWN)
+  for variant in every:
+    own = equal_cost.with_values(
+      model_config,
+      variant=variant,
+      architecture=model_config.architecture if variant == OWN else '',
+      aux_heads='off',
+      aux_after=(),
+      normalization='auto',
+    )
+    try:
+      architecture = variants.resolve(own)
+    except UserError:  # an ablation, or stochastic depth, is not possible
+      sizes.append(Size(variant))
+      continue
     smallest = graph.smallest_image(architecture)
     if min(image_shape[:2]) < smallest:
       sizes.append(Size(variant, smallest))
@@ -182,10 +232,12 @@ def render_sizes(sizes: list[Size]) -> str:
       cells.append('-')
     else:
       cells.append(f'{4 * size.activations / 2**20:.2f}')
-    lines.append((size.variant, *cells, str(size.smallest_image)))
+    lines.append((size.variant, *cells, str(size.smallest_image or '-')))
+  refused = any(size.smallest_image is None for size in sizes)
   return aligned(lines, has_numbers=True) + (
     '\nactivations: outputs of all layers in float32; auxiliary heads are not '
     'counted; -: the image is too small for the network'
+    + (', or it does not allow a change of the config' if refused else '')
   )
 
 

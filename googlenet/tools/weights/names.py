@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from googlenet.errors import UserError
-from googlenet.model import graph
+from googlenet.model import ablations, graph
 from googlenet.model.rows import Architecture
 from googlenet.tools.weights import tables
 
@@ -195,6 +195,10 @@ def scheme_of(model_config: ml_collections.ConfigDict) -> Scheme:
   scheme = SCHEMES[variant]
   network = f'{scheme.network} of {scheme.framework}'
   normalization = model_config.normalization
+  ablated = {
+    name: (value, 'auto' if isinstance(value, str) else ())
+    for name, value in ablations.changed(model_config).items()
+  }
   for field, value, allowed in (
     (
       'normalization',
@@ -203,6 +207,7 @@ def scheme_of(model_config: ml_collections.ConfigDict) -> Scheme:
     ),
     ('activation', model_config.activation, 'relu'),
     ('width_multiplier', model_config.width_multiplier, 1.0),
+    *((name, value, none) for name, (value, none) in ablated.items()),
   ):
     if value != allowed:
       raise UserError(
