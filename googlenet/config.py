@@ -94,37 +94,11 @@ def _check_combinations(config: ml_collections.ConfigDict) -> None:
       f'{least}',
       'data.image_size',
     )
-  if 0 < config.data.resize < size:
-    raise UserError(
-      f'config.data.resize={config.data.resize} is smaller than '
-      f'config.data.image_size={size}, the crop that is cut from it: choose '
-      f'0 or at least {size}',
-      'data.resize',
-    )
-  count = config.eval.batch_norm_batches
-  if count and architecture.normalization != 'batch':
-    raise UserError(
-      f'config.eval.batch_norm_batches={count}: the network '
-      f'{config.model.variant!r} has no batch norm; allowed is 0, or '
-      "config.model.normalization='batch'",
-      'eval.batch_norm_batches',
-    )
-  if config.eval.crops > 1 and (config.eval.flip or config.eval.shift):
-    raise UserError(
-      f'config.eval.crops={config.eval.crops} has views of its own: leave out '
-      'config.eval.flip and config.eval.shift, or give config.eval.crops=1',
-      'eval.crops',
-    )
-  if config.train.batch_size % config.train.microbatches:
-    raise UserError(
-      f'config.train.batch_size={config.train.batch_size} does not divide '
-      f'into config.train.microbatches={config.train.microbatches} parts: '
-      'choose a multiple, or a number of parts that divides it',
-      'train.batch_size',
-    )
+  values = flatten(config)
   for name, is_wrong, words in CONTRADICTIONS:
     if is_wrong(config):
-      raise UserError(f'config.{name}={flatten(config)[name]!r}: {words}', name)
+      words = words.format(config=config)
+      raise UserError(f'config.{name}={values[name]!r}: {words}', name)
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
