@@ -132,6 +132,9 @@ def get_config() -> ml_collections.ConfigDict:
   # SAM: distance at which gradients are taken uphill, over all parameters, such
   # as 0.05; each step takes twice the time. 0: off.
   optimizer.sam_rho = 0.0
+  # Schedule-free sgd, adam or adamw: momentum is the share of an average over
+  # the steps, which is evaluated; with schedule constant.
+  optimizer.schedule_free = False
 
   # Parts of the network are prefixes of parameter names: inception_3a/conv_1x1.
   config.finetune = finetune = ml_collections.ConfigDict()

@@ -376,6 +376,7 @@ FIELDS: dict[str, Field] = {
   'optimizer.lookahead_period': _integer(0),
   'optimizer.lookahead_rate': _positive(1),
   'optimizer.sam_rho': _number(0),
+  'optimizer.schedule_free': _boolean(),
   'finetune.from_workdir': _text(empty=True),
   'finetune.frozen': _parts(),
   'finetune.learning_rates': _factors("('logits=10', 'conv_1=0.1')"),

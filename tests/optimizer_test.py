@@ -32,6 +32,7 @@ def optimizer_config(**changes) -> ml_collections.ConfigDict:
     'decay_fraction': 0.2,
     'muon_rest': 'sgd',
     'muon_steps': 5,
+    'schedule_free': False,
     'rates': (),
     'decays': (),
   }

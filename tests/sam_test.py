@@ -1,143 +1,103 @@
-"""SAM against two gradients by hand; on one device and on four."""
+"""SAM against two gradients by hand, on one device and on four."""
 
-import os
-import subprocess
-import sys
+import types
 
 import chex
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from conftest import ROOT, environment
+import optax
 
-from googlenet import config as config_lib
-from googlenet import optimizer as optimizer_lib
-from googlenet.model import network as network_lib
-from googlenet.model.initialization import init_from_numpy
 from googlenet.optimizer import sam
+from googlenet.runtime.parallel import PMAP_AXIS
 from googlenet.train import step as step_lib
-from googlenet.train.state import make_train_state
+from googlenet.train.finite import make_finite_check
+from googlenet.train.state import TrainState
 
 
 def test_the_distance_is_that_of_all_parameters_together():
   params = {'a': {'w': jnp.array([1.0, 2.0])}, 'b': {'w': jnp.array([3.0])}}
   grads = {'a': {'w': jnp.array([2.0, 0.0])}, 'b': {'w': jnp.array([1.5])}}
   for factor in (1.0, 1024.0):  # a loss scale
-    found = sam.uphill(params, jax.tree.map(lambda g: factor * g, grads), 0.5)
+    found = sam.uphill(params, optax.tree.scale(factor, grads), 0.5)
     np.testing.assert_allclose(found['a']['w'], [1.4, 2.0], rtol=1e-6)
     np.testing.assert_allclose(found['b']['w'], [3.3], rtol=1e-6)
   zeros = jax.tree.map(jnp.zeros_like, grads)
   chex.assert_trees_all_equal(sam.uphill(params, zeros, 0.5), params)
 
 
-def make_step(config):
-  """Returns the network, the first state, and the training step."""
-  config = config_lib.resolve(config)
-  network = network_lib.from_config(config)
-  params, network_state = init_from_numpy(network, (28, 28, 1), config.seed)
-  schedule = optimizer_lib.make_schedule(config.optimizer, 10, 100)
-  rule = optimizer_lib.make_optimizer(config.optimizer, schedule)
-  state = make_train_state(params, network_state, rule, config.train)
-  return (
-    network,
-    state,
-    step_lib.make_train_step(network, rule, schedule, config),
+RHO, SCALE, KEPT = 2.0, 8.0, 0.5
+
+
+def logits_of(params, keys, images):
+  """A linear layer on four pixels, with dropout by key; float32 [B, 10]."""
+  kept = jax.vmap(lambda key: jax.random.bernoulli(key, KEPT, (4,)))(keys)
+  return jnp.where(kept, images.reshape(len(images), 4), 0) @ params['m']['w']
+
+
+def apply(params, state, keys, images, is_training, axis_name):
+  logits = logits_of(params, keys, images)
+  state = {'m': {'mean': jax.lax.pmean(logits.mean(0), axis_name)}}
+  return types.SimpleNamespace(logits=logits, aux_logits={}), state
+
+
+def make_state():
+  w = np.random.default_rng(0).normal(size=(4, 10)).astype(np.float32)
+  return TrainState(
+    jnp.zeros((), jnp.int32),
+    {'m': {'w': jnp.asarray(w)}},
+    {'m': {'mean': jnp.zeros(10)}},
+    (),
+    make_finite_check(SCALE),
+    {},
+    {},
   )
 
 
-def make_batch(devices=1):
-  rng = np.random.default_rng(0)
-  return {
-    'image': rng.integers(
-      0, 256, (devices, 16 // devices, 28, 28, 1), np.uint8
-    ),
-    'label': rng.integers(0, 10, (devices, 16 // devices)).astype(np.int32),
-  }
+BATCH = {
+  'image': np.random.default_rng(1).integers(0, 256, (8, 2, 2, 1), np.uint8),
+  'label': np.arange(8, dtype=np.int32),
+}
 
 
-@pytest.fixture
-def plain(config):
-  """SGD without anything, on a network with batch norm and dropout."""
-  config.model.normalization = 'batch'
-  config.model.dropout = 0.5
-  config.optimizer.schedule = 'constant'
-  config.optimizer.warmup_steps = 0
-  config.optimizer.momentum = 0.0
-  config.optimizer.weight_decay = 0.0
-  config.optimizer.grad_clip_norm = 0.0
-  config.optimizer.sam_rho = 0.5
-  return config
+def gradient(config, devices):
+  """Returns gradients, statistics and mean metrics over so many devices."""
+  config.optimizer.sam_rho = RHO
+  config.data.image_size = 2
+  step = step_lib.make_gradient_step(hk.Transformed(None, apply), config)
+  batch = {n: x.reshape(devices, -1, *x.shape[1:]) for n, x in BATCH.items()}
+  call = jax.jit(jax.vmap(step, (None, 0, None), axis_name=PMAP_AXIS))
+  grads, statistics, metrics = call(make_state(), batch, jnp.uint32(0))
+  first = jax.tree.map(lambda x: x[0], (grads, statistics))
+  return *first, jax.tree.map(lambda x: x.mean(0), metrics)
 
 
-def test_a_step_against_two_gradients_by_hand(plain):
-  """Both with the same dropout; statistics and loss are of the first."""
-  network, state, train_step = make_step(plain)
-  batch = make_batch()
-  params, network_state = jax.device_get((state.params, state.network_state))
-  _, (_, keys) = step_lib.drawn(
-    batch, jnp.arange(16), np.uint32(0), np.int32(0), 'none'
-  )
+def test_the_gradient_against_two_by_hand(config):
+  """With the same dropout in both; statistics and loss are of the first."""
+  places = jnp.arange(8)
+  _, (_, keys) = step_lib.drawn(BATCH, places, jnp.uint32(0), 0, 'none')
+  images = jnp.asarray((BATCH['image'] / 255 - 0.2860) / 0.3530, jnp.float32)
 
   def loss_fn(params):
-    x = (batch['image'][0] / 255 - 0.2860) / 0.3530
-    outputs, statistics = network.apply(
-      params, network_state, keys, jnp.asarray(x, jnp.float32), True
-    )
-    log_p = jax.nn.log_softmax(outputs.logits)
-    loss = -jnp.mean(log_p[jnp.arange(16), batch['label'][0]])
-    return loss, statistics
+    logits = logits_of(params, keys, images)
+    log_p = jax.nn.log_softmax(logits)
+    return -log_p[places, BATCH['label']].mean(), logits.mean(0)
 
-  gradient = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-  (loss, statistics), first = gradient(params)
-  squares = sum(np.sum(np.square(g)) for g in jax.tree.leaves(first))
-  moved = jax.tree.map(lambda p, g: p + 0.5 * g / squares**0.5, params, first)
-  _, second = gradient(moved)
-  state, metrics = train_step(state, batch, np.uint32(0))
-  chex.assert_trees_all_close(
-    state.params,
-    jax.tree.map(lambda p, g: p - 0.05 * g, params, second),
-    rtol=1e-4,
-    atol=1e-6,
-  )
-  chex.assert_trees_all_close(
-    state.network_state, statistics, rtol=1e-5, atol=1e-6
-  )
-  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
-  # It matters: the plain gradient would end elsewhere.
-  differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), first, second)
-  assert max(jax.tree.leaves(differences)) > 0.01
+  loss_and_gradient = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
 
-
-PROGRAM = """
-import sys
-import jax, numpy as np
-from googlenet import config as config_lib
-import sam_test
-config = config_lib.load('config.json')
-_, state, step = sam_test.make_step(config)
-state, _ = step(state, sam_test.make_batch(jax.device_count()), np.uint32(0))
-leaves = jax.tree.leaves(state.params)
-np.save(sys.argv[1], np.concatenate([np.ravel(x) for x in leaves]))
-"""
-
-
-@pytest.mark.slow
-def test_four_devices_move_by_the_gradient_of_all(plain, tmp_path):
-  """Not each uphill by its own."""
-  plain.optimizer.sam_rho = 0.5
-  text = config_lib.to_json(config_lib.resolve(plain))
-  (tmp_path / 'config.json').write_text(text)
+  params = make_state().params
+  (loss, mean), first = loss_and_gradient(params)
+  w, g = params['m']['w'], first['m']['w']
+  moved = {'m': {'w': w + RHO * g / jnp.sqrt(jnp.sum(g**2))}}
+  second = loss_and_gradient(moved)[1]['m']['w']
+  assert np.abs(second - g).max() > 0.01
   for devices in (1, 4):
-    subprocess.run(
-      [sys.executable, '-c', PROGRAM, f'{devices}.npy'],
-      cwd=tmp_path,
-      env={
-        **os.environ,
-        **environment(devices),
-        'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}',
-      },
-      check=True,
+    grads, statistics, metrics = gradient(config, devices)
+    np.testing.assert_allclose(
+      grads['m']['w'], SCALE * second, rtol=1e-4, atol=1e-5
     )
-  one, four = (np.load(tmp_path / f'{n}.npy') for n in (1, 4))
-  np.testing.assert_allclose(four, one, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+      statistics['m']['mean'], mean, rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)

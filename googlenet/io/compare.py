@@ -36,6 +36,7 @@ NEVER_CHANGES = (
   'train.batch_size',
   'optimizer.name',
   'optimizer.muon_rest',
+  'optimizer.schedule_free',
   'finetune.from_workdir',
 )
 # Fields that any resumed run may change: they do not affect its results.
@@ -60,6 +61,7 @@ _USED_BY_TOOLS = (
   'data.channels',
   'data.mean',
   'data.std',
+  'optimizer.schedule_free',
   'train.ema_decay',
   'train.precision',
 )

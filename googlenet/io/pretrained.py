@@ -88,7 +88,8 @@ def prefix_of(config: ml_collections.ConfigDict) -> str:
 
   If a run averages its parameters over the steps, the average is evaluated.
   """
-  return 'ema_' if config.train.ema_decay else ''
+  is_averaged = config.train.ema_decay or config.optimizer.schedule_free
+  return 'ema_' if is_averaged else ''
 
 
 def read_run(

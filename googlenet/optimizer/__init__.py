@@ -208,6 +208,10 @@ def _rules(
     mask: optax mask of the parameters that decay; None: all.
   """
   name = optimizer_config.name
+  if optimizer_config.schedule_free:
+    from googlenet.optimizer import schedule_free
+
+    return schedule_free.rules(optimizer_config, schedule, weight_decay, mask)
   if name in _DECOUPLED:
     config = ml_collections.ConfigDict(
       {**optimizer_config.to_dict(), 'weight_decay': weight_decay}

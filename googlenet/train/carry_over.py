@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from googlenet.train.state import TrainState
+from googlenet.train.state import TrainState, is_schedule_free
 
 _OPTIMIZER, _COUNT, _SLOW = 'opt_state/', 'opt_state/count', 'opt_state/slow/'
 # What starts from other arrays of the checkpoint if it is not stored.
@@ -151,6 +151,8 @@ def finish(
       is_leaf=is_schedule,
     )
     state = state._replace(opt_state=opt_state)
+  if is_schedule_free(state.opt_state) and 'optimizer.momentum' in changes:
+    state = _with_share(state, like.opt_state.b1)
   if changes.keys() & {*_FIELDS[_SCALE]}:
     new = like.finite_check
     check = check._replace(
@@ -159,6 +161,19 @@ def finish(
     )
     state, anew = state._replace(finite_check=check), (*anew, _SCALE)
   return state, _describe(anew, sources.dropped, changes)
+
+
+def _with_share(state: TrainState, b1: Any) -> TrainState:
+  """Gives the average of schedule-free learning another share in a step."""
+  params = jax.tree.map(
+    lambda x, z: (b1 * x + (1 - b1) * z).astype(x.dtype),
+    state.ema_params,
+    state.opt_state.z,
+  )
+  b1 = np.asarray(b1, np.float32)
+  return state._replace(
+    params=params, opt_state=state.opt_state._replace(b1=b1)
+  )
 
 
 def _describe(

@@ -193,8 +193,8 @@ def finished(
   return (
     f'--workdir={workdir} holds a finished run of {result.get("step", "?")} '
     f'steps{early}, eval accuracy {result.get("eval/accuracy", "?")}: nothing '
-    f'is left to do (give {" and ".join(limits)} with --allow_config_change to train '
-    'further, or another folder)'
+    f'is left to do (give {" and ".join(limits)} with --allow_config_change to '
+    'train further, or another folder)'
   )
 
 

@@ -8,6 +8,7 @@ from googlenet import config as config_lib
 from googlenet import optimizer as optimizer_lib
 from googlenet.model import groups
 from googlenet.optimizer.lookahead import with_lookahead
+from googlenet.optimizer.schedule_free import with_schedule_free
 from googlenet.train import finetune
 
 
@@ -41,6 +42,7 @@ def make_optimizer(
   optimizer, lines = finetune.adapt_optimizer(
     config.finetune, params, optimizer
   )
+  optimizer = with_schedule_free(optimizer, schedule, config.optimizer)
   optimizer = with_lookahead(
     optimizer,
     config.optimizer.lookahead_period,

@@ -25,7 +25,8 @@ class TrainState(NamedTuple):
   opt_state: optax.OptState
   finite_check: FiniteCheck
   # Averages over the steps; empty unless `train.ema_decay` is set. Running
-  # statistics are averaged too, to fit the averaged parameters.
+  # statistics are averaged too, to fit the averaged parameters. With
+  # `optimizer.schedule_free` its average, and the running statistics as such.
   ema_params: hk.Params
   ema_network_state: hk.State
 
@@ -56,15 +57,21 @@ def make_train_state(
   opt_state = jax.jit(optimizer.init)(params)
   # Copies, because donated buffers must not be shared.
   averages = jax.tree.map(np.array, (params, network_state))
+  is_averaged = train_config.ema_decay or is_schedule_free(opt_state)
   state = TrainState(
     np.zeros((), np.int32),
     params,
     network_state,
     opt_state,
     make_finite_check(train_config.loss_scale),
-    *(averages if train_config.ema_decay else ({}, {})),
+    *(averages if is_averaged else ({}, {})),
   )
   return replicated(state)
+
+
+def is_schedule_free(opt_state: optax.OptState) -> bool:
+  """Whether the optimizer keeps an average that is to be evaluated."""
+  return isinstance(opt_state, optax.contrib.ScheduleFreeState)
 
 
 def update_ema(

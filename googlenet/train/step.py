@@ -27,7 +27,7 @@ from googlenet.train.loss import (
   make_gradient_fn,
   make_loss_fn,
 )
-from googlenet.train.state import TrainState, update_ema
+from googlenet.train.state import TrainState, is_schedule_free, update_ema
 
 Batch = dict[str, jax.Array]
 
@@ -173,6 +173,9 @@ def make_update_step(
       update_ema(average, new, num_updates, train_config.ema_decay)
       for average, new in zip(averages, (params, network_state), strict=True)
     )
+    if is_schedule_free(opt_state):
+      average = optax.contrib.schedule_free_eval_params(opt_state, params)
+      new_averages = average, network_state
     return TrainState(
       state.step + jnp.where(is_stopped, 0, 1),
       params,
