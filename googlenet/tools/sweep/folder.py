@@ -73,7 +73,7 @@ def _check_config(
     f'config.{name} is {there!r} there and {here!r} here'
     for name, (there, here) in compare.differences(stored, config).items()
     if name not in sweep
-    # Of a run the teacher is checked at its checkpoints; later trials have none.
+    # Checkpoints of a run tell its teacher; trials to come have none.
     and (name not in compare.MAY_CHANGE or name == 'train.teacher')
   ]
   if changes:
