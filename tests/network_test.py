@@ -66,6 +66,22 @@ def test_number_of_parameters(image_shape, num_classes, count):
   assert jax.tree.leaves(state) == []
 
 
+def test_shapes_are_those_of_init_though_nothing_is_drawn(monkeypatch):
+  config = model_config(variant='tiny', normalization='batch')
+  network, image, _ = abstract(config, (28, 28, 1))
+  expected = jax.eval_shape(network.init, jax.random.key(0), image)
+  assert len(jax.tree.leaves(expected[1])) > 1  # running statistics
+
+  def draw(*_):
+    raise AssertionError
+
+  monkeypatch.setattr(jax.random, 'truncated_normal', draw)
+  jax.clear_caches()  # what was traced before
+  with pytest.raises(AssertionError):
+    jax.eval_shape(network.init, jax.random.key(0), image)
+  assert abstract_init(network, (28, 28, 1)) == expected
+
+
 def test_parameter_names_are_stable():
   """Checkpoints and weight import rely on them: never change this list."""
   blocks = ['3a', '3b', '4a', '4b', '4c', '4d', '4e', '5a', '5b']

@@ -137,31 +137,27 @@ def test_a_run_with_the_long_name_goes_on_with_the_short_one(
 
 # What is installed; what the run has; which hints it gets.
 @pytest.mark.parametrize(
-  ('version', 'has_onednn', 'machine', 'kernels', 'precision', 'words'),
+  ('version', 'calls', 'machine', 'kernels', 'precision', 'words'),
   [
-    ((0, 12, 0), True, 'x86_64', ('auto', 'onednn'), 'bfloat16', ()),
-    ((0, 10, 2), False, 'x86_64', ('auto', 'cpu'), 'float32', ('newer',)),
-    ((0, 10, 2), False, 'AMD64', ('auto', 'cpu'), LONG, ('newer', 'slower')),
-    ((0, 10, 2), False, 'x86_64', ('cpu', 'cpu'), 'bfloat16', ()),
+    ((0, 12, 0), 'bf16', 'x86_64', ('auto', 'onednn'), 'bfloat16', ()),
     # A processor that has no instructions for bfloat16.
-    ((0, 12, 0), True, 'x86_64', ('auto', 'cpu'), 'bfloat16', ('slower',)),
+    ((0, 12, 0), 'f32', 'x86_64', ('auto', 'onednn'), 'bfloat16', ('slower',)),
+    ((0, 12, 0), 'f32', 'x86_64', ('auto', 'onednn'), 'float32', ()),
+    ((0, 12, 0), 'f32', 'x86_64', ('onednn', 'onednn'), 'bfloat16', ()),
+    ((0, 10, 2), '', 'x86_64', ('auto', 'cpu'), 'float32', ('newer',)),
+    ((0, 10, 2), '', 'AMD64', ('auto', 'cpu'), LONG, ('newer', 'slower')),
+    ((0, 10, 2), '', 'x86_64', ('cpu', 'cpu'), 'bfloat16', ()),
     # oneDNN is not called there by any JAX.
-    ((0, 12, 0), False, 'arm64', ('auto', 'cpu'), 'bfloat16', ()),
-    ((0, 10, 2), False, 'arm64', ('auto', 'cpu'), 'bfloat16', ()),
+    ((0, 12, 0), '', 'arm64', ('auto', 'cpu'), 'bfloat16', ()),
+    ((0, 10, 2), '', 'arm64', ('auto', 'cpu'), 'bfloat16', ()),
+    ((0, 12, 0), '', 'x86_64', ('auto', 'gpu'), 'bfloat16', ()),
   ],
 )
-def test_what_trains_faster_than_a_cpu_without_onednn(
-  config,
-  monkeypatch,
-  version,
-  has_onednn,
-  machine,
-  kernels,
-  precision,
-  words,
+def test_what_trains_faster_on_a_cpu(
+  config, monkeypatch, version, calls, machine, kernels, precision, words
 ):
   monkeypatch.setattr(jax, '__version_info__', version)
-  monkeypatch.setattr(messages.onednn, 'is_available', lambda _: has_onednn)
+  monkeypatch.setattr(messages.onednn, 'dtype_of_calls', lambda _: calls)
   monkeypatch.setattr(messages.platform, 'machine', lambda: machine)
   config.model.kernels, chosen = kernels
   config.train.precision = precision
@@ -169,7 +165,7 @@ def test_what_trains_faster_than_a_cpu_without_onednn(
   run = types.SimpleNamespace(config=config, network=network)
   hints = {
     'newer': 'cannot call oneDNN; Python 3.12 or newer has JAX 0.12',
-    'slower': '--config.train.precision=float32 is faster here',
+    'slower': '--config.train.precision=float32 is faster',
   }
   lines = messages.slow_cpu(run)
   assert len(lines) == len(words)

@@ -18,6 +18,7 @@ into a kind of convolution that oneDNN does not support.
 """
 
 import functools
+import re
 from collections.abc import Sequence
 
 import jax
@@ -50,12 +51,20 @@ _FEW_CHANNELS = 8
 max_pool = functools.partial(cpu_pooling.max_pool, axes=_AXES)
 
 
-@functools.cache
 def is_available(dtype: jnp.dtype) -> bool:
   """Whether XLA uses oneDNN for convolutions of this dtype.
 
-  It does on x86 since JAX 0.12, and in bfloat16 only on CPUs with instructions
-  for it. This function compiles a small convolution to find out.
+  It does on x86 since JAX 0.12.
+  """
+  return bool(dtype_of_calls(dtype))
+
+
+@functools.cache
+def dtype_of_calls(dtype: jnp.dtype) -> str:
+  """Returns the dtype in which oneDNN computes this one, '' if it does not.
+
+  On CPUs without instructions for bfloat16 XLA converts to float32 and back:
+  'f32', not 'bf16'. This function compiles a small convolution to find out.
   """
   image = jax.ShapeDtypeStruct((8, 8, 8, 16), dtype)
   weight = jax.ShapeDtypeStruct((3, 3, 16, 16), dtype)
@@ -65,8 +74,9 @@ def is_available(dtype: jnp.dtype) -> bool:
   try:
     compiled = compile_with(COMPILER_OPTIONS, lowered)
   except jax.errors.JaxRuntimeError:  # XLA does not know one of the options
-    return False
-  return '__onednn$convolution' in compiled.as_text()
+    return ''
+  call = re.search(r'= \((\w+)\[.*__onednn\$convolution', compiled.as_text())
+  return call[1] if call else ''
 
 
 # ---- Convolution.

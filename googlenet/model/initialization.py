@@ -4,6 +4,7 @@ Training runs use NumPy, because XLA would compile a random draw for each of 60
 shapes, which takes a minute. An abstract run of the network gives the shapes.
 """
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import haiku as hk
@@ -88,9 +89,18 @@ def abstract_init(
     network: made by `make_network`.
     image_shape: (H, W, C) of the network's input.
   """
+
+  def init(key: jax.Array, image: jax.Array) -> tuple[hk.Params, hk.State]:
+    # Zeros: to trace random draws would take most of the time.
+    with hk.custom_creator(
+      lambda create, shape, dtype, *_: create(shape, dtype, jnp.zeros)
+    ):
+      return network.init(key, image)
+
   image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  return jax.eval_shape(network.init, key, image)
+  _, apply = hk.transform(init)  # where a creator is allowed
+  return jax.eval_shape(functools.partial(apply, {}, None), key, image)
 
 
 def init_from_numpy(

@@ -97,26 +97,25 @@ def short_run(run: Run) -> list[str]:
 
 
 def slow_cpu(run: Run) -> list[str]:
-  """Returns lines on what trains faster, if the network runs without oneDNN.
-
-  That is so on an older JAX, and for bfloat16 on an older processor.
-  """
+  """Returns lines on what trains faster on this CPU, or none."""
   config = run.config
-  if config.model.kernels != 'auto' or run.network.kernels.name != 'cpu':
+  kernels = run.network.kernels.name
+  if config.model.kernels != 'auto' or kernels not in ('cpu', 'onednn'):
     return []
   lines = []
-  has_onednn = onednn.is_available(jnp.dtype('float32'))
-  is_old = not has_onednn and _is_x86() and jax.__version_info__ < (0, 12)
+  is_old = kernels == 'cpu' and _is_x86() and jax.__version_info__ < (0, 12)
   if is_old:
     lines.append(
       f'hint     JAX {jax.__version__} cannot call oneDNN; Python 3.12 or '
       'newer has JAX 0.12, which can, and trains up to 2.5 times as fast'
     )
   dtype = jnp.dtype(get_policy(config.train.precision).compute_dtype)
-  if dtype == jnp.bfloat16 and (is_old or has_onednn):
+  if dtype == jnp.bfloat16 and (
+    is_old or onednn.dtype_of_calls(dtype) == 'f32'
+  ):
     lines.append(
-      'hint     bfloat16 trains slower than float32 without oneDNN: '
-      '--config.train.precision=float32 is faster here'
+      'hint     bfloat16 trains slower than float32 on this processor with JAX '
+      f'{jax.__version__}: --config.train.precision=float32 is faster'
     )
   return lines
 
