@@ -151,6 +151,7 @@ def test_views_are_in_the_program_or_told(run, config, capfd):
 # Small, but not so that maps of 1x1 hide the order of their values.
 SIZES = {
   'inception_v3': 75,
+  'inception_fid': 75,
   'alexnet': 99,
   'alexnet_torchvision': 99,
   'vgg16': 64,
@@ -165,7 +166,16 @@ def onnx_net(config, tmp_path, stored_shape=(28, 28, 1)):
   return googlenet.load(save_run(tmp_path / 'run', config, stored_shape))
 
 
-@pytest.mark.parametrize('variant', variants.ARCHITECTURES)
+@pytest.mark.parametrize(
+  'variant',
+  [
+    # It has the operations of others, and takes as long as Inception v3.
+    pytest.param(
+      name, marks=[pytest.mark.slow] if name == 'inception_fid' else []
+    )
+    for name in variants.ARCHITECTURES
+  ],
+)
 def test_onnx_of_every_network(config, tmp_path, variant):
   config.model.variant = variant
   config.model.width_multiplier = 0.1
