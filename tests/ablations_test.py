@@ -152,11 +152,22 @@ def test_heads_sit_after_other_rows():
   ]
   assert len({head.ops for head in heads}) == 1
   config = model_config(variant='tiny', aux_heads='on', aux_after=('conv_1',))
-  network, params, state = make((64, 64, 1), **config.to_dict())
-  out, _ = network.apply(params, state, None, images(2, 64, 64, 1), False)
+  params, out = shapes_of(config, 64)
   assert out.aux_logits['aux_1'].shape == (2, 10)
   # Its convolution sees the 8 channels of conv_1.
   assert params['aux_1/conv_1x1']['w'].shape == (1, 1, 8, 4)
+
+
+def shapes_of(config, side):
+  """Shapes of the parameters and of the outputs for two images."""
+  network = network_lib.make_network(config)
+  x = jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32)
+  params, state = jax.eval_shape(network.init, jax.random.key(0), x)
+  out, _ = jax.eval_shape(
+    lambda params, state, x: network.apply(params, state, None, x, False),
+    *(params, state, x),
+  )
+  return params, out
 
 
 def test_what_remains_computes_the_same():
@@ -241,14 +252,8 @@ def test_a_network_that_takes_a_field_can_be_computed(variant, fields):
   if architecture is None:
     return
   side = max(SMALL[variant], graph.smallest_image(architecture))
-  network = network_lib.make_network(
-    model_config(variant=variant, **{'aux_heads': 'off', **fields})
-  )
-  x = jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32)
-  params, state = jax.eval_shape(network.init, jax.random.key(0), x)
-  out, _ = jax.eval_shape(
-    lambda params, state, x: network.apply(params, state, None, x, False),
-    *(params, state, x),
+  params, out = shapes_of(
+    model_config(variant=variant, **{'aux_heads': 'off', **fields}), side
   )
   assert out.logits.shape == (2, 10)
   assert len(out.aux_logits) == len(fields.get('aux_after', ()))

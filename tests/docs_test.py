@@ -236,6 +236,7 @@ RULES: dict[str, str | Skip] = {
   r'profile_steps': TINY.replace('max_steps=3', 'max_steps=8'),
   r'launch\.py --workdir=': '',
   r'launch\.py': TINY,
+  r'googlenet\.tools\.ablations': Skip('tests/tools/ablated_runs_test.py'),
   r'python -m googlenet': '',
   r'sha256sum': Skip('tests/pretrained_test.py'),
   r'googlenet\.(train|read_split)\(': Skip('tests/package_test.py'),
