@@ -226,6 +226,7 @@ RULES: dict[str, str | Skip] = {
   r'--mode=examples.*--visualize': f'{SCORED} --steps=2',
   r'--mode=evaluate.*--calibrate': f'{SCORED} --calibrate=test[50:250]',
   r'--mode=(evaluate|report|features|examples|similarity)': SCORED,
+  r'--mode=probe': f'{SCORED} --config.data.train_split=train[:100]',
   r'--mode=circuits': '',
   r'--mode=explain': f'{READ} --num_images=1 --method=grad_cam,channels',
   r'--mode=visualize': f'{READ} --steps=2 --frames=0',

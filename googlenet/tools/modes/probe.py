@@ -195,8 +195,7 @@ def probe(
   )
   if not fitted.has_converged:
     warn(
-      f'{name}: the linear probe is no optimum yet (gradient '
-      f'{fitted.gradient:.1e}): its accuracy may be too low'
+      f'{name}: the linear probe has not converged: its accuracy may be too low'
     )
   accuracies = []
   for predicted in (near, fitted.predict(test)):
