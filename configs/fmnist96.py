@@ -83,6 +83,9 @@ def get_config() -> ml_collections.ConfigDict:
   augment.random_resized_crop = False
   augment.crop_area = (0.08, 1.0)  # cropped / image area, min and max
   augment.crop_aspect = (0.75, 1.3333)  # width / height of the crop, min, max
+  # Strengths of random changes of brightness, contrast, saturation and hue:
+  # (0.4, 0.4, 0.4, 0.1); grey images: (0.4, 0.4, 0.0, 0.0); (): none.
+  augment.colour_jitter = ()
   augment.rand_augment_ops = 0  # RandAugment operations per image; 0: off
   augment.rand_augment_magnitude = 9.0  # strength of RandAugment, 0 to 10
   augment.erase_probability = 0.0  # probability to erase a random rectangle

@@ -338,6 +338,16 @@ FIELDS: dict[str, Field] = {
     '(0.08, 1.0)',
   ),
   'augment.crop_aspect': _range(_positive(), 'numbers > 0', '(0.75, 1.3333)'),
+  'augment.colour_jitter': Field(
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and len(v) in (0, 4)
+      and all(_number(0).is_valid(x) for x in v[:3])
+      and all(_number(0, 0.5).is_valid(x) for x in v[3:])
+    ),
+    'strengths of brightness, contrast, saturation (>= 0) and hue (0 to 0.5), '
+    'like (0.4, 0.4, 0.4, 0.1), or ()',
+  ),
   'augment.rand_augment_ops': _integer(0, 100),
   'augment.rand_augment_magnitude': _number(0, rand_augment.MAX_MAGNITUDE),
   'augment.erase_probability': _number(0, 1),

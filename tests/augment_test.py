@@ -1,5 +1,8 @@
 """Augmentation by key: what it touches, and what it leaves alone."""
 
+import colorsys
+import itertools
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -8,8 +11,12 @@ import pytest
 from conftest import ROOT, load_config
 from PIL import Image, ImageEnhance, ImageOps
 
-from googlenet.input import rand_augment
+from googlenet import config as config_lib
+from googlenet.errors import UserError
+from googlenet.fields import FIELDS
+from googlenet.input import colour, rand_augment
 from googlenet.input.augment import alternating_flips, augment
+from googlenet.train import setup
 
 
 def augment_config(**changes):
@@ -239,6 +246,7 @@ def pillow(image, name, strength):
       image, 8 - round(4 * abs(strength))
     ),
     'solarize': lambda: ImageOps.solarize(image, 256 * (1 - abs(strength))),
+    'color': lambda: ImageEnhance.Color(image).enhance(factor),
   }[name]()
   return np.asarray(made).reshape(shape)
 
@@ -300,12 +308,13 @@ def test_every_operation_is_drawn():
   image = random_images(24, 24, 1, seed=2) // 2 + 30
   images = np.repeat(image[None], 300, 0)
   made = augmented(images, rand_augment_ops=1, rand_augment_magnitude=7.0)
+  drawn = rand_augment.OPERATIONS[: rand_augment.num_operations(1)]
   known = {
     apply(image, name, sign * 0.7).tobytes(): name
-    for name in rand_augment.OPERATIONS
+    for name in drawn
     for sign in (-1, 1)
   }
-  assert {known[one.tobytes()] for one in made} == set(rand_augment.OPERATIONS)
+  assert {known[one.tobytes()] for one in made} == set(drawn)
   again = augmented(images, rand_augment_ops=2, rand_augment_magnitude=7.0)
   assert len({one.tobytes() for one in again}) > len(known)
   still = augmented(images, rand_augment_ops=1, rand_augment_magnitude=0.0)
@@ -314,3 +323,138 @@ def test_every_operation_is_drawn():
     for name in ('identity', 'autocontrast', 'equalize')
   }
   assert {one.tobytes() for one in still} == unmoved
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_colours_are_drawn_for_colour_images(channels, monkeypatch):
+  monkeypatch.setattr(
+    rand_augment, 'apply', lambda image, op, _: jnp.full_like(image, op)
+  )
+  made = augmented(random_images(400, 2, 2, channels), rand_augment_ops=1)
+  names = {rand_augment.OPERATIONS[op] for op in made[:, 0, 0, 0]}
+  left_out = {'color'} if channels == 1 else set()
+  assert names == {*rand_augment.OPERATIONS} - left_out
+
+
+# ---- Colour jitter.
+
+
+def colourful(size=48):
+  """Every hue at several saturations and brightnesses."""
+  rng = np.random.default_rng(4)
+  image = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+  image[0, :3] = 0, 128, 255  # no hue at all
+  return image
+
+
+def pillow_hue(image, shift):
+  """As torchvision's adjust_hue for images of Pillow: hue in 256 parts."""
+  h, s, v = Image.fromarray(image).convert('HSV').split()
+  turned = (np.asarray(h).astype(int) + round(256 * shift)) % 256
+  h = Image.fromarray(turned.astype(np.uint8))
+  return np.asarray(Image.merge('HSV', (h, s, v)).convert('RGB'))
+
+
+def exact_hue(image, shift):
+  made = [
+    colorsys.hsv_to_rgb((h + shift) % 1, s, v)
+    for h, s, v in (
+      colorsys.rgb_to_hsv(*pixel) for pixel in image.reshape(-1, 3) / 255
+    )
+  ]
+  return 255 * np.reshape(made, image.shape)
+
+
+@pytest.mark.parametrize('shift', [-0.5, -0.25, 0.125])
+def test_hue_is_that_of_colorsys_and_pillow(shift):
+  image = colourful()
+  made = np.asarray(
+    jax.jit(colour.hue)(jnp.asarray(image, jnp.float32), jnp.float32(shift))
+  )
+  np.testing.assert_allclose(made, exact_hue(image, shift), atol=1e-2)
+  # Pillow has 256 hues and saturations: a step of each is a few values.
+  difference = np.abs(made - pillow_hue(image, shift))
+  assert difference.mean() < 1.5
+  assert difference.max() < 12
+
+
+def test_colour_jitter_changes_each_as_far_as_it_may():
+  """One operation at a time, by the factor that it was made with."""
+  image = colourful(16)
+  images = np.repeat(image[None], 150, 0)
+  enhancers = (
+    *(ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color),
+  )
+  for place, strength in ((0, 0.5), (1, 0.5), (2, 1.5)):
+    strengths = [0.0] * 4
+    strengths[place] = strength
+    made = augmented(images, colour_jitter=tuple(strengths))
+    low, high = max(0, 1 - strength), 1 + strength
+    enhance = enhancers[place](Image.fromarray(image)).enhance
+    factors = np.linspace(low, high, 201)
+    known = np.stack([np.asarray(enhance(f)) for f in factors]).astype(int)
+    nearest = []
+    for one in made:
+      distance = np.abs(known - one).mean((1, 2, 3))
+      nearest.append(factors[distance.argmin()])
+      assert distance.min() < 1.5  # rounded here, cut off there
+    assert np.min(nearest) < low + 0.1 * (high - low)
+    assert np.max(nearest) > high - 0.1 * (high - low)
+    assert np.mean(nearest) == pytest.approx((low + high) / 2, abs=0.15)
+
+
+def test_colour_jitter_in_every_order():
+  """What two operations make of an image depends on which is the first."""
+  image = colourful(8)
+  config = augment_config(colour_jitter=(1.0, 0.0, 1.0, 0.3))
+  run = jax.jit(
+    jax.vmap(lambda key: colour.jitter(image, key, config.colour_jitter))
+  )
+  made = np.asarray(run(keys(60)))
+
+  def pillow_jitter(key):
+    """All six orders, of the numbers that the key draws."""
+    _, *each = jax.random.split(key, 5)
+    b, s = (float(jax.random.uniform(each[i], (), maxval=2.0)) for i in (0, 2))
+    h = float(jax.random.uniform(each[3], (), minval=-0.3, maxval=0.3))
+    steps = (
+      lambda x: b * x,
+      lambda x: (lambda y: y + s * (x - y))(
+        np.round(x @ np.array([0.299, 0.587, 0.114]))[..., None]
+      ),
+      lambda x: exact_hue(x, h),
+    )
+    for order in itertools.permutations(range(3)):
+      x = image.astype(float)
+      for i in order:
+        x = np.clip(steps[i](x), 0, 255)
+      yield x
+
+  firsts = set()
+  for key, one in zip(keys(60)[:12], made[:12], strict=True):
+    errors = [np.abs(one - x).max() for x in pillow_jitter(key)]
+    assert min(errors) < 2
+    firsts.add(int(np.argmin(errors)))
+  assert len(firsts) >= 4
+
+
+def test_grey_images_keep_their_grey(config, tmp_path):
+  images = random_images(6, 8, 8, 1)
+  made = augmented(images, colour_jitter=(0.4, 0.4, 0.0, 0.0))
+  assert (made != images).any((1, 2, 3)).all()
+  for strengths in ((0.4, 0.0, 0.1, 0.0), (0.0, 0.0, 0.0, 0.1)):
+    config.augment.colour_jitter = strengths
+    with pytest.raises(UserError) as error:
+      setup.build(config_lib.resolve(config))
+    assert str(error.value) == (
+      f'config.augment.colour_jitter={strengths}: the images of fashion_mnist '
+      'have 1 channel(s), and saturation and hue are those of red, green and '
+      f'blue: give 0 for both, ({strengths[0]:g}, 0, 0, 0)'
+    )
+
+
+@pytest.mark.parametrize(
+  'value', [(0.4,), (0.4, 0.4, 0.4), (-0.1, 0, 0, 0), (0, 0, 0, 0.6), 0.4]
+)
+def test_strengths_that_are_none(value):
+  assert not FIELDS['augment.colour_jitter'].is_valid(value)

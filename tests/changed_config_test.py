@@ -56,6 +56,7 @@ OTHER = {
   'augment.random_resized_crop': (True, ''),
   'augment.crop_area': ((0.5, 1.0), ''),
   'augment.crop_aspect': ((1.0, 1.0), ''),
+  'augment.colour_jitter': ((0.4, 0.4, 0.0, 0.0), ''),
   'augment.rand_augment_ops': (2, ''),
   'augment.rand_augment_magnitude': (5.0, ''),
   'augment.erase_probability': (0.5, ''),

@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from googlenet.input import rand_augment
+from googlenet.input import colour, rand_augment
 
 FLIPS = ('none', 'random', 'alternating')
 FILLS = ('black', 'mean', 'random')
 
 # Numbers that are folded into an image's key, one per augmentation. Crop and
 # flip split the key instead.
-_RAND_AUGMENT, _ERASING, _CUTOUT = 1, 2, 3
+_RAND_AUGMENT, _ERASING, _CUTOUT, _COLOUR_JITTER = 1, 2, 3, 4
 _ALTERNATING_FLIP = 0x666C6970
 # Rectangles that random erasing draws until one fits, as in torchvision.
 _ERASING_TRIES = 10
@@ -174,7 +174,13 @@ def _parts(
   (image uint8 [H, W, C], key) -> image). A number stays with its part: with
   another one the same seed would draw otherwise.
   """
+  jitter = tuple(augment_config.colour_jitter)
   table = [
+    (
+      any(jitter),
+      _COLOUR_JITTER,
+      lambda image, key: colour.jitter(image, key, jitter),
+    ),
     (
       augment_config.rand_augment_ops,
       _RAND_AUGMENT,
@@ -203,7 +209,8 @@ def augment(
 ) -> jax.Array:
   """Augments each image with its own key, as the `augment` section says.
 
-  The order is: random crop, flip, RandAugment, random erasing, cutout.
+  The order is: random crop, flip, colour jitter, RandAugment, random erasing,
+  cutout.
 
   Args:
     images: uint8 [B, H, W, C].

@@ -1,8 +1,9 @@
-"""RandAugment without colour operations (Cubuk et al., 2019, arXiv 1909.13719).
+"""RandAugment (Cubuk et al., 2019, arXiv 1909.13719).
 
 Geometric operations are a table of matrices, so that one warp serves all of
-them. Intensity operations are a table of functions with Pillow's results. A
-magnitude of 10 is the strongest setting of AutoAugment.
+them. Intensity operations are a table of functions with Pillow's results. The
+last one changes colours, and is drawn for images that have some. A magnitude of
+10 is the strongest setting of AutoAugment.
 """
 
 import math
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from googlenet.input import colour
 from googlenet.input.preprocess import LUMA
 
 MAX_MAGNITUDE = 10
@@ -95,9 +97,8 @@ def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
 # ---- Intensity: float32 [H, W, C] with integers in 0..255, strength in -1..1.
 
 
-def _blend(image: jax.Array, degenerate: jax.Array, strength: jax.Array):
-  """Moves an image towards (strength < 0) or away from a degenerate one."""
-  return degenerate + (1 + _BLEND * strength) * (image - degenerate)
+def _factor(strength: jax.Array) -> jax.Array:
+  return 1 + _BLEND * strength
 
 
 def _identity(image: jax.Array, strength: jax.Array) -> jax.Array:
@@ -127,15 +128,15 @@ def _equalize(image: jax.Array, strength: jax.Array) -> jax.Array:
 
 
 def _brightness(image: jax.Array, strength: jax.Array) -> jax.Array:
-  return _blend(image, jnp.zeros_like(image), strength)
+  return colour.brightness(image, _factor(strength))
 
 
 def _contrast(image: jax.Array, strength: jax.Array) -> jax.Array:
-  grey = image
-  if image.shape[-1] == len(LUMA):
-    grey = jnp.round(jnp.sum(image * jnp.asarray(LUMA), -1))
-  grey = jnp.floor(grey.mean() + 0.5)
-  return _blend(image, jnp.full_like(image, grey), strength)
+  return colour.contrast(image, _factor(strength))
+
+
+def _color(image: jax.Array, strength: jax.Array) -> jax.Array:
+  return colour.saturation(image, _factor(strength))
 
 
 def _sharpness(image: jax.Array, strength: jax.Array) -> jax.Array:
@@ -149,7 +150,7 @@ def _sharpness(image: jax.Array, strength: jax.Array) -> jax.Array:
   )
   # Pillow's filter does not change the outermost pixels.
   degenerate = image.at[1:-1, 1:-1].set(jnp.round(smooth))
-  return _blend(image, degenerate, strength)
+  return colour.blend(image, degenerate, _factor(strength))
 
 
 def _posterize(image: jax.Array, strength: jax.Array) -> jax.Array:
@@ -172,8 +173,16 @@ INTENSITY: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
   'sharpness': _sharpness,
   'posterize': _posterize,
   'solarize': _solarize,
+  'color': _color,
 }
 OPERATIONS = (*GEOMETRY, *INTENSITY)
+
+
+def num_operations(channels: int) -> int:
+  """Returns how many of `OPERATIONS` images of so many channels can get."""
+  return len(OPERATIONS) - (0 if channels == len(LUMA) else 1)
+
+
 # The intensity operation of each operation: 'identity' for geometric ones.
 _INTENSITY_OF = [0] * len(GEOMETRY) + list(range(len(INTENSITY)))
 
@@ -224,7 +233,7 @@ def rand_augment(
   size = augment_config.rand_augment_magnitude / MAX_MAGNITUDE
   for place in range(augment_config.rand_augment_ops):
     op_key, sign_key = jax.random.split(jax.random.fold_in(key, place))
-    op = jax.random.randint(op_key, (), 0, len(OPERATIONS))
+    op = jax.random.randint(op_key, (), 0, num_operations(image.shape[-1]))
     sign = jnp.where(jax.random.bernoulli(sign_key), 1.0, -1.0)
     image = apply(image, op, sign * size)
   return image

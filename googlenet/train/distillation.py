@@ -39,11 +39,9 @@ from googlenet.train.state import TrainState
 from googlenet.train.step import Batch, Metrics, drawn, places
 
 _FIELD = 'train.teacher'
-# Fields that say what a network computes with given parameters.
-_COMPUTES = (
-  *('model.variant', 'model.architecture', 'model.activation'),
-  *('data.image_size', 'data.mean', 'data.std', 'train.precision'),
-)
+# Fields that, with the `model` section, say what a network computes with given
+# parameters.
+_COMPUTES = ('data.image_size', 'data.mean', 'data.std', 'train.precision')
 
 Arrays = tuple[hk.Params, hk.State]
 
@@ -333,8 +331,16 @@ def _check_classes(
 def _identity(config: Config, arrays: Arrays) -> str:
   """Returns a hash of what decides the outputs of a network."""
   values = config_lib.flatten(config.to_dict())
-  text = json.dumps([values[name] for name in _COMPUTES])
-  digest = hashlib.sha256(text.encode())
+  defaults = config_lib.flatten(config_lib.default_config().to_dict())
+  # Without defaults, so that a field of a later version changes no hash.
+  described = {
+    name: value
+    for name, value in values.items()
+    if name in _COMPUTES
+    or (name.startswith('model.') and value != defaults[name])
+  }
+  described.pop('model.kernels', None)
+  digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
   leaves, _ = jax.tree_util.tree_flatten_with_path(arrays)
   for path, leaf in leaves:
     digest.update(f'{jax.tree_util.keystr(path)} {leaf.shape}'.encode())

@@ -12,7 +12,7 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.data import batches, constants, pipeline, sampling
 from googlenet.errors import UserError
-from googlenet.input import image_sizes
+from googlenet.input import colour, image_sizes
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, init_from_numpy
 from googlenet.train import evaluate, finetune, precise_bn
@@ -167,6 +167,7 @@ def build(config: Config, is_resumed: bool = False) -> Run:
       f'{train.image_shape}, config.data.eval_split={evaluation.split!r} of '
       f'{evaluation.image_shape}: they must be equal'
     )
+  colour.check(config.augment, train.name, train.image_shape[-1])
   durations = config_lib.durations(
     config.train, train.num_examples, jax.device_count()
   )
