@@ -128,18 +128,20 @@ def _columns(x: Array, kernel: tuple[int, int], padding: Padding) -> Array:
 def _few_columns(
   x: Array, kernel: tuple[int, int], stride: int, padding: Padding
 ) -> Array:
-  """im2col for few channels: [B, H, W, C] -> [kh * kw * C, B * H' * W']."""
+  """im2col for few channels: [B, H, W, C] -> [kh * kw * C, B * H' * W'].
+
+  Rows are shifted first: shifts by both at once are as many programs to compile
+  as the kernel has places, 49 instead of 2, and run no faster.
+  """
   places = []
   for axis, taps in zip(_AXES, kernel, strict=True):
     out, low, _ = placement(x.shape[axis], taps, stride, padding)
     places.append([(t - low, out) for t in range(taps)])
   planes = lax.optimization_barrier(x.transpose(3, 0, 1, 2))
-  shifts = [
-    tap(planes, {2: row, 3: column}, stride)
-    for row in places[0]
-    for column in places[1]
-  ]
-  columns = jnp.stack(shifts)
+  rows = jnp.stack([tap(planes, {2: row}, stride) for row in places[0]])
+  rows = lax.optimization_barrier(rows)
+  shifts = [tap(rows, {4: column}, stride) for column in places[1]]
+  columns = jnp.stack(shifts, axis=1)
   columns = columns.reshape(kernel[0] * kernel[1] * x.shape[-1], -1)
   return lax.optimization_barrier(columns)
 
