@@ -5,8 +5,9 @@ held-out training features, as by Radford et al., 2021 (arXiv 2103.00020),
 appendix A.3.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -156,13 +157,7 @@ def _make_minimize(
     x = np.concatenate([x, np.zeros((padding, *x.shape[1:]), x.dtype)])
     return x.reshape(devices, -1, *x.shape[1:])
 
-  def standardize(x, mean, scale):
-    return (x - mean) * scale
-
-  to_devices = parallelize(standardize, in_axes=(0, None, None))
-  advance = parallelize(
-    _advance, in_axes=(None, 0, 0, 0, None), out_axes=(None, None, None)
-  )
+  to_devices, advance = _programs()
   scale = (1 / deviation).astype(np.float32)
   x = to_devices(split(features), mean.astype(np.float32), scale)
   answers = split(labels.astype(np.int32))
@@ -182,6 +177,18 @@ def _make_minimize(
     return np.asarray(carry[0]), is_done
 
   return minimize
+
+
+@functools.cache
+def _programs() -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """Returns the programs that standardize features, and that solve."""
+  standardize = parallelize(
+    lambda x, mean, scale: (x - mean) * scale, in_axes=(0, None, None)
+  )
+  advance = parallelize(
+    _advance, in_axes=(None, 0, 0, 0, None), out_axes=(None, None, None)
+  )
+  return standardize, advance
 
 
 def _advance(carry, x, labels, weights, strength):
