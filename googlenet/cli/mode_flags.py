@@ -143,7 +143,7 @@ def define_flags(values: flags.FlagValues) -> None:
     'end_points',
     '',
     'points, separated by commas (--mode=summary --points lists them); '
-    'default: the last stage',
+    'default: the last stage (similarity: all layers; probe: all stages)',
   )
   string(
     'channels',
