@@ -11,20 +11,20 @@ Further arguments set fields of all runs: --config.train.epochs=6.
 """
 
 import argparse
-import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
 
+from googlenet import config as config_lib
 from googlenet.cli import command_line
 from googlenet.cli.overrides import as_flags
 from googlenet.cli.process import ending, run_tool
 from googlenet.data import auto, pipeline
 from googlenet.errors import EXIT_INTERRUPTED, Stopped, UserError
 from googlenet.model import graph, variants
-from googlenet.runtime import files, places
+from googlenet.runtime import places
 from googlenet.tools import equal_cost, runs
 from googlenet.tools.sweep import grid, trials
 
@@ -53,13 +53,6 @@ class Row(NamedTuple):
   multiply_adds: int
   parameters: int
   accuracies: dict[int, float]  # by seed
-
-
-class Plan(NamedTuple):
-  """A run to make: its folder, and the fields that are its own."""
-
-  folder: pathlib.Path
-  values: dict[str, Any]
 
 
 def make_rows(config: ml_collections.FrozenConfigDict) -> list[Row]:
@@ -91,38 +84,49 @@ def make_rows(config: ml_collections.FrozenConfigDict) -> list[Row]:
 
 
 def plan(
-  workdir: pathlib.Path, rows: Sequence[Row], seeds: Sequence[int]
-) -> list[list[Plan]]:
-  """Returns the runs of each row; all rows have one before any has two."""
-  return [
-    [
-      Plan(
-        workdir / f'{row.name.replace(" ", "_")}_s{seed}',
-        SETTINGS[row.name]
-        | {'model.width_multiplier': row.width_multiplier, 'seed': seed},
-      )
-      for row in rows
-    ]
-    for seed in seeds
-  ]
+  config: ml_collections.FrozenConfigDict,
+  rows: Sequence[Row],
+  seeds: Sequence[int],
+) -> list[grid.Trial]:
+  """Returns the runs; all rows have one before any has two.
+
+  Args:
+    config: of the whole network, complete.
+    rows: of `make_rows`.
+    seeds: of each row.
+  """
+  made = []
+  for seed in seeds:
+    for row in rows:
+      values = SETTINGS[row.name] | {
+        'model.width_multiplier': row.width_multiplier,
+        'seed': seed,
+      }
+      own = ml_collections.ConfigDict(config.to_dict())
+      own.update_from_flattened_dict(values)
+      name = f'{row.name.replace(" ", "_")}_s{seed}'
+      made.append(grid.Trial(len(made), name, values, config_lib.resolve(own)))
+  return made
 
 
 def read_results(
-  rows: Sequence[Row], runs_by_seed: Sequence[Sequence[Plan]]
+  workdir: pathlib.Path, rows: Sequence[Row], every: Sequence[grid.Trial]
 ) -> list[Row]:
-  """Returns the rows with the accuracies of the finished runs."""
-  for of_seed in runs_by_seed:
-    for row, run in zip(rows, of_seed, strict=True):
-      result = result_of(run.folder)
-      if result:
-        row.accuracies[run.values['seed']] = result['eval/accuracy']
-  return list(rows)
+  """Returns the rows with the accuracies of the finished runs.
 
-
-def result_of(folder: pathlib.Path) -> Mapping[str, Any]:
-  """Returns the result of a run; {} if it is not finished."""
-  path = folder / 'result.json'
-  return json.loads(files.read_text(path)) if path.exists() else {}
+  Raises:
+    UserError: a folder holds a run with another config.
+  """
+  found: list[dict[int, float]] = [{} for _ in rows]
+  for run in every:
+    state = trials.look(workdir / run.name, run)
+    if state.name == 'finished':
+      accuracy = state.result['eval/accuracy']
+      found[run.index % len(rows)][run.values['seed']] = accuracy
+  return [
+    row._replace(accuracies=of_row)
+    for row, of_row in zip(rows, found, strict=True)
+  ]
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -164,27 +168,27 @@ def render(rows: Sequence[Row]) -> str:
 
 
 def _train(
-  config_file: str, arguments: Sequence[str], mine: Sequence[Plan]
-) -> None:
-  """Trains runs one after another.
+  workdir: pathlib.Path, flags: Sequence[str], mine: Sequence[grid.Trial]
+) -> dict[str, str]:
+  """Trains what is not finished; returns why runs failed, by name.
 
   Raises:
     Stopped: a signal ended it.
-    UserError: a run failed.
   """
+  failed = {}
   with trials.Process() as process:
     for number, run in enumerate(mine, start=1):
-      if result_of(run.folder):
+      if trials.look(workdir / run.name, run).name in ('finished', 'in use'):
         continue
-      print(f'run {number}/{len(mine)}  {run.folder}', flush=True)
-      command = [
-        *places.launcher(),
-        f'--config={config_file}',
-        f'--workdir={run.folder}',
-        *arguments,
-        *as_flags(run.values),
-      ]
-      end = process.run(command)
+      print(f'run {number}/{len(mine)}  {workdir / run.name}', flush=True)
+      end = process.run(
+        [
+          *places.launcher(),
+          f'--workdir={workdir / run.name}',
+          *flags,
+          *as_flags(run.values),
+        ]
+      )
       if end.exit_code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
       if process.signal_name:
@@ -192,7 +196,8 @@ def _train(
           f'ended on {process.signal_name}: the same command continues'
         )
       if end.exit_code:
-        raise UserError(f'{run.folder}: {end.words}')
+        failed[run.name] = end.words
+  return failed
 
 
 def main(argv: Sequence[str]) -> int:
@@ -219,11 +224,18 @@ def main(argv: Sequence[str]) -> int:
     file = command_line.config_of(options.config)
     config = auto.complete(command_line.read_config(file, '', arguments))
     rows = make_rows(config)
-    every = plan(pathlib.Path(options.workdir), rows, range(options.seeds))
-    mine = grid.shard([run for some in every for run in some], options.shard)
+    every = plan(config, rows, range(options.seeds))
+    mine = grid.shard(every, options.shard)
+    workdir, failed = pathlib.Path(options.workdir), {}
+    read_results(workdir, rows, every)  # reports other runs before training
     if not options.dry_run:
-      _train(file, arguments, mine)
-    print(render(read_results(rows, every)))
+      failed = _train(workdir, [f'--config={file}', *arguments], mine)
+    print(render(read_results(workdir, rows, every)))
+    for name, why in failed.items():
+      raise UserError(
+        f'{len(failed)} of {len(mine)} runs failed, {name}: {why}; the same '
+        'command tries them again'
+      )
   return end.code
 
 

@@ -33,6 +33,7 @@ from googlenet.errors import UserError, is_full, writing
 from googlenet.fields import LOCAL
 from googlenet.io import pretrained
 from googlenet.io.workdir import read_classes, write_text
+from googlenet.model import ablations
 from googlenet.tools import runs
 from googlenet.tools.inference.about import data_name
 
@@ -179,7 +180,8 @@ def card(
 
 # {name}
 
-A network of the GoogLeNet family (`model.variant={config.model.variant}`), \
+A network of the GoogLeNet family \
+(`model.variant={ablations.describe(config.model)}`), \
 {size}x{size} pixels, {len(class_names)} classes: {some(class_names)}.
 
 | {dataset}, {split} | |

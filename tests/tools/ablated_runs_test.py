@@ -1,6 +1,7 @@
 """Runs with ablations: kept, continued, swept; and the study at equal cost."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -156,9 +157,22 @@ def test_the_comparison_of_networks_has_ablations(launch_here):
 
 
 @pytest.fixture(scope='module')
-def rows():
-  config = command_line.read_config('configs/fmnist28_ablations.py', '', [])
-  return study.make_rows(auto.complete(config))
+def config():
+  return auto.complete(
+    command_line.read_config('configs/fmnist28_ablations.py', '', [])
+  )
+
+
+@pytest.fixture(scope='module')
+def rows(config):
+  return study.make_rows(config)
+
+
+def finish(folder, config, accuracy):
+  """Writes what a finished run leaves."""
+  folder.mkdir(parents=True)
+  (folder / 'config.json').write_text(config_lib.to_json(config))
+  (folder / 'result.json').write_text(json.dumps({'eval/accuracy': accuracy}))
 
 
 def test_rows_of_the_study_cost_the_same(rows):
@@ -168,20 +182,20 @@ def test_rows_of_the_study_cost_the_same(rows):
     assert row.multiply_adds == pytest.approx(whole, rel=0.02)
 
 
-def test_the_table_of_the_study(rows, tmp_path):
+def test_the_table_of_the_study(config, rows, tmp_path):
   """Means and differences by seed; a run without result counts for nothing."""
-  every = study.plan(tmp_path, rows, range(3))
+  every = study.plan(config, rows, range(3))
   accuracies = {
     'whole_block': (0.8, 0.82, 0.84),
     'without_1x1': (0.79, 0.8, 0.85),
     'without_3x3': (0.7,),
   }
-  for name, values in accuracies.items():
-    for seed, value in enumerate(values):
-      folder = tmp_path / f'{name}_s{seed}'
-      folder.mkdir()
-      (folder / 'result.json').write_text(json.dumps({'eval/accuracy': value}))
-  text = study.render(study.read_results(rows, every))
+  for run in every:
+    name, seed = run.name.rsplit('_s', 1)
+    values = accuracies.get(name, ())
+    if int(seed) < len(values):
+      finish(tmp_path / run.name, run.config, values[int(seed)])
+  text = study.render(study.read_results(tmp_path, rows, every))
   lines = [line.split('  ') for line in text.splitlines()]
   cells = {line[0]: [x.strip() for x in line if x.strip()] for line in lines}
   assert cells['whole block'][-3:] == ['3', '0.8200 +- 0.0200', '-']
@@ -197,14 +211,17 @@ def test_the_table_of_the_study(rows, tmp_path):
 
 def test_the_study_trains_what_is_missing(tmp_path, monkeypatch, capsys):
   """Each run gets its fields; a run with a result is not made again."""
-  commands = []
+  commands, ends = [], []
 
   def run(self, command):
     commands.append(command)
-    folder = next(x for x in command if x.startswith('--workdir='))
-    folder = tmp_path / folder.removeprefix('--workdir=')
-    folder.mkdir(parents=True)
-    (folder / 'result.json').write_text('{"eval/accuracy": 0.5}')
+    own = command_line.read_config(
+      'configs/fmnist28_ablations.py', '', command[4:]
+    )
+    folder = pathlib.Path(command[2].removeprefix('--workdir='))
+    if ends:
+      return ends.pop()
+    finish(folder, auto.complete(own), 0.5)
     return trials.End(0, '')
 
   monkeypatch.setattr(trials.Process, 'run', run)
@@ -215,22 +232,31 @@ def test_the_study_trains_what_is_missing(tmp_path, monkeypatch, capsys):
   )
   flags = [f'--workdir={tmp_path}', '--seeds=2', '--config.train.batch_size=32']
   assert study.main([*flags, '--shard=1/2']) == 0
-  assert [command[-3:-1] for command in commands] == [
-    [
-      '--config.model.block_pool=average',
-      '--config.model.width_multiplier=0.24',
-    ]
-  ] * 2
-  assert [command[-1] for command in commands] == [
-    '--config.seed=0',
-    '--config.seed=1',
+  fields = [
+    '--config.train.batch_size=32',
+    '--config.model.block_pool=average',
+    '--config.model.width_multiplier=0.24',
   ]
-  assert all('--config.train.batch_size=32' in command for command in commands)
-  assert study.main(flags) == 0
+  assert [command[4:] for command in commands] == [
+    [*fields, '--config.seed=0'],
+    [*fields, '--config.seed=1'],
+  ]
+  ends.append(trials.End(1, 'broken'))
+  assert study.main(flags) == 2  # the other one is trained
+  assert 'error: 1 of 4 runs failed, whole_block_s0: broken' in (
+    capsys.readouterr().err
+  )
   assert len(commands) == 4
   assert study.main(flags) == 0
-  assert len(commands) == 4
+  assert len(commands) == 5
+  assert study.main(flags) == 0
+  assert len(commands) == 5
+  # Runs of another recipe are not taken for those of this one.
+  assert study.main(flags[:2]) == 2
+  assert 'config.train.batch_size is 32 there and 64 here' in (
+    capsys.readouterr().err
+  )
   assert study.main([*flags, '--shard=2/2']) == 2
   assert study.main([*flags, '--config.model.drop_branches=("7x7",)']) == 2
-  error = capsys.readouterr().err.splitlines()[-1]
-  assert "has no branch '7x7'" in error
+  assert "has no branch '7x7'" in capsys.readouterr().err
+  assert len(commands) == 5
