@@ -168,6 +168,7 @@ def damaged(path):
 def no_image(path):
   path.mkdir()
   (path / 'a.png').write_bytes(b'none')
+  Image.fromarray(REAL[0]).save(path / 'b.png')
   return [f'--images={path.name}']
 
 
@@ -225,7 +226,7 @@ BAD = {
   'damaged': (damaged, ['is damaged']),
   'one image': (
     lambda path: bad(path, a=GENERATED[:1]),
-    ['1 images have no covariance'],
+    ['one_image.npz: 1 image has no covariance'],
   ),
   'unknown metric': (
     lambda path: ['--images=generated', '--metrics=fid,kif'],

@@ -106,7 +106,14 @@ def measure(
     batch_size: images at a time.
     keep: metrics that need all features in memory, KID and IS: 4 bytes for each
       feature or class of an image.
+
+  Raises:
+    UserError: there is one image only, or one cannot be read.
   """
+  if images.count < 2:  # before anything is compiled
+    raise UserError(
+      f'{images.name}: 1 image has no covariance: give two or more'
+    )
   pooled, logits = [], []
 
   def parts() -> Iterator[np.ndarray]:
