@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train.epochs = 1
   config.train.batch_size = 64
+  config.train.precision = 'float32'  # faster than bfloat16 without oneDNN
 
   config.checkpoint.every_epochs = 0
   config.logging.tensorboard = False
