@@ -1,6 +1,7 @@
 """A small network to compare Inception blocks with: docs/ablations.md.
 
   python -m googlenet.tools.ablations --workdir=runs/ablations
+  python launch.py --config=configs/fmnist28_ablations.py  # its first row alone
 
 `fmnist28` with about a quarter of the widths and five of the nine blocks,
 trained with SGD for one epoch of 30,000 training images and scored on 10,000

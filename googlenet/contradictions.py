@@ -30,7 +30,7 @@ def _schedule_free(
   )
 
 
-_ROWS: tuple[Row, ...] = (
+CONTRADICTIONS: tuple[Row, ...] = (
   (
     'data.resize',
     lambda c: 0 < c.data.resize < c.data.image_size,
@@ -120,7 +120,7 @@ def check(config: Config) -> None:
     UserError: two of them cannot be together.
   """
   _check_image_sizes(config)
-  for name, is_wrong, words in _ROWS:
+  for name, is_wrong, words in CONTRADICTIONS:
     if is_wrong(config):
       section, field = name.split('.')
       value = config[section][field]

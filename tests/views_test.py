@@ -85,5 +85,5 @@ def test_scores_are_those_of_the_mean_in_both_ways_to_evaluate(config):
 
 def test_crops_have_views_of_their_own(config):
   config.eval.crops, config.eval.flip = 10, True
-  with pytest.raises(UserError, match=r'eval\.crops=10 has views'):
+  with pytest.raises(UserError, match=r'eval\.crops=10: crops are views'):
     config_lib.resolve(config)

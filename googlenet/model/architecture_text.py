@@ -311,6 +311,8 @@ def read_network(text: str) -> rows.Architecture:
   own.check_registered(architecture)
   try:
     graph.smallest_image(architecture)
+  except TypeError as error:  # of an operation, at any size of image
+    raise _error(str(error)) from error
   except ValueError as error:
     reason = error
     try:

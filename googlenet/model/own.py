@@ -91,6 +91,7 @@ def sizes(row: rows.Own, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
 
   Raises:
     ValueError: the operation does not take maps of this shape.
+    TypeError: it returns no map, of whatever shape.
   """
   transformed = hk.transform(lambda x: Layer(row)(x, False))
   x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -102,7 +103,7 @@ def sizes(row: rows.Own, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
   found = getattr(y, 'shape', ())
   if len(found) != 4 or found[0] != 1:
     what = f'an array {list(found)}' if found else f'a {type(y).__name__}'
-    raise ValueError(
+    raise TypeError(
       f'{row.name} returns {what} for a map {list(x.shape)}: it returns a map '
       '[B, H, W, C] of as many images'
     )

@@ -261,7 +261,7 @@ def test_a_layer_that_onnx_has_not(config, tmp_path):
     onnx_graph.export(net._replace(network=network))
 
 
-BFLOAT16 = 'params=float32,compute=bfloat16,output=float32'
+BFLOAT16 = 'bfloat16'
 
 
 @pytest.fixture

@@ -68,7 +68,11 @@ def test_what_is_published_is_what_was_evaluated(
 def test_no_path_of_this_machine_is_published(trained_run, tmp_path):
   run = shutil.copytree(trained_run, tmp_path / 'run')
   config = config_lib.load(run / 'config.json')
-  config.update_from_flattened_dict(dict.fromkeys(LOCAL, '/home/me/secret'))
+  for name in LOCAL:
+    section, field = name.split('.')
+    is_tuple = isinstance(config[section][field], tuple)
+    secret = '/home/me/secret'
+    config[section][field] = (secret,) if is_tuple else secret
   (run / 'config.json').write_text(config_lib.to_json(config))
   publish.publish(run, tmp_path / 'made')
   assert 'secret' not in (tmp_path / 'made/config.json').read_text()

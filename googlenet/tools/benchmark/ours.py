@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from googlenet.model.precision import get_policy
 from googlenet.runtime import backend
 
 if __name__ == '__main__':  # before JAX is imported
@@ -25,6 +24,7 @@ from googlenet import config as config_lib
 from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.model.initialization import count_parameters
+from googlenet.model.precision import get_policy
 from googlenet.runtime import memory
 from googlenet.runtime.machine import tune_machine
 from googlenet.tools.benchmark import batch_sizes
