@@ -119,6 +119,7 @@ def test_loss_and_gradient_against_numpy(config):
   np.testing.assert_allclose(loss, losses[0] + 0.3 * losses[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_teachers_say_what_they_predict(config, tmp_path):
   """At their own size, normalization and precision, as in evaluation."""
   other = config.copy_and_resolve_references()
@@ -151,6 +152,7 @@ def quick_beta(monkeypatch):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quick_beta')
 def test_it_sees_the_crop_and_the_mixture_of_the_student(config):
   """Of which the student makes its inputs with the same keys."""

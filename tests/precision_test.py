@@ -103,6 +103,7 @@ def test_a_sweep_knows_both_names(config, tmp_path):
     folder.check_same(tmp_path, {NAME: (LONG, 'float16')}, swept)
 
 
+@pytest.mark.slow
 def test_a_run_with_the_long_name_goes_on_with_the_short_one(
   config, tmp_path, monkeypatch, capsys
 ):
