@@ -38,11 +38,12 @@ def branch_name(branch: rows.Branch) -> str:
 
 
 def blocks_of(architecture: rows.Architecture) -> tuple[rows.Block, ...]:
+  """Returns the blocks of all stages, in order."""
   return tuple(found_in(architecture.stages, rows.Block))
 
 
 def check_keys(what: str, keys: Sequence[str], known: Sequence[str]) -> None:
-  """Checks names; of those with a '/', only whether they are known."""
+  """Raises ValueError for a key that is not known; names those without '/'."""
   for key in keys:
     if key not in known:
       short = dict.fromkeys(name for name in known if '/' not in name)
@@ -51,11 +52,17 @@ def check_keys(what: str, keys: Sequence[str], known: Sequence[str]) -> None:
 
 
 def pair(text: str) -> tuple[str, str]:
+  """Returns name and value of 'name=value'."""
   key, _, value = text.partition('=')
   return key, value
 
 
 def number(text: str, value: str, low: int, high: int) -> int:
+  """Returns the whole number that `value`, a part of `text`, stands for.
+
+  Raises:
+    ValueError: it is none, or not from `low` to `high`.
+  """
   if not value.isdecimal() or not low <= int(value) <= high:
     raise ValueError(f'takes in {text!r} a whole number from {low} to {high}')
   return int(value)

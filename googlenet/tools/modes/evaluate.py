@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -119,15 +121,7 @@ def run(
     print('', *robustness.lines(cells, found.accuracy), sep='\n')
   if output:
     result = {
-      'dataset': dataset.name,
-      'split': dataset.split,
-      'checkpoints': [
-        {'path': str(member.path), 'step': member.step} for member in members
-      ],
-      'average': average if len(members) > 1 else None,
-      'crops': config.eval.crops,
-      'views': views.count,
-      'temperature': temperature,
+      **_about(config, dataset, members, average, temperature),
       **scores.to_dict(found, class_names),
     }
     if calibrated:
@@ -138,6 +132,27 @@ def run(
     with outputs.written_aside(output, 'w') as file:
       file.write(json.dumps(result, allow_nan=False) + '\n')
     print(f'in       {output}')
+
+
+def _about(
+  config: Config,
+  dataset: sources.Dataset,
+  members: Sequence[trained.Trained],
+  average: str,
+  temperature: float,
+) -> dict[str, Any]:
+  """Returns what the scores are of, for the file."""
+  return {
+    'dataset': dataset.name,
+    'split': dataset.split,
+    'checkpoints': [
+      {'path': str(member.path), 'step': member.step} for member in members
+    ],
+    'average': average if len(members) > 1 else None,
+    'crops': config.eval.crops,
+    'views': predict.views_of(config.eval).count,
+    'temperature': temperature,
+  }
 
 
 def _first_line(

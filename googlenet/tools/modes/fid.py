@@ -69,14 +69,7 @@ def run(
       '--splits': (splits, 1),
     }
   )
-  format = outputs.format_of(output, '', FORMATS) if output else ''
-  if output:
-    outputs.check_new(output)
-  if format == 'npz' and against:
-    raise UserError(
-      f'--output={output} is for the statistics of --images: leave out '
-      '--against, or give a name that ends in .json for the results'
-    )
+  format = _check_output(output, against)
   if '-' in (images, against) and images == against:
     raise UserError('--images=- and --against=- cannot both be read on stdin')
   sides = _open(images, '--images'), _open(against, '--against')
@@ -137,6 +130,25 @@ def run(
       json.dump({**report.as_json(found), **about}, file, indent=2)
   if output:
     print(f'in       {output}')
+
+
+def _check_output(output: str, against: str) -> str:
+  """Returns the format of the output, one of `FORMATS`, or '' without one.
+
+  Raises:
+    UserError: it exists, has another ending, or is for statistics of one set
+      while two are given.
+  """
+  if not output:
+    return ''
+  format = outputs.format_of(output, '', FORMATS)
+  outputs.check_new(output)
+  if format == 'npz' and against:
+    raise UserError(
+      f'--output={output} is for the statistics of --images: leave out '
+      '--against, or give a name that ends in .json for the results'
+    )
+  return format
 
 
 def _open(source: str, flag: str) -> images_lib.Images | report.Side | None:
