@@ -9,7 +9,7 @@ Network code calls `Kernels` only, so it runs on any kernel set:
 * 'cpu': for other CPUs (cpu.py, cpu_pooling.py).
 
 Values and gradients agree up to rounding, for every float dtype. Batch norm
-(batch_norm.py) is not in `Kernels`: it is the same for all sets.
+(batch_norm.py) is the same for all sets, up to the means that it computes.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from googlenet.errors import UserError
-from googlenet.kernels import cpu, gpu, onednn, xla
+from googlenet.kernels import cpu, cpu_means, gpu, onednn, xla
 from googlenet.runtime.compilation import Options
 
 Array = jax.Array
@@ -53,6 +53,9 @@ class Kernels(NamedTuple):
     lrn: `lrn(x, size=5, alpha=1e-4, beta=0.75, k=1)`: local response
       normalization, Krizhevsky et al. 2012.
     global_mean: `global_mean(x)`: mean over height and width, [B, C].
+    channel_means: `channel_means(terms, *xs)`: the mean [C] of each of
+      `terms(*xs)` over all other axes. `terms` gets parts of the maps, float32
+      or wider, and returns functions of each pixel.
   """
 
   name: str
@@ -65,6 +68,7 @@ class Kernels(NamedTuple):
   avg_pool: Callable[..., Array]
   lrn: Callable[..., Array]
   global_mean: Callable[[Array], Array]
+  channel_means: Callable[..., list[Array]]
 
 
 _XLA = Kernels(
@@ -78,6 +82,7 @@ _XLA = Kernels(
   avg_pool=xla.avg_pool,
   lrn=xla.lrn,
   global_mean=xla.global_mean,
+  channel_means=xla.channel_means,
 )
 KERNELS = {
   'xla': _XLA,
@@ -94,6 +99,7 @@ KERNELS = {
     conv=onednn.conv,
     conv_1x1s=onednn.conv_1x1s,
     max_pool=onednn.max_pool,
+    channel_means=cpu_means.channel_means,
   ),
   'cpu': _XLA._replace(
     name='cpu',
@@ -105,6 +111,7 @@ KERNELS = {
     max_pool=cpu.max_pool,
     avg_pool=cpu.avg_pool,
     global_mean=cpu.global_mean,
+    channel_means=cpu_means.channel_means,
   ),
 }
 

@@ -4,7 +4,7 @@ It is the reference: the other kernel sets are tested against it, and use its
 functions where they have no faster ones. Best on TPUs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -129,3 +129,12 @@ def global_mean(x: Array, axes: tuple[int, int] = (1, 2)) -> Array:
   """[B, H, W, C] -> [B, C], mean over two axes in float32 or wider."""
   wide = jnp.promote_types(x.dtype, jnp.float32)
   return jnp.mean(x, axis=axes, dtype=wide).astype(x.dtype)
+
+
+def channel_means(
+  terms: Callable[..., Sequence[Array]], *xs: Array
+) -> list[Array]:
+  """Means [C] of functions of maps [..., C], over all other axes."""
+  wide = jnp.promote_types(xs[0].dtype, jnp.float32)
+  values = terms(*(x.astype(wide) for x in xs))
+  return [jnp.mean(value, range(value.ndim - 1)) for value in values]

@@ -73,7 +73,8 @@ class Conv(hk.Module):
     if not context.is_training or is_frozen:
       return normalize(x, running_mean, running_variance, scale, offset)
     axis_name = None if hk.running_init() else context.axis_name
-    y, mean, variance = batch_norm(x, scale, offset, axis_name)
+    means = context.kernels.channel_means
+    y, mean, variance = batch_norm(x, scale, offset, axis_name, means)
     count = x.size // x.shape[-1]
     if axis_name:
       count *= jax.lax.axis_size(axis_name)
