@@ -163,6 +163,20 @@ def test_convolution_of_every_geometry(name: str, dtype: str) -> None:
   assert not {case: e for case, e in found.items() if any(e)}
 
 
+@pytest.mark.parametrize('amx', [False, True])
+def test_both_forms_of_the_weight_gradient(
+  monkeypatch: pytest.MonkeyPatch, amx: bool
+) -> None:
+  monkeypatch.setattr(onednn, 'has_amx', lambda: amx)
+  cases = {
+    geometry: conv_case(shape, kernel, stride=stride, padding=padding)
+    for geometry, (shape, kernel, stride, padding, _) in GEOMETRIES.items()
+    if max(kernel) == 3
+  }
+  found = errors(KERNELS['onednn'], cases, 'bfloat16', integers)
+  assert not {case: e for case, e in found.items() if any(e)}
+
+
 @TWO_DTYPES
 @ALL
 def test_convolution_with_and_without_bias_relu_and_pool(
@@ -287,6 +301,25 @@ def test_means_and_response_normalization(kernels: Kernels, dtype: str) -> None:
   found = errors(kernels, cases, dtype)
   bound = TOLERANCE[dtype]
   assert not {name: e for name, e in found.items() if max(e) > bound}
+
+
+@TWO_DTYPES
+@ALL
+def test_means_of_channels(kernels: Kernels, dtype: str) -> None:
+  """Of a small map, and of one that is cut into parts with rows left over."""
+
+  def run(x: jax.Array, dy: jax.Array) -> list[jax.Array]:
+    x, dy = kernels.to_layout(x), kernels.to_layout(dy)
+    return kernels.channel_means(lambda x, dy: (x, dy * (x - 0.25)), x, dy)
+
+  for shape in (2, 5, 7, 3), (3, 37, 41, 5):
+    x, dy = normal(0, *shape), normal(1, *shape)
+    args = [jnp.asarray(a, dtype) for a in (x, dy)]
+    means = compiled(kernels, run, *args)(*args)
+    expected = x.mean((0, 1, 2)), (dy * (x - 0.25)).mean((0, 1, 2))
+    for actual, mean in zip(means, expected, strict=True):
+      assert actual.dtype == jnp.float32
+      np.testing.assert_allclose(actual, mean, atol=1e-6)
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])

@@ -9,7 +9,7 @@ patterns, so the operations use exactly these:
 * Bias and ReLU directly follow their convolution, so they are fused into it.
 * For the input gradient of a convolution, XLA calls oneDNN if it is written as
   a convolution with flipped weights. The weight gradient is a matrix product
-  over im2col columns (Chellapilla et al. 2006).
+  over im2col columns (Chellapilla et al. 2006), or one for each tap.
 * cpu_pooling.py computes max pooling.
 
 `optimization_barrier` stops XLA from fusing im2col into each operation that
@@ -157,8 +157,8 @@ def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
 
 
 @functools.cache
-def _has_amx() -> bool:
-  """Whether the processor multiplies matrices of bfloat16 by itself."""
+def has_amx() -> bool:
+  """Whether the processor has instructions for products of bfloat16 tiles."""
   try:
     return ' amx_bf16 ' in pathlib.Path('/proc/cpuinfo').read_text('utf-8')
   except OSError:  # not Linux
@@ -166,33 +166,30 @@ def _has_amx() -> bool:
 
 
 def _products_are_cheap(dtype: jnp.dtype) -> bool:
-  """Whether copies into columns cost more than the products.
-
-  Then one product for each tap of a kernel is faster: each copies one shift of
-  x, which stays in the cache.
-  """
-  return dtype == jnp.bfloat16 and _has_amx()
+  """Whether products are so fast that the copies of columns cost more."""
+  return dtype == jnp.bfloat16 and has_amx()
 
 
 def _products_of_taps(
   x: Array, dy: Array, kernel: tuple[int, int], padding: Padding
 ) -> Array:
-  """The weight gradient at stride 1, one product for each tap: [kh * kw, ...]."""
+  """The weight gradient at stride 1, tap by tap: [kh * kw, C_in, C_out].
+
+  Each product reads one shift of x, so nothing is joined to columns.
+  """
   heights, widths = (
     placement(x.shape[axis], taps, 1, padding)
     for axis, taps in zip(_AXES, kernel, strict=True)
   )
-  shifts = (
-    tap(x, {1: (i - heights.low, heights.out), 2: (j - widths.low, widths.out)})
-    for i in range(kernel[0])
-    for j in range(kernel[1])
-  )
-  return jnp.stack(
-    [
-      _dot(to_rows(lax.optimization_barrier(x)), to_rows(dy), 0, 0)
-      for x in shifts
-    ]
-  )
+  products = []
+  for i, j in np.ndindex(kernel):
+    places = {
+      1: (i - heights.low, heights.out),
+      2: (j - widths.low, widths.out),
+    }
+    shifted = lax.optimization_barrier(tap(x, places))
+    products.append(_dot(to_rows(shifted), to_rows(dy), 0, 0))
+  return jnp.stack(products)
 
 
 def _weight_gradient(
