@@ -235,7 +235,8 @@ def restore(
 
   Args:
     path: the file.
-    params: tree of arrays or shapes that the network expects.
+    params: tree of arrays or shapes that the network expects. Where it expects
+      float32, the file may hold float16, which is widened.
     network_state: tree of arrays or shapes that the network expects.
     use_ema: whether to read the averages over the steps instead.
 
@@ -249,7 +250,18 @@ def restore(
     f'{prefix}network_state': network_state,
   }
   expected = _flatten(trees)
-  arrays, names = archive.read(path, _with_step(expected))
+  kinds = archive.read_kinds(path)
+  stored = {
+    name: jax.ShapeDtypeStruct(like.shape, np.float16)
+    if like.dtype == np.float32 and kinds.get(name, ((), None))[1] == np.float16
+    else like
+    for name, like in expected.items()
+  }
+  arrays, names = archive.read(path, _with_step(stored))
+  arrays = {
+    name: array.astype(expected[name].dtype) if name in expected else array
+    for name, array in arrays.items()
+  }
   ours = tuple(f'{prefix}/' for prefix in trees)
   for extra in sorted(names - expected.keys()):
     if extra.startswith(ours):

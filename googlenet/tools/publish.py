@@ -9,6 +9,8 @@ statistics used in evaluation. In config.json the paths of this machine are
 reset (data.data_dir, data.classes, finetune.from_workdir, train.teacher,
 train.compilation_cache, benchmark.torch_python), and eval.batch_norm_batches is
 0, since the file holds the statistics.
+--half stores weights as float16, in half the size; they are float32 again when
+they are read. Score the folder: its predictions may differ in a last digit.
 `sha256sum -c SHA256SUMS` in the folder checks all files but README.md, the
 model card, which is yours to edit. Uploaded to Hugging Face as OWNER/NAME, the
 folder is read by `googlenet.load('hf:OWNER/NAME')`.
@@ -24,7 +26,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import ml_collections
+import numpy as np
 
 from googlenet import config as config_lib
 from googlenet.cli.process import ending, run_tool
@@ -47,6 +51,7 @@ def publish(
   run: str | os.PathLike[str],
   folder: str | os.PathLike[str],
   license: str = 'unknown',
+  half: bool = False,
 ) -> pathlib.Path:
   """Writes the folder, completely or not at all.
 
@@ -54,6 +59,7 @@ def publish(
     run: workdir of a finished run.
     folder: path of a new or empty folder.
     license: of the parameters, for the model card, in Hugging Face's words.
+    half: whether to store weights as float16.
 
   Returns:
     The path of the checkpoint in the folder.
@@ -82,6 +88,7 @@ def publish(
       'not evaluated: delete result.json and continue the run by python '
       f'launch.py --workdir={run}'
     )
+  params = halved(restored.params) if half else restored.params
   about = {'data': pretrained.stored_data(source)}
   defaults = config_lib.flatten(config_lib.default_config())
   config.update_from_flattened_dict({name: defaults[name] for name in LOCAL})
@@ -96,7 +103,7 @@ def publish(
       path = pretrained.write_run(
         aside,
         config,
-        restored.params,
+        params,
         restored.network_state,
         restored.step,
         about,
@@ -117,6 +124,25 @@ def publish(
       f'{folder} cannot be written ({error.strerror}): give another folder'
     ) from error
   return folder / path.relative_to(aside)
+
+
+def halved(params: Any) -> Any:
+  """Returns parameters with kernels and matrices as float16.
+
+  Scales, offsets and biases, few numbers, keep their dtype.
+
+  Raises:
+    UserError: float16 cannot hold a weight.
+  """
+
+  def half(array: np.ndarray) -> np.ndarray:
+    if array.ndim < 2:
+      return array
+    if np.abs(array).max() > np.finfo(np.float16).max:
+      raise UserError('a weight is above 65504: publish without --half')
+    return array.astype(np.float16)
+
+  return jax.tree.map(half, params)
 
 
 def sums(folder: pathlib.Path) -> str:
@@ -216,9 +242,12 @@ def main(argv: Sequence[str]) -> int:
     default='unknown',
     help='licence of the parameters, for the model card, like apache-2.0',
   )
+  parser.add_argument(
+    '--half', action='store_true', help='store weights as float16'
+  )
   options = parser.parse_args(argv)
   with ending() as end:
-    path = publish(options.run, options.folder, options.license)
+    path = publish(options.run, options.folder, options.license, options.half)
     result = runs.read(options.run).result
     size = path.stat().st_size / 1e6
     print(

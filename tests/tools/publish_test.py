@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from small_run import train
 
+import googlenet
 from googlenet import config as config_lib
+from googlenet.errors import UserError
 from googlenet.fields import LOCAL
 from googlenet.runtime import machine
 from googlenet.tools import publish, runs
@@ -63,6 +65,29 @@ def test_what_is_published_is_what_was_evaluated(
   assert list(made.parent.iterdir()) == [made]
   done = launch_here('--mode=evaluate', f'--workdir={made}', config='')
   assert f'accuracy {result["eval/accuracy"]:.4f}' in done.stdout, done.stderr
+
+
+def test_half_of_the_bytes_are_float32_again_when_they_are_read(
+  trained_run, tmp_path, capsys
+):
+  made = tmp_path / 'half'
+  assert publish.main([str(trained_run), str(made), '--half']) == 0
+  before, after = arrays(trained_run), arrays(made)
+  for name in after.keys() - {'step', 'about'}:
+    is_weight = name.startswith('params/') and before[name].ndim > 1
+    kind = np.float16 if is_weight else np.float32
+    assert after[name].dtype == kind, name
+    np.testing.assert_array_equal(after[name], before[name].astype(kind))
+  read = googlenet.load(made).params
+  for module, leaves in googlenet.load(trained_run).params.items():
+    for leaf, value in leaves.items():
+      assert read[module][leaf].dtype == np.float32
+      np.testing.assert_allclose(read[module][leaf], value, rtol=1e-3)
+
+
+def test_a_weight_that_float16_cannot_hold_is_refused():
+  with pytest.raises(UserError, match='65504.*without --half'):
+    publish.halved({'conv': {'w': np.full((1, 2), 7e4, np.float32)}})
 
 
 def test_no_path_of_this_machine_is_published(trained_run, tmp_path):
