@@ -25,7 +25,7 @@ from googlenet.model.rows import (
   LocalResponseNorm,
   Residual,
 )
-from googlenet.model.small import FMNIST28, TINY
+from googlenet.model.small import FMNIST28, FMNIST28_3X3, TINY
 from googlenet.model.successors import (
   FACTORIZED,
   INCEPTION_V2,
@@ -48,6 +48,7 @@ ARCHITECTURES: dict[str, Architecture] = {
   'inception5h': INCEPTION5H,
   'inception5h_lucent': INCEPTION5H_LUCENT,
   'fmnist28': FMNIST28,
+  'fmnist28_3x3': FMNIST28_3X3,
   'tiny': TINY,
   **ZOO,
 }
