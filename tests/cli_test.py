@@ -298,11 +298,11 @@ def test_the_config_of_a_run_is_a_config_file(tmp_path, monkeypatch):
   assert arguments.workdir.startswith(f'runs{os.sep}config-')
   with pytest.raises(UserError, match=r'--config=trail/config.json: no such'):
     load_config_file('trail/config.json')
-  published = ROOT / 'pretrained/fmnist28_best'
+  published = ROOT / 'pretrained/fmnist28_long'
   for name, batch_size, run in (
     ('trial', 128, 'config'),
     (published, 256, 'config'),
-    ('fmnist28_best', 256, 'fmnist28_best'),  # configs/ goes first
+    ('fmnist28_long', 256, 'fmnist28_long'),  # configs/ goes first
   ):
     arguments = parse(launch.FLAGS, ['l', f'--config={name}'])
     assert arguments.workdir.startswith(f'runs{os.sep}{run}-'), 'a new run'

@@ -25,6 +25,7 @@ SMALL = {
   'inception5h': 65,
   'inception5h_lucent': 65,
   'fmnist28': 28,
+  'fmnist28_3x3': 16,
   'tiny': 28,
   'alexnet': 63,
   'alexnet_torchvision': 63,

@@ -266,7 +266,7 @@ def test_variants(variant, is_linear):
 
 def test_a_block_of_a_trained_network(is_linear):
   """Real weights and statistics of batch norm, at a pixel in the middle."""
-  net = googlenet.load(ROOT / 'pretrained/fmnist28_best')
+  net = googlenet.load(ROOT / 'pretrained/fmnist28_long')
   config = ml_collections.ConfigDict(net.config)
   config.model.activation, config.model.kernels = 'tanh', 'xla'
   net = net._replace(network=network_lib.from_config(config))

@@ -26,7 +26,7 @@ from googlenet.tools.explain import (
 from googlenet.tools.explain import target as target_lib
 from googlenet.tools.inference import insight, trained
 
-BEST = ROOT / 'pretrained/fmnist28_best'
+BEST = ROOT / 'pretrained/fmnist28_long'
 
 
 @pytest.fixture(scope='module')

@@ -27,7 +27,7 @@ from googlenet.tools import hub, publish
 from googlenet.tools.weights import names
 from googlenet.train import finetune
 
-BEST = ROOT / 'pretrained/fmnist28_best'
+BEST = ROOT / 'pretrained/fmnist28_long'
 
 
 class Server:
@@ -285,10 +285,10 @@ def test_unknown_names_are_told(server):
 
 def test_pretrained_by_name(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert named.find('fmnist28_best') == str(BEST)
-  assert googlenet.load('fmnist28_best').step == 9360
-  (tmp_path / 'fmnist28_best').mkdir()  # a folder goes before it
-  assert named.find('fmnist28_best') == 'fmnist28_best'
+  assert named.find('fmnist28_long') == str(BEST)
+  assert googlenet.load('fmnist28_long').step == 9360
+  (tmp_path / 'fmnist28_long').mkdir()  # a folder goes before it
+  assert named.find('fmnist28_long') == 'fmnist28_long'
   assert named.find('README.md') == 'README.md'
   assert named.find('fmnist28') == 'fmnist28'
 
@@ -297,7 +297,7 @@ def test_fine_tuning_takes_names(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   network = make_network(config_lib.load(BEST / 'config.json').model)
   params, state = init_from_numpy(network, (28, 28, 1), 0)
-  *_, lines = finetune.load('fmnist28_best', network, params, state)
+  *_, lines = finetune.load('fmnist28_long', network, params, state)
   assert lines[0].startswith(f'from     {BEST}')
 
 
@@ -314,10 +314,10 @@ def test_workdirs_by_name(server, tmp_path, monkeypatch):
   assert other == str(named.in_cache('hf:someone/net'))
   new = parsed(
     f'--config={ROOT}/configs/fmnist96.py',
-    '--workdir=fmnist28_best',
+    '--workdir=fmnist28_long',
     '--config.finetune.from_workdir=hf:someone/net',
   )
-  assert new.workdir == 'fmnist28_best'  # a new run of that name
+  assert new.workdir == 'fmnist28_long'  # a new run of that name
   assert new.config.finetune.from_workdir == 'hf:someone/net'
 
 

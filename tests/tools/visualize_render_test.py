@@ -288,7 +288,7 @@ def test_a_dream_raises_the_norm_of_the_layer(net):
   assert 1 < change.mean() < 30
 
 
-# ---- The network of pretrained/fmnist28_best.
+# ---- The network of pretrained/fmnist28_long.
 
 
 # By 2 pixels to a side or corner; in the ascent it is at most 1.
@@ -298,7 +298,7 @@ SHIFTS = [
 
 
 def check_against_the_test_images(point, indices, count, steps):
-  net = googlenet.load(ROOT / 'pretrained/fmnist28_best')
+  net = googlenet.load(ROOT / 'pretrained/fmnist28_long')
   made = render.render(net, objectives.channel(point, indices), steps=steps)
   moved = [np.roll(made.images, shift, (1, 2)) for shift in SHIFTS]
   images, _ = load_dataset(net.config.data, 'test').read(np.arange(count))

@@ -14,6 +14,6 @@ https://distill.pub/2017/feature-visualization), as in their tool lucid:
 
   from googlenet.tools.visualize import objectives, render
 
-  net = googlenet.load('pretrained/fmnist28_best')
+  net = googlenet.load('pretrained/fmnist28_long')
   made = render.render(net, objectives.channel('inception_4c', [3, 7]))
 """
