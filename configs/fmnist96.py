@@ -156,7 +156,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.image_sizes = ()
   train.label_smoothing = 0.0  # share of a target spread over all classes
   # Distillation: runs whose predictions are targets too, averaged: folders or
-  # names, ('fmnist28_long',); (): none.
+  # names, ('fmnist28_best',); (): none.
   train.teacher = ()
   train.teacher_weight = 0.9  # share of the teachers in the loss, 0 to 1
   train.teacher_temperature = 4.0  # divides logits; more: softer targets

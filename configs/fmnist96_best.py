@@ -16,7 +16,7 @@ averaged over each image and its mirror image; bfloat16 activations. 150 epochs
 There is no result yet: the 150 epochs have not been run. With five epochs and
 a weight decay of 0.0005, one seed reached 0.9414 on held-out training images,
 in 52 minutes on one core of an AMD EPYC (SGD with batches of 128: 0.9294). For
-a CPU, use fmnist28_long.py. Compare changes on held-out images, not on the test
+a CPU, use fmnist28_best.py. Compare changes on held-out images, not on the test
 set:
 --config.data.train_split='train[:55000]'
 --config.data.eval_split='train[55000:]'

@@ -401,7 +401,7 @@ FIELDS: dict[str, Field] = {
   ),
   'train.label_smoothing': _fraction(),
   'train.teacher': _tuple_of(
-    _text(), 'folders or names of runs', "('fmnist28_long',)", may_be_empty=True
+    _text(), 'folders or names of runs', "('fmnist28_best',)", may_be_empty=True
   ),
   'train.teacher_weight': _number(0, 1),
   'train.teacher_temperature': _positive(),

@@ -34,7 +34,7 @@ def find(name: str | os.PathLike[str]) -> str:
   A folder that exists goes before a network of the same name.
 
   Args:
-    name: a path; the name of a network in pretrained/, like 'fmnist28_long';
+    name: a path; the name of a network in pretrained/, like 'fmnist28_best';
       or one that `is_remote`, which is in the cache once it has been fetched.
   """
   name = os.fspath(name)

@@ -22,7 +22,7 @@ def load(path: str | os.PathLike[str]) -> trained.Trained:
 
   Args:
     path: a workdir; a .safetensors file that --mode=export has written; the
-      name of a network in pretrained/, like 'fmnist28_long'; or one that is
+      name of a network in pretrained/, like 'fmnist28_best'; or one that is
       downloaded once: 'torchvision/googlenet' (and inception_v3, alexnet,
       vgg16), 'pytorch-fid/inception', or 'hf:OWNER/NAME', a published run on
       Hugging Face.
