@@ -34,7 +34,6 @@ FMNIST28 = Architecture(
 )
 
 
-
 def unreduced(name: str, one: int, three: int, pool: int) -> Block:
   """Figure 2a of Szegedy et al., 2014, the naive block, without its 5x5.
 
