@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from googlenet.errors import UnreadableError, UserError
@@ -225,6 +226,26 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
   return _WHOLE_STATE in names
 
 
+def halved(array: np.ndarray, dtype: Any) -> np.ndarray:
+  """Returns float32 numbers in two bytes: float16, or the bits of bfloat16.
+
+  NumPy's files know no bfloat16; its bits are of dtype uint16.
+  """
+  array = array.astype(dtype)
+  return array if array.dtype == np.float16 else array.view(np.uint16)
+
+
+def full_dtype(stored: np.dtype) -> np.dtype:
+  """Returns the dtype in which an array of a file is used."""
+  return np.dtype(np.float32) if stored in (np.float16, np.uint16) else stored
+
+
+def _full(array: np.ndarray) -> np.ndarray:
+  """The inverse of `halved`; other arrays are returned as they are."""
+  numbers = array.view(jnp.bfloat16) if array.dtype == np.uint16 else array
+  return numbers.astype(full_dtype(array.dtype), copy=False)
+
+
 def restore(
   path: str | os.PathLike[str],
   params: Any,
@@ -236,7 +257,7 @@ def restore(
   Args:
     path: the file.
     params: tree of arrays or shapes that the network expects. Where it expects
-      float32, the file may hold float16, which is widened.
+      float32, the file may hold what `halved` returns.
     network_state: tree of arrays or shapes that the network expects.
     use_ema: whether to read the averages over the steps instead.
 
@@ -252,16 +273,13 @@ def restore(
   expected = _flatten(trees)
   kinds = archive.read_kinds(path)
   stored = {
-    name: jax.ShapeDtypeStruct(like.shape, np.float16)
-    if like.dtype == np.float32 and kinds.get(name, ((), None))[1] == np.float16
+    name: jax.ShapeDtypeStruct(like.shape, kinds[name][1])
+    if name in kinds and full_dtype(kinds[name][1]) == like.dtype
     else like
     for name, like in expected.items()
   }
   arrays, names = archive.read(path, _with_step(stored))
-  arrays = {
-    name: array.astype(expected[name].dtype) if name in expected else array
-    for name, array in arrays.items()
-  }
+  arrays = {name: _full(array) for name, array in arrays.items()}
   ours = tuple(f'{prefix}/' for prefix in trees)
   for extra in sorted(names - expected.keys()):
     if extra.startswith(ours):

@@ -27,7 +27,9 @@ _WORDS = ('last', 'best', 'all')
 
 
 def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
-  """Returns the shapes and dtypes of parameters and state in a checkpoint.
+  """Returns the shapes of parameters and state in a checkpoint.
+
+  Their dtypes are those in which they are used, see `checkpoint.restore`.
 
   Returns:
     Trees 'params', 'network_state', 'ema_params' and 'ema_network_state';
@@ -42,11 +44,12 @@ def stored_shapes(path: pathlib.Path) -> dict[str, Tree]:
     'ema_params': {},
     'ema_network_state': {},
   }
-  for name, kind in archive.read_kinds(path).items():
+  for name, (shape, dtype) in archive.read_kinds(path).items():
     tree, _, rest = name.partition('/')
     module, _, leaf = rest.rpartition('/')
     if tree in trees:
-      trees[tree].setdefault(module, {})[leaf] = jax.ShapeDtypeStruct(*kind)
+      kind = jax.ShapeDtypeStruct(shape, checkpoint.full_dtype(dtype))
+      trees[tree].setdefault(module, {})[leaf] = kind
   return trees
 
 

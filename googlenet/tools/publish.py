@@ -9,8 +9,9 @@ statistics used in evaluation. In config.json the paths of this machine are
 reset (data.data_dir, data.classes, finetune.from_workdir, train.teacher,
 train.compilation_cache, benchmark.torch_python), and eval.batch_norm_batches is
 0, since the file holds the statistics.
---half stores weights as float16, in half the size; they are float32 again when
-they are read. Score the folder: its predictions may differ in a last digit.
+--half stores weights in two bytes: as bfloat16 if the run computes in it, which
+rounds them in any case, so all predictions keep their bits; else as float16,
+which may change a last digit. They are float32 again when they are read.
 `sha256sum -c SHA256SUMS` in the folder checks all files but README.md, the
 model card, which is yours to edit. Uploaded to Hugging Face as OWNER/NAME, the
 folder is read by `googlenet.load('hf:OWNER/NAME')`.
@@ -27,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -35,9 +37,10 @@ from googlenet.cli.process import ending, run_tool
 from googlenet.data.splits import some
 from googlenet.errors import UserError, is_full, writing
 from googlenet.fields import LOCAL
-from googlenet.io import pretrained
+from googlenet.io import checkpoint, pretrained
 from googlenet.io.workdir import read_classes, write_text
 from googlenet.model import ablations
+from googlenet.model.precision import name_of
 from googlenet.tools import runs
 from googlenet.tools.inference.about import data_name
 
@@ -59,7 +62,7 @@ def publish(
     run: workdir of a finished run.
     folder: path of a new or empty folder.
     license: of the parameters, for the model card, in Hugging Face's words.
-    half: whether to store weights as float16.
+    half: whether to store weights in two bytes.
 
   Returns:
     The path of the checkpoint in the folder.
@@ -88,7 +91,9 @@ def publish(
       'not evaluated: delete result.json and continue the run by python '
       f'launch.py --workdir={run}'
     )
-  params = halved(restored.params) if half else restored.params
+  params = restored.params
+  if half:
+    params = halved(params, name_of(config.train.precision))
   about = {'data': pretrained.stored_data(source)}
   defaults = config_lib.flatten(config_lib.default_config())
   config.update_from_flattened_dict({name: defaults[name] for name in LOCAL})
@@ -126,21 +131,27 @@ def publish(
   return folder / path.relative_to(aside)
 
 
-def halved(params: Any) -> Any:
-  """Returns parameters with kernels and matrices as float16.
+def halved(params: Any, precision: str) -> Any:
+  """Returns parameters with kernels and matrices in two bytes.
 
   Scales, offsets and biases, few numbers, keep their dtype.
+
+  Args:
+    params: tree of float32 arrays.
+    precision: of the run; for 'float32' the dtype is float16.
 
   Raises:
     UserError: float16 cannot hold a weight.
   """
+  dtype = 'bfloat16' if precision == 'bfloat16' else 'float16'
+  largest = float(jnp.finfo(dtype).max)
 
   def half(array: np.ndarray) -> np.ndarray:
     if array.ndim < 2:
       return array
-    if np.abs(array).max() > np.finfo(np.float16).max:
-      raise UserError('a weight is above 65504: publish without --half')
-    return array.astype(np.float16)
+    if np.abs(array).max() > largest:
+      raise UserError(f'a weight is above {largest:g}: publish without --half')
+    return checkpoint.halved(array, dtype)
 
   return jax.tree.map(half, params)
 
@@ -243,7 +254,7 @@ def main(argv: Sequence[str]) -> int:
     help='licence of the parameters, for the model card, like apache-2.0',
   )
   parser.add_argument(
-    '--half', action='store_true', help='store weights as float16'
+    '--half', action='store_true', help='store weights in two bytes'
   )
   options = parser.parse_args(argv)
   with ending() as end:

@@ -5,6 +5,7 @@ import json
 import shutil
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_run import train
@@ -67,27 +68,52 @@ def test_what_is_published_is_what_was_evaluated(
   assert f'accuracy {result["eval/accuracy"]:.4f}' in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize('precision', ['float32', 'bfloat16'])
 def test_half_of_the_bytes_are_float32_again_when_they_are_read(
-  trained_run, tmp_path, capsys
+  trained_run, tmp_path, precision
 ):
-  made = tmp_path / 'half'
-  assert publish.main([str(trained_run), str(made), '--half']) == 0
-  before, after = arrays(trained_run), arrays(made)
-  for name in after.keys() - {'step', 'about'}:
-    is_weight = name.startswith('params/') and before[name].ndim > 1
-    kind = np.float16 if is_weight else np.float32
-    assert after[name].dtype == kind, name
-    np.testing.assert_array_equal(after[name], before[name].astype(kind))
-  read = googlenet.load(made).params
-  for module, leaves in googlenet.load(trained_run).params.items():
+  run, made = tmp_path / 'run', tmp_path / 'half'
+  shutil.copytree(trained_run, run)
+  config = config_lib.load(run / 'config.json', with_local=True)
+  config.train.precision = precision
+  (run / 'config.json').write_text(config_lib.to_json(config))
+  assert publish.main([str(run), str(made), '--half']) == 0
+  before, after = arrays(run), arrays(made)
+  assert after['params/logits/b'].dtype == np.float32
+  assert after['params/logits/w'].dtype.itemsize == 2
+  weights = [n for n in after if n.startswith('params/') and n.endswith('/w')]
+  assert all(2 * after[n].nbytes == before[n].nbytes for n in weights)
+  read = googlenet.load(made)
+  for module, leaves in googlenet.load(run).params.items():
     for leaf, value in leaves.items():
-      assert read[module][leaf].dtype == np.float32
-      np.testing.assert_allclose(read[module][leaf], value, rtol=1e-3)
+      found = read.params[module][leaf]
+      assert found.dtype == np.float32
+      dtype = 'float16' if precision == 'float32' else jnp.bfloat16
+      rounded = value.astype(dtype) if value.ndim > 1 else value
+      np.testing.assert_array_equal(found, rounded.astype(np.float32))
+  again = tmp_path / 'again'  # of what is stored in two bytes
+  assert publish.main([str(made), str(again), '--half']) == 0
+  for name, array in arrays(again).items():
+    np.testing.assert_array_equal(array, after[name])
+
+
+def test_predictions_of_a_run_in_bfloat16_keep_their_bits(tmp_path):
+  made = tmp_path / 'half'
+  run = train(tmp_path / 'run', train__precision='bfloat16', train__epochs=1)
+  assert publish.main([str(run), str(made), '--half']) == 0
+  images = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1), np.uint8)
+  nets = googlenet.load(run), googlenet.load(made)
+  whole, half = (net.predict(images) for net in nets)
+  np.testing.assert_array_equal(whole, half)
+  changed = nets[0].params['logits']['w'] != nets[1].params['logits']['w']
+  assert changed.any()
 
 
 def test_a_weight_that_float16_cannot_hold_is_refused():
+  params = {'conv': {'w': np.full((1, 2), 7e4, np.float32)}}
+  assert publish.halved(params, 'bfloat16')['conv']['w'].itemsize == 2
   with pytest.raises(UserError, match='65504.*without --half'):
-    publish.halved({'conv': {'w': np.full((1, 2), 7e4, np.float32)}})
+    publish.halved(params, 'float32')
 
 
 def test_no_path_of_this_machine_is_published(trained_run, tmp_path):
