@@ -53,7 +53,11 @@ def test_a_few_images_are_classified_well(launch_here):
 def test_accuracy_on_the_test_images_is_the_stated_one(launch_py, folder):
   """Rounding of bfloat16 differs from machine to machine: ten images may."""
   done = launch_py(
-    '--mode=evaluate', f'--workdir={folder}', config='', optimized=True
+    '--mode=evaluate',
+    f'--workdir={folder}',
+    config='',
+    optimized=True,
+    timeout=1800,
   )
   assert done.returncode == 0, done.stderr
   found = re.search(
