@@ -71,10 +71,12 @@ _FLOAT32_MAX = 3.4e38
 
 
 def is_number(value: Any) -> bool:
+  """Whether a value is a number that float32 holds; no boolean, no NaN."""
   return type(value) in (int, float) and abs(value) <= _FLOAT32_MAX
 
 
 def integer(low: int, high: int = 2**31 - 1) -> Field:
+  """A whole number; both bounds are allowed."""
   return Field(
     lambda v: type(v) is int and low <= v <= high,
     f'a whole number from {low} to {high}',
@@ -82,22 +84,26 @@ def integer(low: int, high: int = 2**31 - 1) -> Field:
 
 
 def number(low: float, high: float = math.inf) -> Field:
+  """A number; both bounds are allowed."""
   words = f'from {low:g} to {high:g}' if high < math.inf else f'>= {low:g}'
   return Field(lambda v: is_number(v) and low <= v <= high, f'a number {words}')
 
 
 def positive(high: float = math.inf) -> Field:
+  """A number above 0, up to `high`."""
   words = f'a number > 0 and <= {high:g}' if high < math.inf else 'a number > 0'
   return Field(lambda v: is_number(v) and 0 < v <= high, words)
 
 
 def fraction() -> Field:
+  """A number from 0 to below 1."""
   return Field(
     lambda v: is_number(v) and 0 <= v < 1, 'a number from 0 to below 1'
   )
 
 
 def choice(*names: str) -> Field:
+  """One of some names."""
   return Field(
     lambda v: isinstance(v, str) and v in names,
     'one of ' + ', '.join(names),
@@ -106,12 +112,14 @@ def choice(*names: str) -> Field:
 
 
 def optional(field: Field) -> Field:
+  """What `field` takes, or None."""
   return Field(
     lambda v: v is None or field.is_valid(v), f'{field.allowed}, or None'
   )
 
 
 def or_auto(field: Field) -> Field:
+  """What `field` takes, or ('auto',)."""
   return Field(
     lambda v: v in (('auto',), ['auto']) or field.is_valid(v),
     f'{field.allowed}, or auto',
@@ -119,10 +127,12 @@ def or_auto(field: Field) -> Field:
 
 
 def boolean() -> Field:
+  """True or False."""
   return Field(lambda v: isinstance(v, bool), 'true or false')
 
 
 def text(empty: bool = False) -> Field:
+  """A text; `empty`: whether it may be empty."""
   return Field(
     lambda v: isinstance(v, str) and (empty or v != ''),
     'a text' + ('' if empty else ' that is not empty'),
@@ -130,6 +140,7 @@ def text(empty: bool = False) -> Field:
 
 
 def one_of(*numbers: int) -> Field:
+  """One of some whole numbers."""
   return Field(
     lambda v: type(v) is int and v in numbers,
     'one of ' + ', '.join(map(str, numbers)),
@@ -142,6 +153,7 @@ def tuple_of(
   example: str = '(0.5,)',
   may_be_empty: bool = False,
 ) -> Field:
+  """A tuple or list, each element as `element` takes it."""
   return Field(
     lambda v: (
       isinstance(v, (tuple, list))
@@ -153,6 +165,7 @@ def tuple_of(
 
 
 def span(element: Field, words: str, example: str) -> Field:
+  """A pair (smallest, largest), each as `element` takes it."""
   return Field(
     lambda v: (
       isinstance(v, (tuple, list))
@@ -165,6 +178,7 @@ def span(element: Field, words: str, example: str) -> Field:
 
 
 def parts() -> Field:
+  """A tuple or list of different parts of the network."""
   return Field(
     lambda v: (
       isinstance(v, (tuple, list))
@@ -190,6 +204,7 @@ def parsed(parse: Callable[[Any], Any], allowed: str) -> Field:
 
 
 def factors(example: str, may_be_zero: bool = False) -> Field:
+  """A tuple or list of group=factor, see `groups.parse_factors`."""
   low = '>= 0' if may_be_zero else '> 0'
   return parsed(
     functools.partial(groups.parse_factors, may_be_zero=may_be_zero),

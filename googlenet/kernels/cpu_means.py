@@ -38,6 +38,7 @@ def channel_means(
   sums = [functools.reduce(jnp.add, term) for term in zip(*each, strict=True)]
   # Without the barrier XLA would compute these sums inside the next ones.
   totals = [x.sum(0) for x in lax.optimization_barrier(sums)]
-  if rest := values(parts * size, count) if count % parts else ():
+  if parts * size < count:
+    rest = values(parts * size, count)
     totals = [a + b.sum(0) for a, b in zip(totals, rest, strict=True)]
   return [total / count for total in totals]

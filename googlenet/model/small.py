@@ -57,8 +57,8 @@ def unreduced(name: str, one: int, three: int, pool: int) -> Block:
 
 
 # Two convolutions see the 28x28 pixels before anything is pooled, and blocks do
-# not reduce before their 3x3: far more accurate on Fashion-MNIST than FMNIST28,
-# and faster on a CPU at the same number of multiply-adds (docs/accuracy.md).
+# not reduce before their 3x3: a percent more accurate on Fashion-MNIST than
+# FMNIST28 (docs/accuracy.md).
 FMNIST28_3X3 = Architecture(
   (
     Stage('stage_1', (ConvLayer('conv_1', (Conv('conv_3x3', 32, 3),)),)),
