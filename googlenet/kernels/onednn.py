@@ -225,8 +225,16 @@ def _input_gradient(
     plain = functools.partial(_plain_conv, w=w, stride=stride, padding=padding)
     return jax.linear_transpose(plain, x)(dy)[0]
   padded = pads(x.shape[1:3], w.shape[:2], 1, padding)
+  if w.shape[:2] == (1, 1) and padded == [(0, 0), (0, 0)]:
+    # A product reads w as it lies: nothing is flipped or copied.
+    weight = w[0, 0].astype(dy.dtype)
+    return _dot(to_rows(dy), weight, 1, 1).reshape(x.shape)
   padded = shared.flipped_pads(w.shape[:2], padded)
-  return _padded_conv(dy, lax.optimization_barrier(shared.flip(w)), 1, padded)
+  # As a vector, since XLA would lay out the weights before the barrier as they
+  # were, and copy them after it: two programs and two copies.
+  flipped = lax.optimization_barrier(shared.flip(w).reshape(-1))
+  h, w_, c_in, c_out = w.shape
+  return _padded_conv(dy, flipped.reshape(h, w_, c_out, c_in), 1, padded)
 
 
 def _gradients(
@@ -260,11 +268,11 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 def _masked(y: Array, dy: Array) -> Array:
   """Returns dy where y, the output of a ReLU, is positive, and 0 elsewhere."""
-  if y.dtype.itemsize == 2:
-    # Compared as integers, see cpu_pooling.py.
-    is_positive = lax.bitcast_convert_type(y, jnp.int16) > 0
-  else:
-    is_positive = y > 0
+  # Compared as integers, which have the same sign. XLA would replace max(x, 0)
+  # > 0 by x > 0, and as x then has a second user, oneDNN would not compute the
+  # ReLU. For 16 bits see also cpu_pooling.py.
+  bits = jnp.dtype(f'int{8 * y.dtype.itemsize}')
+  is_positive = lax.bitcast_convert_type(y, bits) > 0
   masked = jnp.where(is_positive, dy, jnp.zeros((), dy.dtype))
   return lax.optimization_barrier(masked)
 
