@@ -589,7 +589,7 @@ def test_the_data_set_decides_classes_mean_and_deviation(
   config.data.eval_split, config.data.image_size = 'test', 24
   completed = auto.complete(config_lib.resolve(config))
   assert completed.model.num_classes == 3
-  images, _ = sources.read_all(load(photos))
+  images, labels = sources.read_all(load(photos))
   pixels = images.reshape(-1, 3) / 255
   np.testing.assert_allclose(completed.data.mean, pixels.mean(0), atol=6e-5)
   np.testing.assert_allclose(completed.data.std, pixels.std(0), atol=6e-5)
@@ -598,6 +598,13 @@ def test_the_data_set_decides_classes_mean_and_deviation(
   luma = pixels @ np.array([0.299, 0.587, 0.114])
   np.testing.assert_allclose(grey.mean, [luma.mean()], atol=6e-5)
   np.testing.assert_allclose(grey.std, [luma.std()], atol=6e-5)
+  # Few images of each class: only those that are trained on are seen.
+  config.data.channels, config.data.per_class = 0, 1
+  few = auto.complete(config_lib.resolve(config)).data
+  first = [np.flatnonzero(labels == k)[0] for k in range(3)]
+  pixels = images[first].reshape(-1, 3) / 255
+  np.testing.assert_allclose(few.mean, pixels.mean(0), atol=6e-5)
+  config.data.per_class = 0
   # A run that goes on keeps its own.
   stored = completed.copy_and_resolve_references()
   config.data.data_dir, config.data.channels = '/nowhere', 0

@@ -6,6 +6,7 @@ import haiku as hk
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL
+from jax import lax
 from networks import images, model_config
 from run_files import problems
 
@@ -118,6 +119,50 @@ def test_a_network_of_rows_is_computed_like_any_other():
   assert outputs.aux_logits['aux_1'].shape == (2, 10)
   assert {k: v.shape[1:] for k, v in outputs.end_points.items()} == names
   assert variants.resolve(config).dropout == 0.25
+
+
+@pytest.mark.parametrize('kernels', ['xla', 'cpu'])
+def test_what_no_network_of_the_papers_has(kernels):
+  """A linear layer before pooling, and a padded 1x1 first in a branch."""
+  stage = rows.Stage(
+    'stage_1',
+    (
+      rows.ConvLayer('conv_1', (rows.Conv('conv_3x3', 4, 3, is_linear=True),)),
+      rows.MaxPool(2, 2),
+      rows.Block(
+        'block',
+        (
+          (rows.Conv('conv_1x1', 4, 1, padding=1),),
+          (rows.Conv('conv_3x3', 4, 3, padding=2),),
+        ),
+      ),
+    ),
+  )
+  config = model_config(
+    variant='own', architecture=to_text(rows.Architecture((stage,)))
+  )
+  config.kernels = kernels
+  network = network_lib.make_network(config)
+  params, state = init_from_numpy(network, (28, 28, 1), 0)
+  shapes = points.shapes(network.architecture, (28, 28, 1))
+  assert shapes['block'] == (16, 16, 8)
+  x = images(2, 28, 28, 1)
+  outputs, _ = network.apply(params, state, None, x, False)
+  read, _ = network.apply(params, state, None, x, False, end_points=shapes)
+  assert read.end_points['block'].shape == (2, 16, 16, 8)
+  np.testing.assert_allclose(outputs.logits, read.logits, atol=1e-5)
+  # By hand: the border of the padded 1x1 is ReLU of its bias.
+  w, b = params['conv_1/conv_3x3']['w'], params['conv_1/conv_3x3']['b']
+  y = lax.conv_general_dilated(
+    x, w, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+  )
+  y = (y + b).reshape(2, 14, 2, 14, 2, 4).max((2, 4))
+  w = params['block/conv_1x1']['w'][0, 0]
+  b = params['block/conv_1x1']['b']
+  y = np.maximum(np.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0))) @ w + b, 0)
+  np.testing.assert_allclose(
+    read.end_points['block'][..., :4], y, rtol=1e-4, atol=1e-5
+  )
 
 
 def test_the_initializers_of_an_operation_are_used():

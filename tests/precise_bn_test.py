@@ -11,6 +11,8 @@ from googlenet.data import pipeline
 from googlenet.data.batches import TrainIndices
 from googlenet.errors import UserError
 from googlenet.io import checkpoint
+from googlenet.model import rows
+from googlenet.model.architecture_text import to_text
 from googlenet.runtime.parallel import replicated
 from googlenet.tools.modes import evaluate
 from googlenet.train import loop, setup
@@ -55,6 +57,29 @@ def test_the_mean_over_batches_of_what_each_has(normalized):
   # What was there before leaves no trace.
   again = estimate(run, run.state.params, state)
   jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+def test_nothing_is_dropped_in_a_network_of_ones_own(normalized):
+  """A rate in a row is off too, where batch norm comes after it."""
+
+  def statistics_of(*dropout):
+    stage = rows.Stage(
+      'stage_1',
+      (
+        rows.ConvLayer('conv_1', (rows.Conv('conv_3x3', 4, 3, 2),)),
+        *dropout,
+        rows.ConvLayer('conv_2', (rows.Conv('conv_3x3', 4, 3, 2),)),
+      ),
+    )
+    normalized.model.variant = 'own'
+    normalized.model.architecture = to_text(
+      rows.Architecture((stage,), normalization='batch')
+    )
+    run = setup.build(config_lib.resolve(normalized))
+    return estimate(run, run.state.params, run.state.network_state)
+
+  found, expected = statistics_of(rows.Dropout(0.5)), statistics_of()
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_frozen_parts_keep_theirs_to_the_bit(normalized):

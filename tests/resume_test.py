@@ -15,10 +15,11 @@ from run_files import assert_same_run, problems, records
 
 import launch
 from googlenet import config as config_lib
+from googlenet.errors import Stopped
 from googlenet.io import archive, checkpoint
 from googlenet.io.saver import WriteError
 from googlenet.io.workdir import Lock
-from googlenet.train import loop, setup
+from googlenet.train import hooks, loop, setup
 
 
 class Killed(BaseException):
@@ -332,6 +333,28 @@ def test_one_process_owns_a_workdir(run_launch, tmp_path):
   assert contents(workdir) == before
   lock.release()  # as the system does at the end of a process
   assert run_launch(*flags)[0] == 0
+
+
+@pytest.mark.parametrize(
+  ('before', 'field', 'after', 'evaluated'),
+  [
+    (1, 'eval.every_epochs', 2, [10, 20, 30]),
+    (5, 'train.max_steps', 12, [5, 10, 12]),
+  ],
+)
+def test_an_evaluation_that_was_cut_off_is_made_up_for(
+  small, tmp_path, monkeypatch, before, field, after, evaluated
+):
+  """Also where the config that goes on would not evaluate there."""
+  small.update_from_flattened_dict({field: before})
+  with monkeypatch.context() as patch:
+    patch.setattr(hooks, 'evaluate', lambda *inputs: None)  # asked to stop
+    with pytest.raises(Stopped):
+      train(small, tmp_path / 'run')
+  small.update_from_flattened_dict({field: after})
+  train(small, tmp_path / 'run', allow_config_change=True)
+  found = [r['step'] for r in records(tmp_path / 'run') if 'eval/loss' in r]
+  assert found == evaluated
 
 
 def test_damaged_checkpoints_are_passed_over(run_launch, tmp_path):

@@ -1,6 +1,7 @@
 """Balanced sampling: classes take turns, as a function of seed and step."""
 
 import collections
+import io
 import pickle
 
 import jax
@@ -13,7 +14,7 @@ from googlenet.data import auto, batches, pipeline, sampling, stream
 from googlenet.data.images import RandomResizedCrop
 from googlenet.data.sources import Dataset
 from googlenet.errors import UserError
-from googlenet.train import messages, setup
+from googlenet.train import messages, setup, summaries
 
 # Class 1 has no examples, as in a slice of a sorted set.
 COUNTS = {0: 41, 2: 3, 3: 10}
@@ -181,6 +182,51 @@ def test_a_run_takes_what_its_config_says(own):
   run = setup.build(auto.complete(config_lib.resolve(own)))
   seen = [np.asarray(batch['index'])[0] for _, batch in run.batches(0)][:3]
   assert sorted(np.concatenate(seen)) == list(range(18))
+
+
+def test_images_for_tensorboard_are_those_of_the_step(own, tmp_path):
+  """Each with the number of times it has come, which crops depend on."""
+  own.augment.random_resized_crop = True
+  own.logging.tensorboard, own.logging.images = True, 3
+  config = auto.complete(config_lib.resolve(own))
+  run = setup.build(config)
+  (batch,) = run.indices(4, 5)
+  assert np.ptp(batch.epoch) > 0
+  shown = summaries.make_show_inputs(config, run.train.dataset)(batch, 4, None)
+  page = np.asarray(
+    Image.open(io.BytesIO(shown.value[0].image.encoded_image_string))
+  )
+  for i in range(3):
+    (image,), _ = run.train.dataset.read(
+      batch.indices[i : i + 1], int(batch.epoch[i])
+    )
+    row, column = divmod(i, 2)
+    tile = page[2 + 30 * row :, 2 + 30 * column :][:28, :28]
+    np.testing.assert_allclose(
+      tile, np.broadcast_to(image, tile.shape), atol=1.01
+    )
+
+
+def test_labels_of_a_run_are_read_once(own, monkeypatch):
+  """A source that does not keep them apart would read its images again."""
+  load, read = pipeline.load_split, []
+
+  def without_labels(config, field, *args, **options):
+    dataset = load(config, field, *args, **options)
+
+    def counted(indices, epoch=0):
+      read.append((field, len(indices)))
+      return dataset.read(indices, epoch)
+
+    return dataset._replace(labels=None, read=counted)
+
+  monkeypatch.setattr(pipeline, 'load_split', without_labels)
+  own.data.on_device_mb = 0
+  run = setup.build(auto.complete(config_lib.resolve(own)))
+  read.clear()
+  for start in (0, 3, 5):
+    assert len(run.indices(start, start + 1)) == 1
+  assert not read
 
 
 def test_the_console_counts_the_images_that_are_used(own):

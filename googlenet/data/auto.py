@@ -143,13 +143,22 @@ def _check_weights(config: ml_collections.FrozenConfigDict) -> None:
     )
 
 
+def _training_images(
+  data: ml_collections.FrozenConfigDict,
+  transform: images.Transform | None = None,
+) -> sources.Dataset:
+  """Returns `data.train_split`, or `data.per_class` of each of its classes."""
+  dataset = sources.load_dataset(
+    data, data.train_split, transform, 'config.data.train_split'
+  )
+  if data.per_class:
+    return classes.first_of_each_class(dataset, data.per_class)
+  return dataset
+
+
 def _weights(config: ml_collections.FrozenConfigDict) -> list[float]:
   """Returns class weights by the numbers of training images."""
-  dataset = sources.load_dataset(
-    config.data, config.data.train_split, called='config.data.train_split'
-  )
-  if config.data.per_class:
-    dataset = classes.first_of_each_class(dataset, config.data.per_class)
+  dataset = _training_images(config.data)
   count = config.model.num_classes or dataset.num_classes
   return classes.balanced_weights(classes.read_labels(dataset), count)
 
@@ -173,9 +182,7 @@ def measure(
   """
   data = config.data
   transform = images.make_transform(data, config.augment, config.seed, False)
-  dataset = sources.load_dataset(
-    data, data.train_split, transform, 'config.data.train_split'
-  )
+  dataset = _training_images(data, transform)
   count = min(dataset.num_examples, _MOST_MEASURED)
   indices = np.linspace(0, dataset.num_examples - 1, count).round().astype(int)
   channels = num_channels(data, dataset.image_shape[-1])

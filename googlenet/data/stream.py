@@ -70,8 +70,8 @@ class _Parts(Sequence):
     return share.part(part, _PART_SIZE)
 
 
-class _ReadPart:
-  """Reads one part, with example 0 in place of padding."""
+class ReadPart:
+  """Reads a part of a batch, with example 0 in place of padding."""
 
   def __init__(self, dataset: Dataset):
     self._read = dataset.read
@@ -123,7 +123,7 @@ def stream(
   if not index_batches:
     return
   parts = _Parts(index_batches, share)
-  source = grain.MapDataset.source(parts).map(_ReadPart(dataset))
+  source = grain.MapDataset.source(parts).map(ReadPart(dataset))
   num_workers = min(num_workers, len(parts))
   if num_workers:
     ahead = math.ceil(parts.per_batch / num_workers)

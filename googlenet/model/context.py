@@ -35,6 +35,7 @@ class Context(NamedTuple):
     initializer: a key of `INITIALIZERS`.
     batch_norm_decay: decay of the running statistics per training step.
     is_training: whether dropout is on and batch norm uses batch statistics.
+    drops: whether dropout and stochastic depth are on in training.
     keys: [B] random keys, one per image; None if nothing is random.
     axis_name: mapped axis over which batch norm averages, or None.
     frozen: modules whose batch norm always uses running statistics.
@@ -48,6 +49,7 @@ class Context(NamedTuple):
   initializer: str = 'he'
   batch_norm_decay: float = 0.9
   is_training: bool = False
+  drops: bool = True
   keys: jax.Array | None = None
   axis_name: str | None = None
   frozen: tuple[str, ...] = ()

@@ -71,6 +71,8 @@ def _starts_1x1(branch: rows.Branch) -> bool:
     isinstance(first, rows.Conv)
     and (first.shape, first.stride) == ((1, 1), 1)
     and not first.is_linear
+    # The words ask for no padding here, a number does.
+    and (isinstance(first.padding, str) or first.padding == 0)
   )
 
 
@@ -242,6 +244,7 @@ def fuse_pools(stage_rows: Sequence[rows.Row]) -> list[rows.Row]:
       isinstance(row, rows.MaxPool)
       and isinstance(last, rows.ConvLayer)
       and not last.pool
+      and not last.convs[-1].is_linear
     ):
       fused[-1] = last._replace(pool=row)
     else:

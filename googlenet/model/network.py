@@ -73,6 +73,7 @@ def make_network(
   model_config: ml_collections.ConfigDict,
   dtype: jnp.dtype = jnp.float32,
   frozen: Sequence[str] = (),
+  drops: bool = True,
 ) -> Network:
   """Makes the network of the `model` section.
 
@@ -81,6 +82,7 @@ def make_network(
     dtype: compute dtype, to choose the kernels.
     frozen: modules whose parameters get no gradient and whose batch norm always
       uses running statistics.
+    drops: whether dropout and stochastic depth are on in training.
 
   Raises:
     UserError: the model section is inconsistent, or `model.kernels` is unknown
@@ -94,6 +96,7 @@ def make_network(
     model_config.activation,
     architecture.initializer,
     model_config.batch_norm_decay,
+    drops=drops,
     frozen=tuple(frozen),
   )
 

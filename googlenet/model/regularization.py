@@ -33,7 +33,8 @@ class Dropout(hk.Module):
   def _drop(self, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Zeroes entries by a random mask of `shape` per image (broadcast)."""
     rate, context = self._rate, self._context
-    if not rate or not context.is_training or hk.running_init():
+    is_on = rate and context.is_training and context.drops
+    if not is_on or hk.running_init():
       return x
     if context.keys is None:
       raise ValueError('dropping in training needs keys: one for each image')

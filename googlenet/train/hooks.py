@@ -189,11 +189,15 @@ class Evaluate:
       self._session.run,
       self._session.progress,
     )
-    if not run.is_epoch_end(step):
+    # An evaluation that was cut off is made up for, even if the config has
+    # changed since, and this is no end of an epoch any more.
+    is_due = progress.is_epoch_pending
+    if run.is_epoch_end(step):
+      is_due |= run.ends_epochs(step, run.config.eval.every_epochs)
+    elif not is_due:
       return state
     self._flush(step)
     with session.stopwatch.paused():
-      is_due = run.ends_epochs(step, run.config.eval.every_epochs)
       if is_due:
         progress.is_epoch_pending = True  # in case memory runs out
         state, scores = self._evaluate(state)

@@ -28,7 +28,8 @@ def make_statistics_step(
 ) -> Callable[[hk.Params, hk.State, Batch, jax.Array], hk.State]:
   """Makes the step that adds the statistics of one batch to a running mean.
 
-  Images are not augmented, and dropout is off, as in evaluation.
+  Images are not augmented, and dropout and stochastic depth are off, as in
+  evaluation.
 
   Args:
     config: the `model`, `finetune`, `train` and `data` sections are read.
@@ -41,18 +42,16 @@ def make_statistics_step(
   policy = get_policy(config.train.precision)
   model = ml_collections.ConfigDict(config.model.to_dict())
   # With decay 0 the new statistics are those of this batch alone.
-  model.batch_norm_decay, model.dropout = 0.0, 0.0
-  model.stochastic_depth = 0.0
-  network = make_network(model, policy.compute_dtype, config.finetune.frozen)
+  model.batch_norm_decay = 0.0
+  network = make_network(
+    model, policy.compute_dtype, config.finetune.frozen, drops=False
+  )
 
   def statistics_step(params, mean, batch, count):
     images = preprocess(batch['image'], config.data)
     params, images = policy.cast_to_compute((params, images))
-    # Dropout in auxiliary heads still needs keys. It affects no statistics: no
-    # batch norm follows it.
-    keys = jax.random.split(jax.random.key(0), len(images))
     _, new = network.apply(
-      params, mean, keys, images, is_training=True, axis_name=PMAP_AXIS
+      params, mean, None, images, is_training=True, axis_name=PMAP_AXIS
     )
     new = jax.lax.pmean(new, PMAP_AXIS)
 

@@ -11,6 +11,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.data import batches, constants, pipeline, sampling
+from googlenet.data.classes import read_labels
 from googlenet.errors import UserError
 from googlenet.input import colour, image_sizes
 from googlenet.model import network as network_lib
@@ -161,6 +162,8 @@ def build(config: Config, is_resumed: bool = False) -> Run:
   """
   train = pipeline.load_split(config, 'train_split')
   evaluation = pipeline.load_split(config, 'eval_split')
+  if config.train.sampling == 'balanced':  # its labels are read once, here
+    train = train._replace(labels=read_labels(train))
   if train.image_shape != evaluation.image_shape:
     raise UserError(
       f'config.data.train_split={train.split!r} has images of '

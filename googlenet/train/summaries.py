@@ -3,6 +3,7 @@
 Both depend only on the training state and the step number.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -14,7 +15,8 @@ import optax
 from tensorboardX import summary
 from tensorboardX.proto import summary_pb2
 
-from googlenet.data import batches, sources
+from googlenet.data import batches, sources, stream
+from googlenet.errors import UserError
 from googlenet.io import checkpoint
 from googlenet.train.hooks import Metrics, Session
 from googlenet.train.loss import make_inputs
@@ -45,6 +47,8 @@ def make_show_inputs(
     images of the batch.
   """
 
+  read = stream.ReadPart(dataset)
+
   @functools.partial(jax.jit, static_argnames='image_size')
   def as_seen(batch, seed, step, image_size):
     places = jax.numpy.arange(len(batch['image']))
@@ -55,15 +59,15 @@ def make_show_inputs(
     batch: batches.IndexBatch, step: int, image_size: int | None
   ) -> summary_pb2.Summary:
     count = config.logging.images
-    first = batch.indices[: count + count % 2]  # mixing takes pairs
-    images, labels = dataset.read(first, batch.epoch)
-    part = {
+    part = batch.part(0, count + count % 2)  # mixing takes pairs
+    images, labels = read(part)
+    first = {
       'image': images,
       'label': labels,
-      'index': first.astype(np.int32),
-      'epoch': np.full(len(first), batch.epoch, np.int32),
+      'index': part.indices.astype(np.int32),
+      'epoch': np.full(len(part.indices), part.epoch, np.int32),
     }
-    seen = as_seen(part, np.uint32(config.seed), np.int32(step), image_size)
+    seen = as_seen(first, np.uint32(config.seed), np.int32(step), image_size)
     seen = seen[:count]
     pixels = np.asarray(seen) * np.float32(config.data.std)
     return image('inputs', grid(pixels + np.float32(config.data.mean)))
@@ -154,9 +158,12 @@ class Show:
     return state
 
   def inputs(self, step: int) -> None:
-    """Writes the input images of the next step."""
+    """Writes the input images of the next step, if they can be read."""
     run = self._session.run
     if self._show_inputs and step < run.durations.num_steps:
       (batch,) = run.indices(step, step + 1)
-      shown = self._show_inputs(batch, step, run.image_size(step + 1))
-      self._session.writer.write_summary(step, shown)
+      # The step will tell which image cannot be read, after the checkpoint of
+      # this one.
+      with contextlib.suppress(UserError):
+        shown = self._show_inputs(batch, step, run.image_size(step + 1))
+        self._session.writer.write_summary(step, shown)
