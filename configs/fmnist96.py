@@ -95,7 +95,7 @@ def get_config() -> ml_collections.ConfigDict:
   # What fills erased and cut-out areas: black | mean | random (per pixel).
   augment.fill = 'random'
   # alpha of the distribution Beta(alpha, alpha) of mixing shares in mixup;
-  # 0: off. If mixup and CutMix are both on, each batch gets one of them.
+  # 0: off. If mixup and CutMix are both on, each image gets one of them.
   augment.mixup_alpha = 0.0
   augment.cutmix_alpha = 0.0  # alpha of CutMix's Beta(alpha, alpha); 0: off
   augment.mix_probability = 1.0  # probability that an image is mixed

@@ -1,7 +1,7 @@
 """The config: checks, run lengths derived from it, reading and writing JSON.
 
-Code that computes (network, data, augmentation, loss, optimizer, steps) gets
-only its section, already checked by `resolve`, and never imports this file.
+The network, the augmentation and the optimizer get only their section, already
+checked by `resolve`; the steps and loss of training get the whole config.
 """
 
 import functools

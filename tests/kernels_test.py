@@ -435,6 +435,22 @@ def test_onednn_is_chosen_by_what_a_program_compiles_to() -> None:
   assert ('__onednn$' in program.as_text()) == HAS_ONEDNN
 
 
+@pytest.mark.skipif(not HAS_ONEDNN, reason='XLA does not call oneDNN here')
+def test_each_relu_is_part_of_its_convolution() -> None:
+  """In the gradient too, where XLA may look for the sign before the ReLU."""
+
+  def loss(ws, x):
+    for w in ws:
+      x = KERNELS['onednn'].conv(x, w, jnp.ones(w.shape[-1:]), relu=True)
+    return (x**2).sum()
+
+  ws = [jnp.ones((k, k, 16, 16)) for k in (3, 1, 3)]
+  program = compiled(
+    KERNELS['onednn'], jax.grad(loss), ws, jnp.ones((8, 8, 8, 16))
+  )
+  assert program.as_text().count('"RELU"') == len(ws)
+
+
 @pytest.mark.parametrize(
   ('kernels', 'backend', 'message'),
   [

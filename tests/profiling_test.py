@@ -32,7 +32,7 @@ from googlenet.model.rows import (
   Stage,
 )
 from googlenet.tools.modes import summary
-from googlenet.train import layer_times, loop, profiling, setup
+from googlenet.train import checks, layer_times, loop, profiling, setup
 from googlenet.train.layer_times import LayerTime
 
 # Pooling after a convolution, after a block, and in a row; gates; a head.
@@ -306,7 +306,7 @@ def test_a_trace_that_cannot_be_written_is_told(
 def test_the_first_epoch_has_to_hold_the_trace():
   def check(profile_steps, steps_per_epoch, num_steps):
     durations = config_lib.Durations(steps_per_epoch, 50, num_steps)
-    setup.check_profile_steps(profile_steps, durations)
+    checks.check_profile_steps(profile_steps, durations)
 
   check(3, 5, 50)
   check(3, 50, 5)

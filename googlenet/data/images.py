@@ -30,7 +30,8 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 # Images that are this many times as long as wide are not resized as a whole.
 _LONGEST = 32
 _CROP_TRIES = 10
-# Keeps the random numbers of crops apart from those of the order of an epoch.
+# Keeps the random numbers of crops apart from those of the order of an epoch of
+# the same seed.
 _CROP_STREAM = 1
 
 

@@ -1,7 +1,8 @@
 """Augmentation of stored pixels: pure jnp, on the device, image by image.
 
 The result depends only on the image and its key, not on the number of devices.
-Each augmentation has its own key, so turning one off does not change another.
+Each augmentation has a key of its own, so turning one off does not change
+another.
 
 It comes before `preprocess`. What is to change prepared images goes after it,
 in `train.loss.make_inputs`, where mixing.py makes mixtures of them.
@@ -22,7 +23,8 @@ FLIPS = ('none', 'random', 'alternating')
 FILLS = ('black', 'mean', 'random')
 
 # Numbers that are folded into an image's key, one per augmentation. Crop and
-# flip split the key instead.
+# flip split the key instead: the flip's key is the one that RandAugment folds
+# its own numbers into, so they draw differently too.
 _RAND_AUGMENT, _ERASING, _CUTOUT, _COLOUR_JITTER = 1, 2, 3, 4
 _ALTERNATING_FLIP = 0x666C6970
 # Rectangles that random erasing draws until one fits, as in torchvision.

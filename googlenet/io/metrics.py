@@ -1,7 +1,8 @@
 """Metrics of a run: fetched from the device, checked, averaged, recorded.
 
-`hooks.Log` uses this file; writer.py writes metrics.jsonl. Metrics are fetched
-only after their step is finished, so a GPU or TPU never waits for Python.
+`hooks.Log` uses this file; writer.py writes metrics.jsonl. A record, every
+`logging.every_steps`, waits for its last step. Between records a GPU or TPU has
+steps queued and never waits for Python.
 """
 
 import contextlib

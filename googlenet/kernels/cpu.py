@@ -69,7 +69,8 @@ def _transposed(a: Array) -> Array:
 
   For XLA, a plain `a.T` only changes the layout, and with such an operand its
   CPU matrix product falls back from bfloat16 to float32, at half the speed.
-  `jax.export` refuses the layout constraint, so float32 code avoids it.
+  `jax.export` refuses the layout constraint, so the forward
+  pass in float32 avoids it.
   """
   return with_layout_constraint(jnp.transpose(a), Layout((0, 1)))
 

@@ -33,7 +33,8 @@ def parse_factors(
     factors[group] = float(factor)
     is_low = factors[group] < 0 or (factors[group] == 0 and not may_be_zero)
     if is_low or not factors[group] <= 1e6:
-      raise ValueError(f'the factor of {text!r} is not above 0 and at most 1e6')
+      allowed = 'from 0 to' if may_be_zero else 'above 0 and at most'
+      raise ValueError(f'the factor of {text!r} is not {allowed} 1e6')
   return factors
 
 

@@ -76,7 +76,9 @@ def find(
     image_size: image size of this step; None: `data.image_size`.
 
   Returns:
-    The phrase; '' if all is finite in this process's part of the batch.
+    The phrase; '' if all is finite in this process's part of the batch. That
+    part is computed as one batch: without microbatches, the second pass of SAM
+    and, in processes after the first, with other random numbers.
   """
   order = layer_names(run.network.architecture)
   for what, tree in (

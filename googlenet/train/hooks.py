@@ -310,7 +310,8 @@ class Save:
       for module, leaves in state.params.items():
         for name, leaf in leaves.items():
           if not np.isfinite(leaf).all():
-            raise NonFiniteError(step, f'{module}/{name}', np.nan)
+            bad = leaf[~np.isfinite(leaf)][0]
+            raise NonFiniteError(step, f'{module}/{name}', bad)
       self._saved_time = time.monotonic()
       if jax.process_index():
         return

@@ -78,6 +78,9 @@ def make_loss_fn(
     `keys` is a pair of [B] keys: for augmentation and for dropout. For mixed
     images, loss and accuracy are averaged over both labels, weighted by share.
     `soft_targets` float32 [B, K], if any, take `train.teacher_weight` of it.
+    The loss is that of the logits plus `train.aux_loss_weight` times that of
+    each auxiliary head. Metrics are float32 [], over this device's images:
+    `loss` (of the logits alone), `accuracy`, and `<head>_loss` of each head.
   """
   policy = get_policy(config.train.precision)
   weights = jnp.asarray(config.train.class_weights, jnp.float32)

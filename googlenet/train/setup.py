@@ -12,20 +12,15 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.data import batches, constants, pipeline, sampling
 from googlenet.data.classes import read_labels
-from googlenet.errors import UserError
 from googlenet.input import colour, image_sizes
 from googlenet.model import network as network_lib
-from googlenet.model.initialization import abstract_init, init_from_numpy
-from googlenet.train import evaluate, finetune, precise_bn
+from googlenet.model.initialization import init_from_numpy
+from googlenet.train import checks, evaluate, finetune, precise_bn
 from googlenet.train import step as step_lib
 from googlenet.train.optimization import make_optimizer
 from googlenet.train.state import TrainState, make_train_state
 
 Config = ml_collections.FrozenConfigDict
-
-# Steps before a trace: the first waits for the compiler, the second uses
-# memory for the first time.
-_WARM_UP_STEPS = 2
 
 
 class Run(NamedTuple):
@@ -72,14 +67,14 @@ class Run(NamedTuple):
     return enumerate(self.train.batches(indices), start=start + 1)
 
   def image_size(self, step: int) -> int | None:
-    """Returns the image size of a step if not `data.image_size`, else None."""
+    """Returns the size by `train.image_sizes`; None: `data.image_size`."""
     sizes = image_sizes.parse_sizes(self.config.train.image_sizes)
     return image_sizes.size_at(sizes, step, self.durations.total_steps)
 
   @property
   def traced_steps(self) -> range:
     """The steps that `logging.profile_steps` traces."""
-    first = _WARM_UP_STEPS + 1
+    first = checks.WARM_UP_STEPS + 1
     return range(first, first + self.config.logging.profile_steps)
 
   def epoch(self, step: int) -> float:
@@ -104,51 +99,6 @@ class Run(NamedTuple):
     return is_last or step // self.durations.steps_per_epoch % every == 0
 
 
-def check_profile_steps(
-  profile_steps: int, durations: config_lib.Durations
-) -> None:
-  """Checks that the first epoch of a run has enough steps to trace.
-
-  A longer trace would include evaluation and saving.
-
-  Raises:
-    UserError: the first epoch is too short.
-  """
-  steps = min(durations.steps_per_epoch, durations.num_steps)
-  if profile_steps and profile_steps + _WARM_UP_STEPS > steps:
-    most = max(steps - _WARM_UP_STEPS, 0)
-    raise UserError(
-      f'config.logging.profile_steps={profile_steps}, with {_WARM_UP_STEPS} '
-      f'warm-up steps before, must fit into the first epoch of this run, which '
-      f'has {steps} steps: choose '
-      + (f'at most {most}' if most else '0, or a longer run')
-    )
-
-
-def check_image_sizes(
-  config: Config, network: network_lib.Network, channels: int
-) -> None:
-  """Checks that parameter shapes are the same for all `train.image_sizes`.
-
-  Raises:
-    UserError: a layer's parameters depend on the image size.
-  """
-  size = config.data.image_size
-  for other, _ in image_sizes.parse_sizes(config.train.image_sizes):
-    whole, part = (
-      abstract_init(network, (side, side, channels))[0]
-      for side in (size, other)
-    )
-    for module, leaves in whole.items():
-      if leaves != part[module]:
-        raise UserError(
-          f'config.train.image_sizes: {module} of the network '
-          f'{config.model.variant!r} has other parameters for images of '
-          f'{other} pixels than of {size} (config.data.image_size): give no '
-          'image_sizes, or choose a network without this layer'
-        )
-
-
 def build(config: Config, is_resumed: bool = False) -> Run:
   """Makes all parts of a run; does not compile the network yet.
 
@@ -164,18 +114,13 @@ def build(config: Config, is_resumed: bool = False) -> Run:
   evaluation = pipeline.load_split(config, 'eval_split')
   if config.train.sampling == 'balanced':  # its labels are read once, here
     train = train._replace(labels=read_labels(train))
-  if train.image_shape != evaluation.image_shape:
-    raise UserError(
-      f'config.data.train_split={train.split!r} has images of '
-      f'{train.image_shape}, config.data.eval_split={evaluation.split!r} of '
-      f'{evaluation.image_shape}: they must be equal'
-    )
+  checks.check_shapes(train, evaluation)
   colour.check(config.augment, train.name, train.image_shape[-1])
   durations = config_lib.durations(
     config.train, train.num_examples, jax.device_count()
   )
   config_lib.check_pairs(config, jax.device_count())
-  check_profile_steps(config.logging.profile_steps, durations)
+  checks.check_profile_steps(config.logging.profile_steps, durations)
   train_pipeline = pipeline.make_pipeline(config, train)
   eval_pipeline = pipeline.make_pipeline(config, evaluation)
 
@@ -184,7 +129,7 @@ def build(config: Config, is_resumed: bool = False) -> Run:
   if not is_resumed:
     constants.check(config.data, train, shape[-1])
   params, network_state = init_from_numpy(network, shape, config.seed)
-  check_image_sizes(config, network, shape[-1])
+  checks.check_image_sizes(config, network, shape[-1])
   optimizer, schedule, lines = make_optimizer(config, durations, params)
   if config.finetune.from_workdir and not is_resumed:
     params, network_state, loaded = finetune.load(

@@ -213,10 +213,13 @@ def make_train_step(
     (state, batch, seed, image_size=None) -> (state, metrics). `batch` has
     `image` uint8 [D, B, H, W, C] and `label` int32 [D, B] for D local devices,
     and for alternating flips `index` and `epoch` int32 [D, B]. `seed` is
-    uint32 []. Metrics are float32 scalars, averaged over all devices of all
-    processes; with `train.on_nonfinite` 'skip' or a dynamic `train.loss_scale`
-    they include `skipped_steps`. The input state may be donated. `image_size`
-    replaces `data.image_size`; each size is compiled at its first use.
+    uint32 []. With `train.teacher` the batch has `soft_targets` too, float32
+    [D, B, K]. Metrics are scalars, the same on every device: float32, loss and
+    accuracy averaged over all devices of all processes, but int32
+    `nonfinite_in_row` and, with `train.on_nonfinite` 'skip' or a dynamic
+    `train.loss_scale`, `skipped_steps`. The input state may be donated.
+    `image_size` replaces `data.image_size`; each size is compiled at its first
+    use.
   """
   if is_one_program is None:
     is_one_program = jax.default_backend() != 'cpu'
