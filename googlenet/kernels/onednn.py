@@ -8,13 +8,13 @@ patterns, so the operations use exactly these:
 
 * Bias and ReLU directly follow their convolution, so they are fused into it.
 * For the input gradient of a convolution, XLA calls oneDNN if it is written as
-  a convolution with flipped weights. The weight gradient is a matrix product
-  over im2col columns (Chellapilla et al. 2006), or one for each tap.
+  a convolution with flipped weights, or for 1x1 as a matrix product. The weight
+  gradient is a matrix product over the columns of im2col.py, or one for each
+  tap.
 * cpu_pooling.py computes max pooling.
 
-`optimization_barrier` stops XLA from fusing im2col into each operation that
-uses the columns, which would repeat the work, and from folding flipped weights
-into a kind of convolution that oneDNN does not support.
+`optimization_barrier` stops XLA from folding flipped weights into a kind of
+convolution that oneDNN does not support.
 """
 
 import functools
@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from googlenet.kernels import cpu_pooling, shared
+from googlenet.kernels import cpu_pooling, im2col, shared
 from googlenet.kernels.cpu_pooling import tap
 from googlenet.kernels.padding import Padding, pads, placement
 from googlenet.kernels.shared import Pads, Pool, to_rows
@@ -43,13 +43,11 @@ COMPILER_OPTIONS = (
   # layers early and keeps them in memory until their gradients are computed.
   ('xla_cpu_scheduler_type', 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'),
 )
-# Height and width of [B, H, W, C].
-_AXES = (1, 2)
 # Up to this many input channels, rows of channels are too short to copy fast,
 # so columns are built with the width as the innermost axis.
 _FEW_CHANNELS = 8
 
-max_pool = functools.partial(cpu_pooling.max_pool, axes=_AXES)
+max_pool = functools.partial(cpu_pooling.max_pool, axes=im2col.AXES)
 
 
 def is_available(dtype: jnp.dtype) -> bool:
@@ -91,60 +89,8 @@ def _plain_conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
 def _padded_conv(x: Array, w: Array, stride: int, padded: Pads) -> Array:
   if any(k > n for k, n in zip(w.shape[:2], x.shape[1:3], strict=True)):
     # XLA uses oneDNN only if the kernel fits into the image.
-    x, padded = _pad(x, padded), [(0, 0), (0, 0)]
+    x, padded = im2col.pad(x, padded), [(0, 0), (0, 0)]
   return shared.convolve(x, w, stride, padded)
-
-
-def _pad(x: Array, padded: Pads) -> Array:
-  places = {
-    axis: (-low, low + x.shape[axis] + high)
-    for axis, (low, high) in zip(_AXES, padded, strict=True)
-  }
-  return lax.optimization_barrier(tap(x, places))
-
-
-def _columns(x: Array, kernel: tuple[int, int], padding: Padding) -> Array:
-  """im2col at stride 1: [B, H, W, C] -> [B, H', W', kh * kw * C].
-
-  It is one gather. Shifts and a concatenation are hardly faster, and give LLVM
-  ten programs to compile per layer.
-  """
-  batch, _, _, channels = x.shape
-  heights, widths = (
-    placement(x.shape[axis], taps, 1, padding)
-    for axis, taps in zip(_AXES, kernel, strict=True)
-  )
-  pixels = _pad(x, [(place.low, place.high) for place in (heights, widths)])
-  # Index of each tap of each window among the pixels of a padded image.
-  rows = np.arange(heights.out)[:, None, None, None]
-  rows = rows + np.arange(kernel[0])[:, None]
-  columns = np.arange(widths.out)[:, None, None] + np.arange(kernel[1])
-  places = rows * pixels.shape[2] + columns
-  pixels = pixels.reshape(batch, -1, channels)
-  columns = pixels.at[:, places.reshape(-1)].get(mode='promise_in_bounds')
-  columns = columns.reshape(batch, heights.out, widths.out, -1)
-  return lax.optimization_barrier(columns)
-
-
-def _few_columns(
-  x: Array, kernel: tuple[int, int], stride: int, padding: Padding
-) -> Array:
-  """im2col for few channels: [B, H, W, C] -> [kh * kw * C, B * H' * W'].
-
-  Rows are shifted first: shifts by both at once are as many programs to compile
-  as the kernel has places, 49 instead of 2, and run no faster.
-  """
-  places = []
-  for axis, taps in zip(_AXES, kernel, strict=True):
-    out, low, _ = placement(x.shape[axis], taps, stride, padding)
-    places.append([(t - low, out) for t in range(taps)])
-  planes = lax.optimization_barrier(x.transpose(3, 0, 1, 2))
-  rows = jnp.stack([tap(planes, {2: row}, stride) for row in places[0]])
-  rows = lax.optimization_barrier(rows)
-  shifts = [tap(rows, {4: column}, stride) for column in places[1]]
-  columns = jnp.stack(shifts, axis=1)
-  columns = columns.reshape(kernel[0] * kernel[1] * x.shape[-1], -1)
-  return lax.optimization_barrier(columns)
 
 
 def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
@@ -179,7 +125,7 @@ def _products_of_taps(
   """
   heights, widths = (
     placement(x.shape[axis], taps, 1, padding)
-    for axis, taps in zip(_AXES, kernel, strict=True)
+    for axis, taps in zip(im2col.AXES, kernel, strict=True)
   )
   products = []
   for i, j in np.ndindex(kernel):
@@ -197,7 +143,7 @@ def _weight_gradient(
 ) -> Array:
   kernel, c_in = w.shape[:2], w.shape[2]
   if c_in <= _FEW_CHANNELS:
-    columns = _few_columns(x, kernel, stride, padding)
+    columns = im2col.few_columns(x, kernel, stride, padding)
     dw = _dot(columns, to_rows(dy), 1, 0)
   elif kernel == (1, 1) and (
     pads(x.shape[1:3], kernel, stride, padding) == [(0, 0), (0, 0)]
@@ -206,7 +152,7 @@ def _weight_gradient(
   elif max(kernel) == 3 and stride == 1 and _products_are_cheap(x.dtype):
     dw = _products_of_taps(x, dy, kernel, padding)
   elif max(kernel) == 3 and stride == 1:
-    dw = _dot(to_rows(dy), to_rows(_columns(x, kernel, padding)), 0, 0).T
+    dw = _dot(to_rows(dy), to_rows(im2col.columns(x, kernel, padding)), 0, 0).T
   else:
     # For a large kernel, transposing x and dy and convolving them costs less
     # than k * k copies of x.
@@ -232,9 +178,9 @@ def _input_gradient(
   padded = shared.flipped_pads(w.shape[:2], padded)
   # As a vector, since XLA would lay out the weights before the barrier as they
   # were, and copy them after it: two programs and two copies.
-  flipped = lax.optimization_barrier(shared.flip(w).reshape(-1))
-  h, w_, c_in, c_out = w.shape
-  return _padded_conv(dy, flipped.reshape(h, w_, c_out, c_in), 1, padded)
+  flipped = shared.flip(w)
+  vector = lax.optimization_barrier(flipped.reshape(-1))
+  return _padded_conv(dy, vector.reshape(flipped.shape), 1, padded)
 
 
 def _gradients(
@@ -300,7 +246,7 @@ def _conv_bias_relu_forward(x, w, b, stride, padding, pool):
   y, winners = _plain_conv(x, w, stride, padding), None
   y = jnp.maximum(y + b.astype(y.dtype), 0)
   if pool is not None:
-    y, winners = cpu_pooling.pool(y, _AXES, *pool)
+    y, winners = cpu_pooling.pool(y, im2col.AXES, *pool)
   return y, (x, w, b, y, winners)
 
 
@@ -312,7 +258,7 @@ def _conv_bias_relu_backward(stride, padding, pool, saved, dy):
   db = _bias_gradient(dy, b)
   if pool is not None:
     width = placement(x.shape[2], w.shape[1], stride, padding).out
-    dy = cpu_pooling.unpool(dy, winners, _AXES, width, *pool)
+    dy = cpu_pooling.unpool(dy, winners, im2col.AXES, width, *pool)
     dy = lax.optimization_barrier(dy)
   return *_gradients(x, dy, w, stride, padding), db
 
