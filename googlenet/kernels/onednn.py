@@ -8,9 +8,8 @@ patterns, so the operations use exactly these:
 
 * Bias and ReLU directly follow their convolution, so they are fused into it.
 * For the input gradient of a convolution, XLA calls oneDNN if it is written as
-  a convolution with flipped weights, or for 1x1 as a matrix product. The weight
-  gradient is a matrix product over the columns of im2col.py, or one for each
-  tap.
+  a convolution with flipped weights. The weight gradient is a matrix product
+  over the columns of im2col.py, or one for each tap.
 * cpu_pooling.py computes max pooling.
 
 `optimization_barrier` stops XLA from folding flipped weights into a kind of
@@ -171,10 +170,6 @@ def _input_gradient(
     plain = functools.partial(_plain_conv, w=w, stride=stride, padding=padding)
     return jax.linear_transpose(plain, x)(dy)[0]
   padded = pads(x.shape[1:3], w.shape[:2], 1, padding)
-  if w.shape[:2] == (1, 1) and padded == [(0, 0), (0, 0)]:
-    # A product reads w as it lies: nothing is flipped or copied.
-    weight = w[0, 0].astype(dy.dtype)
-    return _dot(to_rows(dy), weight, 1, 1).reshape(x.shape)
   padded = shared.flipped_pads(w.shape[:2], padded)
   # As a vector, since XLA would lay out the weights before the barrier as they
   # were, and copy them after it: two programs and two copies.
