@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import jax
 import ml_collections
@@ -19,6 +20,8 @@ from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
 Config = ml_collections.FrozenConfigDict
 
 FORMATS = {'.npz': 'npz', '.json': 'json'}
+# Images, or the statistics of a file; None: no --against.
+_Opened = images_lib.Images | report.Side | None
 
 
 def run(
@@ -70,33 +73,14 @@ def run(
     }
   )
   format = _check_output(output, against)
-  if '-' in (images, against) and images == against:
-    raise UserError('--images=- and --against=- cannot both be read on stdin')
-  sides = _open(images, '--images'), _open(against, '--against')
-  is_file = [isinstance(side, report.Side) for side in sides]
-  names, left_out = report.choose(metrics, is_file[0], against, is_file[1])
-  if is_file[0] and format == 'npz':
-    raise UserError(
-      f'--output={output}: --images={images} holds statistics already'
-    )
-  if not names and format != 'npz':
-    raise UserError(
-      f'--images={images} holds statistics, and there is nothing to compare '
-      'them with: give --against'
-    )
+  sides = _open_both(images, against)
+  names, left_out = _choose(metrics, sides, against, format, images, output)
   net = trained.load_run(workdir, config)
   here = _about(net, resize, end_points)
   for side, flag in zip(sides, ('--images', '--against'), strict=True):
     if isinstance(side, report.Side):
       files.check_same(side.about, here, side.name, flag)
-  counts = [x.count for x in sides if isinstance(x, images_lib.Images)]
-  size = net.program_size(max(counts, default=1))
-  first, second = (
-    report.measure(net, side, resize, here.end_point, size, names)
-    if isinstance(side, images_lib.Images)
-    else side
-    for side in sides
-  )
+  first, second = _measured(net, sides, resize, here.end_point, names)
   if {report.FID} & set(names) or format == 'npz':
     for side in filter(None, (first, second)):
       if line := report.few_images(side):
@@ -104,19 +88,15 @@ def run(
   found = report.compute(
     first, second, names, subsets, subset_size, splits, seed
   )
-  is_fid = extract.is_inception(net) and not end_points
-  told = [
-    *report.lines(found, is_fid),
-    *(
-      f'{name.upper():8} left out: {why}'
-      for name, why in left_out.items()
-      if format != 'npz'
-    ),
-    f'images   {first.words}',
-    *([f'against  {second.words}'] if second else []),
-    *_how(net, workdir, here, len(first.statistics.mean)),
-  ]
-  for line in told:
+  for line in report.lines(found, extract.is_inception(net) and not end_points):
+    print(line)
+  if format != 'npz':
+    for name, why in left_out.items():
+      print(f'{name.upper():8} left out: {why}')
+  print(f'images   {first.words}')
+  if second:
+    print(f'against  {second.words}')
+  for line in _how(net, workdir, here, len(first.statistics.mean)):
     print(line)
   if format == 'npz':
     files.write_statistics(output, first.statistics, here)
@@ -151,7 +131,59 @@ def _check_output(output: str, against: str) -> str:
   return format
 
 
-def _open(source: str, flag: str) -> images_lib.Images | report.Side | None:
+def _open_both(images: str, against: str) -> tuple[_Opened, _Opened]:
+  """Returns what `_open` does for --images and --against."""
+  if '-' in (images, against) and images == against:
+    raise UserError('--images=- and --against=- cannot both be read on stdin')
+  return _open(images, '--images'), _open(against, '--against')
+
+
+def _choose(
+  metrics: str,
+  sides: tuple[_Opened, _Opened],
+  against: str,
+  format: str,
+  images: str,
+  output: str,
+) -> tuple[list[str], dict[str, str]]:
+  """Returns what `report.choose` does.
+
+  Raises:
+    UserError: there is nothing to compute or to write.
+  """
+  is_file = [isinstance(side, report.Side) for side in sides]
+  names, left_out = report.choose(metrics, is_file[0], against, is_file[1])
+  if is_file[0] and format == 'npz':
+    raise UserError(
+      f'--output={output}: --images={images} holds statistics already'
+    )
+  if not names and format != 'npz':
+    raise UserError(
+      f'--images={images} holds statistics, and there is nothing to compare '
+      'them with: give --against'
+    )
+  return names, left_out
+
+
+def _measured(
+  net: trained.Trained,
+  sides: tuple[_Opened, _Opened],
+  resize: str,
+  end_point: str,
+  names: list[str],
+) -> list[Any]:
+  """Returns both sets with their statistics; None: no --against."""
+  counts = [x.count for x in sides if isinstance(x, images_lib.Images)]
+  size = net.program_size(max(counts, default=1))
+  return [
+    report.measure(net, side, resize, end_point, size, names)
+    if isinstance(side, images_lib.Images)
+    else side
+    for side in sides
+  ]
+
+
+def _open(source: str, flag: str) -> _Opened:
   """Returns images, or the statistics of a file; None: no --against."""
   if not source and flag == '--against':
     return None
