@@ -102,6 +102,8 @@ def run_with(
   (folder / module / '__init__.py').write_text(code)
   return subprocess.run(
     ['bash', '-c', shell, 'bash', *LAUNCH, *flags],
+    # The tests may run under nohup, which has it ignored.
+    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     env={**os.environ, 'PYTHONPATH': str(folder)},
     capture_output=True,
     text=True,
