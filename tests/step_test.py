@@ -14,7 +14,7 @@ from googlenet import optimizer as optimizer_lib
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
 from googlenet.runtime import progress
-from googlenet.runtime.parallel import replicated
+from googlenet.runtime.parallel import PMAP_AXIS, replicated
 from googlenet.train import loss as loss_lib
 from googlenet.train import setup
 from googlenet.train import step as step_lib
@@ -208,6 +208,22 @@ def test_random_keys_follow_seed_and_step(config):
   assert run(0) == run(0)
   assert run(0)[0] != run(1)[0]
   assert run(0)[0] != run(0)[1]
+
+
+def test_positions_in_a_batch_of_two_processes(monkeypatch):
+  """A process that repeats its part of a step alone draws the same numbers."""
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 2)
+  label = np.zeros((2, 4), np.int32)
+
+  def found(is_local):
+    return jax.vmap(
+      lambda label: step_lib.positions({'label': label}, is_local),
+      axis_name=PMAP_AXIS,
+    )(label)
+
+  np.testing.assert_array_equal(np.ravel(found(True)), np.arange(8, 16))
+  np.testing.assert_array_equal(np.ravel(found(False)), np.arange(8))
 
 
 def test_alternating_flips_follow_example_and_epoch(config):

@@ -77,8 +77,8 @@ def find(
 
   Returns:
     The phrase; '' if all is finite in this process's part of the batch. That
-    part is computed as one batch: without microbatches, the second pass of SAM
-    and, in processes after the first, with other random numbers.
+    part is computed as one batch, without microbatches and the second pass of
+    SAM.
   """
   order = layer_names(run.network.architecture)
   for what, tree in (
@@ -121,9 +121,12 @@ def _outputs_and_gradients(
   names = tuple(graph.end_points(graph.graph(run.network.architecture)))
 
   def compute(params, network_state, loss_scale, step, batch):
-    places = step_lib.places(batch)
     batch, keys = step_lib.drawn(
-      batch, places, np.uint32(config.seed), step, config.augment.flip
+      batch,
+      step_lib.positions(batch, is_local=True),
+      np.uint32(config.seed),
+      step,
+      config.augment.flip,
     )
 
     def loss(params):

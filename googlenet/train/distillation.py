@@ -36,7 +36,7 @@ from googlenet.runtime.parallel import parallelize, replicated
 from googlenet.runtime.terminal import warn
 from googlenet.train.setup import Config, Run
 from googlenet.train.state import TrainState
-from googlenet.train.step import Batch, Metrics, drawn, places
+from googlenet.train.step import Batch, Metrics, drawn, drawn_from, positions
 
 _FIELD = 'train.teacher'
 # Fields that, with the `model` section, say what a network computes with given
@@ -129,11 +129,9 @@ class SoftTargets:
       image_size: of the student in this step; None: `data.image_size`.
       is_local: whether only the devices of this process take part.
     """
-    names = ['image', 'label']
-    if self._config.augment.flip == 'alternating':
-      names += ['index', 'epoch']
     # Only where boxes are drawn in pixels of the student does its size matter.
     size = image_size if mixing.is_on(self._config.augment) else None
+    names = drawn_from(self._config.augment.flip)
     part = {name: batch[name] for name in names}
     targets = self._program(size, is_local)(self._arrays, part, seed, step)
     return {**batch, 'soft_targets': targets}
@@ -169,7 +167,7 @@ class SoftTargets:
       arrays: Sequence[Arrays], batch: Batch, seed: jax.Array, step: jax.Array
     ) -> jax.Array:
       batch, (keys, _) = drawn(
-        batch, places(batch), seed, step, config.augment.flip
+        batch, positions(batch, is_local), seed, step, config.augment.flip
       )
       if num_parts == 1:
         return of_part(arrays, batch, keys)

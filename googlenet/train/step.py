@@ -32,15 +32,28 @@ from googlenet.train.state import TrainState, is_schedule_free, update_ema
 Batch = dict[str, jax.Array]
 
 
-def places(batch: Batch) -> jax.Array:
-  """Returns the positions int32 [B] of this device's images in the batch."""
-  batch_size = batch['label'].shape[0]
-  return jax.lax.axis_index(PMAP_AXIS) * batch_size + jnp.arange(batch_size)
+def positions(batch: Batch, is_local: bool = False) -> jax.Array:
+  """Returns where this device's images are in the global batch: int32 [B].
+
+  Args:
+    batch: this device's part, [B, ...].
+    is_local: whether only the devices of this process take part.
+  """
+  batch_size, device = batch['label'].shape[0], jax.lax.axis_index(PMAP_AXIS)
+  if is_local:
+    device += jax.process_index() * jax.local_device_count()
+  return device * batch_size + jnp.arange(batch_size)
+
+
+def drawn_from(flip: str) -> list[str]:
+  """Returns the entries of a batch that `drawn` needs, by `augment.flip`."""
+  numbers = ['index', 'epoch'] if flip == 'alternating' else []
+  return ['image', 'label', *numbers]
 
 
 def drawn(
   batch: Batch,
-  places: jax.Array,
+  positions: jax.Array,
   seed: jax.Array,
   step: jax.Array,
   flip: str,
@@ -52,7 +65,7 @@ def drawn(
 
   Args:
     batch: this device's part, [B, ...].
-    places: int32 [B], positions of its images in the global batch.
+    positions: int32 [B], places of its images in the global batch.
     seed: uint32 [], seed of the run.
     step: int32 [], steps made before this one.
     flip: `augment.flip`.
@@ -66,7 +79,7 @@ def drawn(
     batch = {**batch, 'flip': flips}
   step_key = jax.random.fold_in(jax.random.key(seed), step)
   augment_keys, dropout_keys = (
-    jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
     for key in jax.random.split(step_key)
   )
   return batch, (augment_keys, dropout_keys)
@@ -91,6 +104,9 @@ def make_gradient_step(
     the gradients are those of the second pass.
   """
   loss_fn = make_loss_fn(network, config, image_size)
+  distance = config.optimizer.sam_rho
+  if distance:
+    from googlenet.optimizer import sam  # which few runs need
 
   def gradient_step(state: TrainState, batch: Batch, seed: jax.Array):
     def scaled_loss_fn(*args):
@@ -100,7 +116,7 @@ def make_gradient_step(
     gradient_fn = make_gradient_fn(scaled_loss_fn, config.train.microbatches)
     chex.assert_rank([batch['image'], batch['label']], [4, 1])
     batch, keys = drawn(
-      batch, places(batch), seed, state.step, config.augment.flip
+      batch, positions(batch), seed, state.step, config.augment.flip
     )
 
     def gradients_at(params: hk.Params):
@@ -115,9 +131,6 @@ def make_gradient_step(
       grads, *_ = gradients_at(sam.uphill(state.params, grads, distance))
     return grads, *others
 
-  distance = config.optimizer.sam_rho
-  if distance:
-    from googlenet.optimizer import sam
   return gradient_step
 
 
@@ -259,9 +272,7 @@ def make_train_step(
       whole_step, out_axes=None, donate_argnums=donated, **common
     )
 
-  inputs = ['image', 'label']
-  if config.augment.flip == 'alternating':
-    inputs += ['index', 'epoch']
+  inputs = drawn_from(config.augment.flip)
   inputs += ['soft_targets'] if config.train.teacher else []
 
   def train_step(

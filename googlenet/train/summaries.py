@@ -46,13 +46,12 @@ def make_show_inputs(
     or None for `data.image_size`) -> a summary 'inputs': a grid of the first
     images of the batch.
   """
-
   read = stream.ReadPart(dataset)
 
   @functools.partial(jax.jit, static_argnames='image_size')
   def as_seen(batch, seed, step, image_size):
-    places = jax.numpy.arange(len(batch['image']))
-    batch, (keys, _) = drawn(batch, places, seed, step, config.augment.flip)
+    positions = jax.numpy.arange(len(batch['image']))
+    batch, (keys, _) = drawn(batch, positions, seed, step, config.augment.flip)
     return make_inputs(batch, keys, config, image_size)[0]
 
   def show_inputs(
