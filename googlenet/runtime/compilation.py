@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -103,7 +103,7 @@ def shown_at_first_call(
   return call if what else function
 
 
-def _are_traced(leaves: list[Any]) -> bool:
+def are_traced(leaves: Iterable[Any]) -> bool:
   """Returns whether a function is called while a larger one is traced."""
   return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
@@ -168,7 +168,7 @@ def compiled_with(
       with contextlib.suppress(TypeError, ValueError):
         return program(*args)
     leaves, structure = jax.tree.flatten(args)
-    if _are_traced(leaves):
+    if are_traced(leaves):
       return function(*args)  # part of a larger program, with its options
     key = structure, tuple(map(_kind, leaves))
     if key not in programs:

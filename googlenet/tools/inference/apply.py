@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
@@ -15,7 +15,7 @@ from googlenet.model import points
 from googlenet.model.network import Network, Outputs
 from googlenet.model.precision import get_policy
 from googlenet.model.taps import Edit
-from googlenet.runtime.compilation import compiled_with
+from googlenet.runtime.compilation import are_traced, compiled_with
 
 # An additional end point: the softmax of the logits.
 PROBABILITIES = 'probabilities'
@@ -113,7 +113,9 @@ class Apply(NamedTuple):
     """Computes logits and end points; the arguments are as in `make_function`.
 
     A program is compiled for each set of end points and edits: define the
-    functions of `edit` once, not in each call.
+    functions of `edit` once, not in each call. They may close over values that
+    `jax.jit`, `jax.grad` or `jax.vmap` trace: one function that takes such a
+    value, inside `jax.jit`, serves all values with one program.
 
     Raises:
       UserError: an end point is unknown, or a point that is edited.
@@ -132,10 +134,27 @@ def _jitted(
 ) -> Callable[..., Outputs]:
   check_end_points(end_points, network, 'end_points')
   function = make_function(network, data_config, precision)
-  return compiled_with(
-    network.kernels.compiler_options,
-    jax.jit(
-      functools.partial(function, end_points=end_points, edit=dict(edit))
-    ),
-    'network',
+  jitted = jax.jit(
+    functools.partial(function, end_points=end_points, edit=dict(edit))
   )
+  compiled = compiled_with(network.kernels.compiler_options, jitted, 'network')
+  return _with_what_edits_hold(jitted, compiled) if edit else compiled
+
+
+def _with_what_edits_hold(
+  jitted: Callable[..., Outputs], compiled: Callable[..., Outputs]
+) -> Callable[..., Outputs]:
+  """Returns the function to call for edits that may close over traced values.
+
+  To a compiled program such values are inputs that nobody gives it. `jax.jit`
+  makes them part of the larger program that is traced.
+  """
+  chosen: list[Callable[..., Outputs]] = []
+
+  def call(*args: Any) -> Outputs:
+    if not chosen:
+      held = jax.make_jaxpr(jitted)(*args).consts
+      chosen.append(jitted if are_traced(held) else compiled)
+    return chosen[0](*args)
+
+  return call
