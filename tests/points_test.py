@@ -203,9 +203,32 @@ def test_points_that_do_not_exist(options, words):
     run(tiny(), **options)
 
 
-def test_an_edit_keeps_the_shape():
-  with pytest.raises(AssertionError, match='shape'):
-    run(tiny(), edit={'conv_1': lambda x: x[..., :1]})
+@pytest.mark.parametrize(
+  ('edit', 'words'),
+  [
+    (
+      lambda x: x[..., :1],
+      r"^edit of 'conv_1': the function gives a value of shape "
+      r'\(2, 14, 14, 1\); allowed is an array of the shape of its map, '
+      r'\(2, 14, 14, 8\)$',
+    ),
+    (lambda x: None, "^edit of 'conv_1': .* gives a value of type NoneType; "),
+    (np.zeros(8), "^edit of 'conv_1': a value of type ndarray; allowed is a "),
+    (
+      edits.ablate(2, 8),
+      "^edit of 'conv_1': channels=8: the point has channels 0 to 7$",
+    ),
+  ],
+)
+def test_edits_that_are_not_allowed(edit, words):
+  with pytest.raises(UserError, match=words):
+    run(tiny(), edit={'conv_1': edit})
+
+
+@pytest.mark.parametrize('channel', [-1, 1.5, 'a'])
+def test_an_ablated_channel_is_a_whole_number_from_0(channel):
+  with pytest.raises(UserError, match=r'^channels=.* is no channel: allowed'):
+    edits.ablate(channel)
 
 
 def test_channels_as_text():

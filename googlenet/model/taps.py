@@ -3,12 +3,42 @@
 import collections
 from collections.abc import Callable, Collection, Mapping
 
-import chex
 import jax
 
+from googlenet.errors import UserError
 from googlenet.kernels import Kernels
 
 Edit = Callable[[jax.Array], jax.Array]
+
+
+def check(edit: Mapping[str, Edit]) -> None:
+  """Raises UserError if a value is no function."""
+  for name, function in edit.items():
+    if not callable(function):
+      raise UserError(
+        f'edit of {name!r}: a value of type {type(function).__name__}; allowed '
+        'is a function of the map, such as edits.replace(value)'
+      )
+
+
+def _edited(name: str, edit: Edit, y: jax.Array) -> jax.Array:
+  """Returns what an edit makes of the map of a point.
+
+  Raises:
+    UserError: the edit refuses the map, or gives something of another shape.
+  """
+  try:
+    made = edit(y)
+  except UserError as error:
+    raise UserError(f'edit of {name!r}: {error}') from error
+  shape = getattr(made, 'shape', None)
+  if shape != y.shape:
+    what = f'type {type(made).__name__}' if shape is None else f'shape {shape}'
+    raise UserError(
+      f'edit of {name!r}: the function gives a value of {what}; allowed is an '
+      f'array of the shape of its map, {y.shape}'
+    )
+  return made
 
 
 class Taps:
@@ -16,6 +46,9 @@ class Taps:
 
   Names are those of `points`. Without names nothing happens, and layers may be
   fused.
+
+  Raises:
+    UserError: an edit is no function, or gives something of another shape.
 
   Attributes:
     found: the maps that were read, in the order of computation: [B, H, W, C],
@@ -28,6 +61,7 @@ class Taps:
     wanted: Collection[str] = (),
     edit: Mapping[str, Edit] | None = None,
   ):
+    check(edit or {})
     self.found: dict[str, jax.Array] = {}
     self._kernels, self._wanted, self._edit = kernels, wanted, edit or {}
     self._counts = collections.Counter()
@@ -45,9 +79,8 @@ class Taps:
     is_map = x.ndim == 4
     y = self._kernels.from_layout(x) if is_map else x
     if name in self._edit:
-      y = self._edit[name](y)
+      y = _edited(name, self._edit[name], y)
       edited = self._kernels.to_layout(y) if is_map else y
-      chex.assert_equal_shape([edited, x])
       x = edited.astype(x.dtype)
     if name in self._wanted:
       self.found[name] = y

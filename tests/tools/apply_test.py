@@ -8,6 +8,7 @@ from conftest import small_config
 from saved_run import save_run
 
 import googlenet
+from googlenet.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
 
@@ -54,3 +55,8 @@ def test_one_program_scans_channels(net):
     assert np.abs(expected - logits(net)).max() > 1e-3
     np.testing.assert_allclose(masked(mask), expected, atol=1e-5)
   assert masked._cache_size() == 1
+
+
+def test_an_edit_is_a_function(net):
+  with pytest.raises(UserError, match="^edit of 'stage_2': a value of type "):
+    logits(net, edit={'stage_2': np.zeros(28)})

@@ -11,7 +11,7 @@ import ml_collections
 
 from googlenet.errors import UserError
 from googlenet.input.preprocess import preprocess
-from googlenet.model import points
+from googlenet.model import points, taps
 from googlenet.model.network import Network, Outputs
 from googlenet.model.precision import get_policy
 from googlenet.model.taps import Edit
@@ -118,8 +118,10 @@ class Apply(NamedTuple):
     value, inside `jax.jit`, serves all values with one program.
 
     Raises:
-      UserError: an end point is unknown, or a point that is edited.
+      UserError: an end point is unknown, or a point that is edited; or an edit
+        is no function, or gives something of another shape.
     """
+    taps.check(edit or {})  # arrays have no hash, which `_jitted` needs
     program = _jitted(*self, tuple(end_points), tuple((edit or {}).items()))
     return program(params, network_state, images)
 

@@ -1,7 +1,8 @@
 """Channels of points as text: `inception_4c:447,stage_3:0-15,logits:Bag`."""
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from googlenet.errors import UserError, did_you_mean
@@ -50,6 +51,34 @@ def parse(
       f'{flag}={text}: name channels, such as inception_4c:447 or stage_3:0-15'
     )
   return tuple(dict.fromkeys(found))
+
+
+def indices(given: Iterable[int], flag: str) -> list[int]:
+  """Returns indices of channels as integers.
+
+  Raises:
+    UserError: one is no whole number, or negative.
+  """
+  found = []
+  for index in given:
+    try:
+      found.append(operator.index(index))
+    except TypeError:
+      found.append(-1)
+    if found[-1] < 0:
+      raise UserError(
+        f'{flag}={index!r} is no channel: allowed are whole numbers from 0'
+      )
+  return found
+
+
+def check_counts(
+  given: Iterable[int], count: int, point: str, flag: str
+) -> None:
+  """Raises UserError if an index is not one of a point's `count` channels."""
+  for index in indices(given, flag):
+    if index >= count:
+      raise UserError(f'{flag}={index}: {point} has channels 0 to {count - 1}')
 
 
 def _of_item(

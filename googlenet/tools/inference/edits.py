@@ -12,11 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from googlenet.errors import UserError
 from googlenet.model.taps import Edit
+from googlenet.tools.inference.channels import indices
 
 
 def ablate(*channels: int) -> Edit:
-  """Sets channels to zero; without channels, all of them."""
+  """Sets channels to zero; without channels, all of them.
+
+  Raises:
+    UserError: a channel is no whole number from 0; when the network is
+      computed: the point has no such channel.
+  """
   return replace(0.0, channels or None)
 
 
@@ -29,14 +36,24 @@ def replace(
     value: broadcast to the map [B, h, w, C]: the activation of another image
       [h, w, C] (activation patching), a mean over images [C], or a number.
     channels: those to replace; None: all.
+
+  Raises:
+    UserError: a channel is no whole number from 0; when the network is
+      computed: the point has no such channel.
   """
+  chosen = None if channels is None else indices(channels, 'channels')
 
   def edit(x: jax.Array) -> jax.Array:
     new = jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape)
-    if channels is None:
+    if chosen is None:
       return new
     is_chosen = np.zeros(x.shape[-1], bool)
-    is_chosen[list(channels)] = True
+    if chosen and max(chosen) >= len(is_chosen):
+      raise UserError(
+        f'channels={max(chosen)}: the point has channels 0 to '
+        f'{len(is_chosen) - 1}'
+      )
+    is_chosen[chosen] = True
     return jnp.where(is_chosen, new, x)
 
   return edit
