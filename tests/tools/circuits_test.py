@@ -143,6 +143,19 @@ def test_some_channels_are_those_of_all(tiny):
   )
 
 
+@pytest.mark.parametrize(
+  ('channels', 'words'),
+  [
+    ({'inputs': [0, 8]}, '^inputs=8: conv_1 has channels 0 to 7$'),
+    ({'outputs': [28]}, '^outputs=28: inception_2a has channels 0 to 27$'),
+    ({'outputs': np.array([-1])}, '^outputs=-1 is no channel'),
+  ],
+)
+def test_channels_that_points_do_not_have(tiny, channels, words):
+  with pytest.raises(UserError, match=words):
+    expanded.expanded_weights(tiny, 'conv_1', 'inception_2a', **channels)
+
+
 def two_blocks(monkeypatch):
   block = blocks.inception('inception_3a', blocks.Widths(4, 6, 4, 3, 4, 4))
   more = Stage('stage_3', (block,))

@@ -128,6 +128,21 @@ def test_infinite_activations_are_refused(tmp_path, config):
     top_images(net._replace(params=params), dataset, CHANNELS, k=2)
 
 
+def test_channels_may_be_pairs_that_the_network_has(tmp_path, config):
+  net, dataset = make_net(tmp_path, config, count=20)
+  found = top_images(net, dataset, [('stage_1', 3)], k=2)
+  expected = top_images(net, dataset, [Channel('stage_1', 3)], k=2)
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+  for channel, words in {
+    ('stage_1', 8): '^channels=8: stage_1 has channels 0 to 7$',
+    ('stage_1', -1): '^channels=-1 is no channel: allowed are whole numbers',
+    ('stage_9', 1): "^'stage_9' is no point of the network, did you mean",
+    'stage_1:3': "^channels: 'stage_1:3' is no channel; allowed are pairs",
+  }.items():
+    with pytest.raises(UserError, match=words):
+      top_images(net, dataset, [channel], k=2)
+
+
 PROGRAM = """
 import json, sys
 import googlenet

@@ -270,6 +270,25 @@ def test_mistakes_of_the_function(net):
     render.render(net, objective, steps=0)
 
 
+@pytest.mark.parametrize(
+  'objective',
+  [
+    objectives.channel('inception_2a', [3, 28]),
+    2 * objectives.neuron('inception_2a', 28) - objectives.l1(),
+    objectives.named(objectives.channel('inception_2a', 28).repeat(2), 'ab'),
+  ],
+)
+def test_channels_that_the_network_does_not_have(net, objective):
+  words = '^channels=28: inception_2a has channels 0 to 27$'
+  with pytest.raises(UserError, match=words):
+    render.render(net, objective, steps=1)
+
+
+def test_classes_that_the_network_does_not_have(net):
+  with pytest.raises(UserError, match='logits has channels 0 to 9$'):
+    render.render(net, objectives.class_logit(10), steps=1)
+
+
 # ---- DeepDream.
 
 

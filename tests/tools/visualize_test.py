@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from googlenet.errors import UserError
 from googlenet.tools.visualize import (
   objectives,
   parametrization,
@@ -145,6 +146,24 @@ def test_objectives_join_only_where_images_match():
   assert (objectives.channel('a', [1, 1, 2, 2]) + pairs).group == 2
   with pytest.raises(ValueError, match='cannot serve 3'):
     three + pairs
+
+
+@pytest.mark.parametrize(
+  ('index', 'words'),
+  [
+    (-1, '^index=-1 is no channel: allowed are whole numbers from 0$'),
+    ([3, -2], '^index=-2 is no channel'),
+    (0.5, '^index=0.5 is no channel'),
+    ('Bag', "^index='Bag' is a name: .* net.class_names.index"),
+  ],
+)
+def test_an_index_is_a_whole_number_from_0(index, words):
+  for make in (
+    objectives.class_logit,
+    lambda index: objectives.neuron('a', index),
+  ):
+    with pytest.raises(UserError, match=words):
+      make(index)
 
 
 # ---- Parametrization.

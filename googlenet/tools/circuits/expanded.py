@@ -20,6 +20,7 @@ from googlenet.model import graph, own, points, rows
 from googlenet.runtime.compilation import compiled_with
 from googlenet.runtime.progress import Progress
 from googlenet.tools.circuits import linear
+from googlenet.tools.inference.channels import check_indices
 from googlenet.tools.inference.trained import Trained
 
 _BATCH = 32  # channels of the target at once, which bounds the memory
@@ -164,9 +165,15 @@ def expanded_weights(
     outputs: channels of the target; None: all.
 
   Raises:
-    UserError: as in `find_path`, or the kernels need more than 2 GiB.
+    UserError: as in `find_path`, a point has no such channel, or the kernels
+      need more than 2 GiB.
   """
   path = find_path(trained, source, target)
+  width = path.channels[path.layers[-1].name]
+  if inputs is not None:
+    check_indices(inputs, path.shape[-1], source, 'inputs')
+  outputs = range(width) if outputs is None else outputs
+  check_indices(outputs, width, target, 'outputs')
   fields = linear.fields(path)
   # The smallest map on which the pixel `at` of the target sees no border. It
   # has the size of the map in the network plus or minus a multiple of all
@@ -178,8 +185,6 @@ def expanded_weights(
     end + (size - end) % field.stride
     for end, size, field in zip(ends, path.shape[:2], fields, strict=True)
   )
-  width = path.channels[path.layers[-1].name]
-  outputs = range(width) if outputs is None else outputs
   sizes = [field.high - field.low + 1 for field in fields]
   sizes += [path.shape[-1] if inputs is None else len(inputs), len(outputs)]
   if math.prod(sizes) > _MOST:

@@ -20,6 +20,7 @@ from googlenet.errors import UserError
 from googlenet.model.network import Network
 from googlenet.runtime import memory
 from googlenet.runtime.parallel import parallelize, steps_in_flight
+from googlenet.tools.inference import channels as channels_lib
 from googlenet.tools.inference.apply import make_function
 from googlenet.tools.inference.channels import Channel
 from googlenet.tools.inference.trained import Trained
@@ -55,7 +56,7 @@ class Excited(NamedTuple):
 def top_images(
   net: Trained,
   dataset: Dataset,
-  channels: Sequence[Channel],
+  channels: Sequence[Channel | tuple[str, int]],
   k: int,
   least: int | None = None,
 ) -> Excited:
@@ -68,14 +69,19 @@ def top_images(
     net: a run.
     dataset: a split whose images the network takes, like those of
       `pipeline.load_split`. Its classes may be others.
-    channels: one or more; they may be of several points.
+    channels: one or more, as pairs (point, index); they may be of several
+      points.
     k: number of images that excite a channel most. If the data set has fewer,
       all are listed.
     least: the same for those that excite it least; None: `k`.
 
   Raises:
-    UserError: an activation is infinite or NaN.
+    UserError: there is no such point or channel, or an activation is infinite
+      or NaN.
   """
+  channels = channels_lib.check(
+    channels, net.network.architecture, net.image_shape
+  )
   counts = tuple(
     min(count, dataset.num_examples)
     for count in (k, k if least is None else least)

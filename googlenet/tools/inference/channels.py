@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from googlenet.errors import UserError, did_you_mean
-from googlenet.model import points, rows
+from googlenet.model import graph, points, rows
 
 _NUM_NAMED = 20  # classes that an error lists
 
@@ -67,18 +67,47 @@ def indices(given: Iterable[int], flag: str) -> list[int]:
       found.append(-1)
     if found[-1] < 0:
       raise UserError(
-        f'{flag}={index!r} is no channel: allowed are whole numbers from 0'
+        f'{flag}={index} is no channel: allowed are whole numbers from 0'
       )
   return found
 
 
-def check_counts(
+def check_indices(
   given: Iterable[int], count: int, point: str, flag: str
 ) -> None:
   """Raises UserError if an index is not one of a point's `count` channels."""
   for index in indices(given, flag):
     if index >= count:
       raise UserError(f'{flag}={index}: {point} has channels 0 to {count - 1}')
+
+
+def check(
+  given: Iterable[Channel | tuple[str, int]],
+  architecture: rows.Architecture,
+  image_shape: graph.Shape | None = None,
+) -> tuple[Channel, ...]:
+  """Returns channels, given as such or as pairs (point, index).
+
+  Args:
+    given: names of points may be aliases.
+    architecture: of the network.
+    image_shape: (H, W, C) of the images; None: see `graph.graph`.
+
+  Raises:
+    UserError: one is no pair, or there is no such point or channel.
+  """
+  shapes, found = points.shapes(architecture, image_shape), []
+  for item in given:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+      raise UserError(
+        f'channels: {item!r} is no channel; allowed are pairs (point, index), '
+        "such as ('inception_4c', 447)"
+      )
+    name, index = item
+    count = shapes[points.resolve(name, architecture)][-1]
+    check_indices([index], count, name, 'channels')
+    found.append(Channel(name, index))
+  return tuple(found)
 
 
 def _of_item(

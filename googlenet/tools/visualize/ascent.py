@@ -17,6 +17,7 @@ import optax
 from googlenet.model import points
 from googlenet.runtime.parallel import parallelize
 from googlenet.runtime.progress import Progress
+from googlenet.tools.inference import channels
 from googlenet.tools.inference.trained import Trained
 from googlenet.tools.visualize import forward as forward_lib
 from googlenet.tools.visualize.objectives import PIXELS, Objective, rows_of
@@ -46,10 +47,16 @@ def make_values(
     `network_state`.
 
   Raises:
-    UserError: the network has no such point, or takes no images of this size.
+    UserError: the network has no such point or channel, or takes no images of
+      this size.
   """
   names = [name for name in objective.points if name != PIXELS]
   own = [points.resolve(name, net.network.architecture) for name in names]
+  channels.check(
+    [channel for channel in objective.channels if channel.point != PIXELS],
+    net.network.architecture,
+    net.image_shape,
+  )
   net = forward_lib.prepared(net, own)
   for size in sizes:
     forward_lib.check_size(net, *size)

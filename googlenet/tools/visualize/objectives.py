@@ -19,6 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from googlenet.errors import UserError
+from googlenet.tools.inference import channels as channels_lib
+from googlenet.tools.inference.channels import Channel
+
 PIXELS = 'pixels'
 Maps = dict[str, jax.Array]
 
@@ -40,6 +44,7 @@ class Objective:
     parameters: tree of arrays [count, ...], what differs between the images.
     group: number of neighbouring images that are optimized together; 1 unless
       the objective compares images with each other.
+    channels: those that are picked by their index; a network has to have them.
   """
 
   points: tuple[str, ...]
@@ -47,6 +52,7 @@ class Objective:
   names: tuple[str, ...]
   parameters: Any = ()
   group: int = 1
+  channels: tuple[Channel, ...] = ()
 
   @property
   def count(self) -> int:
@@ -98,6 +104,7 @@ class Objective:
       tuple(f'{a} + {b}' for a, b in zip(one.names, two.names, strict=True)),
       (one.parameters, two.parameters),
       max(one.group, two.group),
+      one.channels + two.channels,
     )
 
   def __mul__(self, weight: float | Sequence[float] | np.ndarray) -> Objective:
@@ -115,7 +122,12 @@ class Objective:
       for w, name in zip(weights, one.names, strict=True)
     )
     return Objective(
-      one.points, function, names, (one.parameters, weights), one.group
+      one.points,
+      function,
+      names,
+      (one.parameters, weights),
+      one.group,
+      one.channels,
     )
 
   __rmul__ = __mul__
@@ -160,19 +172,41 @@ def _mean(y: jax.Array) -> jax.Array:
   return y.reshape(len(y), -1).mean(-1)
 
 
+def _channels(
+  point: str, index: int | Sequence[int]
+) -> tuple[tuple[Channel, ...], np.ndarray]:
+  """Returns channels of a point, and their indices, int32 [N].
+
+  Raises:
+    UserError: an index is no whole number, or negative.
+  """
+  given = np.atleast_1d(np.asarray(index))
+  if given.dtype.kind == 'U':
+    raise UserError(
+      f'index={index!r} is a name: give the number of the channel; that of a '
+      'class is net.class_names.index(name)'
+    )
+  indices = channels_lib.indices(given.ravel(), 'index')
+  return tuple(Channel(point, i) for i in indices), np.array(indices, np.int32)
+
+
 def channel(point: str, index: int | Sequence[int]) -> Objective:
   """The mean of a channel over all positions.
 
   Args:
     point: of a map or of features.
     index: of the channel; several: one image for each.
+
+  Raises:
+    UserError: an index is no whole number from 0.
   """
-  indices = np.atleast_1d(np.asarray(index, np.int32))
+  channels, indices = _channels(point, index)
   return Objective(
     (point,),
     lambda maps, indices: _mean(_pick(maps[point], indices)),
     tuple(f'{point}:{i}' for i in indices),
     indices,
+    channels=channels,
   )
 
 
@@ -181,18 +215,30 @@ def neuron(
   index: int | Sequence[int],
   place: tuple[int, int] | None = None,
 ) -> Objective:
-  """A channel at one position: `place` (row, column), or the centre."""
-  indices = np.atleast_1d(np.asarray(index, np.int32))
+  """A channel at one position: `place` (row, column), or the centre.
+
+  Raises:
+    UserError: an index is no whole number from 0.
+  """
+  channels, indices = _channels(point, index)
   return Objective(
     (point,),
     lambda maps, indices: _pick(_at_centre(maps[point], place), indices),
     tuple(f'{point}:{i} at {place or "the centre"}' for i in indices),
     indices,
+    channels=channels,
   )
 
 
 def class_logit(index: int | Sequence[int]) -> Objective:
-  """The logit of a class; several classes: one image for each."""
+  """The logit of a class; several classes: one image for each.
+
+  Args:
+    index: of the class: `net.class_names.index(name)`.
+
+  Raises:
+    UserError: an index is no whole number from 0.
+  """
   return channel('logits', index)
 
 

@@ -67,7 +67,8 @@ def render(
 
   Raises:
     UserError: a number is out of range, the parametrization is unknown, or the
-      network cannot compute images of this size.
+      network has no such point or channel, or cannot compute images of this
+      size.
   """
   if isinstance(objectives, Objective):
     objectives = [objectives]
