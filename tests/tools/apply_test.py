@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_config
+from PIL import Image
 from saved_run import save_run
 
 import googlenet
@@ -60,3 +61,18 @@ def test_one_program_scans_channels(net):
 def test_an_edit_is_a_function(net):
   with pytest.raises(UserError, match="^edit of 'stage_2': a value of type "):
     logits(net, edit={'stage_2': np.zeros(28)})
+
+
+def test_one_name_is_not_its_letters(net):
+  found = net.apply(net.params, net.network_state, PIXELS, 'stage_2').end_points
+  assert set(found) == {'stage_2'}
+  assert set(net.features(PIXELS, 'stage_2')) == {'stage_2'}
+
+
+def test_one_path_is_not_its_letters(net, tmp_path):
+  path = tmp_path / 'one.png'
+  Image.fromarray(PIXELS[0, ..., 0]).save(path)
+  expected = net.predict(PIXELS[:1])
+  for one in (path, str(path)):
+    np.testing.assert_array_equal(net.read(one), PIXELS[:1])
+    np.testing.assert_allclose(net.predict(one), expected, atol=1e-6)

@@ -67,6 +67,12 @@ def test_fid_is_that_of_scipy():
   assert distance(B, A) == pytest.approx(distance(A, B), rel=1e-9)
 
 
+def test_fid_takes_features_or_their_statistics():
+  expected = distance(A, B)
+  assert fid.frechet_distance(A, B) == expected
+  assert fid.frechet_distance(A, fid.statistics(B)) == expected
+
+
 def test_fid_of_gaussians_that_have_a_formula():
   """Diagonal ones: the squares of the differences of means and deviations."""
   means, deviations = RNG.normal(size=(2, 5)), RNG.uniform(0.1, 3, (2, 5))
@@ -179,6 +185,7 @@ NAN = np.full((3, 4), np.nan)
     (lambda: fid.statistics([A, A[:, :5]]), '12 and then 5 columns'),
     (lambda: fid.statistics(A[0]), r'\(12,\); allowed is \[N, d\]'),
     (lambda: distance(A, B[:, :5]), '12 and 5 features'),
+    (lambda: fid.frechet_distance(A[0], B), r'\(12,\); allowed is \[N, d\]'),
     (lambda: fid.kernel_distance(A, B[:, :5]), '12 and 5 features'),
     (lambda: fid.kernel_distance(A[:1], B), '100 subsets of 1 images'),
     (lambda: fid.kernel_distance(A[:3, :4], NAN), 'not finite'),

@@ -110,7 +110,9 @@ def _root(covariance: np.ndarray) -> np.ndarray:
   return vectors[:, is_real] * np.sqrt(values[is_real])
 
 
-def frechet_distance(a: Statistics, b: Statistics) -> float:
+def frechet_distance(
+  a: Statistics | np.ndarray, b: Statistics | np.ndarray
+) -> float:
   """Returns the Frechet distance of two Gaussians; FID of Inception features.
 
   |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)): Dowson and Landau (1982),
@@ -119,10 +121,18 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
   a matrix that is not symmetric, and is exact if A or B is singular, as with
   fewer images than features.
 
+  Args:
+    a: features [N, d], or their `statistics`.
+    b: features [M, d], or their `statistics`.
+
   Raises:
-    UserError: the numbers of features differ, values are not finite, or a
-      covariance has a negative eigenvalue.
+    UserError: the numbers of features differ, values are not finite, there are
+      fewer than two rows, or a covariance has a negative eigenvalue.
   """
+  a, b = (
+    x if isinstance(x, Statistics) else statistics(np.asarray(x))
+    for x in (a, b)
+  )
   for x in (a, b):
     size = len(x.mean)
     if x.mean.ndim != 1 or x.covariance.shape != (size, size):

@@ -1,8 +1,9 @@
 """A trained network as a pure, jitted function of stored pixels."""
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import haiku as hk
 import jax
@@ -19,11 +20,20 @@ from googlenet.runtime.compilation import are_traced, compiled_with
 
 # An additional end point: the softmax of the logits.
 PROBABILITIES = 'probabilities'
+# A name or a path.
+_One = TypeVar('_One', bound=str | os.PathLike[str])
 
 
 def end_point_names(network: Network) -> tuple[str, ...]:
   """Returns the names of all points, and `probabilities`, in order."""
   return (*points.shapes(network.architecture), PROBABILITIES)
+
+
+def listed(given: _One | Iterable[_One]) -> tuple[_One, ...]:
+  """Returns names or paths as a tuple; one alone is not a list of letters."""
+  if isinstance(given, str | os.PathLike):
+    return (given,)
+  return tuple(given)
 
 
 def check_end_points(names: Iterable[str], network: Network, flag: str) -> None:
@@ -107,7 +117,7 @@ class Apply(NamedTuple):
     params: hk.Params,
     network_state: hk.State,
     images: jax.Array,
-    end_points: Iterable[str] = (),
+    end_points: str | Iterable[str] = (),
     edit: Mapping[str, Edit] | None = None,
   ) -> Outputs:
     """Computes logits and end points; the arguments are as in `make_function`.
@@ -122,7 +132,7 @@ class Apply(NamedTuple):
         is no function, or gives something of another shape.
     """
     taps.check(edit or {})  # arrays have no hash, which `_jitted` needs
-    program = _jitted(*self, tuple(end_points), tuple((edit or {}).items()))
+    program = _jitted(*self, listed(end_points), tuple((edit or {}).items()))
     return program(params, network_state, images)
 
 

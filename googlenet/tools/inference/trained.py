@@ -30,6 +30,7 @@ from googlenet.tools.inference.apply import (
   PROBABILITIES,
   Apply,
   check_end_points,
+  listed,
 )
 from googlenet.tools.inference.predict import Views
 
@@ -85,14 +86,17 @@ class Trained(NamedTuple):
 
   def predict(
     self,
-    images: np.ndarray | Sequence[str | os.PathLike[str]],
+    images: np.ndarray
+    | str
+    | os.PathLike[str]
+    | Iterable[str | os.PathLike[str]],
     views: bool | Views = True,
   ) -> np.ndarray:
     """Returns the probabilities of images, in batches on all devices.
 
     Args:
       images: uint8 [N, H, W, C], as `read` returns them or a data set stores
-        them; or paths of image files.
+        them; or paths of image files, or one path.
       views: True averages over the views with which the run is evaluated
         (`eval.flip`, `eval.shift`, `eval.crops`) and takes `net.views.count`
         times as long; False computes each image once; `Views(...)` averages
@@ -109,7 +113,7 @@ class Trained(NamedTuple):
     if not isinstance(views, Views):
       chosen = predict_lib.views_of(self.config.eval, views)
     if not isinstance(images, np.ndarray | jax.Array):
-      paths = list(map(os.fspath, images))
+      paths = list(map(os.fspath, listed(images)))
       parts = [part for _, part in self.predict_files(paths, chosen, refuse)]
       empty = np.zeros((0, self.network.num_classes), np.float32)
       return np.concatenate([empty, *parts])
@@ -121,14 +125,14 @@ class Trained(NamedTuple):
     return self._run(images, chosen)[PROBABILITIES]
 
   def features(
-    self, images: np.ndarray, end_points: Sequence[str]
+    self, images: np.ndarray, end_points: str | Sequence[str]
   ) -> dict[str, np.ndarray]:
     """Returns end points of unchanged images, in batches on all devices.
 
     Args:
       images: uint8 [N, H, W, C], as `read` returns them or a data set stores
         them.
-      end_points: some of `net.apply.end_points`.
+      end_points: some of `net.apply.end_points`, or one.
 
     Returns:
       float32 [N, ...] by name.
@@ -137,8 +141,9 @@ class Trained(NamedTuple):
       UserError: an end point is unknown, or the images have another shape or
         dtype.
     """
-    check_end_points(end_points, self.network, 'end_points')
-    return self._run(images, tuple(end_points))
+    wanted = listed(end_points)
+    check_end_points(wanted, self.network, 'end_points')
+    return self._run(images, wanted)
 
   def _run(
     self, images: np.ndarray, wanted: Views | tuple[str, ...]
@@ -245,8 +250,13 @@ class Trained(NamedTuple):
     )
     return files.make_reader(transform, self.stored_shape)
 
-  def read(self, paths: Iterable[str | os.PathLike[str]]) -> np.ndarray:
+  def read(
+    self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+  ) -> np.ndarray:
     """Reads image files of any size, mode and orientation.
+
+    Args:
+      paths: of the files; one alone is read as one image, N = 1.
 
     Returns:
       uint8 [N, H, W, C], of the size of the training images.
@@ -254,7 +264,7 @@ class Trained(NamedTuple):
     Raises:
       UserError: a file cannot be read.
     """
-    paths = list(paths)
+    paths = listed(paths)
     items = files.read_ahead(paths, self.reader(), 64)
     with contextlib.closing(items):
       parts = [x for _, x in files.batches(items, len(paths) or 1, refuse)]
