@@ -63,6 +63,11 @@ NAMES = ('Shirt', 'Coat', '0', 'Coat')
     (('Shirt', 1), (0, 1)),
     ((None, 'Shirt'), (None, 0)),
     (target_lib.Target(1, 0), (1, 0)),
+    (['Shirt', 1, '0'], ((0, 1, 2), None)),
+    (np.array([3, 0]), ((3, 0), None)),
+    (jnp.array(3), (3, None)),
+    ((['Shirt', 2], 1), ((0, 2), 1)),
+    (target_lib.Target((3, 0), 1), ((3, 0), 1)),
   ],
 )
 def test_a_class_is_found_by_name_or_index(given, expected):
@@ -78,6 +83,14 @@ def test_a_class_is_found_by_name_or_index(given, expected):
     ('Coat', ['--class=Coat']),  # two classes of that name
     ((None, 'x'), ['--against=x']),
     ((0, 'Shirt'), ['--against=Shirt is the class that is explained']),
+    (([1, 0], 'Shirt'), ['--against=Shirt is the class that is explained']),
+    ([0, 'Shirts'], ['--class=Shirts', "did you mean 'Shirt'"]),
+    ([0, None], ['--class: a class of the list is missing']),
+    ((0, 1, 2), ['--class: a tuple of 3', 'pair (class, against)', 'list']),
+    (1.5, ['--class=1.5', '0 to 3']),
+    (np.array([0.0, 1.0]), ['--class=0.0', '0 to 3']),
+    (np.zeros((2, 40), int), ['--class=[0 0 0']),
+    ({'a': 1}, ["--class={'a': 1}"]),
   ],
 )
 def test_other_classes_are_refused_in_one_line(given, words):
@@ -98,6 +111,21 @@ def test_weights_of_the_logits():
   np.testing.assert_array_equal(weights(2, 0), [[-1, 0, 1], [-1, 0, 1]])
   # The predicted class, or the next one where that is what it is set against.
   np.testing.assert_array_equal(weights(None, 1), [[0, -1, 1], [1, -1, 0]])
+
+
+def test_one_class_for_each_image(tiny, monkeypatch):
+  """Maps in batches of three are those of each image alone."""
+  monkeypatch.setattr(engine, 'ROWS', 3)
+  images, classes = pixels(4), [3, 0, 7, 3]
+  for explain in (gradients.gradient, cam.grad_cam, cam.class_activation_map):
+    found = explain(tiny, images, classes)
+    for i, label in enumerate(classes):
+      alone = explain(tiny, images[i : i + 1], label)[0]
+      np.testing.assert_allclose(found[i], alone, rtol=1e-4, atol=1e-6)
+    for count in (3, 5):
+      words = f'^class: {count} classes for 4 images: give one for each'
+      with pytest.raises(UserError, match=words):
+        explain(tiny, images, np.zeros(count, int))
 
 
 @pytest.mark.parametrize(

@@ -146,11 +146,11 @@ def class_activation_map(
   """
   engine.as_float(net, images)
   target = target_lib.resolve(target, net.class_names)
+  target_lib.check_count(target, len(images))
   maps = []
   for start in range(0, len(images), engine.ROWS):
-    found = insight.class_activation_maps(
-      net, images[start : start + engine.ROWS]
-    )
-    weights = target_lib.weights(target, found.logits)
+    rows = slice(start, start + engine.ROWS)
+    found = insight.class_activation_maps(net, images[rows])
+    weights = target_lib.weights(target.of(rows), found.logits)
     maps.append(np.einsum('nkhw,nk->nhw', found.maps, weights))
   return np.concatenate(maps)

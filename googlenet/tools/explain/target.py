@@ -1,6 +1,10 @@
 """What is explained: the logit of a class, or the difference of two."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,17 +15,26 @@ class Target(NamedTuple):
   """A score: the logit of a class, minus that of another if there is one.
 
   Attributes:
-    label: index of the class; None: the predicted class of each image, or, if
-      that is `against`, the most probable other class.
+    label: index of the class, or one for each image; None: the predicted class
+      of each image, or, if that is `against`, the most probable other class.
     against: index of the class whose logit is subtracted; None: none.
   """
 
-  label: int | None = None
+  label: int | tuple[int, ...] | None = None
   against: int | None = None
 
+  def of(self, images: slice) -> Target:
+    """Returns the target of some of the images."""
+    label = self.label
+    is_each = isinstance(label, tuple)
+    return Target(label[images] if is_each else label, self.against)
 
-# The class, or the class and the one against it; by index, name or None.
-Given = Target | int | str | None | tuple[int | str | None, int | str | None]
+
+# A class by index or name; None: the predicted one.
+_Class = int | str | None
+_Classes = _Class | Sequence[int | str] | np.ndarray
+# The class or classes, or these and the class against them.
+Given = Target | _Classes | tuple[_Classes, _Class]
 PREDICTED = Target()
 
 
@@ -34,7 +47,8 @@ def resolve(
 
   Args:
     given: a class by index or name, None for the predicted class of each image,
-      a pair (class, against), or a `Target`.
+      a list or an array of one class for each image, a pair (class, against)
+      as a tuple, or a `Target`.
     class_names: of all classes.
     flags: how messages call the class and the one against it.
 
@@ -42,11 +56,15 @@ def resolve(
     UserError: there is no such class, or both are the same.
   """
   pair = given if isinstance(given, tuple) else (given, None)
-  label, against = (
-    _label(one, class_names, flag)
-    for one, flag in zip(pair, flags, strict=True)
-  )
-  if label is not None and label == against:
+  if len(pair) != 2:
+    raise UserError(
+      f'{flags[0]}: a tuple of {len(pair)} is not allowed: it takes a pair '
+      '(class, against), or a list of one class for each image'
+    )
+  label = _labels(pair[0], class_names, flags[0])
+  against = _label(pair[1], class_names, flags[1])
+  chosen = label if isinstance(label, tuple) else (label,)
+  if against is not None and against in chosen:
     raise UserError(
       f'{flags[1]}={pair[1]} is the class that is explained: give another one, '
       'or leave it out'
@@ -54,27 +72,51 @@ def resolve(
   return Target(label, against)
 
 
-def _label(
-  given: int | str | None, class_names: tuple[str, ...], flag: str
-) -> int | None:
+def _labels(
+  given: _Classes, class_names: tuple[str, ...], flag: str
+) -> int | tuple[int, ...] | None:
+  """Returns the index of a class, or those of one class for each image."""
+  if not isinstance(given, list | tuple) and not getattr(given, 'ndim', 0):
+    return _label(given, class_names, flag)
+  found = tuple(_label(one, class_names, flag) for one in given)
+  if None in found:
+    raise UserError(
+      f'{flag}: a class of the list is missing: give one for each image, or '
+      'None alone for the predicted classes'
+    )
+  return found
+
+
+def _label(given: Any, class_names: tuple[str, ...], flag: str) -> int | None:
   """Returns the index of a class; a name goes before a number."""
-  if given is None or given == '':
+  if given is None or (isinstance(given, str) and not given):
     return None
   if isinstance(given, str) and class_names.count(given) == 1:
     return class_names.index(given)
   count = len(class_names)
   try:
-    label = int(given)
-  except ValueError:
+    label = int(given) if isinstance(given, str) else operator.index(given)
+  except (TypeError, ValueError):
     label = -1
   if 0 <= label < count:
     return label
   known = ', '.join(class_names[:20]) + (', ...' if count > 20 else '')
+  text = ' '.join(str(given).split())[:80]  # arrays have several lines
   raise UserError(
-    f'{flag}={given} is no class of the network'
-    f'{did_you_mean(str(given), class_names)}; allowed are 0 to {count - 1} or '
+    f'{flag}={text} is no class of the network'
+    f'{did_you_mean(text, class_names)}; allowed are 0 to {count - 1} or '
     f'one of {known}'
   )
+
+
+def check_count(target: Target, num_images: int) -> None:
+  """Raises UserError if there is another number of classes than of images."""
+  label = target.label
+  if isinstance(label, tuple) and len(label) != num_images:
+    raise UserError(
+      f'class: {len(label)} classes for {num_images} images: give one for each '
+      'image, or one class for all'
+    )
 
 
 def labels(target: Target, logits: np.ndarray) -> np.ndarray:
@@ -83,7 +125,13 @@ def labels(target: Target, logits: np.ndarray) -> np.ndarray:
   Args:
     target: resolved.
     logits: float32 [N, K].
+
+  Raises:
+    UserError: there is another number of classes than of images.
   """
+  check_count(target, len(logits))
+  if isinstance(target.label, tuple):
+    return np.array(target.label)
   if target.label is not None:
     return np.full(len(logits), target.label)
   logits = np.array(logits)
