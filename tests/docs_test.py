@@ -228,7 +228,9 @@ RULES: dict[str, str | Skip] = {
   r'--mode=(evaluate|report|features|examples|similarity)': SCORED,
   r'--mode=probe': f'{SCORED} --config.data.train_split=train[:100]',
   r'--mode=circuits': '',
-  r'--mode=explain': f'{READ} --num_images=1 --method=grad_cam,channels',
+  r'--mode=explain': (
+    f'{READ} --num_images=1 --baseline= --method=grad_cam,channels'
+  ),
   r'--mode=visualize': f'{READ} --steps=2 --frames=0',
   r'--mode=fid': f'{READ} --metrics=fid',
   r'--mode=(predict|export)': READ,

@@ -212,12 +212,42 @@ BAD_INPUT = {
   ),
   'unknown layer': (['--layer=conv_9'], ['--layer', 'conv_9', 'conv_1']),
   'no map': (['--layer=logits'], ['--layer=logits', 'map']),
-  'unknown block': (['--block=inception_9'], ['--block=inception_9']),
+  'unknown block': (
+    ['--block=inception_9', '--method=branches'],
+    ['--block=inception_9'],
+  ),
   'unknown baseline': (['--baseline=white'], ['--baseline=white', 'blurred']),
   'steps': (['--steps=-1'], ['--steps=-1', 'from 1']),
   'seed': (['--seed=-1'], ['--seed=-1']),
-  'window': (['--window=29'], ['--window=29', '28x28', '1 to 28']),
-  'stride': (['--window=3', '--stride=4'], ['--stride=4', '1 to 3']),
+  'window': (
+    ['--window=29', '--method=occlusion'],
+    ['--window=29', '28x28', '1 to 28'],
+  ),
+  'stride': (
+    ['--window=3', '--stride=4', '--method=occlusion'],
+    ['--stride=4', '1 to 3'],
+  ),
+  'layer without effect': (
+    ['--layer=conv_1', '--method=integrated_gradients'],
+    [
+      '--layer=conv_1 has no effect on --method=integrated_gradients: leave it '
+      'out, or add grad_cam or channels to --method'
+    ],
+  ),
+  'block without effect': (
+    ['--block=inception_2a'],
+    ['--block=inception_2a has no effect', 'add branches to'],
+  ),
+  'window without effect': (['--window=3'], ['add occlusion to --method']),
+  'stride without effect': (['--stride=3'], ['add occlusion to --method']),
+  'baseline without effect': (
+    ['--baseline=black', '--method=grad_cam,gradient'],
+    ['--baseline=black has no effect', 'integrated_gradients or occlusion'],
+  ),
+  'steps without effect': (
+    ['--steps=8', '--method=grad_cam'],
+    ['--steps=8 has no effect', 'integrated_gradients or smoothgrad'],
+  ),
   'image': (['--image_index=10'], ['--image_index=10', '0 to 9']),
   'number': (['--num_images=0'], ['--num_images=0']),
   'sanity of tables': (['--method=channels', '--sanity'], ['--sanity']),

@@ -1,6 +1,6 @@
 """The table of methods, and what they give for a batch of images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -196,6 +196,36 @@ def parse(text: str, flag: str = '--method') -> tuple[str, ...]:
         f'{", ".join(known)}, separated by commas'
       )
   return tuple(dict.fromkeys(names))
+
+
+# The methods that use an option.
+_USED_BY: dict[str, tuple[str, ...]] = {
+  'layer': ('grad_cam', 'channels'),
+  'block': ('branches',),
+  'baseline': ('integrated_gradients', 'occlusion'),
+  'steps': ('integrated_gradients', 'smoothgrad'),
+  'window': ('occlusion',),
+  'stride': ('occlusion',),
+}
+
+
+def check_used(names: Sequence[str], given: Mapping[str, str | int]) -> None:
+  """Checks that some method uses each option that is given.
+
+  Args:
+    names: of the methods.
+    given: flags by name; '' and 0 are not given.
+
+  Raises:
+    UserError: a flag has no effect.
+  """
+  for flag, value in given.items():
+    users = _USED_BY[flag]
+    if value and not set(users) & set(names):
+      raise UserError(
+        f'--{flag}={value} has no effect on --method={",".join(names)}: leave '
+        f'it out, or add {" or ".join(users)} to --method'
+      )
 
 
 def check(

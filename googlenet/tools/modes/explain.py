@@ -82,7 +82,8 @@ def run(
 
   Raises:
     UserError: the checkpoint, an image, a class or a method does not exist, an
-      option is not allowed, or the output cannot be made; nothing is written.
+      option is not allowed or has no effect, or the output cannot be made;
+      nothing is written.
     UnreadableImagesError: some images could not be read; the output holds the
       others.
   """
@@ -96,6 +97,17 @@ def run(
       '--sanity compares maps: add one of '
       f'{", ".join(methods.METHODS)} to --method'
     )
+  methods.check_used(
+    names,
+    {
+      'layer': layer,
+      'block': block,
+      'baseline': baseline,
+      'steps': steps,
+      'window': window,
+      'stride': stride,
+    },
+  )
   paths = find.find(images, sys.stdin) if images else []
   dataset = None if images else pipeline.load_split(config, 'eval_split')
   places = _places(dataset, image_index, num_images) if dataset else range(0)
