@@ -76,3 +76,9 @@ def test_one_path_is_not_its_letters(net, tmp_path):
   for one in (path, str(path)):
     np.testing.assert_array_equal(net.read(one), PIXELS[:1])
     np.testing.assert_allclose(net.predict(one), expected, atol=1e-6)
+
+
+def test_an_unknown_precision(net):
+  words = '^precision=fp32 is not allowed.*: it takes one of float32, bfloat16'
+  with pytest.raises(UserError, match=words):
+    logits(net, precision='fp32')

@@ -132,6 +132,15 @@ def test_bfloat16_is_that_of_evaluation(config, tmp_path, pixels):
   assert out.logits.dtype == out.end_points['stage_1'].dtype == jnp.float32
   rounded = out.end_points['stage_1'].astype(jnp.bfloat16).astype(jnp.float32)
   np.testing.assert_array_equal(out.end_points['stage_1'], rounded)
+  exact = net.apply(
+    net.params, net.network_state, pixels, 'stage_1', precision='float32'
+  )
+  expected = reference(net, pixels, end_points=['stage_1'])
+  np.testing.assert_allclose(
+    exact.end_points['stage_1'], expected.end_points['stage_1'], atol=1e-5
+  )
+  np.testing.assert_allclose(exact.logits, expected.logits, atol=1e-5)
+  assert np.abs(exact.logits - out.logits).max() > 1e-4
 
 
 BAD_ARRAYS = {

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, did_you_mean
 from googlenet.input.preprocess import preprocess
 from googlenet.model import points, taps
 from googlenet.model.network import Network, Outputs
-from googlenet.model.precision import get_policy
+from googlenet.model.precision import NAMES, get_policy
 from googlenet.model.taps import Edit
 from googlenet.runtime.compilation import are_traced, compiled_with
 
@@ -119,8 +119,11 @@ class Apply(NamedTuple):
     images: jax.Array,
     end_points: str | Iterable[str] = (),
     edit: Mapping[str, Edit] | None = None,
+    precision: str = '',
   ) -> Outputs:
     """Computes logits and end points; the arguments are as in `make_function`.
+
+    `precision` is 'float32', 'bfloat16' or 'float16'; '': that of the run.
 
     A program is compiled for each set of end points and edits: define the
     functions of `edit` once, not in each call. They may close over values that
@@ -128,11 +131,23 @@ class Apply(NamedTuple):
     value, inside `jax.jit`, serves all values with one program.
 
     Raises:
-      UserError: an end point is unknown, or a point that is edited; or an edit
-        is no function, or gives something of another shape.
+      UserError: an end point is unknown, or a point that is edited, or the
+        precision; or an edit is no function, or gives something of another
+        shape.
     """
     taps.check(edit or {})  # arrays have no hash, which `_jitted` needs
-    program = _jitted(*self, listed(end_points), tuple((edit or {}).items()))
+    if precision not in ('', *NAMES):
+      raise UserError(
+        f'precision={precision} is not allowed{did_you_mean(precision, NAMES)}'
+        f': it takes one of {", ".join(NAMES)}'
+      )
+    program = _jitted(
+      self.network,
+      self.data_config,
+      precision or self.precision,
+      listed(end_points),
+      tuple((edit or {}).items()),
+    )
     return program(params, network_state, images)
 
 

@@ -71,9 +71,10 @@ class Trained(NamedTuple):
   def apply(self) -> Apply:
     """The network as a jitted pure function of unchanged images (one view).
 
-    (params, network_state, images, end_points=(), edit=None) -> Outputs, for
-    images uint8 or float in 0..255, [B, H, W, C] of any H and W;
-    `net.apply.end_points` lists all end points. It differentiates by `params`,
+    (params, network_state, images, end_points=(), edit=None, precision='') ->
+    Outputs, for images uint8 or float in 0..255, [B, H, W, C] of any H and W;
+    `net.apply.end_points` lists all end points. It computes in the precision of
+    the run unless another is given. It differentiates by `params`,
     and by `images` if they are floats.
     """
     config = self.config
