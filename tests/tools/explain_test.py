@@ -145,6 +145,21 @@ def test_other_images_are_refused(tiny, images):
 # ---- Pixels.
 
 
+@pytest.mark.parametrize(
+  'explain',
+  [gradients.input_x_gradient, cam.class_activation_map, occlusion.occlusion],
+)
+def test_floats_from_0_to_1_are_told_of_once(tiny, capsys, explain):
+  images = pixels(2).astype(np.float32)
+  explain(tiny, images)
+  explain(tiny, pixels(2) // 255)  # whole numbers are 0 to 255
+  assert 'float images' not in capsys.readouterr().err
+  explain(tiny, images / images.max())
+  told = capsys.readouterr().err
+  assert told.count('float images are 0 to 255, and the largest of these') == 1
+  assert 'pixels is 1: multiply by 255' in told
+
+
 def test_the_gradient_is_that_of_finite_differences_in_float64(tiny):
   images = pixels(2)
   found = gradients.gradient(tiny, images, 3)

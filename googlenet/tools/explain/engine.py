@@ -18,6 +18,7 @@ from googlenet.errors import UserError
 from googlenet.input.preprocess import num_channels
 from googlenet.model.network import Network, Outputs
 from googlenet.runtime.parallel import parallelize
+from googlenet.runtime.terminal import warn
 from googlenet.tools.inference.apply import make_function
 from googlenet.tools.inference.predict import padded_size
 from googlenet.tools.inference.trained import Trained
@@ -140,9 +141,22 @@ def sum_over_pairs(
 def as_float(net: Trained, images: np.ndarray) -> np.ndarray:
   """Checks images and returns them as float32 [N, H, W, C] in 0..255.
 
+  Warns of floats that look like 0 to 1, as other libraries have them.
+
   Raises:
     UserError: they have another shape or dtype than the network takes.
   """
+  found = _checked(net, images)
+  if np.asarray(images).dtype.kind == 'f' and 0 < found.max() <= 1:
+    warn(
+      'float images are 0 to 255, and the largest of these pixels is '
+      f'{found.max():.3g}: multiply by 255 what is 0 to 1'
+    )
+  return found
+
+
+def _checked(net: Trained, images: np.ndarray) -> np.ndarray:
+  """As `as_float`, without the warning: for images that it has returned."""
   images = np.asarray(images)
   is_number = images.dtype == np.uint8 or images.dtype.kind == 'f'
   seen = net.image_shape[-1]
@@ -169,4 +183,4 @@ def _logits(forward: Forward):
 
 def logits(net: Trained, images: np.ndarray) -> np.ndarray:
   """Returns the logits of images in float32 and one view, [N, K]."""
-  return run(net, _logits, (), (as_float(net, images),))
+  return run(net, _logits, (), (_checked(net, images),))

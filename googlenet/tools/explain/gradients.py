@@ -32,8 +32,19 @@ def scored(
     UserError: images or target are not allowed.
   """
   images = engine.as_float(net, images)
+  return images, logit_weights(net, images, target)
+
+
+def logit_weights(
+  net: Trained, images: np.ndarray, target: Given
+) -> np.ndarray:
+  """Returns the weights of the logits of images that are checked, [N, K].
+
+  Raises:
+    UserError: the target is not allowed.
+  """
   target = target_lib.resolve(target, net.class_names)
-  return images, target_lib.weights(target, engine.logits(net, images))
+  return target_lib.weights(target, engine.logits(net, images))
 
 
 def _pixel_gradient(forward, params, network_state, images, weights):
@@ -89,7 +100,8 @@ def input_x_gradient(
   Raises:
     UserError: images or target are not allowed.
   """
-  return engine.as_float(net, images) * gradient(net, images, target)
+  images, weights = scored(net, images, target)
+  return images * engine.run(net, _gradient, (), (images, weights))
 
 
 def _smoothgrad(forward: Forward):

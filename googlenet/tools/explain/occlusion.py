@@ -9,7 +9,7 @@ import numpy as np
 from googlenet.errors import UserError
 from googlenet.tools.explain import baselines, engine
 from googlenet.tools.explain.engine import Forward
-from googlenet.tools.explain.gradients import scored
+from googlenet.tools.explain.gradients import logit_weights
 from googlenet.tools.explain.target import PREDICTED, Given
 from googlenet.tools.inference.trained import Trained
 
@@ -124,7 +124,7 @@ def occlusion(
   height, width = images.shape[1:3]
   sizes = windows(window, stride, (height, width))
   fillings = baselines.make(net, images, baseline)
-  images, weights = scored(net, images, target)
+  weights = logit_weights(net, images, target)
   tops, lefts = (starts(length, sizes) for length in (height, width))
   places = np.stack(np.meshgrid(tops, lefts, indexing='ij'), -1).reshape(-1, 2)
   total = engine.run(
