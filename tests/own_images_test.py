@@ -37,7 +37,7 @@ from googlenet.data.images import CenterCrop, RandomResizedCrop
 from googlenet.errors import UserError
 from googlenet.io.workdir import read_classes
 from googlenet.tools.scoring import predictions
-from googlenet.train import same_run
+from googlenet.train import same_run, setup
 
 CLASSES = {
   'cat': (220, 20, 20),
@@ -549,6 +549,48 @@ def test_arrays_that_do_not_fit_are_refused(case, tmp_path):
   with pytest.raises(UserError) as error:
     load(path, source='arrays')
   assert words in str(error.value), error.value
+
+
+UNTRAINED = {
+  'one-based': ((1, 2, 1), (2, 1), (), 'no training image has label 0: labels'),
+  'gaps': ((1, 3, 5), (1, 3), (), 'label 0, label 2, label 4: labels start at'),
+  'only tested': ((0, 1), (0, 4), (), 'label 4 occurs only in test; add'),
+  'names': ((0, 1), (0, 1), ('a', 'b', 'owl'), "no training image has 'owl';"),
+}
+
+
+@pytest.mark.parametrize('case', UNTRAINED)
+def test_a_class_without_training_images_is_refused(case, tmp_path, config):
+  train, test, names, words = UNTRAINED[case]
+  path = tmp_path / 'set.npz'
+  np.savez(
+    path,
+    train_images=np.zeros((len(train), 28, 28), np.uint8),
+    train_labels=np.array(train),
+    test_images=np.zeros((len(test), 28, 28), np.uint8),
+    test_labels=np.array(test),
+    **({'class_names': np.array(names)} if names else {}),
+  )
+  use(config, path)
+  config.train.batch_size = 1
+  chosen = auto.complete(config_lib.resolve(config))
+  with pytest.raises(UserError, match='data.classes, which allows') as error:
+    setup.build(chosen)
+  assert words in str(error.value), error.value
+  # A list of all classes says that this is meant; to evaluate, too.
+  (tmp_path / 'classes.txt').write_text('\n'.join(names or '01234567'))
+  config.data.classes = str(tmp_path / 'classes.txt')
+  setup.build(auto.complete(config_lib.resolve(config)))
+  assert load(path, 'test', source='arrays').num_examples == len(test)
+
+
+def test_a_class_whose_images_are_all_left_out_is_refused(photos, tmp_path):
+  there = copy(photos, tmp_path)
+  for path in (there / 'train/cat').rglob('*.*'):
+    path.write_bytes(b'no image')
+  train, test = (load(there, split, on_bad_image='skip') for split in PER_CLASS)
+  with pytest.raises(UserError, match="'cat' occurs only in test"):
+    classes.check_all_trained(train, test)
 
 
 TABLES = {

@@ -260,6 +260,17 @@ def test_idx_folders(
   assert read_all(both)[0][:, 0, 0, 0].tolist() == [0, 1, 29]
 
 
+def test_an_idx_folder_tells_labels_without_training_images(
+  tmp_path: pathlib.Path,
+) -> None:
+  folder = _idx_folder(tmp_path / 'idx', {'train': 8, 't10k': 20})
+  for name, notes in (
+    ('my_own', ('no training image has label 8, 9',)),
+    ('mnist', ()),
+  ):
+    assert load_dataset(_config('idx', name, folder), 'train').notes == notes
+
+
 def test_idx_folders_of_one_split(tmp_path: pathlib.Path) -> None:
   folder = _idx_folder(tmp_path / 'idx', {'t10k': 20})
   config = _config('idx', 'mnist', folder)

@@ -68,6 +68,45 @@ def check_labels(
     )
 
 
+def check_all_trained(train: Dataset, evaluation: Dataset) -> None:
+  """Checks that each class of the user's own files has a training image.
+
+  Whole splits count, so a small slice may lack classes. Data sets of others
+  are taken as they are.
+
+  Args:
+    train: of `data.train_split`.
+    evaluation: of `data.eval_split`, with the same classes.
+
+  Raises:
+    UserError: a class has no training image; if it has others, the message
+      names their split.
+  """
+  if not train.identity or not evaluation.identity:
+    return
+  tested = evaluation.identity.classes
+  empty = {
+    name: f'label {label}' if name == str(label) else repr(name)
+    for label, name in enumerate(train.class_names)
+    if not train.identity.classes[name]
+  }
+  if not empty:
+    return
+  foreign = [shown for name, shown in empty.items() if tested.get(name)]
+  if foreign:
+    problem = f'{some(foreign)} occurs only in {evaluation.split}'
+  else:
+    problem = f'no training image has {some([*empty.values()])}'
+  if 'label 0' in empty.values():
+    problem += ': labels start at 0 (are these one-based?)'
+  raise UserError(
+    f'config.data.train_split={train.split!r} of {train.name}: {problem}; add '
+    'training images, leave out the class, or name all classes in a file for '
+    'config.data.classes, which allows classes without images',
+    'data.train_split',
+  )
+
+
 def with_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
   """Returns a data set whose labels are those of a network, matched by name.
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from googlenet.data.idx import damaged_file, read_idx, read_shape
 from googlenet.data.images import Transform
-from googlenet.data.splits import Read, Source
+from googlenet.data.splits import Read, Source, some
 from googlenet.errors import UserError
 
 _PREFIXES = {'train': 'train', 'test': 't10k'}
@@ -78,6 +78,12 @@ def open_idx_folder(name: str, data_dir: str) -> Source:
   most = max(int(values.max()) for values in labels.values())
   names = CLASSES.get(name) or tuple(map(str, range(most + 1)))
 
+  # Only told: known sets (EMNIST's letters) count from 1.
+  empty = sorted({*range(most + 1)} - {*labels.get('train', ())})
+  notes = ()
+  if 'train' in labels and name not in CLASSES and empty:
+    notes = (f'no training image has label {some([*map(str, empty)])}',)
+
   def open_split(split: str, transform: Transform | None) -> Read:
     images = read_idx(found[split]['images'])[..., np.newaxis]
     return functools.partial(read_examples, images, labels[split], transform)
@@ -88,6 +94,7 @@ def open_idx_folder(name: str, data_dir: str) -> Source:
     num_channels=1,
     class_names=names,
     open_split=open_split,
+    notes=notes,
   )
 
 

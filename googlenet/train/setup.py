@@ -10,8 +10,7 @@ import jax
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.data import batches, constants, pipeline, sampling
-from googlenet.data.classes import read_labels
+from googlenet.data import batches, classes, constants, pipeline, sampling
 from googlenet.input import colour, image_sizes
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import init_from_numpy
@@ -113,8 +112,10 @@ def build(config: Config, is_resumed: bool = False) -> Run:
   train = pipeline.load_split(config, 'train_split')
   evaluation = pipeline.load_split(config, 'eval_split')
   if config.train.sampling == 'balanced':  # its labels are read once, here
-    train = train._replace(labels=read_labels(train))
+    train = train._replace(labels=classes.read_labels(train))
   checks.check_shapes(train, evaluation)
+  if not is_resumed and not config.data.classes:
+    classes.check_all_trained(train, evaluation)
   colour.check(config.augment, train.name, train.image_shape[-1])
   durations = config_lib.durations(
     config.train, train.num_examples, jax.device_count()
