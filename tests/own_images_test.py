@@ -375,7 +375,7 @@ def test_folders_that_link_to_each_other_are_read_once(tmp_path):
   (cat / '0 link').symlink_to(cat / names[3])
   images = load(tmp_path, eval_split='train').read.read._images
   assert sorted(images.name(i) for i in range(len(images))) == [
-    f'cat/{name}/a.png' for name in names
+    str(cat / name / 'a.png') for name in names
   ]
   assert find(str(cat), io.StringIO()) == [
     str(cat / name / 'a.png') for name in names
@@ -397,18 +397,36 @@ def test_a_file_that_cannot_be_read_is_named_or_left_out(photos, tmp_path):
   assert words.startswith(f'13 of the images in {there} cannot be read: ')
   assert words.count('not an image that Pillow can read') in (9, 10)
   assert 'and 3 more' in words
-  assert 'data.on_bad_image=skip' in words
+  assert 'mend or remove them, or give --config.data.on_bad_image=skip' in words
   dataset = load(there, on_bad_image='skip')
   assert dataset.num_examples == 24
   assert dataset.notes[-1].startswith('13 left out that cannot be read: ')
+
+
+def test_one_file_that_cannot_be_read_is_told_with_its_split(photos, tmp_path):
+  there = copy(photos, tmp_path)
+  (there / 'test/cat/0.jpg').write_bytes(b'no image')
+  with pytest.raises(UserError) as error:
+    load(there)
+  words = f'1 of the images in {there} cannot be read: {there}/test/cat/0.jpg ('
+  assert str(error.value).startswith(words)
+  assert '; mend or remove it, or give' in str(error.value)
+
+
+def test_a_row_that_cannot_be_read_is_told_with_its_file(tmp_path):
+  paths = [str(tmp_path / f'train-{i}.parquet') for i in range(2)]
+  name = tables.ParquetImages(paths, np.array([7])).name(0)
+  assert name == f'row 7 of {tmp_path}/train-0.parquet to train-1.parquet'
 
 
 def test_damage_behind_the_header_is_found(photos, tmp_path):
   there = copy(photos, tmp_path)
   cut(there / 'train/cat/2.jpeg')
   dataset = load(there)
-  with pytest.raises(UserError, match=r'cat/2\.jpeg cannot be read: .*skip'):
+  with pytest.raises(UserError) as error:
     sources.read_all(dataset)
+  assert str(error.value).startswith(f'{there}/train/cat/2.jpeg cannot be read')
+  assert 'a run that has begun needs a new --workdir' in str(error.value)
   skipped = load(there, on_bad_image='skip')
   assert skipped.num_examples == 23
   assert np.bincount(sources.read_all(skipped)[1]).tolist() == [7, 8, 8]
@@ -781,7 +799,8 @@ def test_changed_arrays_are_noticed(tmp_path):
     'train_images': lambda x: x + 1,
   }.items():
     np.savez(path, **{**arrays, name: change(arrays[name])})
-    assert 'some have other names' in splits.changed_files(before, found())
+    told = splits.changed_files(before, found())
+    assert 'some have other names, labels or file sizes' in told
 
 
 def test_changed_files_are_told_by_class(photos, tmp_path):

@@ -145,7 +145,7 @@ def test_odd_photographs_from_a_killed_training_to_an_export(
 
   told = launched(tmp_path, *flags, SKIP, '--workdir=whole')
   assert 'photos (folder): 48 train and 18 test images, 28x28x3' in told
-  assert '1 left out that cannot be read: ball/broken.tif' in told
+  assert '1 left out that cannot be read: photos/train/ball/broken.tif' in told
   assert 'classes  ball 24 + 6, box 2 16 + 6, box 10 8 + 6' in told
   assert 'steps of 12 images, classes in turn; sgd' in told
   again = (*flags, SKIP, '--workdir=run')

@@ -47,7 +47,7 @@ class Encoded(Protocol):
     """Returns an image as `PIL.Image.open` takes it."""
 
   def name(self, index: int) -> str:
-    """Returns the name of an image, for messages and for the fingerprint."""
+    """Returns what to call an image in messages: its path, or file and row."""
 
   def stamp(self) -> str:
     """Returns a text that is another one when files have changed."""
@@ -203,8 +203,9 @@ class EncodedReader:
       return self._reader(self._images[index], epoch, index)
     except files.UnreadableError as error:
       raise UserError(
-        f'{self._images.name(index)} cannot be read: {error}; mend or remove '
-        'it, or give --config.data.on_bad_image=skip'
+        f'{self._images.name(index)} cannot be read: {error}; restore it; or '
+        'remove it or give --config.data.on_bad_image=skip, after which a run '
+        'that has begun needs a new --workdir'
       ) from error
 
 
@@ -236,12 +237,12 @@ def make_source(
     for name, seen in looks.items()
     for i, why in seen.problems.items()
   ]
-  notes = list(notes)
+  notes, them = list(notes), 'it' if len(bad) == 1 else 'them'
   if bad and on_bad_image == 'stop':
     raise UserError(
       f'{len(bad):,} of the images in {where} cannot be read: {some(bad)}; '
-      'mend or remove them, or give --config.data.on_bad_image=skip to leave '
-      'them out'
+      f'mend or remove {them}, or give --config.data.on_bad_image=skip to '
+      f'leave {them} out'
     )
   if bad:
     notes.append(f'{len(bad):,} left out that cannot be read: {some(bad)}')

@@ -39,7 +39,7 @@ class ImageFiles:
     return os.path.join(self._folder, self._names[index])
 
   def name(self, index: int) -> str:
-    return self._names[index]
+    return self[index]
 
   def stamp(self) -> str:
     return f'{self._folder} {self._digest(True)}'

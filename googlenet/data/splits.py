@@ -59,7 +59,8 @@ def changed_files(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     if there.get(name, 0) != here.get(name, 0)
   ]
   return some(changes, '; ') or (
-    'each class has as many as before, but some have other names or labels'
+    'each class has as many as before, but some have other names, labels or '
+    'file sizes'
   )
 
 

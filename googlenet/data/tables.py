@@ -181,7 +181,9 @@ class ParquetImages:
     return io.BytesIO(value or b'')
 
   def name(self, index: int) -> str:
-    return f'row {self._row(index)}'
+    first, *others = self._paths
+    last = f' to {os.path.basename(others[-1])}' if others else ''
+    return f'row {self._row(index)} of {first}{last}'
 
   def identity(self) -> str:
     names = [os.path.basename(path) for path in self._paths]
