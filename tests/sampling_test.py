@@ -168,6 +168,18 @@ def own(config, folder):
   return config
 
 
+def test_images_that_are_trained_and_evaluated_are_told(own):
+  own.data.train_split, own.data.eval_split = 'train', 'train[12:]'
+  run = setup.build(auto.complete(config_lib.resolve(own)))
+  (line,) = [
+    line for line in messages.describe(run, 'here') if 'warning' in line
+  ]
+  assert line.startswith(
+    "warning  config.data.eval_split='train[12:]' has 6 images of "
+    "config.data.train_split='train': where a network was trained"
+  )
+
+
 def test_a_run_takes_what_its_config_says(own):
   config = auto.complete(config_lib.resolve(own))
   run = setup.build(config)

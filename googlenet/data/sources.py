@@ -14,6 +14,7 @@ from googlenet.data.idx_folder import open_idx_folder
 from googlenet.data.images import Transform, Whole
 from googlenet.data.splits import (
   Identity,
+  Part,
   Parts,
   SliceReader,
   Source,
@@ -42,6 +43,7 @@ class Dataset(NamedTuple):
   notes: tuple[str, ...] = ()  # lines for the console
   identity: Identity | None = None  # of the user's own files
   labels: np.ndarray | None = None  # int32 [num_examples]; None: not known yet
+  parts: tuple[Part, ...] = ()  # the examples of the source's splits
 
 
 def open_source(data_config: ml_collections.ConfigDict) -> tuple[str, Source]:
@@ -104,6 +106,7 @@ def load_dataset(
     notes=source.notes,
     identity=identity_of(source, parts),
     labels=labels_of(source, parts),
+    parts=parts,
   )
 
 

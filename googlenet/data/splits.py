@@ -213,6 +213,36 @@ def join(
   return Parts(readers, tuple(p.stop - p.start for p in parts))
 
 
+def count_common(some: tuple[Part, ...], others: tuple[Part, ...]) -> int:
+  """Returns how many examples two splits have in common."""
+  return sum(
+    max(min(a.stop, b.stop) - max(a.start, b.start), 0)
+    for a in some
+    for b in others
+    if a.name == b.name
+  )
+
+
+def trained_on(
+  parts: tuple[Part, ...], called: str, trained: tuple[Part, ...], split: str
+) -> str:
+  """Says that images that are scored were trained on; '' if none was.
+
+  Args:
+    parts: the examples that are scored.
+    called: what their split is called.
+    trained: the examples of training.
+    split: `data.train_split`.
+  """
+  common = count_common(parts, trained)
+  if not common:
+    return ''
+  return (
+    f'{called} has {common:,} images of config.data.train_split={split!r}: '
+    'where a network was trained it is more often right than elsewhere'
+  )
+
+
 def labels_of(source: Source, parts: tuple[Part, ...]) -> np.ndarray | None:
   """Returns the labels of parts, int32 [N]; None if they are not known."""
   if not source.labels:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from googlenet.data.sources import Dataset
-from googlenet.data.splits import count_classes, some
+from googlenet.data.splits import count_classes, some, trained_on
 from googlenet.input.preprocess import num_channels
 from googlenet.io.metrics import Progress
 from googlenet.kernels import onednn
@@ -140,6 +140,13 @@ def _about_files(train: Dataset, evaluation: Dataset) -> list[str]:
   lines = [f'         {note}' for note in notes]
   if train.split == evaluation.split:
     lines.append('         evaluated on the images that it is trained on')
+  elif told := trained_on(
+    evaluation.parts,
+    f'config.data.eval_split={evaluation.split!r}',
+    train.parts,
+    train.split,
+  ):
+    lines.append(f'warning  {told}')
   if train.identity:
     found, tested = (
       count_classes(dataset.labels, dataset.class_names)

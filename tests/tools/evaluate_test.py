@@ -156,6 +156,30 @@ def test_batch_norm_is_that_of_the_mean_of_weights(tmp_path, capfd):
   assert told == pytest.approx(float(wanted), rel=1e-5)
 
 
+def test_images_of_training_are_told(run, capfd, tmp_path):
+  flags = f'--workdir={run}', '--config.data.eval_split=train[100:200]'
+  assert launch.main(['', '--mode=evaluate', *flags]) == 0
+  err = problems(capfd.readouterr().err)
+  assert err == (
+    "warning: config.data.eval_split='train[100:200]' has 28 images of "
+    "config.data.train_split='train[:128]': where a network was trained it is "
+    'more often right than elsewhere\n'
+  )
+  # Those of another set are not.
+  np.savez(
+    tmp_path / 'others.npz',
+    test_images=np.zeros((3, 28, 28), np.uint8),
+    test_labels=np.array([0, 1, 9]),
+    class_names=np.array(members_of(run)[0].class_names),
+  )
+  evaluate(
+    capfd,
+    *(f'--workdir={run}', '--config.data.source=arrays'),
+    f'--config.data.data_dir={tmp_path}/others.npz',
+    *('--config.data.train_split=test', '--config.data.eval_split=test'),
+  )
+
+
 def test_networks_that_are_averaged_have_the_same_views(run):
   """Those of the config that is asked, whatever each was trained with."""
   members = members_of(run)[:2]

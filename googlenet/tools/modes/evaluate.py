@@ -19,7 +19,11 @@ from googlenet.tools.scoring import (
   score_table,
   scores,
 )
-from googlenet.tools.scoring.predictions import predict_split, with_statistics
+from googlenet.tools.scoring.predictions import (
+  predict_split,
+  warn_of_training_images,
+  with_statistics,
+)
 
 Config = ml_collections.FrozenConfigDict
 _AVERAGES = ('predictions', 'weights')
@@ -89,6 +93,8 @@ def run(
     for (folder, member_config), chosen in zip(runs, paths, strict=True)
     for path in chosen
   ]
+  if not jax.process_index():
+    warn_of_training_images(config, dataset, [one.path for one in members])
   networks = members
   if average == 'weights':
     networks = [averaging.average_weights(members)]

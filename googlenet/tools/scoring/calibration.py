@@ -7,7 +7,12 @@ import ml_collections
 import numpy as np
 
 from googlenet.data import sources
-from googlenet.data.splits import Part, resolve_split
+from googlenet.data.splits import (
+  Part,
+  count_common,
+  resolve_split,
+  trained_on,
+)
 from googlenet.errors import UserError
 from googlenet.runtime.terminal import warn
 from googlenet.tools.inference.predict import (
@@ -119,7 +124,7 @@ def check_split(config: Config, split: str) -> Config:
   parts = _parts(other, 'eval_split', FLAG)
   field = 'config.data.eval_split'
   evaluated = _parts(config, 'eval_split', field)
-  if common := _count_common(parts, evaluated):
+  if common := count_common(parts, evaluated):
     raise UserError(
       f'{FLAG}={split} has {common:,} images of {field}='
       f'{config.data.eval_split!r}: a temperature is fitted on other images '
@@ -127,12 +132,9 @@ def check_split(config: Config, split: str) -> Config:
       f"--{field}='test[5000:]'"
     )
   trained = _parts(config, 'train_split', 'config.data.train_split')
-  if common := _count_common(parts, trained):
-    warn(
-      f'{FLAG}={split} has {common:,} images of config.data.train_split='
-      f'{config.data.train_split!r}: where a network was trained it is more '
-      'often right than elsewhere, so the temperature will be too low'
-    )
+  called = f'{FLAG}={split}'
+  if told := trained_on(parts, called, trained, config.data.train_split):
+    warn(f'{told}, so the temperature will be too low')
   return other
 
 
@@ -146,16 +148,6 @@ def with_split(config: Config, split: str) -> Config:
 def _parts(config: Config, field: str, called: str) -> tuple[Part, ...]:
   _, source = sources.open_source(config.data)
   return resolve_split(config.data[field], source.split_sizes, called)
-
-
-def _count_common(some: tuple[Part, ...], others: tuple[Part, ...]) -> int:
-  """Returns how many examples two splits have in common."""
-  return sum(
-    max(min(a.stop, b.stop) - max(a.start, b.start), 0)
-    for a in some
-    for b in others
-    if a.name == b.name
-  )
 
 
 def to_dict(found: Calibration) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Predictions of trained networks for a whole split."""
 
 import os
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -10,7 +11,9 @@ from jax.experimental import multihost_utils
 
 from googlenet import config as config_lib
 from googlenet.data import batches, classes, images, pipeline, sources
+from googlenet.data.splits import resolve_split, split_names, trained_on
 from googlenet.io import pretrained
+from googlenet.runtime.terminal import warn
 from googlenet.tools.inference import predict
 from googlenet.tools.inference.apply import PROBABILITIES
 from googlenet.tools.inference.trained import Trained
@@ -98,6 +101,38 @@ def load_split(
   if set(dataset.class_names) <= set(names):
     return classes.with_classes(dataset, names)
   return classes.with_classes(dataset, member.class_names)
+
+
+def warn_of_training_images(
+  config: Config, dataset: sources.Dataset, paths: Sequence[os.PathLike[str]]
+) -> None:
+  """Warns if networks were trained on images that they are scored on.
+
+  Other data, and a run that does not tell its data, cause no warning.
+
+  Args:
+    config: that `dataset` was opened with.
+    dataset: `data.eval_split`.
+    paths: of the networks' checkpoints.
+  """
+  _, source = sources.open_source(config.data)
+  for stored in map(pretrained.stored_data, paths):
+    split = stored.get('split', '')  # parameters that were imported lack it
+    is_there = set(split_names(split)) <= source.split_sizes.keys()
+    if not is_there or not _is_of(dataset, stored):
+      continue
+    called = f'config.data.eval_split={dataset.split!r}'
+    trained = resolve_split(split, source.split_sizes)
+    if told := trained_on(dataset.parts, called, trained, split):
+      warn(told)
+      return
+
+
+def _is_of(dataset: sources.Dataset, stored: Mapping[str, Any]) -> bool:
+  """Whether a split is of the data set that `stored_data` describes."""
+  if dataset.identity:
+    return stored.get('files') == dataset.identity.sha256
+  return stored.get('name') == dataset.name
 
 
 def everywhere(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
