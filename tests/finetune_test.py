@@ -1,6 +1,7 @@
 """Fine-tuning: what is taken over, what stays as it is, rates of parts."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -156,6 +157,27 @@ def test_another_network_is_refused(config, tmp_path, changes, words):
   assert 'config.finetune.from_workdir=' in text
   assert words in text
   assert '\n' not in text
+
+
+def test_the_fields_that_name_another_network_are_told(config, tmp_path):
+  config.finetune.from_workdir = str(tmp_path / 'run')
+  other = make(config, variant='fmnist28', width_multiplier=0.5)
+  stored(tmp_path / 'run', other)
+  theirs = config.copy_and_resolve_references()
+  theirs.model.update(variant='fmnist28', width_multiplier=0.5)
+  (tmp_path / 'run/config.json').write_text(config_lib.to_json(theirs))
+  with pytest.raises(UserError) as error:
+    setup.build(config_lib.resolve(config))
+  text = str(error.value)
+  assert (
+    "config.model.variant is 'tiny' here and 'fmnist28' in "
+    f'{tmp_path}/run and config.model.width_multiplier is 1.0 here and 0.5 in '
+    f'{tmp_path}/run: give --config={tmp_path}/run or '
+    '--config.model.variant=fmnist28 --config.model.width_multiplier=0.5; '
+    'conv_1/'
+  ) in text
+  *_, differences = text.split('=0.5; ')
+  assert re.fullmatch(r'[^;]+; [^;]+; [^;]+ and \d+ more', differences)
 
 
 def test_numbers_that_are_not_finite_are_refused(config, tmp_path):

@@ -608,7 +608,7 @@ def test_a_class_whose_images_are_all_left_out_is_refused(photos, tmp_path):
     path.write_bytes(b'no image')
   train, test = (load(there, split, on_bad_image='skip') for split in PER_CLASS)
   with pytest.raises(UserError, match="'cat' occurs only in test"):
-    classes.check_all_trained(train, test)
+    classes.check_all_trained('', train, test)
 
 
 TABLES = {

@@ -68,13 +68,14 @@ def check_labels(
     )
 
 
-def check_all_trained(train: Dataset, evaluation: Dataset) -> None:
+def check_all_trained(path: str, train: Dataset, evaluation: Dataset) -> None:
   """Checks that each class of the user's own files has a training image.
 
   Whole splits count, so a small slice may lack classes. Data sets of others
   are taken as they are.
 
   Args:
+    path: `data.classes`, which may name classes without images; '': no file.
     train: of `data.train_split`.
     evaluation: of `data.eval_split`, with the same classes.
 
@@ -82,7 +83,7 @@ def check_all_trained(train: Dataset, evaluation: Dataset) -> None:
     UserError: a class has no training image; if it has others, the message
       names their split.
   """
-  if not train.identity or not evaluation.identity:
+  if path or not train.identity or not evaluation.identity:
     return
   tested = evaluation.identity.classes
   empty = {

@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.io import checkpoint, named, pretrained
 from googlenet.model import graph
@@ -22,7 +23,7 @@ from googlenet.model.network import Network
 from googlenet.optimizer.groups import with_frozen, with_rates
 from googlenet.runtime.files import near_run
 
-_MAX_PROBLEMS = 20  # mismatches listed in an error
+_MAX_PROBLEMS = 3  # mismatches listed in an error; the others are counted
 
 
 def adapt_optimizer(
@@ -89,6 +90,7 @@ def load(
   network: Network,
   params: hk.Params,
   network_state: hk.State,
+  model_config: ml_collections.ConfigDict | None = None,
 ) -> tuple[hk.Params, hk.State, tuple[str, ...]]:
   """Loads the parameters and running statistics of another run.
 
@@ -101,6 +103,7 @@ def load(
     network: the network of this run.
     params: newly initialized.
     network_state: newly initialized.
+    model_config: the `model` section of this run, for messages.
 
   Returns:
     params, network_state, and console lines that list what was not loaded.
@@ -138,7 +141,8 @@ def load(
     more = len(problems) - _MAX_PROBLEMS
     raise UserError(
       f'config.finetune.from_workdir={workdir!r} has another network than '
-      f'config.model: {"; ".join(problems[:_MAX_PROBLEMS])}'
+      f'config.model: {_other_fields(workdir, model_config)}'
+      f'{"; ".join(problems[:_MAX_PROBLEMS])}'
       + (f' and {more} more' if more > 0 else ''),
       'finetune.from_workdir',
     )
@@ -150,6 +154,34 @@ def load(
   if left:
     lines.append(f'left out {", ".join(left)}: not in this network')
   return taken['params'], taken['network_state'], tuple(lines)
+
+
+def _other_fields(
+  workdir: str, model_config: ml_collections.ConfigDict | None
+) -> str:
+  """Says which fields of another run name its network, and how to take them.
+
+  Returns:
+    '' if they are the same or not known, else text that more can follow.
+  """
+  try:
+    theirs = config_lib.load(os.path.join(workdir, 'config.json')).model
+  except (UserError, OSError):
+    return ''
+  names = [
+    name
+    for name in ('variant', 'width_multiplier')
+    if model_config is not None and theirs[name] != model_config[name]
+  ]
+  if not names:
+    return ''
+  told = ' and '.join(
+    f'config.model.{name} is {model_config[name]!r} here and {theirs[name]!r} '
+    f'in {workdir}'
+    for name in names
+  )
+  flags = ' '.join(f'--config.model.{name}={theirs[name]}' for name in names)
+  return f'{told}: give --config={workdir} or {flags}; '
 
 
 def _fit_channels(

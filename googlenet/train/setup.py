@@ -114,8 +114,6 @@ def build(config: Config, is_resumed: bool = False) -> Run:
   if config.train.sampling == 'balanced':  # its labels are read once, here
     train = train._replace(labels=classes.read_labels(train))
   checks.check_shapes(train, evaluation)
-  if not is_resumed and not config.data.classes:
-    classes.check_all_trained(train, evaluation)
   colour.check(config.augment, train.name, train.image_shape[-1])
   durations = config_lib.durations(
     config.train, train.num_examples, jax.device_count()
@@ -128,13 +126,14 @@ def build(config: Config, is_resumed: bool = False) -> Run:
   network = network_lib.from_config(config)
   shape = pipeline.image_shape(config, train)
   if not is_resumed:
+    classes.check_all_trained(config.data.classes, train, evaluation)
     constants.check(config.data, train, shape[-1])
   params, network_state = init_from_numpy(network, shape, config.seed)
   checks.check_image_sizes(config, network, shape[-1])
   optimizer, schedule, lines = make_optimizer(config, durations, params)
   if config.finetune.from_workdir and not is_resumed:
     params, network_state, loaded = finetune.load(
-      config.finetune.from_workdir, network, params, network_state
+      config.finetune.from_workdir, network, params, network_state, config.model
     )
     lines = (*loaded, *lines)
   run = Run(
