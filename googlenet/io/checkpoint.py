@@ -292,6 +292,31 @@ def restore(
   )
 
 
+def missing(workdir: str | os.PathLike[str]) -> UserError:
+  """Returns the error for a folder without a checkpoint."""
+  try:
+    check_no_sweep(workdir)
+  except UserError as error:
+    return error
+  return UserError(
+    f'--workdir={workdir} holds no checkpoint: give the folder of a run '
+    f'that has been trained{near_run(workdir)}'
+  )
+
+
+def check_no_sweep(workdir: str | os.PathLike[str]) -> None:
+  """Checks that a folder is not that of a sweep, whose trials are runs.
+
+  Raises:
+    UserError: it is.
+  """
+  if os.path.exists(os.path.join(workdir, 'sweep.json')):
+    raise UserError(
+      f'--workdir={workdir} holds a sweep: give --mode=sweep to continue it, '
+      'or the folder of one of its trials'
+    )
+
+
 def newest_whole(
   workdir: str | os.PathLike[str],
   read: Callable[[pathlib.Path], Any],
@@ -313,10 +338,7 @@ def newest_whole(
   """
   found, problems = paths(workdir), []
   if not found:
-    raise UserError(
-      f'--workdir={workdir} holds no checkpoint: give the folder of a run '
-      f'that has been trained{near_run(workdir)}'
-    )
+    raise missing(workdir)
   for path in found:
     try:
       contents = read(path)

@@ -192,10 +192,7 @@ def select(
   found = sorted(checkpoint.paths(workdir))
   steps = {int(path.stem.removeprefix('step_')): path for path in found}
   if not found:
-    raise UserError(
-      f'--workdir={workdir} holds no checkpoint: give the folder of a run '
-      'that has been trained'
-    )
+    raise checkpoint.missing(workdir)
   kept = f'its checkpoints are of step {", ".join(map(str, steps))}'
   if which == 'all':
     return list(found)

@@ -117,11 +117,7 @@ def look(
   path, locks = pathlib.Path(workdir), []
 
   def at_process_0() -> tuple[bool, bool, dict[str, Any] | None]:
-    if os.path.exists(path / 'sweep.json'):
-      raise UserError(
-        f'--workdir={workdir} holds a sweep: give --mode=sweep to continue it, '
-        'or the folder of one of its trials'
-      )
+    checkpoint.check_no_sweep(workdir)
     if not os.path.exists(path / 'config.json'):
       check_workdir(path)
       return False, False, None

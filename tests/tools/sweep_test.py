@@ -547,6 +547,14 @@ ANOTHER = {
     ['with another config', 'config.train.epochs is 2 there and 3 here'],
   ),
   'other mode': (['--mode=train'], ['holds a sweep', '--mode=sweep']),
+  'evaluation': (
+    ['--mode=evaluate'],
+    ['s holds a sweep: ', 'the folder of one of its trials'],
+  ),
+  'evaluation of all checkpoints': (
+    ['--mode=evaluate', '--checkpoint=all'],
+    ['s holds a sweep: ', 'the folder of one of its trials'],
+  ),
   'a fresh run': (['--mode=benchmark'], ['already holds a run']),
 }
 
