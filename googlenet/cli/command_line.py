@@ -246,6 +246,7 @@ def _options(values: flags.FlagValues) -> dict[str, Any]:
       raise UserError(
         f'--{name} is a flag of --mode={" and ".join(modes_of(name))}, not of '
         f'--mode={values.mode}'
+        f'{did_you_mean(name, MODES[values.mode].flags, cutoff=0.7)}'
       )
   if values.shard and not values.workdir:  # all shards need the same workdir
     raise UserError('--shard is given without --workdir: give that as well')
