@@ -258,6 +258,10 @@ SUGGESTED = {
   'a mode without anything': (['evaluat'], '--mode=evaluate'),
   'a config without its flag': (['own/mine.py'], '--config=own/mine.py'),
   'a run': (['--mode=evaluate', '--workdir=runs/trail'], "'runs/trial'"),
+  'a network of the project': (
+    ['--mode=evaluate', '--workdir=fmnist28_bst'],
+    "'fmnist28_best'",
+  ),
   'a run, with a config': (
     ['--mode=evaluate', CONFIG, '--workdir=runs/trail'],
     "'runs/trial'",
@@ -278,6 +282,14 @@ def test_suggestions(case, tmp_path, monkeypatch, capsys):
   err = capsys.readouterr().err
   assert re.search(f'did you mean .*{re.escape(word)}', err), err
   assert err.count('\n') == 1
+
+
+def test_a_network_of_the_project_is_suggested_for_its_name_alone(tmp_path):
+  with pytest.raises(UserError, match="did you mean 'fmnist28_long'"):
+    googlenet.load('fmnist28_longg')
+  with pytest.raises(UserError) as error:
+    config_lib.load(tmp_path / 'fmnist28_longg' / 'config.json')
+  assert 'did you mean' not in str(error.value)
 
 
 def test_no_run_is_suggested_where_none_is_near(tmp_path):

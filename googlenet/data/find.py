@@ -8,7 +8,8 @@ from typing import TextIO
 
 from googlenet.data.files import suffixes
 from googlenet.data.walk import is_hidden, walk
-from googlenet.errors import UserError, did_you_mean
+from googlenet.errors import UserError
+from googlenet.runtime.files import near_path
 
 # `**` as a whole part of a pattern, also several in a row.
 _SLASH = '[' + re.escape(os.sep + (os.altsep or '')) + ']'
@@ -50,13 +51,7 @@ def find(images: str, stdin: TextIO, flag: str = '--images') -> list[str]:
     elif glob.has_magic(part):
       found = sorted(path for path in _matching(part) if os.path.isfile(path))
     else:
-      siblings = []
-      folder = pathlib.Path(part).parent
-      if folder.is_dir():
-        siblings = [str(path) for path in folder.iterdir()]
-      raise UserError(
-        f'{flag}={part}: no such file{did_you_mean(part, siblings)}'
-      )
+      raise UserError(f'{flag}={part}: no such file{near_path(part)}')
     if not found:
       what = 'stdin lists no file' if part == '-' else 'no image found'
       raise UserError(

@@ -13,10 +13,11 @@ import os
 import pathlib
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from googlenet.errors import UserError, writing
+from googlenet.runtime import places
 
 # A text larger than this is no config, list of classes or result.
 MAX_TEXT_BYTES = 4 * 2**20
@@ -214,16 +215,40 @@ def written_aside(
     os.fsync(file.fileno())
 
 
-def near_run(workdir: str | os.PathLike[str]) -> str:
-  """Suggests a run with a similar name in the same folder, or returns ''."""
-  path = pathlib.Path(workdir)
-  try:
-    runs = {
+def near_path(
+  path: str | os.PathLike[str],
+  is_meant: Callable[[pathlib.Path], bool] = lambda _: True,
+  names: Iterable[str] = (),
+) -> str:
+  """Suggests a similar name in the same folder: ', did you mean ...?' or ''.
+
+  Args:
+    path: where nothing is.
+    is_meant: whether a path beside it may be suggested.
+    names: that may be suggested too.
+  """
+  path = pathlib.Path(path)
+  known = {name: name for name in names}
+  with contextlib.suppress(OSError):
+    known |= {
       other.name: str(other)
       for other in sorted(path.parent.iterdir())
-      if other != path and (other / 'config.json').exists()
+      if other != path and is_meant(other)
     }
-  except OSError:
-    return ''
-  near = difflib.get_close_matches(path.name, runs, n=1)
-  return f', did you mean {runs[near[0]]!r}?' if near else ''
+  near = difflib.get_close_matches(path.name, known, n=1)
+  return f', did you mean {known[near[0]]!r}?' if near else ''
+
+
+def near_run(workdir: str | os.PathLike[str]) -> str:
+  """Suggests a run with a similar name, or returns ''.
+
+  It is in the same folder; for a bare name also one of pretrained/.
+  """
+
+  def is_run(path: pathlib.Path) -> bool:
+    return (path / 'config.json').exists()
+
+  names = []
+  if os.path.basename(workdir) == os.fspath(workdir):
+    names = [x.parent.name for x in places.PRETRAINED.glob('*/config.json')]
+  return near_path(workdir, is_run, names)

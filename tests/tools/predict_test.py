@@ -231,6 +231,10 @@ BAD_INPUT = {
     ['--images=photos/0.pgn'],
     ['--images=photos/0.pgn', "did you mean 'photos/0.png'"],
   ),
+  'a name that is like no other': (
+    ['--images=photos/holiday'],
+    ['--images=photos/holiday: no such file\n'],
+  ),
   'a pattern of nothing': (
     ['--images=photos/*.jpg'],
     ['--images=photos/*.jpg', 'no image found'],
@@ -262,7 +266,11 @@ BAD_INPUT = {
   'no workdir': (['--images=photos', '--workdir='], ['--workdir is missing']),
   'a flag of another mode': (
     ['--images=photos', '--compare'],
-    ['--compare is a flag of --mode=summary'],
+    ['--compare is a flag of --mode=summary, not of --mode=predict\n'],
+  ),
+  'a flag of another mode that is like one': (
+    ['--image=photos/0.png'],
+    ["flag of --mode=visualize, not of --mode=predict, did you mean 'images'"],
   ),
 }
 
