@@ -342,7 +342,7 @@ def test_hidden_and_foreign_files_are_counted(photos, tmp_path):
   dataset = load(there)
   assert dataset.num_examples == 24
   assert dataset.notes == (
-    '3 files passed over: 2 hidden, 1 that are no images by their names',
+    '3 files passed over: 2 hidden, 1 without the suffix of an image',
   )
 
 

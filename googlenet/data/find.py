@@ -7,9 +7,10 @@ import re
 from typing import TextIO
 
 from googlenet.data.files import suffixes
-from googlenet.data.walk import is_hidden, walk
+from googlenet.data.walk import is_hidden, passed_over, walk
 from googlenet.errors import UserError
 from googlenet.runtime.files import near_path
+from googlenet.runtime.terminal import tell
 
 # `**` as a whole part of a pattern, also several in a row.
 _SLASH = '[' + re.escape(os.sep + (os.altsep or '')) + ']'
@@ -63,16 +64,24 @@ def find(images: str, stdin: TextIO, flag: str = '--images') -> list[str]:
 
 
 def _in_folder(folder: str) -> list[str]:
-  """Returns the files below a folder that have a suffix of an image, sorted."""
-  known = suffixes()
-  return sorted(
-    entry.path
-    for _, entries in walk(str(pathlib.Path(folder)))
-    for entry in entries
-    if os.path.splitext(entry.name)[1].lower() in known
-    and not is_hidden(entry.name)
-    and os.path.isfile(entry.path)
-  )
+  """Returns the files below a folder that have a suffix of an image, sorted.
+
+  A line on stderr tells how many others there are.
+  """
+  known, found, hidden, foreign = suffixes(), [], 0, 0
+  for _, entries in walk(str(pathlib.Path(folder))):
+    for entry in entries:
+      if not os.path.isfile(entry.path):
+        continue
+      if is_hidden(entry.name):
+        hidden += 1
+      elif os.path.splitext(entry.name)[1].lower() not in known:
+        foreign += 1
+      else:
+        found.append(entry.path)
+  if found and (told := passed_over(hidden, foreign)):
+    tell(f'{folder}: {told}')
+  return sorted(found)
 
 
 def _matching(pattern: str) -> set[str]:

@@ -149,12 +149,7 @@ def open_folder(
       ImageFiles(folder, [found.names[i] for i in order]),
       np.array(labels, np.int32)[order],
     )
-  notes = []
-  if hidden or foreign:
-    notes.append(
-      f'{hidden + foreign:,} files passed over: {hidden:,} hidden, '
-      f'{foreign:,} that are no images by their names'
-    )
+  notes = [*filter(None, [walk.passed_over(hidden, foreign)])]
   return make_source(splits, class_map.names, on_bad_image, root, notes)
 
 

@@ -14,6 +14,15 @@ def is_hidden(name: str) -> bool:
   return name.startswith('.') or name in _FOREIGN
 
 
+def passed_over(hidden: int, foreign: int) -> str:
+  """Says how many files of a folder are not read; '' if there are none."""
+  count = hidden + foreign
+  kinds = {'hidden': hidden, 'without the suffix of an image': foreign}
+  parts = [f'{number:,} {kind}' for kind, number in kinds.items() if number]
+  files = f'{count:,} file{"" if count == 1 else "s"}'
+  return f'{files} passed over: {", ".join(parts)}' if count else ''
+
+
 def is_folder(entry: os.DirEntry[str]) -> bool:
   """Returns whether it is a folder, or a link that leads to one."""
   try:
