@@ -390,3 +390,11 @@ def test_a_published_network_is_for_fine_tuning(config, tmp_path):
 )
 def test_a_finished_run_names_what_ended_it(config, result, words):
   assert words in messages.finished(result, 'run', config)
+
+
+@pytest.mark.parametrize(
+  ('value', 'shown'), [(4 / 9, '0.4444'), (1, '1.0000'), (None, '?')]
+)
+def test_the_accuracy_of_a_finished_run_has_four_digits(config, value, shown):
+  line = messages.finished({'eval/accuracy': value}, 'run', config)
+  assert f'eval accuracy {shown}: nothing is left to do' in line

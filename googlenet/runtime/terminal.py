@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 # SGR parameters of ECMA-48: bold in red, yellow or the default colour.
 _CODES = {'error': '1;31', 'warning': '1;33', 'heading': '1'}
@@ -54,6 +54,11 @@ def remove_bars() -> None:
   tqdm = sys.modules.get('tqdm')
   for bar in list(getattr(getattr(tqdm, 'tqdm', None), '_instances', ())):
     bar.close()
+
+
+def rounded(value: Any) -> str:
+  """Returns a number with four digits after the point; '?' for what is none."""
+  return f'{value:.4f}' if isinstance(value, int | float) else '?'
 
 
 def tell(text: str, stream: TextIO | None = None) -> None:

@@ -41,6 +41,7 @@ from googlenet.io import checkpoint, pretrained
 from googlenet.io.workdir import read_classes, write_text
 from googlenet.model import ablations
 from googlenet.model.precision import name_of
+from googlenet.runtime.terminal import rounded
 from googlenet.tools import runs
 from googlenet.tools.inference.about import data_name
 
@@ -263,7 +264,7 @@ def main(argv: Sequence[str]) -> int:
     size = path.stat().st_size / 1e6
     print(
       f'in       {options.folder}: step {result.get("step", "?")}, eval '
-      f'accuracy {result.get("eval/accuracy", "?")}, {size:.1f} MB'
+      f'accuracy {rounded(result.get("eval/accuracy"))}, {size:.1f} MB'
     )
   return end.code
 

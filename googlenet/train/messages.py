@@ -17,6 +17,7 @@ from googlenet.model import ablations, graph
 from googlenet.model.initialization import count_parameters
 from googlenet.model.precision import get_policy
 from googlenet.runtime import backend
+from googlenet.runtime.terminal import rounded
 from googlenet.train.resume import Start
 from googlenet.train.setup import Config, Run
 
@@ -198,9 +199,9 @@ def finished(
     limits.append('more --config.train.epochs')
   return (
     f'--workdir={workdir} holds a finished run of {result.get("step", "?")} '
-    f'steps{early}, eval accuracy {result.get("eval/accuracy", "?")}: nothing '
-    f'is left to do (give {" and ".join(limits)} with --allow_config_change to '
-    'train further, or another folder)'
+    f'steps{early}, eval accuracy {rounded(result.get("eval/accuracy"))}: '
+    f'nothing is left to do (give {" and ".join(limits)} with '
+    '--allow_config_change to train further, or another folder)'
   )
 
 

@@ -34,7 +34,7 @@ def test_what_is_published_is_what_was_evaluated(
   assert publish.main([str(trained_run), str(made), *flags]) == 0
   said = capfd.readouterr().out
   result = json.loads((trained_run / 'result.json').read_text())
-  assert f'eval accuracy {result["eval/accuracy"]}' in said
+  assert f'eval accuracy {result["eval/accuracy"]:.4f}, ' in said
   before, after = arrays(trained_run), arrays(made)
   kept = {n for n in before if n.startswith(('params/', 'network_state/'))}
   assert after.keys() == {*kept, 'step', 'about'}

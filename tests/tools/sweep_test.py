@@ -367,7 +367,7 @@ def test_a_sweep_from_its_start_to_its_summary(
   told = json.loads((tmp_path / 's' / names[0] / 'diverged.json').read_text())
   assert told == stored['trials'][0]['result']
   accuracy = results[NAMES[0]]['eval/accuracy']
-  assert f'{NAMES[0]}: finished, eval accuracy {accuracy}' in out
+  assert f'{NAMES[0]}: finished, eval accuracy {accuracy:.4f}\n' in out
   assert snapshot(tmp_path / 's') == before
 
 

@@ -15,7 +15,7 @@ from googlenet.errors import (
 )
 from googlenet.io.saver import WriteError
 from googlenet.io.workdir import Lock
-from googlenet.runtime.terminal import paint
+from googlenet.runtime.terminal import paint, rounded
 from googlenet.tools.sweep import folder, grid, plot, summary, trials
 
 Config = ml_collections.FrozenConfigDict
@@ -90,7 +90,7 @@ def _title(trial: grid.Trial, count: int) -> str:
 def _describe(path: pathlib.Path, trial: grid.Trial) -> str:
   state = trials.look(path / trial.name, trial)
   if state.name == 'finished':
-    accuracy = state.result.get('eval/accuracy')
+    accuracy = rounded(state.result.get('eval/accuracy'))
     return f'finished, eval accuracy {accuracy}'
   if state.name == 'diverged':
     return f'diverged: {state.result.get("error")}'
