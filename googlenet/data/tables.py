@@ -21,6 +21,8 @@ from googlenet.data.splits import ONE_SPLIT, Source, some, split_names
 from googlenet.errors import UserError
 from googlenet.runtime.files import open_regular
 
+_COLUMNS = {'path', 'label'}  # of a CSV file
+
 
 class _Table(NamedTuple):
   """What a file of a split holds.
@@ -124,6 +126,23 @@ def _paths(source: str, root: str, data_dir: str, split: str) -> list[str]:
   return sorted(found)
 
 
+def _check_columns(path: str, columns: Sequence[str]) -> None:
+  """Checks the first line of a CSV file.
+
+  Raises:
+    UserError: it lacks path or label.
+  """
+  if set(columns) >= _COLUMNS:
+    return
+  problem = f'has the columns {", ".join(columns)}' if columns else 'is empty'
+  for shown, separator in (("';'", ';'), ('tabs', '\t')):
+    if len(columns) == 1 and set(columns[0].split(separator)) >= _COLUMNS:
+      problem = f"has columns that are separated by {shown}, and need ','"
+  raise UserError(
+    f'{path} {problem}; it needs path and label in its first line'
+  )
+
+
 def _read_csv(paths: Sequence[str]) -> _Table:
   """Reads the columns path and label of CSV files with a header."""
   folder = os.path.dirname(os.path.abspath(paths[0]))
@@ -133,11 +152,7 @@ def _read_csv(paths: Sequence[str]) -> _Table:
       with open_regular(path) as file:
         text = io.TextIOWrapper(file, 'utf-8-sig', newline='')
         rows = csv.DictReader(text)
-        if not {'path', 'label'} <= set(rows.fieldnames or ()):
-          raise UserError(
-            f'{path} has the columns {", ".join(rows.fieldnames or ())}; it '
-            'needs path and label in its first line'
-          )
+        _check_columns(path, rows.fieldnames or ())
         for row in rows:
           if not row['path'] or not row['label']:
             raise UserError(f'{path}, line {rows.line_num}: a value is missing')
