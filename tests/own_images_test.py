@@ -511,9 +511,39 @@ ARRAYS = {
     {'train_images': np.zeros((4, 5, 5, 3))},
     'train_images is float64 (4, 5, 5, 3)',
   ),
+  'float images up to 1': (
+    {'train_images': np.ones((4, 5, 5))},
+    'train_images is float64 (4, 5, 5); images are uint8 [N, H, W] or [N, H, W,'
+    ' C] with 1 or 3 channels, 0 to 255: store '
+    "(x * 255).round().astype('uint8')",
+  ),
+  'float images up to 255': (
+    {'train_images': np.full((4, 5, 5), 255.0)},
+    "0 to 255: store x.round().astype('uint8')",
+  ),
+  'images of other whole numbers': (
+    {'train_images': np.full((4, 5, 5), 255)},
+    "0 to 255: store x.astype('uint8')",
+  ),
   'channels first': (
     {'train_images': np.zeros((4, 3, 5, 5), np.uint8)},
-    'images are uint8 [N, H, W] or',
+    'channels, 0 to 255: store x.transpose(0, 2, 3, 1)',
+  ),
+  'floats, channels first': (
+    {'train_images': np.ones((4, 3, 5, 5), 'f')},
+    "store (x * 255).round().astype('uint8').transpose(0, 2, 3, 1)",
+  ),
+  'other channels': (
+    {'train_images': np.zeros((4, 5, 5, 4), np.uint8)},
+    'train_images is uint8 (4, 5, 5, 4); images are',
+  ),
+  'one-hot labels': (
+    {'train_labels': np.eye(4)},
+    'one for each of the 4 images: store x.argmax(1)',
+  ),
+  'float labels': (
+    {'train_labels': np.zeros(4)},
+    "one for each of the 4 images: store x.astype('int32')",
   ),
   'labels too few': (
     {'train_labels': np.zeros(3, int)},
@@ -614,6 +644,15 @@ def test_a_class_whose_images_are_all_left_out_is_refused(photos, tmp_path):
 TABLES = {
   'no file': ({}, "has no file for the split 'train'"),
   'columns': ({'train.csv': 'file,class\n'}, 'has the columns file, class'),
+  'nothing': ({'train.csv': ''}, 'train.csv is empty; it needs path and label'),
+  'semicolons': (
+    {'train.csv': 'path;label\na.png;b\n'},
+    "train.csv has columns that are separated by ';', and need ','; it needs",
+  ),
+  'tabs': (
+    {'train.csv': 'label\tpath\tsize\nb\ta.png\t3\n'},
+    "train.csv has columns that are separated by tabs, and need ','; it needs",
+  ),
   'a value': (
     {'train.csv': 'path,label\na.png,\n'},
     'train.csv, line 2: a value is missing',

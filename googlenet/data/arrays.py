@@ -29,6 +29,7 @@ from googlenet.runtime.files import open_regular
 # Names of the arrays of a split, and the optional one of the classes.
 _NAMES = (('{}_images', '{}_labels'), ('x_{}', 'y_{}'))
 _CLASSES = 'class_names'
+_SAMPLE = 1000  # images that stand for all
 
 
 def open_arrays(
@@ -145,7 +146,7 @@ class _Reader:
 def _digest(images: np.ndarray, labels: np.ndarray) -> str:
   """Returns the SHA-256 of all labels and of 1,000 evenly spaced images."""
   digest = hashlib.sha256(labels.astype('<i4').tobytes())
-  count = min(len(images), 1000)
+  count = min(len(images), _SAMPLE)
   for index in np.linspace(0, len(images) - 1, count).astype(int):
     digest.update(np.ascontiguousarray(images[index]))
   return digest.hexdigest()
@@ -198,19 +199,14 @@ def _split(
       f'{", ".join(arrays) or "none"}; {ONE_SPLIT}'
     )
   (image_name, label_name), *_ = found
-  images, labels = _with_channels(arrays[image_name]), arrays[label_name]
-  if (
-    images.dtype != np.uint8
-    or images.ndim != 4
-    or images.shape[3]
-    not in (
-      1,
-      3,
-    )
-  ):
+  stored, labels = arrays[image_name], arrays[label_name]
+  images = _with_channels(stored)
+  is_shape = images.ndim == 4 and images.shape[3] in (1, 3)
+  if images.dtype != np.uint8 or not is_shape:
     raise UserError(
-      f'{root}: {image_name} is {images.dtype} {images.shape}; images are '
+      f'{root}: {image_name} is {stored.dtype} {stored.shape}; images are '
       'uint8 [N, H, W] or [N, H, W, C] with 1 or 3 channels, 0 to 255'
+      f'{_mend_of_images(stored)}'
     )
   if labels.ndim == 2 and labels.shape[1] == 1:
     labels = labels[:, 0]
@@ -223,5 +219,32 @@ def _split(
     raise UserError(
       f'{root}: {label_name} is {labels.dtype} {labels.shape}; labels are '
       f'whole numbers from 0, one for each of the {len(images)} images'
+      f'{_mend_of_labels(labels, len(images))}'
     )
   return images, labels.astype(np.int32)
+
+
+def _mend_of_images(stored: np.ndarray) -> str:
+  """Returns ': store ...', what makes images of an array; '' if not known."""
+  mend = 'x'
+  if np.issubdtype(stored.dtype, np.floating) and stored.size:
+    # A sample tells the range: a mapped file may be larger than memory.
+    mend = '(x * 255)' if np.nanmax(stored[:_SAMPLE]) <= 1 else 'x'
+    mend += '.round()'
+  if stored.dtype != np.uint8 and np.issubdtype(stored.dtype, np.number):
+    mend += ".astype('uint8')"
+  is_last = stored.ndim != 4 or stored.shape[3] in (1, 3)
+  if not is_last and stored.shape[1] in (1, 3):
+    mend += '.transpose(0, 2, 3, 1)'
+  elif not is_last:  # of neither order
+    return ''
+  return f': store {mend}' if mend != 'x' else ''
+
+
+def _mend_of_labels(labels: np.ndarray, num_images: int) -> str:
+  """Returns ': store ...', what makes labels of an array; '' if not known."""
+  if labels.ndim == 2 and len(labels) == num_images:
+    return ': store x.argmax(1)'
+  if labels.shape == (num_images,) and np.issubdtype(labels.dtype, np.floating):
+    return ": store x.astype('int32')"
+  return ''
