@@ -262,3 +262,25 @@ def is_locked(workdir: str | os.PathLike[str]) -> bool:
       return not filelock.lock_descriptor(file.fileno(), blocking=False)
   except (OSError, UserError):  # none, or a file system without locks
     return False
+
+
+def differing_class(
+  theirs: Iterable[str], ours: Iterable[str]
+) -> tuple[int, str, str] | None:
+  """Returns the first class to which two networks give different names.
+
+  A class whose name one of them does not know, so that it has its number there,
+  does not count; nor does a class that only one of them has.
+
+  Args:
+    theirs: names of classes, starting with class 0.
+    ours: the same of the other network.
+
+  Returns:
+    The number of the class and its two names; None: there is no such class.
+  """
+  for number, names in enumerate(zip(theirs, ours, strict=False)):
+    their, our = (' '.join(name.split()) for name in names)
+    if their != our and str(number) not in (their, our):
+      return number, their, our
+  return None

@@ -28,7 +28,7 @@ from googlenet.input import mixing
 from googlenet.input.augment import augment
 from googlenet.input.preprocess import preprocess
 from googlenet.io import checkpoint, compare, named, pretrained
-from googlenet.io.workdir import read_classes, read_object
+from googlenet.io.workdir import differing_class, read_classes, read_object
 from googlenet.model import network as network_lib
 from googlenet.model.precision import get_policy
 from googlenet.runtime.files import near_run
@@ -315,15 +315,14 @@ def _check_classes(
       f'tells {len(theirs)} classes apart and this run {count}: give a teacher '
       'of the same classes',
     )
-  for number, (their, our) in enumerate(zip(theirs, ours, strict=False)):
-    our = ' '.join(our.split())
-    if their != our and str(number) not in (their, our):
-      raise _refused(
-        name,
-        f'calls class {number} {their!r} and the data of this run {our!r}: '
-        'give a teacher of the same classes in the same order (or, if only '
-        'names differ, rename them in its classes.txt)',
-      )
+  if found := differing_class(theirs, ours):
+    number, their, our = found
+    raise _refused(
+      name,
+      f'calls class {number} {their!r} and the data of this run {our!r}: give '
+      'a teacher of the same classes in the same order (or, if only names '
+      'differ, rename them in its classes.txt)',
+    )
 
 
 def _identity(config: Config, arrays: Arrays) -> str:

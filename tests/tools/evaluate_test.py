@@ -17,6 +17,7 @@ from googlenet.data import pipeline
 from googlenet.errors import UserError
 from googlenet.input.preprocess import preprocess
 from googlenet.io import checkpoint, pretrained
+from googlenet.io.workdir import write_classes
 from googlenet.tools.inference import trained
 from googlenet.tools.modes.evaluate import _check_same_images
 from googlenet.tools.scoring import averaging, scores
@@ -199,6 +200,25 @@ def test_what_only_training_reads_may_differ():
   other = small_run.small_config(data__resize=30)
   with pytest.raises(UserError, match='config.data.resize is 0 in a and 30 in'):
     _check_same_images(config, 'a', 'b', other)
+
+
+def test_networks_of_other_classes_are_not_averaged(run, tmp_path, capfd):
+  """With its classes in another order, each network would be right."""
+  other, flag = tmp_path / 'other', f'--workdir={run},{tmp_path}/other'
+  shutil.copytree(run, other)
+  names = (run / 'classes.txt').read_text().splitlines()
+  swapped = [*names[:3], names[4], names[3], *names[5:]]
+  write_classes(other, swapped)
+  for average in ('predictions', 'weights'):
+    code = launch.main(
+      ['launch.py', '--mode=evaluate', flag, f'--average={average}']
+    )
+    out, err = capfd.readouterr()
+    assert (code, out, err.count('\n')) == (2, '', 1), err
+    assert f'class 3 is {names[3]!r} in {run} and {names[4]!r} in' in err
+    assert str(other) in err
+  write_classes(other, ['', *names[1:]])  # a class without a name is no other
+  assert evaluate(capfd, flag, SPLIT)
 
 
 def test_weights_of_two_networks_are_not_averaged(run):

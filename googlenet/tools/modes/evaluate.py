@@ -11,6 +11,7 @@ import ml_collections
 from googlenet.data import pipeline, sources
 from googlenet.errors import UserError, did_you_mean
 from googlenet.io import pretrained
+from googlenet.io.workdir import differing_class, read_classes
 from googlenet.tools.inference import outputs, predict, trained
 from googlenet.tools.scoring import (
   averaging,
@@ -61,8 +62,9 @@ def run(
 
   Raises:
     UserError: a checkpoint is missing, damaged or belongs to another network;
-      the runs do not read the same images; weights of different networks
-      cannot be averaged; no temperature fits; or the output exists already.
+      the runs do not read the same images, or do not have the same classes;
+      weights of different networks cannot be averaged; no temperature fits; or
+      the output exists already.
   """
   del started
   if average not in _AVERAGES:
@@ -83,6 +85,7 @@ def run(
     )
   for other in others:
     _check_same_images(config, workdir, *other)
+    _check_same_classes(config.model.num_classes, workdir, other[0])
   fitted_on = calibration.check_split(config, calibrate) if calibrate else None
   runs = [(workdir, config), *others]
   paths = [pretrained.select(folder, checkpoint) for folder, _ in runs]
@@ -208,3 +211,21 @@ def _check_same_images(
         f'{other_value!r} in {other_workdir}, but averaged networks must see '
         f'the same images: give --config.{name}=, or leave out one workdir'
       )
+
+
+def _check_same_classes(count: int, workdir: str, other_workdir: str) -> None:
+  """Checks that outputs of two networks are of the same classes.
+
+  Raises:
+    UserError: a class of one is another class, or in another place, in the
+      other; or a classes.txt cannot be read.
+  """
+  names = [read_classes(folder, count) for folder in (workdir, other_workdir)]
+  if found := differing_class(*names):
+    number, name, other = found
+    raise UserError(
+      f'--workdir: class {number} is {name!r} in {workdir} and {other!r} in '
+      f'{other_workdir}, but averaged networks must have the same classes in '
+      'the same order: leave out one workdir (or, if only names differ, rename '
+      'them in a classes.txt)'
+    )
