@@ -85,6 +85,10 @@ BAD_INPUT = {
     ['--num_processes=2', '--process_id=0'],
     ['--coordinator_address is missing', 'host:port'],
   ),
+  'process without its number and the address': (
+    ['--process_id=1'],
+    ['--process_id=1', '--num_processes', '--coordinator_address'],
+  ),
   'address without a port': (
     ['--coordinator_address=node1', '--num_processes=2', '--process_id=0'],
     ['--coordinator_address=node1', 'host:port'],

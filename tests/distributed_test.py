@@ -17,7 +17,7 @@ from run_files import losses, problems
 from googlenet.errors import UserError
 from googlenet.io import checkpoint
 from googlenet.runtime import distributed, supervisor
-from googlenet.runtime.distributed import Address, complete
+from googlenet.runtime.distributed import Address, check_address, complete
 
 FLAGS = (
   f'--config={ROOT}/configs/fmnist96.py',
@@ -338,6 +338,23 @@ def test_number_and_place_come_from_the_launcher():
   assert complete(Address('node1:1', None, None), SLURM) == ('node1:1', 4, 3)
   assert complete(Address('node1:1', 3, 0), OMPI) == ('node1:1', 3, 0)
   assert complete(Address(None, None, None), OMPI) == (None, None, None)
+  unset = {'SLURM_NTASKS': '', 'SLURM_PROCID': ''}
+  assert complete(Address('a:1', 2, None), unset) == ('a:1', 2, None)
+  assert complete(Address('a:1', None, None), unset | OMPI) == ('a:1', 2, 1)
+
+
+@pytest.mark.parametrize('text', ['two', '-1', '1.0', '²'])
+def test_a_number_of_a_launcher_that_is_none(text):
+  wrong = OMPI | {'OMPI_COMM_WORLD_SIZE': text}
+  with pytest.raises(UserError, match=f'OMPI_COMM_WORLD_SIZE={text!r}'):
+    complete(Address('a:1', None, None), wrong)
+
+
+def test_a_place_alone_is_refused_where_nobody_counts_the_processes():
+  check_address(Address(None, None, 1), SLURM)
+  check_address(Address(None, 1, 0), {})  # as a script for N processes has it
+  with pytest.raises(UserError, match='--process_id=1 is given alone'):
+    check_address(Address(None, None, 1), {})
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
   address = distributed.Address(
     values.coordinator_address, values.num_processes, values.process_id
   )
-  distributed.check_address(address)
+  distributed.check_address(address, os.environ)
   for name in _OURS:
     if name in values and values[name].present > 1:
       warn(f'--{name} is given more than once: {values[name].value!r} counts')

@@ -23,7 +23,7 @@ from googlenet.errors import (
   is_full,
   write_failure,
 )
-from googlenet.runtime import streams
+from googlenet.runtime import streams, supervisor
 from googlenet.runtime.terminal import tell_error
 
 # Variables of launchers: number of processes, index of this one. JAX finds the
@@ -46,13 +46,16 @@ def complete(address: Address, environment: Mapping[str, str]) -> Address:
   """Fills in the number of processes and the index from a launcher's variables.
 
   Under Open MPI 5 JAX would need mpi4py for them. Without a coordinator address
-  the address is returned unchanged.
+  the address is returned unchanged. An empty variable counts as unset.
+
+  Raises:
+    UserError: such a variable is not a whole number.
   """
   if not address.coordinator_address:
     return address
-  for count, place in _PLACES:
-    if count in environment and place in environment:
-      count, place = int(environment[count]), int(environment[place])
+  for names in _PLACES:
+    if all(map(environment.get, names)):
+      count, place = (_number(name, environment[name]) for name in names)
       return Address(
         address.coordinator_address,
         address.num_processes or count,
@@ -61,11 +64,24 @@ def complete(address: Address, environment: Mapping[str, str]) -> Address:
   return address
 
 
-def check_address(address: Address) -> None:
+def _number(name: str, text: str) -> int:
+  if not re.fullmatch('[0-9]{1,9}', text):
+    raise UserError(
+      f'the variable {name}={text!r}, which a launcher sets, is not a whole '
+      'number: unset it, and give --num_processes and --process_id'
+    )
+  return int(text)
+
+
+def check_address(address: Address, environment: Mapping[str, str]) -> None:
   """Checks the flags that give an address.
 
+  Args:
+    address: the flags.
+    environment: variables of the process, among them those of a launcher.
+
   Raises:
-    UserError: a flag is malformed, out of range or missing.
+    UserError: a flag is malformed, out of range, missing or of no use.
   """
   where, count, place = address
   if where and not re.fullmatch(r'[^:\s]+:\d{1,5}|\[[^]\s]+\]:\d{1,5}', where):
@@ -85,6 +101,12 @@ def check_address(address: Address) -> None:
   if (count or 1) > 1 and place is not None and not where:
     raise UserError(
       '--coordinator_address is missing: give host:port of process 0'
+    )
+  is_joined = supervisor.is_one_of_several(count, where, environment)
+  if place is not None and count is None and not is_joined:
+    raise UserError(  # each process would be a run of its own
+      f'--process_id={place} is given alone: give --coordinator_address and '
+      '--num_processes as well, or leave it out for a run of one process'
     )
 
 
