@@ -7,8 +7,8 @@ import sys
 
 import jax
 import pytest
-from conftest import ROOT, load_config
-from run_files import problems
+from conftest import ROOT, environment, last_of_each, load_config
+from run_files import assert_same_end, problems
 
 from googlenet.runtime import backend, machine
 
@@ -37,11 +37,35 @@ def test_a_wrong_foretelling_is_told(monkeypatch, capfd):
   )
 
 
+def test_a_seed_gives_the_same_numbers_whatever_variables_say(tmp_path):
+  """Dropout draws them in the program, as augmentation does."""
+  flags = (
+    *('--config.model.variant=tiny', '--config.model.kernels=xla'),
+    *('--config.model.dropout=0.5', '--config.train.max_steps=2'),
+    *('--config.data.image_size=28', '--config.data.eval_split=test[:100]'),
+    *('--config.train.batch_size=32', '--config.train.compilation_cache='),
+    *('--config.train.precision=float32', '--config.logging.images=0'),
+  )
+  variables = {
+    'JAX_THREEFRY_PARTITIONABLE': '0',
+    'JAX_DEFAULT_PRNG_IMPL': 'rbg',
+    'JAX_RANDOM_SEED_OFFSET': '7',
+  }
+  for name, given in (('plain', {}), ('varied', variables)):
+    done = launch(
+      tmp_path,
+      *('--mode=train', f'--workdir={name}', *flags),
+      **environment(1) | given,
+    )
+    assert done.returncode == 0, done.stderr
+  assert_same_end(tmp_path / 'plain', tmp_path / 'varied')
+
+
 def launch(
   folder: pathlib.Path, *flags: str, **variables: str
 ) -> subprocess.CompletedProcess:
   return subprocess.run(
-    [sys.executable, str(ROOT / 'launch.py'), *SUMMARY, *flags],
+    [sys.executable, str(ROOT / 'launch.py'), *last_of_each(SUMMARY + flags)],
     cwd=folder,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu', **variables},
     capture_output=True,
@@ -81,6 +105,7 @@ def test_a_folder_of_the_user_that_cannot_be_made_does(tmp_path):
 def settings(monkeypatch, tmp_path):
   """Returns what JAX is given; its own are put back."""
   given = {}
+  monkeypatch.setattr(machine, 'RANDOM_NUMBERS', {})
   monkeypatch.setattr(jax.config, 'update', given.__setitem__)
   for name in (
     'JAX_COMPILATION_CACHE_DIR',

@@ -14,10 +14,18 @@ from googlenet.runtime.terminal import warn
 # Default of train.compilation_cache. The user did not ask for it, so a run
 # continues without a cache if this folder cannot be written.
 DEFAULT_CACHE = '~/.cache/googlenet-haiku'
+# Options of JAX on which random numbers depend, with their defaults. Variables
+# of the environment may change them (JAX_RANDOM_SEED_OFFSET, ...), but a config
+# with its seed is one run, and a continued run goes on with the same numbers.
+RANDOM_NUMBERS = {
+  'jax_threefry_partitionable': True,
+  'jax_default_prng_impl': 'threefry2x32',
+  'jax_random_seed_offset': 0,
+}
 
 
 def tune_machine(compilation_cache: str) -> None:
-  """Sets up the compilation cache and, on a CPU, the allocator; starts JAX.
+  """Sets up JAX, its compilation cache and, on a CPU, the allocator.
 
   On other devices the allocator keeps its defaults: with one heap, the threads
   of XLA's compiler would wait for each other.
@@ -32,6 +40,8 @@ def tune_machine(compilation_cache: str) -> None:
     UserError: a folder that the user chose cannot be made, or JAX finds no
       device.
   """
+  for name, value in RANDOM_NUMBERS.items():
+    jax.config.update(name, value)
   tell_cache_errors_once()
   if compilation_cache:
     keep_programs(compilation_cache)
