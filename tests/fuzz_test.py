@@ -22,6 +22,7 @@ from photos import photo
 import launch
 from googlenet import config as config_lib
 from googlenet.cli.command_line import parse
+from googlenet.cli.overrides import as_flags, set_fields, split_flags
 from googlenet.data import tfds_reader
 from googlenet.data.idx import idx_header, read_idx
 from googlenet.errors import UserError
@@ -90,6 +91,26 @@ flags = st.lists(
   min_size=1,
   max_size=4,
 )
+
+
+# Texts with what is special in a literal of Python, or that no file can hold.
+texts = st.text(
+  st.one_of(st.characters(), st.sampled_from('\'"\\\n\0\udc80\ud800')),
+  max_size=8,
+)
+tuples = st.recursive(
+  st.one_of(texts, st.integers(), st.floats(-1e9, 1e9)),
+  lambda part: st.lists(part, max_size=3).map(tuple),
+  max_leaves=6,
+).map(lambda value: value if isinstance(value, tuple) else (value,))
+
+
+@many(300)
+@hypothesis.given(value=tuples)
+def test_a_tuple_comes_back_from_the_text_of_its_flag(value):
+  config = config_lib.default_config()
+  set_fields(config, split_flags(as_flags({'train.teacher': value}))[0])
+  assert config.train.teacher == value
 
 
 def check_flags(given):

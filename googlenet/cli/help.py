@@ -243,7 +243,7 @@ def fields(file: str, arguments: Sequence[str], stream: TextIO) -> str:
 
 def to_text(value: object) -> str:
   """Returns a value as text for a flag, quoted for the shell if needed."""
-  from googlenet.cli.overrides import as_text
+  from googlenet.fields.flag_text import as_text
 
   return shlex.quote(as_text(value)) if value != '' else ''
 

@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
+from googlenet.fields.flag_text import as_text
 from googlenet.runtime.terminal import warn
 
 _warn_once = functools.cache(warn)
@@ -93,13 +94,6 @@ def set_fields(
     # absl also lets some Python errors through.
     except (flags.Error, ValueError, TypeError, AttributeError) as error:
       raise config_lib.invalid(name, text) from error
-
-
-def as_text(value: Any) -> str:
-  """Returns the text of a value, as `set_fields` reads it."""
-  if isinstance(value, (tuple, list)):
-    return str(tuple(value)).replace("'", '"')
-  return str(value)
 
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:

@@ -1,12 +1,14 @@
 """Whether a checkpoint is of this run: its config, its data, its progress."""
 
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from googlenet.data.sources import Dataset
 from googlenet.data.splits import changed_files
 from googlenet.errors import UserError
+from googlenet.fields.flag_text import as_text
 from googlenet.io.archive import DamagedError
 from googlenet.io.compare import NEVER_CHANGES, Changes, trained_with
 from googlenet.io.metrics import Progress
@@ -103,8 +105,8 @@ def _check_teacher(
       'config.train.teacher to continue it, or give another --workdir',
       'train.teacher',
     )
-  names = str(tuple(stored['train']['teacher'])).replace("'", '"')
-  what = "give it with --config.train.teacher='" + names + "'"
+  names = as_text(stored['train']['teacher'])
+  what = f'give it with --config.train.teacher={shlex.quote(names)}'
   if 'teacher' in data:
     what = 'config.train.teacher names another network, or one trained further'
   raise UserError(

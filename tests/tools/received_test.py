@@ -11,7 +11,7 @@ import launch
 from googlenet import config as config_lib
 from googlenet.cli.command_line import parse
 from googlenet.cli.modes import MODES
-from googlenet.cli.overrides import as_text
+from googlenet.fields.flag_text import as_text
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS, LOCAL
 from googlenet.io import array_files, compare

@@ -74,6 +74,9 @@ def base():
     ('optimizer.nesterov=true,false', {'optimizer.nesterov': (True, False)}),
     ("data.data_dir='',x", {'data.data_dir': ('', 'x')}),
     ('train.loss_scale=dynamic,8', {'train.loss_scale': ('dynamic', 8)}),
+    ("""train.teacher=("it's", 'a"b'),()""", {
+      'train.teacher': (("it's", 'a"b'), ())
+    }),
     ('data.train_split=train[:50%],train', {
       'data.train_split': ('train[:50%]', 'train')
     }),

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import config as config_lib
-from googlenet.cli.overrides import as_text, set_fields
+from googlenet.cli.overrides import set_fields
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS
+from googlenet.fields.flag_text import as_text
 
 Sweep = dict[str, tuple[Any, ...]]  # values by field
 
