@@ -11,9 +11,9 @@ import launch
 from googlenet import config as config_lib
 from googlenet.cli.command_line import parse
 from googlenet.cli.modes import MODES
-from googlenet.fields.flag_text import as_text
 from googlenet.errors import UserError
 from googlenet.fields import FIELDS, LOCAL
+from googlenet.fields.flag_text import as_text
 from googlenet.io import array_files, compare
 from googlenet.tools import trials
 from googlenet.tools.inference import arrays, trained
