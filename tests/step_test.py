@@ -97,7 +97,7 @@ def test_first_step_against_plain_jax(config):
   np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
   np.testing.assert_allclose(metrics['accuracy'], hits)
   np.testing.assert_allclose(
-    metrics['grad_norm'], optax.global_norm(grads), rtol=1e-4
+    metrics['grad_norm'], optax.tree.norm(grads), rtol=1e-4
   )
   np.testing.assert_allclose(metrics['learning_rate'], 0.05)
   assert int(state.step) == 1

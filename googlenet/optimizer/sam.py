@@ -24,5 +24,5 @@ def uphill(params: Any, grads: Any, distance: float) -> Any:
       as for frozen parts, parameters stay.
     distance: Euclidean length of the step over all parameters, rho.
   """
-  norm = jnp.maximum(optax.global_norm(grads), _SMALLEST_NORM)
+  norm = jnp.maximum(optax.tree.norm(grads), _SMALLEST_NORM)
   return optax.tree.add_scale(params, distance / norm, grads)

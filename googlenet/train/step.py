@@ -156,7 +156,7 @@ def make_update_step(
     metrics = jax.lax.pmean(metrics, PMAP_AXIS)
     # Divided exactly; jmp would multiply by a rounded inverse.
     grads = jax.tree.map(lambda g: g / state.finite_check.loss_scale, grads)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     losses = [value for key, value in metrics.items() if key.endswith('loss')]
     is_loss_finite = jmp.all_finite((losses, network_state))
     finite_check, is_applied, is_stopped = finite.check_step(
