@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, environment, last_of_each, load_config
 from run_files import assert_same_end, problems
 
+from googlenet.errors import UserError
 from googlenet.runtime import backend, machine
 
 SUMMARY = ('--mode=summary', f'--config={ROOT}/configs/fmnist96.py')
@@ -99,6 +100,18 @@ def test_a_folder_of_the_user_that_cannot_be_made_does(tmp_path):
     "error: config.train.compilation_cache='file/cache' cannot be made"
   )
   assert problems(done.stderr).count('\n') == 1
+
+
+def test_haiku_needs_docstrings(tmp_path):
+  done = launch(tmp_path, PYTHONOPTIMIZE='2')
+  assert done.returncode == 2
+  assert 'Traceback' not in done.stderr
+  assert problems(done.stderr).startswith('error: Python runs with -OO')
+
+
+def test_programs_must_be_compiled():
+  with jax.disable_jit(), pytest.raises(UserError, match='JAX_DISABLE_JIT'):
+    machine.tune_machine('')
 
 
 @pytest.fixture

@@ -140,7 +140,18 @@ def _tell(error: BaseException) -> int:
 
 
 def read_arguments(values: flags.FlagValues, argv: list[str]) -> 'Arguments':
-  """Imports JAX and parses the command line, see `command_line.parse`."""
+  """Imports JAX and parses the command line, see `command_line.parse`.
+
+  Raises:
+    UserError: as `parse`; or Python runs without docstrings, which Haiku reads
+      while it is imported.
+  """
+  if sys.flags.optimize > 1:
+    raise UserError(
+      f'Python runs with -{sys.flags.optimize * "O"} (PYTHONOPTIMIZE='
+      f'{sys.flags.optimize}), without the docstrings that Haiku needs: leave '
+      'that out, or give 1'
+    )
   from googlenet.cli import command_line
 
   return command_line.parse(values, argv)

@@ -37,9 +37,14 @@ def tune_machine(compilation_cache: str) -> None:
       `DEFAULT_CACHE`.
 
   Raises:
-    UserError: a folder that the user chose cannot be made, or JAX finds no
-      device.
+    UserError: a folder that the user chose cannot be made, JAX finds no device,
+      or it must not compile.
   """
+  if jax.config.jax_disable_jit:
+    raise UserError(
+      'JAX_DISABLE_JIT is set, but programs are compiled ahead of their first '
+      'call: unset it'
+    )
   for name, value in RANDOM_NUMBERS.items():
     jax.config.update(name, value)
   tell_cache_errors_once()
