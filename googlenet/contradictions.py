@@ -32,6 +32,12 @@ def _schedule_free(
 
 CONTRADICTIONS: tuple[Row, ...] = (
   (
+    'data.classes',
+    lambda c: c.data.classes and c.data.source in ('bundled', 'idx', 'tfds'),
+    'config.data.source={config.data.source!r} has classes of its own: leave '
+    'it out, or give a source of own images, as folder',
+  ),
+  (
     'data.resize',
     lambda c: 0 < c.data.resize < c.data.image_size,
     'it is smaller than config.data.image_size={config.data.image_size}, the '
@@ -126,6 +132,21 @@ def check(config: Config) -> None:
       value = config[section][field]
       words = words.format(config=config)
       raise UserError(f'config.{name}={value!r}: {words}', name)
+
+
+def check_best_metric(config: Config) -> None:
+  """Checks, once the number of classes is known, that scores can differ.
+
+  Raises:
+    UserError: a score is 1 whatever the network says.
+  """
+  classes = config.model.num_classes
+  if config.checkpoint.best_metric == 'eval/top_5' and classes <= 5:
+    raise UserError(
+      "config.checkpoint.best_metric='eval/top_5' is always 1 with "
+      f'config.model.num_classes={classes}: give eval/accuracy or eval/loss',
+      'checkpoint.best_metric',
+    )
 
 
 def _check_image_sizes(config: Config) -> None:

@@ -20,6 +20,10 @@ ALLOWED = (
 # For each row, in its order: values, and how the line begins and goes on.
 REFUSED = (
   (
+    {'data.classes': 'classes.txt'},
+    "config.data.classes='classes.txt': config.data.source='bundled' has ",
+  ),
+  (
     {'data.resize': 20},
     'config.data.resize=20: it is smaller than config.data.image_size=28',
   ),

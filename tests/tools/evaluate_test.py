@@ -193,10 +193,14 @@ def test_networks_that_are_averaged_have_the_same_views(run):
 
 
 def test_what_only_training_reads_may_differ():
-  config = small_run.small_config()
-  other = {'per_class': 5, 'classes': 'a.txt', 'on_bad_image': 'skip'}
-  other = small_run.small_config(**{f'data__{k}': v for k, v in other.items()})
+  own = {'source': 'folder', 'data_dir': 'photos'}
+  other = own | {'per_class': 5, 'classes': 'a.txt', 'on_bad_image': 'skip'}
+  config, other = (
+    small_run.small_config(**{f'data__{k}': v for k, v in fields.items()})
+    for fields in (own, other)
+  )
   _check_same_images(config, 'a', 'b', other)
+  config = small_run.small_config()
   other = small_run.small_config(data__resize=30)
   with pytest.raises(UserError, match='config.data.resize is 0 in a and 30 in'):
     _check_same_images(config, 'a', 'b', other)

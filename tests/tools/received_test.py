@@ -58,7 +58,7 @@ def planted(tmp_path):
 @pytest.fixture
 def run(tmp_path, planted):
   config = small_config()
-  config.update_from_flattened_dict(planted)
+  config.update_from_flattened_dict(planted | {'data.source': 'folder'})
   return save_run(tmp_path / 'run', config)
 
 
@@ -98,6 +98,7 @@ def test_no_mode_takes_them_from_a_run(mode, run, planted, tmp_path, capsys):
   for line in told:
     assert f'of {path} is left out' in line
   flags = [f'--config.{name}={value}' for name, value in planted.items()]
+  flags += ['--config.data.source=folder']  # which reads classes
   assert local(parsed(*started, *flags)) == planted
   assert capsys.readouterr().err == ''
 
@@ -128,7 +129,8 @@ def test_a_run_keeps_the_name_of_the_one_it_started_from(
 
 
 def test_nothing_planted_is_touched(run, tmp_path, launch_here):
-  done = launch_here('--mode=summary', f'--workdir={run}', config='')
+  flags = ('--mode=summary', '--config.data.source=bundled')
+  done = launch_here(*flags, f'--workdir={run}', config='')
   assert done.returncode == 0, done.stderr
   assert [p.name for p in (tmp_path / 'planted').iterdir()] == ['python']
   net = trained.load_run(run)
