@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from googlenet import contradictions
-from googlenet.errors import UserError
+from googlenet.errors import UserError, shown
 from googlenet.fields import FIELDS, LOCAL, suggest_field
 from googlenet.input import mixing
 from googlenet.runtime import files, places
@@ -95,8 +95,8 @@ def invalid(name: str, value: Any) -> UserError:
   """Returns the error for a value that its field does not allow."""
   field = FIELDS[name]
   return UserError(
-    f'config.{name}={value!r} is not allowed{field.suggest(value)}: it takes '
-    f'{field.allowed}',
+    f'config.{name}={shown(value)} is not allowed{field.suggest(value)}: it '
+    f'takes {field.allowed}',
     name,
   )
 

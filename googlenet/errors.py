@@ -6,6 +6,8 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 
+_MAX_SHOWN = 200  # letters of a value in a message
+
 EXIT_DONE = 0
 EXIT_BAD_INPUT = 2
 EXIT_CANNOT_WRITE = 74  # EX_IOERR: the same command goes on once it can
@@ -98,6 +100,12 @@ def unwritable(message: str, error: OSError) -> UserError:
   if is_full(error):
     return WriteError(f'{message}: make space, or give another folder')
   return UserError(f'{message}: give another folder')
+
+
+def shown(value: object) -> str:
+  """Returns the repr of a value for a message, shortened if it is long."""
+  text = repr(value)
+  return text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}...'
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:

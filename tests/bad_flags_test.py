@@ -27,9 +27,9 @@ def changed(tmp_path: pathlib.Path, assignment: str) -> str:
   )
 
 
-def flag_file(tmp_path: pathlib.Path, text: str) -> str:
+def flag_file(tmp_path: pathlib.Path, content: bytes) -> str:
   path = tmp_path / 'flags.txt'
-  path.write_text(text)
+  path.write_bytes(content)
   return f'--flagfile={path}'
 
 
@@ -52,7 +52,7 @@ BAD_INPUT = {
   'a word without a flag': (['train'], ["'train'", '--flag=value']),
   'no config': (None, ['--config is missing', 'configs/fmnist96.py']),
   'fields in a flag file': (
-    lambda tmp_path: [flag_file(tmp_path, '--config.train.epoch=2')],
+    lambda tmp_path: [flag_file(tmp_path, b'--config.train.epoch=2')],
     ['config.train.epoch is not a field', "'train.epochs'"],
   ),
   'no flag file': (['--flagfile=none'], ['none']),
@@ -109,6 +109,37 @@ BAD_INPUT = {
     ['--heartbeat_timeout_seconds=0'],
     ['heartbeat_timeout_seconds', '0'],
   ),
+  'flag file that is no text': (
+    lambda tmp_path: [flag_file(tmp_path, b'--workdir=\xff\xfe')],
+    ['--flagfile=', 'flags.txt', 'not UTF-8', '--flag=value'],
+  ),
+  'flag file that names one with a NUL': (
+    lambda tmp_path: [flag_file(tmp_path, b'--flagfile=a\0b')],
+    ['--flagfile=', 'NUL', '--flag=value'],
+  ),
+  'workdir with a NUL': (
+    lambda tmp_path: [flag_file(tmp_path, b'--workdir=a\0b')],
+    [r"--workdir='a\x00b'", 'NUL'],
+  ),
+  'output with a NUL': (
+    lambda tmp_path: [
+      '--mode=evaluate',
+      flag_file(tmp_path, b'--workdir=a\n--output=a\0b'),
+    ],
+    [r"--output='a\x00b'", 'NUL'],
+  ),
+  'output with too long a name': (
+    ['--mode=evaluate', '--workdir=a', '--output=a/' + 300 * 'x'],
+    ["--output='a/xxx", 'too long: 300 bytes', 'xxx... cannot'],
+  ),
+  'folder with too long a name': (
+    ['--config.data.data_dir=' + 400 * 'x'],
+    ["config.data.data_dir='xxx", 'xxx... is not allowed', '255 bytes'],
+  ),
+  'folder with a NUL': (
+    lambda tmp_path: [flag_file(tmp_path, b'--config.data.data_dir=a\0b')],
+    [r"config.data.data_dir='a\x00b' is not allowed", 'NUL'],
+  ),
   'workdir under a file': (
     lambda tmp_path: [f'--workdir={config_file(tmp_path, "")[9:]}/run'],
     ['own.py/run', 'Not a directory'],
@@ -119,7 +150,7 @@ BAD_INPUT = {
   ),
   'workdir with too long a name': (
     ['--workdir=' + 300 * 'x'],
-    ['--workdir=xxx', 'too long'],
+    ["--workdir='xxx", 'too long'],
   ),
   'cache that is a file': (
     lambda tmp_path: [

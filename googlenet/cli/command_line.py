@@ -16,6 +16,7 @@ from absl import flags
 
 from googlenet import config as config_lib
 from googlenet import contradictions
+from googlenet.cli.flag_texts import check_path, check_texts
 from googlenet.cli.modes import (
   FLAGS,
   MODES,
@@ -63,6 +64,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
     UserError: something is wrong with the command line or with the config.
   """
   rest = parse_flags(values, argv)
+  check_texts(values)
   if values.mode not in MODES:
     raise unknown_mode(values.mode)
   mode = MODES[values.mode]
@@ -82,6 +84,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
     raise UserError(f'--workdir is missing: --mode={values.mode} reads a run')
   if mode.takes_several and not os.path.isdir(workdir):
     workdir, *others = _split_workdirs(workdir)
+  for folder in (workdir, *others):
+    check_path('workdir', folder)
   if mode.workdir in ('reads', 'optional'):
     workdir, *others = map(_run_of, [workdir, *others])
   if file and mode.compares:
@@ -255,6 +259,8 @@ def _options(values: flags.FlagValues) -> dict[str, Any]:
   if values.shard and not values.workdir:  # all shards need the same workdir
     raise UserError('--shard is given without --workdir: give that as well')
   options = {name: values[name].value for name in MODES[values.mode].flags}
+  for name in ('output', 'weights'):
+    check_path(name, options.get(name) or '')
   return {
     name: os.path.expanduser(value) if isinstance(value, str) else value
     for name, value in options.items()

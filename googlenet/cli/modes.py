@@ -259,6 +259,12 @@ def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     return values(argv, known_only=True)[1:]
   except flags.Error as error:
     raise UserError(str(error)) from error
+  except ValueError as error:  # absl reads the file as UTF-8
+    given = ' '.join(x for x in argv if x.lstrip('-').startswith('flagfile'))
+    raise UserError(
+      f'{given}: a flag file is not UTF-8 text, or names one with a NUL '
+      f'({" ".join(str(error).split())}): give one --flag=value per line'
+    ) from error
 
 
 def unknown_mode(name: str) -> UserError:

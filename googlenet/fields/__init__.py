@@ -26,6 +26,7 @@ from googlenet.fields.kinds import (
   or_auto,
   parsed,
   parts,
+  path,
   positive,
   span,
   text,
@@ -129,10 +130,10 @@ FIELDS: dict[str, Field] = {
     'bundled', 'idx', 'folder', 'csv', 'parquet', 'arrays', 'tfds'
   ),
   'data.name': text(),
-  'data.data_dir': text(empty=True),
+  'data.data_dir': path(empty=True),
   'data.train_split': text(),
   'data.eval_split': text(),
-  'data.classes': text(empty=True),
+  'data.classes': path(empty=True),
   'data.on_bad_image': choice('stop', 'skip'),
   'data.per_class': integer(0),
   'data.image_size': integer(1, 4096),
@@ -202,7 +203,7 @@ FIELDS: dict[str, Field] = {
   'optimizer.lookahead_rate': positive(1),
   'optimizer.sam_rho': number(0),
   'optimizer.schedule_free': boolean(),
-  'finetune.from_workdir': text(empty=True),
+  'finetune.from_workdir': path(empty=True),
   'finetune.frozen': parts(),
   'finetune.learning_rates': factors("('logits=10', 'conv_1=0.1')"),
   'train.epochs': integer(1),
@@ -216,7 +217,10 @@ FIELDS: dict[str, Field] = {
   ),
   'train.label_smoothing': fraction(),
   'train.teacher': tuple_of(
-    text(), 'folders or names of runs', "('fmnist28_best',)", may_be_empty=True
+    path(),
+    'folders or names of runs, paths with names of at most 255 bytes',
+    "('fmnist28_best',)",
+    may_be_empty=True,
   ),
   'train.teacher_weight': number(0, 1),
   'train.teacher_temperature': positive(),
@@ -239,7 +243,7 @@ FIELDS: dict[str, Field] = {
   'train.ema_decay': fraction(),
   'train.early_stopping': integer(0),
   'train.parallel': choice(*FORMS),
-  'train.compilation_cache': text(empty=True),
+  'train.compilation_cache': path(empty=True),
   'eval.every_epochs': integer(1),
   'eval.batch_size': integer(1),
   'eval.batch_norm_batches': integer(0),
@@ -275,7 +279,7 @@ FIELDS: dict[str, Field] = {
   'benchmark.steps': integer(1, 100_000),
   'benchmark.rounds': integer(1, 1000),
   'benchmark.seconds': positive(86_400),
-  'benchmark.torch_python': text(empty=True),
+  'benchmark.torch_python': path(empty=True),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from googlenet.errors import did_you_mean
 from googlenet.model import groups
+from googlenet.runtime import places
 
 
 class Field(NamedTuple):
@@ -136,6 +137,16 @@ def text(empty: bool = False) -> Field:
   return Field(
     lambda v: isinstance(v, str) and (empty or v != ''),
     'a text' + ('' if empty else ' that is not empty'),
+  )
+
+
+def path(empty: bool = False) -> Field:
+  """A text that can be a path; `empty`: whether it may be empty."""
+  inner = text(empty)
+  return Field(
+    lambda v: inner.is_valid(v) and not places.unusable(v),
+    f'{inner.allowed}, a path without NUL or half characters and with names '
+    'of at most 255 bytes',
   )
 
 

@@ -19,6 +19,7 @@ ROOT = _SHARE if _SHARE.is_dir() else _PACKAGE.parent
 CONFIGS = ROOT / 'configs'
 PRETRAINED = ROOT / 'pretrained'
 DEFAULTS = CONFIGS / 'fmnist96.py'
+_MAX_NAME = 255  # bytes of a name in a folder, on nearly all file systems
 
 
 def find_config(name: str) -> str:
@@ -40,6 +41,19 @@ def find_config(name: str) -> str:
     return name
   path = CONFIGS / f'{match[1] or match[2]}.py'
   return f'{path}{colon}{text}' if path.is_file() else name
+
+
+def unusable(path: str) -> str:
+  """Returns why no file or folder can have this path; '': one can."""
+  if '\0' in path:
+    return 'it holds the character NUL'
+  try:
+    longest = max(len(os.fsencode(part)) for part in path.split('/'))
+  except UnicodeEncodeError:
+    return 'it holds half a character (a lone surrogate)'
+  if longest > _MAX_NAME:
+    return f'File name too long: {longest} bytes, allowed are {_MAX_NAME}'
+  return ''
 
 
 def launcher() -> list[str]:
