@@ -20,6 +20,14 @@ BAD_INPUT = {
     ['--config.optimizer.nesterov=maybe'],
     ['config.optimizer.nesterov', "'maybe'", 'true or false'],
   ),
+  'weights of classes that train nothing': (
+    ['--config.train.class_weights=(0,0.0)'],
+    ['config.train.class_weights=(0, 0.0)', 'one of them > 0'],
+  ),
+  'deviation that makes infinite inputs': (
+    ['--config.data.std=(1e-38,)'],
+    ['config.data.std=(1e-38,)', 'numbers >= 1e-06'],
+  ),
   'bad tuple': (
     ['--config.data.mean=(0.1,"x")'],
     ['config.data.mean', 'numbers'],

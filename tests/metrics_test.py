@@ -1,6 +1,7 @@
 """Metrics on their way from the device to lines and files."""
 
 import json
+import math
 
 import jax.numpy as jnp
 import pytest
@@ -54,6 +55,12 @@ def test_a_loss_that_is_not_finite_names_its_step(loss):
     metrics_lib.NonFiniteError, match=f'loss is {loss} at step 3'
   ):
     steps.fetch(4)
+
+
+def test_the_first_step_may_fail_for_its_images():
+  words = [str(metrics_lib.NonFiniteError(n, 'loss', math.nan)) for n in (1, 2)]
+  assert ['config.data.std' in text for text in words] == [True, False]
+  assert all('config.optimizer.learning_rate' in text for text in words)
 
 
 def test_nothing_is_written_before_the_first_record(tmp_path):

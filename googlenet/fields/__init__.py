@@ -139,7 +139,8 @@ FIELDS: dict[str, Field] = {
   'data.image_size': integer(1, 4096),
   'data.channels': one_of(0, 1, 3),
   'data.mean': or_auto(tuple_of(number(-math.inf), 'numbers')),
-  'data.std': or_auto(tuple_of(positive(), 'numbers > 0')),
+  # A smaller one would make infinite inputs.
+  'data.std': or_auto(tuple_of(number(1e-6), 'numbers >= 1e-06')),
   'data.resize': integer(0, 4096),
   'data.interpolation': choice('bilinear', 'bicubic'),
   'data.squeeze': boolean(),
@@ -229,8 +230,9 @@ FIELDS: dict[str, Field] = {
     lambda v: (
       isinstance(v, (tuple, list))
       and (list(v) == ['balanced'] or all(number(0).is_valid(x) for x in v))
+      and (not v or any(v))  # only zeros would train nothing
     ),
-    'balanced, or a tuple of a number >= 0 per class, or ()',
+    'balanced, or a tuple of a number >= 0 per class, one of them > 0, or ()',
   ),
   'train.sampling': choice('natural', 'balanced'),
   'train.precision': _PRECISION,

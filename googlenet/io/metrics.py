@@ -19,6 +19,7 @@ from googlenet.errors import UserError
 
 # Metrics that are not averaged: the value of the last step is recorded.
 _LAST = ('learning_rate', 'skipped_steps', 'loss_scale')
+_FIRST_STEP = '; look at config.data.mean and config.data.std as well'
 
 
 class NonFiniteError(UserError):
@@ -34,6 +35,7 @@ class NonFiniteError(UserError):
       f'{self.what}: training stopped. Lower '
       'config.optimizer.learning_rate, lengthen '
       'config.optimizer.warmup_steps or set config.optimizer.grad_clip_norm'
+      f'{_FIRST_STEP if step == 1 else ""}'
     )
     self.step, self.name, self.value = step, name, value
 
