@@ -195,6 +195,24 @@ BAD_INPUT = {
     lambda tmp_path: [config_file(tmp_path, 'import sys; sys.exit(0)')],
     ['own.py cannot be loaded', 'SystemExit'],
   ),
+  'config file that raises what is no Exception': (
+    lambda tmp_path: [
+      config_file(
+        tmp_path,
+        'class End(BaseException): pass\n'
+        'def get_config():\n  raise End("of it")',
+      )
+    ],
+    ['own.py cannot be loaded', 'End: of it'],
+  ),
+  'config file that raises such while it is imported': (
+    lambda tmp_path: [config_file(tmp_path, 'raise GeneratorExit(3)')],
+    ['own.py cannot be loaded', 'GeneratorExit: 3'],
+  ),
+  'config file with half a character in a path': (
+    lambda tmp_path: [changed(tmp_path, r'train.teacher = ("a\ud800",)')],
+    ['config.train.teacher', r'a\ud800', 'names of runs'],
+  ),
   'config file of another type': (
     lambda tmp_path: [
       config_file(tmp_path, 'def get_config():\n  return {"seed": 1}')

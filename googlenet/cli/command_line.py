@@ -312,9 +312,9 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       )
     config = ml_collections.ConfigDict(config)
     config_lib.check_fields(config)
-  except UserError:
+  except (UserError, KeyboardInterrupt):
     raise
-  except (Exception, SystemExit) as error:  # code may raise anything
+  except BaseException as error:  # code may raise anything
     raise UserError(
       f'--config={path} cannot be loaded: {type(error).__name__}: {error}'
     ) from error
@@ -337,9 +337,9 @@ def _import(flag: str, file: str) -> types.ModuleType:
   try:
     with places.importing_from(os.path.dirname(os.path.abspath(file))):
       spec.loader.exec_module(module)
-  except UserError:
+  except (UserError, KeyboardInterrupt):
     raise
-  except (Exception, SystemExit) as error:  # code may raise anything
+  except BaseException as error:  # code may raise anything
     raise UserError(
       f'{flag}={file} cannot be loaded: {type(error).__name__}: {error}'
     ) from error
