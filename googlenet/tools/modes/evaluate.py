@@ -67,35 +67,17 @@ def run(
       the output exists already.
   """
   del started
-  if average not in _AVERAGES:
-    raise UserError(
-      f'--average={average} is not allowed{did_you_mean(average, _AVERAGES)}: '
-      f'it takes one of {", ".join(_AVERAGES)}'
-    )
-  if output:
-    outputs.check_new(output)
   kinds = robustness.kinds_of(corruptions) if corruptions else ()
+  _check_flags(average, calibrate, temperature, output)
   if kinds:
     robustness.check(config)
-  predict.check_temperature(temperature)
-  if calibrate and temperature != 1:
-    raise UserError(
-      f'--calibrate finds the temperature that --temperature={temperature:g} '
-      'gives: leave out one of them'
-    )
   for other in others:
     _check_same_images(config, workdir, *other)
     _check_same_classes(config.model.num_classes, workdir, other[0])
   fitted_on = calibration.check_split(config, calibrate) if calibrate else None
-  runs = [(workdir, config), *others]
-  paths = [pretrained.select(folder, checkpoint) for folder, _ in runs]
   dataset = pipeline.load_split(config, 'eval_split')
   channels = pipeline.image_shape(config, dataset)[-1]
-  members = [
-    trained.load_run(folder, member_config, channels, path)
-    for (folder, member_config), chosen in zip(runs, paths, strict=True)
-    for path in chosen
-  ]
+  members = _load([(workdir, config), *others], channels, checkpoint)
   if not jax.process_index():
     warn_of_training_images(config, dataset, [one.path for one in members])
   networks = members
@@ -124,23 +106,52 @@ def run(
     print(f'{member.path}: step {member.step:,}')
   print(_first_line(found, dataset, views, len(members), average, temperature))
   print('\n'.join(score_table.lines(found, class_names)))
+  result = {
+    **_about(config, dataset, members, average, temperature),
+    **scores.to_dict(found, class_names),
+  }
   if calibrated:
     print('', *calibration.lines(calibrated), sep='\n')
+    result['calibration'] = calibration.to_dict(calibrated)
   if cells:
     print('', *robustness.lines(cells, found.accuracy), sep='\n')
+    result['corruptions'] = robustness.to_dict(cells, found.accuracy, seed)
   if output:
-    result = {
-      **_about(config, dataset, members, average, temperature),
-      **scores.to_dict(found, class_names),
-    }
-    if calibrated:
-      result['calibration'] = calibration.to_dict(calibrated)
-    if cells:
-      result['corruptions'] = robustness.to_dict(cells, found.accuracy, seed)
     outputs.check_new(output)  # again, since the evaluation took a while
     with outputs.written_aside(output, 'w') as file:
       file.write(json.dumps(result, allow_nan=False) + '\n')
     print(f'in       {output}')
+
+
+def _check_flags(
+  average: str, calibrate: str, temperature: float, output: str
+) -> None:
+  """Raises UserError if flags are wrong, or the output exists already."""
+  if average not in _AVERAGES:
+    raise UserError(
+      f'--average={average} is not allowed{did_you_mean(average, _AVERAGES)}: '
+      f'it takes one of {", ".join(_AVERAGES)}'
+    )
+  if output:
+    outputs.check_new(output)
+  predict.check_temperature(temperature)
+  if calibrate and temperature != 1:
+    raise UserError(
+      f'--calibrate finds the temperature that --temperature={temperature:g} '
+      'gives: leave out one of them'
+    )
+
+
+def _load(
+  runs: Sequence[tuple[str, Config]], channels: int, checkpoint: str
+) -> list[trained.Trained]:
+  """Loads the chosen checkpoints of each run."""
+  paths = [pretrained.select(workdir, checkpoint) for workdir, _ in runs]
+  return [
+    trained.load_run(workdir, config, channels, path)
+    for (workdir, config), chosen in zip(runs, paths, strict=True)
+    for path in chosen
+  ]
 
 
 def _about(
