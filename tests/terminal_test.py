@@ -27,6 +27,13 @@ from googlenet.train import messages
 from googlenet.train.profiling import Profile
 
 CONFIG = f'--config={ROOT}/configs/fmnist96.py'
+# Becomes bash with the arguments. The tests may run under nohup, which has the
+# signal ignored.
+HEARS_HUP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.execvp('bash', ['bash', *sys.argv[1:]])
+"""
 LAUNCH = (sys.executable, str(ROOT / 'launch.py'))
 
 
@@ -101,9 +108,7 @@ def run_with(
   (folder / module).mkdir()
   (folder / module / '__init__.py').write_text(code)
   return subprocess.run(
-    ['bash', '-c', shell, 'bash', *LAUNCH, *flags],
-    # The tests may run under nohup, which has it ignored.
-    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    [sys.executable, '-c', HEARS_HUP, '-c', shell, 'bash', *LAUNCH, *flags],
     env={**os.environ, 'PYTHONPATH': str(folder)},
     capture_output=True,
     text=True,
