@@ -134,21 +134,6 @@ def check(config: Config) -> None:
       raise UserError(f'config.{name}={value!r}: {words}', name)
 
 
-def check_best_metric(config: Config) -> None:
-  """Checks, once the number of classes is known, that scores can differ.
-
-  Raises:
-    UserError: a score is 1 whatever the network says.
-  """
-  classes = config.model.num_classes
-  if config.checkpoint.best_metric == 'eval/top_5' and classes <= 5:
-    raise UserError(
-      "config.checkpoint.best_metric='eval/top_5' is always 1 with "
-      f'config.model.num_classes={classes}: give eval/accuracy or eval/loss',
-      'checkpoint.best_metric',
-    )
-
-
 def _check_image_sizes(config: Config) -> None:
   architecture = variants.resolve(config.model)
   smallest = least = graph.smallest_image(architecture)

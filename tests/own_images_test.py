@@ -21,9 +21,7 @@ from conftest import ROOT, SMALL
 from PIL import Image
 from pyarrow import parquet
 
-import launch
 from googlenet import config as config_lib
-from googlenet.cli import command_line
 from googlenet.data import (
   auto,
   classes,
@@ -37,7 +35,6 @@ from googlenet.data.find import find
 from googlenet.data.folder import read_class_map
 from googlenet.data.images import CenterCrop, RandomResizedCrop
 from googlenet.errors import UserError
-from googlenet.io import checkpoint
 from googlenet.io.workdir import read_classes
 from googlenet.tools.scoring import predictions
 from googlenet.train import same_run, setup
@@ -754,23 +751,20 @@ def test_balanced_weights_make_classes_count_as_much(tmp_path, config):
   assert even == (1.0, 1.0, 1.0)
 
 
-def test_a_score_that_is_always_1_chooses_no_checkpoint(tmp_path, monkeypatch):
-  flags = (
-    *(f'--config={ROOT}/configs/fmnist96.py', f'--workdir={tmp_path}/run'),
-    *('--config.data.source=arrays', '--config.data.eval_split=test'),
-    f'--config.data.data_dir={uneven(tmp_path)}',
-    '--config.checkpoint.best_metric=eval/top_5',
-  )
-  arguments = command_line.parse(launch.FLAGS, ['launch.py', *flags])
+def test_a_score_that_is_always_1_chooses_no_checkpoint(tmp_path, config):
+  use(config, uneven(tmp_path))
+  config.train.batch_size = 2
+  config.checkpoint.best_metric = 'eval/top_5'
+
+  def build(is_resumed=False):
+    completed = auto.complete(config_lib.resolve(config))
+    return setup.build(completed, is_resumed)
+
   with pytest.raises(UserError, match='is always 1 with .*num_classes=3'):
-    command_line.completed(arguments)
-  six = command_line.parse(
-    launch.FLAGS, ['launch.py', *flags, '--config.model.num_classes=6']
-  )
-  assert command_line.completed(six).config.model.num_classes == 6
-  # A run of an older version goes on.
-  monkeypatch.setattr(checkpoint, 'paths', lambda _: ['checkpoint_1.npz'])
-  assert command_line.completed(arguments).config.model.num_classes == 3
+    build()
+  assert build(is_resumed=True).config.model.num_classes == 3  # an older run
+  config.model.num_classes = 6
+  assert build().config.checkpoint.best_metric == 'eval/top_5'
 
 
 def test_weights_are_new_for_a_run_that_has_none(tmp_path, config):

@@ -15,7 +15,6 @@ import ml_collections
 from absl import flags
 
 from googlenet import config as config_lib
-from googlenet import contradictions
 from googlenet.cli.flag_texts import check_path, check_texts
 from googlenet.cli.modes import (
   FLAGS,
@@ -223,7 +222,7 @@ def completed(arguments: Arguments) -> Arguments:
   A run that goes on keeps its values, unless its config may change.
 
   Raises:
-    UserError: a data set cannot be read, or does not fit the config.
+    UserError: a data set cannot be read.
   """
   may_change = arguments.options.get('allow_config_change')
   options = dict(arguments.options)
@@ -237,9 +236,6 @@ def completed(arguments: Arguments) -> Arguments:
     )
   workdir = '' if may_change else arguments.workdir
   config = auto.complete_run(arguments.config, workdir)
-  is_run = MODES[arguments.mode].workdir == 'continues'
-  if is_run and not checkpoint.paths(arguments.workdir):
-    contradictions.check_best_metric(config)
   return arguments._replace(config=config, options=options)
 
 

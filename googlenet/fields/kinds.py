@@ -145,7 +145,7 @@ def path(empty: bool = False) -> Field:
   inner = text(empty)
   return Field(
     lambda v: inner.is_valid(v) and not places.unusable(v),
-    f'{inner.allowed}, a path without NUL or half characters and with names '
+    f'{inner.allowed}, a path without NUL or broken characters, with names '
     'of at most 255 bytes',
   )
 

@@ -30,6 +30,21 @@ def check_shapes(train: Dataset, evaluation: Dataset) -> None:
     )
 
 
+def check_best_metric(config: Config) -> None:
+  """Checks that evaluations can differ in the score that chooses the best.
+
+  Raises:
+    UserError: a score is 1 whatever the network says.
+  """
+  classes = config.model.num_classes
+  if config.checkpoint.best_metric == 'eval/top_5' and classes <= 5:
+    raise UserError(
+      "config.checkpoint.best_metric='eval/top_5' is always 1 with "
+      f'config.model.num_classes={classes}: give eval/accuracy or eval/loss',
+      'checkpoint.best_metric',
+    )
+
+
 def check_profile_steps(
   profile_steps: int, durations: config_lib.Durations
 ) -> None:

@@ -126,6 +126,7 @@ def build(config: Config, is_resumed: bool = False) -> Run:
   network = network_lib.from_config(config)
   shape = pipeline.image_shape(config, train)
   if not is_resumed:
+    checks.check_best_metric(config)
     classes.check_all_trained(config.data.classes, train, evaluation)
     constants.check(config.data, train, shape[-1])
   params, network_state = init_from_numpy(network, shape, config.seed)
