@@ -6,6 +6,7 @@ exact in every dtype, so the results have to be equal, ties included.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -122,6 +123,21 @@ def conv_case(
   )
 
 
+def inexact(
+  found: dict[str, list[float]], kernels: Kernels, dtype: str
+) -> dict[str, list[float]]:
+  """The cases of `errors` in which a number is wrong.
+
+  Only winograd.py rounds: weight gradients of 'onednn' in float32.
+  """
+  limits = [0, 0, 2e-7 if (kernels.name, dtype) == ('onednn', 'float32') else 0]
+  return {
+    case: errors
+    for case, errors in found.items()
+    if any(map(operator.gt, errors, [*limits, 0]))
+  }
+
+
 # Shape of the image, of the kernel, stride, padding, and max pooling.
 GEOMETRIES = {
   'stem': ((2, 8, 12, 1), (7, 7), 2, 'SAME', (3, 2, 'SAME')),
@@ -160,7 +176,7 @@ def test_convolution_of_every_geometry(name: str, dtype: str) -> None:
     for geometry, (shape, kernel, stride, padding, pool) in GEOMETRIES.items()
   }
   found = errors(KERNELS[name], cases, dtype, integers)
-  assert not {case: e for case, e in found.items() if any(e)}
+  assert not inexact(found, KERNELS[name], dtype)
 
 
 @pytest.mark.parametrize('amx', [False, True])
@@ -191,7 +207,7 @@ def test_convolution_with_and_without_bias_relu_and_pool(
     for pool in (None, (2, 2, 'CEIL'))
   }
   found = errors(kernels, cases, dtype, integers)
-  assert not {name: e for name, e in found.items() if any(e)}
+  assert not inexact(found, kernels, dtype)
 
 
 @ALL_DTYPES

@@ -8,8 +8,8 @@ patterns, so the operations use exactly these:
 
 * Bias and ReLU directly follow their convolution, so they are fused into it.
 * For the input gradient of a convolution, XLA calls oneDNN if it is written as
-  a convolution with flipped weights. The weight gradient is a matrix product
-  over the columns of im2col.py, or one for each tap.
+  a convolution with flipped weights. The weight gradient is one matrix product
+  over the columns of im2col.py, one for each tap, or those of winograd.py.
 * cpu_pooling.py computes max pooling.
 
 `optimization_barrier` stops XLA from folding flipped weights into a kind of
@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from googlenet.kernels import cpu_pooling, im2col, shared
+from googlenet.kernels import cpu_pooling, im2col, shared, winograd
 from googlenet.kernels.cpu_pooling import tap
 from googlenet.kernels.padding import Padding, pads, placement
 from googlenet.kernels.shared import Pads, Pool, to_rows
@@ -115,6 +115,20 @@ def _products_are_cheap(dtype: jnp.dtype) -> bool:
   return dtype == jnp.bfloat16 and has_amx()
 
 
+def _saves_products(
+  x: Array, dy: Array, kernel: tuple[int, int], stride: int
+) -> bool:
+  """Whether the weight gradient is that of winograd.py.
+
+  It adds and subtracts rows, for which two-byte floats have too few digits.
+  """
+  return (
+    x.dtype == jnp.float32
+    and (kernel[0], stride) == (3, 1)
+    and winograd.saves(dy.shape[1])
+  )
+
+
 def _products_of_taps(
   x: Array, dy: Array, kernel: tuple[int, int], padding: Padding
 ) -> Array:
@@ -150,6 +164,8 @@ def _weight_gradient(
     dw = _dot(to_rows(x[:, ::stride, ::stride]), to_rows(dy), 0, 0)
   elif max(kernel) == 3 and stride == 1 and _products_are_cheap(x.dtype):
     dw = _products_of_taps(x, dy, kernel, padding)
+  elif _saves_products(x, dy, kernel, stride):
+    dw = winograd.weight_gradient(x, dy, kernel, padding)
   elif max(kernel) == 3 and stride == 1:
     dw = _dot(to_rows(dy), to_rows(im2col.columns(x, kernel, padding)), 0, 0).T
   else:
