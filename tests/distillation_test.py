@@ -233,6 +233,7 @@ def test_shares_are_those_of_the_mixture(config):
   ('case', 'words'),
   [
     ('missing', "config.train.teacher='.*/tether' holds no checkpoint.*teache"),
+    ('sweep', "config.train.teacher='.*' holds a sweep: give the folder of"),
     ('fewer', 'tells 3 classes apart and this run 10: give a teacher of'),
     ('names', "calls class 1 'Trousers' and the data of this run 'Trouser'"),
     ('channels', r'images of 1 channel\(s\), into which those of .*, of 4,'),
@@ -252,6 +253,9 @@ def test_refused(case, words, config, tmp_path):
   (path,) = checkpoint.paths(folder)
   if case == 'missing':
     folder = tmp_path / 'tether'
+  if case == 'sweep':
+    folder = tmp_path
+    (folder / 'sweep.json').write_text('{}')
   if case == 'channels':
     stored = 4
   if case == 'nan':

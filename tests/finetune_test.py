@@ -353,6 +353,13 @@ def test_a_source_in_the_home_folder(config, tmp_path, monkeypatch):
     finetune.load('~/rum', *vars(case).values())
 
 
+def test_a_sweep_is_no_source(config, tmp_path):
+  (tmp_path / 'sweep.json').write_text('{}')
+  trial = "from_workdir='.*' holds a sweep: give the folder of one of its tria"
+  with pytest.raises(UserError, match=trial):
+    finetune.load(str(tmp_path), *vars(make(config, seed=1)).values())
+
+
 def test_a_published_network_is_for_fine_tuning(config, tmp_path):
   """What the message says works."""
   case = make(config, seed=1)

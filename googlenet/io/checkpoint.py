@@ -294,27 +294,22 @@ def restore(
 
 def missing(workdir: str | os.PathLike[str]) -> UserError:
   """Returns the error for a folder without a checkpoint."""
-  try:
-    check_no_sweep(workdir)
-  except UserError as error:
-    return error
-  return UserError(
-    f'--workdir={workdir} holds no checkpoint: give the folder of a run '
-    f'that has been trained{near_run(workdir)}'
+  return UserError(f'--workdir={workdir} {why_none(workdir)}')
+
+
+def why_none(workdir: str | os.PathLike[str]) -> str:
+  """Returns what a folder without a checkpoint is, and what to give instead."""
+  if is_sweep(workdir):
+    return 'holds a sweep: give the folder of one of its trials'
+  return (
+    'holds no checkpoint: give the folder of a run that has been trained'
+    f'{near_run(workdir)}'
   )
 
 
-def check_no_sweep(workdir: str | os.PathLike[str]) -> None:
-  """Checks that a folder is not that of a sweep, whose trials are runs.
-
-  Raises:
-    UserError: it is.
-  """
-  if os.path.exists(os.path.join(workdir, 'sweep.json')):
-    raise UserError(
-      f'--workdir={workdir} holds a sweep: give --mode=sweep to continue it, '
-      'or the folder of one of its trials'
-    )
+def is_sweep(workdir: str | os.PathLike[str]) -> bool:
+  """Whether a folder is that of a sweep, whose trials are runs."""
+  return os.path.exists(os.path.join(workdir, 'sweep.json'))
 
 
 def newest_whole(

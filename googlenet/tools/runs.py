@@ -123,7 +123,7 @@ def read(workdir: str, config: Config | None = None) -> RunFiles:
 
 def check_no_sweep(workdir: str) -> None:
   """Raises UserError if a folder holds a sweep, whose trials are runs."""
-  if (pathlib.Path(workdir) / 'sweep.json').exists():
+  if checkpoint.is_sweep(workdir):
     raise UserError(
       f'{workdir} holds a sweep and is no run: give its trials, {workdir}/*/'
     )

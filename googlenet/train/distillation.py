@@ -31,7 +31,6 @@ from googlenet.io import checkpoint, compare, named, pretrained
 from googlenet.io.workdir import differing_class, read_classes, read_object
 from googlenet.model import network as network_lib
 from googlenet.model.precision import get_policy
-from googlenet.runtime.files import near_run
 from googlenet.runtime.parallel import parallelize, replicated
 from googlenet.runtime.terminal import warn
 from googlenet.train.setup import Config, Run
@@ -236,11 +235,7 @@ def read(
   """
   folder = pathlib.Path(named.find(os.path.expanduser(name)))
   if not checkpoint.paths(folder):
-    raise _refused(
-      name,
-      'holds no checkpoint: give the folder of a run that has been trained'
-      f'{near_run(folder)}',
-    )
+    raise _refused(name, checkpoint.why_none(folder))
   try:
     theirs = config_lib.load(folder / 'config.json')
     # It runs where the student runs.

@@ -21,7 +21,6 @@ from googlenet.model.context import is_within
 from googlenet.model.groups import check_groups, parse_factors
 from googlenet.model.network import Network
 from googlenet.optimizer.groups import with_frozen, with_rates
-from googlenet.runtime.files import near_run
 
 _MAX_PROBLEMS = 3  # mismatches listed in an error; the others are counted
 
@@ -114,8 +113,8 @@ def load(
   workdir = named.find(os.path.expanduser(workdir))
   if not checkpoint.paths(workdir):
     raise UserError(
-      f'config.finetune.from_workdir={workdir!r} holds no checkpoint: give the '
-      f'folder of a run that has been trained{near_run(workdir)}',
+      f'config.finetune.from_workdir={workdir!r} '
+      f'{checkpoint.why_none(workdir)}',
       'finetune.from_workdir',
     )
   path, other = pretrained.read_run(workdir)

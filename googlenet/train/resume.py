@@ -111,13 +111,17 @@ def look(
     allow_config_change: whether the stored config may differ.
 
   Raises:
-    UserError: another process uses the workdir, its run has another config, or
-      it is not writable.
+    UserError: another process uses the workdir, its run has another config, it
+      is not writable, or it is that of a sweep.
   """
   path, locks = pathlib.Path(workdir), []
 
   def at_process_0() -> tuple[bool, bool, dict[str, Any] | None]:
-    checkpoint.check_no_sweep(workdir)
+    if checkpoint.is_sweep(workdir):
+      raise UserError(
+        f'--workdir={workdir} holds a sweep: give --mode=sweep to continue it, '
+        'or the folder of one of its trials'
+      )
     if not os.path.exists(path / 'config.json'):
       check_workdir(path)
       return False, False, None
