@@ -7,7 +7,8 @@ training from 52 to 123 images/s (float32; docs/performance.md):
 * Feature maps are [H, W, B, C]. A shift, pad or stride in space copies whole
   [B, C] slabs, and every convolution is a matrix product over rows of channels
   (im2col: Chellapilla et al. 2006).
-* Gradients are hand-written, also as matrix products.
+* Gradients are hand-written, also as matrix products. In float32 winograd.py
+  computes what has three rows of weights.
 * cpu_pooling.py computes max pooling.
 
 `optimization_barrier` stops XLA from fusing im2col into each operation that
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from googlenet.kernels import cpu_pooling, shared, xla
+from googlenet.kernels import cpu_pooling, shared, winograd, xla
 from googlenet.kernels.padding import Padding, pads
 from googlenet.kernels.shared import Pads, Pool, to_rows
 
@@ -141,6 +142,14 @@ def _few_columns(
 _xla_conv = functools.partial(shared.convolve, layout='HWNC')
 
 
+def _wide_conv(x: Array, w: Array, stride: int, padded: Pads) -> Array:
+  """Convolves in float32, in which XLA's own convolution is fast too."""
+  rows = (len(x) + sum(padded[0]) - len(w)) // stride + 1
+  if winograd.saves(x.dtype, w.shape[:2], stride, rows):
+    return winograd.convolve(x, w.astype(x.dtype), padded, _AXES)
+  return _xla_conv(x, w, stride, padded)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
   return _conv_forward(x, w, stride, padding)[0]
@@ -156,8 +165,7 @@ def _conv_forward(
     columns, shape = _few_columns(x, kernel, stride, padded)
     y = _left_transposed_dot(columns, matrix).reshape(*shape, c_out)
   elif x.dtype == jnp.float32:
-    # XLA's own convolution is fast in float32, forward and for dx.
-    y = _xla_conv(x, w, stride, padded)
+    y = _wide_conv(x, w, stride, padded)
   else:
     y = _dot(_columns(x, kernel, stride, padded), matrix, 3, 0)
   return y.astype(x.dtype), (x, w)
@@ -181,8 +189,12 @@ def _conv_backward(
       dw = _rows_dot(_columns(x, kernel, stride, padded), dy)
     dw = dw.reshape(w.shape)
   elif x.dtype == jnp.float32:
-    dx = _xla_conv(dy, shared.flip(w), 1, shared.flipped_pads(kernel, padded))
-    dw = _rows_dot(_columns(x, kernel, 1, padded), dy).reshape(w.shape)
+    dx = _wide_conv(dy, shared.flip(w), 1, shared.flipped_pads(kernel, padded))
+    if winograd.saves(x.dtype, kernel, 1, len(dy)):
+      dw = winograd.weight_gradient(x, dy, kernel, padded, _AXES)
+    else:
+      dw = _rows_dot(_columns(x, kernel, 1, padded), dy)
+    dw = dw.reshape(w.shape)
   else:
     # One im2col of dy serves both gradients.
     columns = _columns(dy, kernel, 1, shared.flipped_pads(kernel, padded))

@@ -115,20 +115,6 @@ def _products_are_cheap(dtype: jnp.dtype) -> bool:
   return dtype == jnp.bfloat16 and has_amx()
 
 
-def _saves_products(
-  x: Array, dy: Array, kernel: tuple[int, int], stride: int
-) -> bool:
-  """Whether the weight gradient is that of winograd.py.
-
-  It adds and subtracts rows, for which two-byte floats have too few digits.
-  """
-  return (
-    x.dtype == jnp.float32
-    and (kernel[0], stride) == (3, 1)
-    and winograd.saves(dy.shape[1])
-  )
-
-
 def _products_of_taps(
   x: Array, dy: Array, kernel: tuple[int, int], padding: Padding
 ) -> Array:
@@ -164,8 +150,9 @@ def _weight_gradient(
     dw = _dot(to_rows(x[:, ::stride, ::stride]), to_rows(dy), 0, 0)
   elif max(kernel) == 3 and stride == 1 and _products_are_cheap(x.dtype):
     dw = _products_of_taps(x, dy, kernel, padding)
-  elif _saves_products(x, dy, kernel, stride):
-    dw = winograd.weight_gradient(x, dy, kernel, padding)
+  elif winograd.saves(x.dtype, kernel, stride, dy.shape[1]):
+    padded = pads(x.shape[1:3], kernel, 1, padding)
+    dw = winograd.weight_gradient(x, dy, kernel, padded, im2col.AXES)
   elif max(kernel) == 3 and stride == 1:
     dw = _dot(to_rows(dy), to_rows(im2col.columns(x, kernel, padding)), 0, 0).T
   else:

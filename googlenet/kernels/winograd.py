@@ -1,4 +1,4 @@
-"""Weight gradients of kernels with three rows, in half the multiplications.
+"""Convolutions with three rows of weights, in half the multiplications.
 
 Winograd's minimal filtering (Lavin and Gray, 2016, section 4.1), along the
 height only. It computes m rows of y from m + 2 rows of x. Small matrices
@@ -6,12 +6,15 @@ transform these rows, after which m + 2 products suffice instead of 3 m:
 
   y = outputs^T ((weights w) * (inputs x))
 
-For the gradient this becomes, summed over all groups of m rows,
+For the weight gradient this becomes, summed over all groups of m rows,
 
   dw = weights^T ((outputs dy) * (inputs x))
 
-Each * is a matrix product: im2col of one transformed row of each group, times
-the matching row of dy.
+Each * is a matrix product with im2col of one transformed row of each group, so
+columns are half as many too. All functions are for stride 1, and for maps with
+channels last whose height and width are the given axes. Errors are a few times
+those of plain sums: 2e-7 of the norm for random float32 numbers. Two-byte
+floats have too few digits for the sums and differences of rows.
 """
 
 import functools
@@ -23,11 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from googlenet.kernels import im2col
 from googlenet.kernels.cpu_pooling import tap
-from googlenet.kernels.padding import Padding, placement
+from googlenet.kernels.shared import Pads
 
 Array = jax.Array
+
+Axes = tuple[int, int]
 
 _TAPS = 3
 # Where polynomials are evaluated, besides at infinity. More points would save
@@ -76,9 +80,12 @@ def group(rows: int) -> int:
   return min((4, 3, 2), key=lambda m: _products(rows, m))
 
 
-def saves(rows: int) -> bool:
-  """Whether `rows` rows of output need fewer products than 3 for each."""
-  return _products(rows, group(rows)) < _TAPS * rows
+def saves(
+  dtype: jnp.dtype, kernel: tuple[int, int], stride: int, rows: int
+) -> bool:
+  """Whether a convolution with `rows` rows of output gains by this form."""
+  is_possible = dtype == jnp.float32 and (kernel[0], stride) == (_TAPS, 1)
+  return is_possible and _products(rows, group(rows)) < _TAPS * rows
 
 
 def _combine(matrix: np.ndarray, rows: Sequence[Array]) -> Array:
@@ -88,46 +95,84 @@ def _combine(matrix: np.ndarray, rows: Sequence[Array]) -> Array:
   return sum(factors[:, i] * row for i, row in enumerate(rows))
 
 
-def weight_gradient(
-  x: Array, dy: Array, kernel: tuple[int, int], padding: Padding
+def _split(x: Array, axis: int, m: int) -> Array:
+  """Makes of an axis two: groups, and the m of each."""
+  return x.reshape(*x.shape[:axis], -1, m, *x.shape[axis + 1 :])
+
+
+def _row(x: Array, axis: int, first: int, groups: int, row: int) -> Array:
+  """Returns one row of each of some groups, of those that `_split` made."""
+  x = lax.slice_in_dim(x, first, first + groups, axis=axis)
+  return lax.index_in_dim(x, row, axis + 1, keepdims=False)
+
+
+def _columns(
+  x: Array, kernel: tuple[int, int], rows: int, padded: Pads, axes: Axes
 ) -> Array:
-  """The weight gradient of a convolution at stride 1.
+  """im2col of `inputs x`: [n, ..., width * C], with H' / m as the height."""
+  (h, w), m = axes, group(rows)
+  groups, width = -(-rows // m), x.shape[w] + sum(padded[1])
+  places = {h: (-padded[0][0], m * (groups + 1)), w: (-padded[1][0], width)}
+  x = _split(lax.optimization_barrier(tap(x, places)), h, m)
+  # The m + 2 rows of a group are its own m and the first two of the next.
+  taken = [_row(x, h, i // m, groups, i % m) for i in range(m + _TAPS - 1)]
+  mixed = _combine(transforms(m).inputs, taken)
+  mixed = lax.optimization_barrier(mixed)
+  last = width - kernel[1] + 1
+  shifts = [
+    lax.slice_in_dim(mixed, i, i + last, axis=w + 1) for i in range(kernel[1])
+  ]
+  columns = lax.optimization_barrier(jnp.stack(shifts, axis=-2))
+  return columns.reshape(*columns.shape[:-2], -1)
+
+
+def _to_rows(x: Array) -> Array:
+  """[n, ..., C] -> [n, rows, C]."""
+  return x.reshape(len(x), -1, x.shape[-1])
+
+
+def convolve(x: Array, w: Array, padded: Pads, axes: Axes) -> Array:
+  """Convolves x [..., C_in] with weights [3, width, C_in, C_out]."""
+  h, c_out = axes[0], w.shape[-1]
+  rows = x.shape[h] + sum(padded[0]) - _TAPS + 1
+  _, weights, outputs = transforms(group(rows))
+  columns = _columns(x, w.shape[:2], rows, padded, axes)
+  taps = _combine(weights, list(w)).reshape(len(weights), -1, c_out)
+  products = lax.dot_general(
+    _to_rows(columns), taps, (((2,), (1,)), ((0,), (0,)))
+  ).reshape(*columns.shape[:-1], c_out)
+  y = _combine(outputs.T, list(products))
+  y = jnp.moveaxis(y, 0, h + 1)
+  y = y.reshape(*y.shape[:h], -1, *y.shape[h + 2 :])
+  return lax.slice_in_dim(y, 0, rows, axis=h)
+
+
+def weight_gradient(
+  x: Array, dy: Array, kernel: tuple[int, int], padded: Pads, axes: Axes
+) -> Array:
+  """The gradient of `convolve` by w, for that of its output.
 
   Args:
-    x: its input, float32 [B, H, W, C_in].
-    dy: the gradient of its output, [B, H', W', C_out].
-    kernel: (3, width), of any width.
-    padding: its padding.
+    x: [..., C_in].
+    dy: [..., C_out].
+    kernel: (3, width).
+    padded: pixels of padding.
+    axes: of height and width.
 
   Returns:
-    [3, width * C_in, C_out]. Its error is a few times that of plain sums:
-    2e-7 of its norm, for random numbers.
+    [3, width * C_in, C_out].
   """
-  heights, widths = (
-    placement(x.shape[axis], taps, 1, padding)
-    for axis, taps in zip(im2col.AXES, kernel, strict=True)
+  h, rows = axes[0], dy.shape[axes[0]]
+  m = group(rows)
+  _, weights, outputs = transforms(m)
+  columns = _columns(x, kernel, rows, padded, axes)
+  groups = -(-rows // m)
+  if m * groups != rows:
+    dy = lax.optimization_barrier(tap(dy, {h: (0, m * groups)}))
+  dy = _split(dy, h, m)
+  taken = [_row(dy, h, 0, groups, i) for i in range(m)]
+  mixed = lax.optimization_barrier(_combine(outputs, taken))
+  products = lax.dot_general(
+    _to_rows(columns), _to_rows(mixed), (((1,), (1,)), ((0,), (0,)))
   )
-  m = group(heights.out)
-  groups = -(-heights.out // m)
-  places = {
-    1: (-heights.low, m * (groups + 1)),
-    2: (-widths.low, widths.out + kernel[1] - 1),
-  }
-  x = lax.optimization_barrier(tap(x, places))
-  x = x.reshape(len(x), groups + 1, m, *x.shape[2:])
-  if m * groups != heights.out:
-    dy = lax.optimization_barrier(tap(dy, {1: (0, m * groups)}))
-  dy = dy.reshape(len(dy), groups, m, *dy.shape[2:])
-
-  inputs, weights, outputs = transforms(m)
-  # The m + 2 rows of a group are its own m and the first two of the next.
-  rows = [x[:, i // m : groups + i // m, i % m] for i in range(m + 2)]
-  mixed = lax.optimization_barrier(_combine(inputs, rows))
-  shifts = [mixed[..., i : i + widths.out, :] for i in range(kernel[1])]
-  columns = lax.optimization_barrier(jnp.stack(shifts, axis=-2))
-  columns = columns.reshape(m + 2, -1, kernel[1] * columns.shape[-1])
-  rows = [dy[:, :, i] for i in range(m)]
-  rows = lax.optimization_barrier(_combine(outputs, rows))
-  rows = rows.reshape(m + 2, -1, rows.shape[-1])
-  products = lax.dot_general(columns, rows, (((1,), (1,)), ((0,), (0,))))
   return _combine(weights.T, list(products))
