@@ -18,7 +18,7 @@ floats have too few digits for the sums and differences of rows.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -88,11 +88,13 @@ def saves(
   return is_possible and _products(rows, group(rows)) < _TAPS * rows
 
 
-def _combine(matrix: np.ndarray, rows: Sequence[Array]) -> Array:
-  """Each row of `matrix` [n, k] times k arrays [...]: [n, ...]."""
-  factors = jnp.asarray(matrix, rows[0].dtype)
-  factors = factors.reshape(*factors.shape, *[1] * rows[0].ndim)
-  return sum(factors[:, i] * row for i, row in enumerate(rows))
+def _combine(matrix: np.ndarray, rows: Iterable[Array]) -> Array:
+  """`matrix` [n, k] (or [k]) times k arrays [...]: [n, ...] (or [...])."""
+  total = 0
+  for factors, row in zip(matrix.T, rows, strict=True):
+    factors = jnp.asarray(factors, row.dtype)
+    total += factors.reshape(*factors.shape, *[1] * row.ndim) * row
+  return total
 
 
 def _split(x: Array, axis: int, m: int) -> Array:
@@ -137,12 +139,12 @@ def convolve(x: Array, w: Array, padded: Pads, axes: Axes) -> Array:
   rows = x.shape[h] + sum(padded[0]) - _TAPS + 1
   _, weights, outputs = transforms(group(rows))
   columns = _columns(x, w.shape[:2], rows, padded, axes)
-  taps = _combine(weights, list(w)).reshape(len(weights), -1, c_out)
+  taps = _combine(weights, w).reshape(len(weights), -1, c_out)
   products = lax.dot_general(
     _to_rows(columns), taps, (((2,), (1,)), ((0,), (0,)))
   ).reshape(*columns.shape[:-1], c_out)
-  y = _combine(outputs.T, list(products))
-  y = jnp.moveaxis(y, 0, h + 1)
+  # Rows are stacked, as XLA computes what a concatenation gives only once.
+  y = jnp.stack([_combine(k, products) for k in outputs.T], axis=h + 1)
   y = y.reshape(*y.shape[:h], -1, *y.shape[h + 2 :])
   return lax.slice_in_dim(y, 0, rows, axis=h)
 
@@ -175,4 +177,4 @@ def weight_gradient(
   products = lax.dot_general(
     _to_rows(columns), _to_rows(mixed), (((1,), (1,)), ((0,), (0,)))
   )
-  return _combine(weights.T, list(products))
+  return _combine(weights.T, products)
