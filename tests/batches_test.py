@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from googlenet.data import batches
+from googlenet import config as config_lib
+from googlenet.data import batches, stream
 from googlenet.data.sources import Dataset
-from googlenet.errors import UserError
+from googlenet.errors import Stopped, UserError
+from googlenet.train import hooks, loop
 
 
 def dataset(num_examples=10, num_classes=10) -> Dataset:
@@ -103,3 +105,26 @@ def test_labels_outside_the_classes_are_refused(on_device):
 
   with pytest.raises(UserError, match=r'config\.model\.num_classes=4'):
     read()
+
+
+def test_a_run_that_is_ended_closes_its_stream(config, tmp_path, monkeypatch):
+  """At the end of Python, workers of Grain may be closed by two at once."""
+  closed = []
+
+  def watched(*arguments):
+    try:
+      yield from stream.stream(*arguments)
+    finally:
+      closed.append(True)
+
+  def end(*_):
+    raise Stopped('now')
+
+  monkeypatch.setattr(batches, 'stream', watched)
+  monkeypatch.setattr(hooks.Save, '__call__', end)
+  config.data.train_split, config.data.eval_split = 'train[:400]', 'test[:9]'
+  config.data.on_device_mb, config.train.max_steps = 0, 5
+  with pytest.raises(Stopped) as ended:
+    loop.train_and_evaluate(config_lib.resolve(config), tmp_path)
+  assert closed == [True]
+  assert ended.tb  # whose frames would keep the stream open

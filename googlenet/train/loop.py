@@ -22,7 +22,7 @@ from googlenet.runtime import memory, progress
 from googlenet.runtime.parallel import replicated, steps_in_flight
 from googlenet.runtime.preemption import PreemptionHandler
 from googlenet.runtime.terminal import warn
-from googlenet.train import diagnosis, messages, resume, setup
+from googlenet.train import diagnosis, messages, resume, same_run, setup
 from googlenet.train.hooks import Evaluate, Hook, Log, Save, Session
 from googlenet.train.profiling import Profile
 from googlenet.train.state import TrainState
@@ -72,6 +72,7 @@ def train_and_evaluate(
     stack.enter_context(progress.shown_on(sys.stdout))
     stack.enter_context(_memory_errors_explained(workdir))
     run = setup.build(config, found.has_checkpoint)
+    same_run.check_processes(run)
     session, start = _open(run, workdir, found, preemption, started, stack)
     stack.enter_context(divergence_recorded(workdir))
     log = Log(session)
@@ -92,8 +93,9 @@ def train_and_evaluate(
       if session.progress.is_epoch_pending:
         for hook in hooks:
           state = hook(step, state, None)
-      batches = () if session.is_last(step) else run.batches(step)
-      for step, batch in batches:
+      batches = stack.enter_context(contextlib.closing(run.batches(step)))
+      is_over = session.is_last(step)
+      for step, batch in () if is_over else batches:
         with jax.profiler.StepTraceAnnotation('train', step_num=step):
           size = run.image_size(step)
           state, metrics = run.train_step(state, batch, seed, size)

@@ -5,6 +5,7 @@ averaged (EMA) parameters: Izmailov et al., 2018, arXiv 1803.05407, section 3.2;
 Wu and Johnson, 2021, arXiv 2105.07576, section 3.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -93,15 +94,14 @@ def estimate(
   num_examples, size = feed.dataset.num_examples, config.train.batch_size
   num_batches = min(config.eval.batch_norm_batches, num_examples // size)
   indices = TrainIndices(config.seed, num_examples, size, 0, num_batches)
-  batches = counted(
-    feed.batches(indices), num_batches, 'batch-norm statistics', 'batches'
-  )
-  for count, batch in enumerate(batches):
-    network_state = jax.block_until_ready(
-      statistics_step(
-        params, network_state, {'image': batch['image']}, jnp.float32(count)
+  with contextlib.closing(feed.batches(indices)) as batches:
+    shown = counted(batches, num_batches, 'batch-norm statistics', 'batches')
+    for count, batch in enumerate(shown):
+      network_state = jax.block_until_ready(
+        statistics_step(
+          params, network_state, {'image': batch['image']}, jnp.float32(count)
+        )
       )
-    )
   return network_state
 
 

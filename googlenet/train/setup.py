@@ -3,7 +3,8 @@
 Errors in the input are found here, before anything is compiled or written.
 """
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -60,10 +61,11 @@ class Run(NamedTuple):
     dataset = self.train.dataset
     return sampling.train_indices(self.config, dataset, start, stop)
 
-  def batches(self, start: int) -> Iterator[tuple[int, batches.Batch]]:
-    """Yields (step, batch) from step `start` + 1 to the last."""
+  def batches(self, start: int) -> Generator[tuple[int, batches.Batch]]:
+    """Yields (step, batch) from step `start` + 1 to the last; to be closed."""
     indices = self.indices(start, self.durations.num_steps)
-    return enumerate(self.train.batches(indices), start=start + 1)
+    with contextlib.closing(self.train.batches(indices)) as batches:
+      yield from enumerate(batches, start=start + 1)
 
   def image_size(self, step: int) -> int | None:
     """Returns the size by `train.image_sizes`; None: `data.image_size`."""
