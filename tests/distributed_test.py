@@ -41,7 +41,7 @@ def free_port() -> int:
 class Processes:
   """Processes of one run, each with the same number of devices."""
 
-  def __init__(self, folder, cache, count, devices, *flags, environments=None):
+  def __init__(self, folder, cache, count, devices, *flags, last=()):
     port, self.all, self.folder = free_port(), [], folder
     for i in range(count):
       distributed = (
@@ -58,6 +58,7 @@ class Processes:
             f'--config.train.compilation_cache={cache}',
             *(distributed if count > 1 else ()),
             *flags,
+            *(last if i == count - 1 else ()),
           ],
           cwd=folder,
           env={**os.environ, **environment(devices, optimized=False)},

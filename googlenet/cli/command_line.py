@@ -27,7 +27,7 @@ from googlenet.cli.overrides import set_fields, split_flags
 from googlenet.data import auto
 from googlenet.errors import UserError, did_you_mean
 from googlenet.fields import FIELDS, LOCAL
-from googlenet.io import checkpoint, named
+from googlenet.io import checkpoint, compare, named
 from googlenet.model.architecture_text import has_operations
 from googlenet.runtime import distributed, places
 from googlenet.runtime.terminal import warn
@@ -222,8 +222,11 @@ def completed(arguments: Arguments) -> Arguments:
   A run that goes on keeps its values, unless its config may change.
 
   Raises:
-    UserError: a data set cannot be read.
+    UserError: a data set cannot be read, or the processes of a run have
+      different configs.
   """
+  if distributed.is_one_of_several():  # before they wait for each other
+    compare.check_processes(arguments.config)
   may_change = arguments.options.get('allow_config_change')
   options = dict(arguments.options)
   if MODES[arguments.mode].compares and 'baseline' in options:

@@ -10,6 +10,7 @@ import numpy as np
 from googlenet import config as config_lib
 from googlenet.data import classes, images, sources
 from googlenet.errors import UserError
+from googlenet.fields import LOCAL
 from googlenet.input.preprocess import LUMA, num_channels
 from googlenet.runtime import distributed
 from googlenet.runtime.progress import working
@@ -71,8 +72,8 @@ def complete_run(
 ) -> ml_collections.FrozenConfigDict:
   """Returns `complete` for a run, which keeps its own values when it goes on.
 
-  Process 0 alone needs to see the data and the run; the others take what it
-  finds.
+  Process 0 alone needs to see the run; the others take the values that it
+  finds, and keep their own folders.
 
   Args:
     config: resolved.
@@ -95,7 +96,10 @@ def complete_run(
     text = distributed.on_process_0(at_process_0)
   else:
     text = at_process_0()
-  return config_lib.resolve(config_lib.from_json(text, 'config', True))
+  completed = config_lib.from_json(text, 'config', True)
+  ours = config_lib.flatten(config)
+  completed.update_from_flattened_dict({name: ours[name] for name in LOCAL})
+  return config_lib.resolve(completed)
 
 
 def open_fields(

@@ -14,6 +14,7 @@ from googlenet.errors import UserError
 from googlenet.fields import FIELDS
 from googlenet.io import checkpoint
 from googlenet.model import ablations
+from googlenet.runtime import distributed
 
 # Fields that no resumed run may change: its parameters or the order of its data
 # depend on them.
@@ -120,6 +121,25 @@ def check_config(
       'folder'
     )
   return bool(changes)
+
+
+def check_processes(config: Any) -> None:
+  """Checks that all processes of a run have the same config.
+
+  With another learning rate, for instance, one would take other steps than the
+  rest, unseen, since only process 0 writes. `data.data_dir` may differ.
+
+  Raises:
+    UserError: they differ; every process raises it.
+  """
+  theirs = distributed.on_process_0(config.to_dict)
+  distributed.check_none_differs(
+    '; '.join(
+      f'config.{name} is {there!r} there and {here!r} here'
+      for name, (there, here) in differences(theirs, config).items()
+      if name not in MAY_CHANGE or name == 'train.parallel'
+    )
+  )
 
 
 def trained_with(about: Mapping[str, Any], config: Any) -> Changes:

@@ -225,6 +225,32 @@ def on_process_0(function: Callable[[], Any]) -> Any:
   return message['value']
 
 
+def check_none_differs(what: str) -> None:
+  """Ends all processes of a run if one of them is not as process 0 is.
+
+  Args:
+    what: how this one differs from process 0; '': it does not.
+
+  Raises:
+    UserError: this process or another one differs; every process raises it.
+  """
+  if jax.process_count() == 1:
+    return
+  found = multihost_utils.process_allgather(np.array(bool(what)))
+  if not found.any():
+    return
+  mend = 'start all processes of a run with the same flags and the same data'
+  if what:
+    raise UserError(
+      f'this process ({jax.process_index()} of {jax.process_count()}) is not '
+      f'as process 0 is: {what}; {mend}'
+    )
+  raise UserError(
+    f'process {np.flatnonzero(found)[0]} of {jax.process_count()} is not as '
+    f'process 0 is, and says what differs: {mend}'
+  )
+
+
 def silence_threads() -> None:
   """Hides what C++ threads write to stderr; Python still writes there.
 

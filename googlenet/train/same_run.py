@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from googlenet.data.sources import Dataset
 from googlenet.data.splits import changed_files
 from googlenet.errors import UserError
@@ -13,6 +15,7 @@ from googlenet.io.archive import DamagedError
 from googlenet.io.compare import NEVER_CHANGES, Changes, trained_with
 from googlenet.io.metrics import Progress
 from googlenet.io.writer import LogSize
+from googlenet.runtime import distributed
 from googlenet.train.setup import Run
 
 # Fields on which the size of images that the host gives depends.
@@ -45,6 +48,40 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
     'image_shape': list(dataset.image_shape),
     'num_classes': dataset.num_classes,
   }
+
+
+def check_processes(run: Run) -> None:
+  """Checks that all processes of a run have the same data and devices.
+
+  The number of steps and the order of the images depend on them.
+
+  Raises:
+    UserError: they differ; every process raises it.
+  """
+  if jax.process_count() == 1:
+    return
+  ours = {
+    'training': describe_data(run.train.dataset),
+    'evaluation': describe_data(run.evaluation.dataset),
+    'teacher': {'is': run.soft_targets and run.soft_targets.identity},
+    'process': {'devices': jax.local_device_count()},
+  }
+  theirs = distributed.on_process_0(lambda: ours)
+  words = [
+    f'{part}: {_changes(theirs[part], here)}'
+    for part, here in ours.items()
+    if theirs[part] != here
+  ]
+  distributed.check_none_differs('; '.join(words))
+
+
+def _changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+  """Says in words how the data of two processes differ."""
+  return changed_files(there, here) or ', '.join(
+    f'{name} {there.get(name)!r} there and {value!r} here'
+    for name, value in here.items()
+    if there.get(name) != value
+  )
 
 
 def check_about(

@@ -1,0 +1,122 @@
+"""All processes of a run have the same config, data and devices, or all end."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from distributed_test import PATIENT, Processes
+
+from googlenet import config as config_lib
+from googlenet.data import auto
+from googlenet.errors import UserError
+from googlenet.io import compare
+from googlenet.runtime import distributed
+from googlenet.train import same_run, setup
+
+
+def join(monkeypatch, place, theirs=None, others=(), count=2):
+  """Makes this process one of several; returns what it says of itself.
+
+  Args:
+    monkeypatch: the fixture.
+    place: of this process.
+    theirs: what process 0 describes, if this is another.
+    others: which of the others differ from process 0.
+    count: number of processes.
+  """
+  told = []
+
+  def gather(differs):
+    told.append(bool(differs))
+    return np.array([i in others for i in range(count)]) | (
+      np.arange(count) == place
+    ) * bool(differs)
+
+  monkeypatch.setattr(jax, 'process_count', lambda: count)
+  monkeypatch.setattr(jax, 'process_index', lambda: place)
+  monkeypatch.setattr(
+    distributed,
+    'on_process_0',
+    lambda f: json.loads(json.dumps(theirs or f())),
+  )
+  monkeypatch.setattr(distributed.multihost_utils, 'process_allgather', gather)
+  return told
+
+
+def test_a_process_with_another_config_ends_all(monkeypatch, config):
+  resolved = config_lib.resolve(config)
+  theirs = resolved.to_dict()
+  config.data.data_dir, config.data.workers = 'elsewhere', 3
+  told = join(monkeypatch, 1, theirs)
+  compare.check_processes(config_lib.resolve(config))
+  assert told == [False]
+  config.optimizer.learning_rate = 0.5
+  config.train.parallel = 'shard_map'
+  with pytest.raises(UserError) as raised:
+    compare.check_processes(config_lib.resolve(config))
+  assert str(raised.value).startswith(
+    'this process (1 of 2) is not as process 0 is: '
+    'config.optimizer.learning_rate is '
+    f'{theirs["optimizer"]["learning_rate"]!r} there and 0.5 here; '
+    "config.train.parallel is 'pmap' there and 'shard_map' here; start all"
+  )
+  told = join(monkeypatch, 0, others=[2], count=3)
+  with pytest.raises(UserError, match='^process 2 of 3 is not as process 0'):
+    compare.check_processes(resolved)
+  assert told == [False]
+
+
+def test_a_process_with_other_data_or_devices_ends_all(monkeypatch, config):
+  config.data.train_split, config.data.eval_split = 'train[:70]', 'test[:9]'
+  run = setup.build(config_lib.resolve(config))
+  told = join(monkeypatch, 0)
+  same_run.check_processes(run)
+  theirs = {
+    'training': same_run.describe_data(run.train.dataset) | {'split': 'all'},
+    'evaluation': same_run.describe_data(run.evaluation.dataset),
+    'teacher': {'is': None},
+    'process': {'devices': jax.local_device_count() + 1},
+  }
+  told = join(monkeypatch, 1, theirs)
+  with pytest.raises(UserError) as raised:
+    same_run.check_processes(run)
+  assert told == [True]
+  here = jax.local_device_count()
+  assert (
+    f"training: split 'all' there and 'train[:70]' here; process: devices "
+    f'{here + 1} there and {here} here; start all'
+  ) in str(raised.value)
+
+
+def test_processes_keep_their_folders(monkeypatch, config, tmp_path):
+  """Only what the data set decides comes from process 0."""
+  config.data.mean = config.data.std = ('auto',)
+  config.data.train_split = 'train[:70]'
+  theirs = config_lib.resolve(config)
+  config.data.data_dir = '/data/of/process_1'
+  monkeypatch.setattr(distributed, 'is_one_of_several', lambda: True)
+  monkeypatch.setattr(
+    distributed,
+    'on_process_0',
+    lambda _: config_lib.to_json(auto.complete(theirs)),
+  )
+  ours = auto.complete_run(config_lib.resolve(config), tmp_path)
+  assert ours.data.data_dir == '/data/of/process_1'
+  assert ours.data.mean == auto.complete(theirs).data.mean != ('auto',)
+
+
+@pytest.mark.slow
+def test_two_processes_with_two_configs_make_no_run(
+  compilation_cache, tmp_path
+):
+  both = Processes(
+    tmp_path,
+    compilation_cache,
+    *(2, 1, '--workdir=run', PATIENT),
+    last=['--config.seed=1'],
+  )
+  errors = [err.splitlines()[-1] for _, err in both.wait(2)]
+  assert errors[0].startswith('error: process 1 of 2 is not as process 0 is')
+  assert 'config.seed is 0 there and 1 here' in errors[1]
+  assert not list(tmp_path.iterdir())
