@@ -15,7 +15,7 @@ from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.io import archive, checkpoint
 from googlenet.io.archive import DamagedError, MismatchError
-from googlenet.io.saver import Saver
+from googlenet.io.saver import Saver, WriteError
 from googlenet.train import setup
 
 
@@ -283,6 +283,16 @@ def test_what_is_written_about_a_run_can_be_read(tmp_path):
     with pytest.raises(ValueError, match=r'4,194,305 bytes|JSON compliant'):
       saver.finish()
   assert checkpoint.paths(tmp_path) == [path]
+
+
+def test_a_last_save_that_fails_is_told_once(tmp_path):
+  """A warning that training continues would be wrong, and come first."""
+  saver = Saver(tmp_path, 1, pytest.fail)
+  (tmp_path / 'checkpoints').write_text('no folder')
+  saver.save(checkpoint.Snapshot(2, LIKE, {}))
+  with pytest.raises(WriteError, match='step 2 cannot be written'):
+    saver.finish()
+  saver.poll(wait=True)
 
 
 def test_a_billionth_step_is_the_newest(tmp_path):

@@ -79,8 +79,9 @@ class Saver:
       self._thread = None
     if self._error is not None:
       self._raise_others()
-      raise WriteError(
-        f'{self._failure()}: older checkpoints are unchanged; free disk space '
-        'or repair the folder, then the same command with this --workdir '
+      failure, error, self._error = self._failure(), self._error, None
+      raise WriteError(  # told once: `poll` would say that training continues
+        f'{failure}: older checkpoints are unchanged; free disk space or '
+        'repair the folder, then the same command with this --workdir '
         'continues from the last one'
-      ) from self._error
+      ) from error
