@@ -1,4 +1,4 @@
-"""All processes of a run have the same config, data and devices, or all end."""
+"""What all processes of a run share: config, data, devices, and the end."""
 
 import json
 
@@ -9,10 +9,10 @@ from distributed_test import PATIENT, Processes
 
 from googlenet import config as config_lib
 from googlenet.data import auto
-from googlenet.errors import UserError
-from googlenet.io import compare
+from googlenet.errors import Stopped, UserError
+from googlenet.io import checkpoint, compare
 from googlenet.runtime import distributed
-from googlenet.train import same_run, setup
+from googlenet.train import hooks, loop, same_run, setup
 
 
 def join(monkeypatch, place, theirs=None, others=(), count=2):
@@ -104,6 +104,25 @@ def test_processes_keep_their_folders(monkeypatch, config, tmp_path):
   ours = auto.complete_run(config_lib.resolve(config), tmp_path)
   assert ours.data.data_dir == '/data/of/process_1'
   assert ours.data.mean == auto.complete(theirs).data.mean != ('auto',)
+
+
+def test_all_wait_for_the_save_that_ends_a_run(config, tmp_path, monkeypatch):
+  """JAX would end process 0 in the middle of it when another had ended."""
+  waits = []
+
+  def on_process_0(function):
+    waits.append(function.__name__)
+    return function()
+
+  monkeypatch.setattr(distributed, 'on_process_0', on_process_0)
+  monkeypatch.setattr(hooks.PreemptionHandler, 'poll', lambda _: True)
+  config.data.train_split, config.data.eval_split = 'train[:400]', 'test[:9]'
+  with pytest.raises(Stopped, match='after step 1, which is saved'):
+    loop.train_and_evaluate(config_lib.resolve(config), tmp_path)
+  assert waits == ['finish']
+  assert [path.name for path in checkpoint.paths(tmp_path)] == [
+    'step_000000001.npz'
+  ]
 
 
 @pytest.mark.slow

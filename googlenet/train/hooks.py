@@ -23,7 +23,7 @@ from googlenet.io.metrics import (
 )
 from googlenet.io.saver import Saver
 from googlenet.io.writer import Writer
-from googlenet.runtime import memory
+from googlenet.runtime import distributed, memory
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.compilation import seconds_compiled
 from googlenet.runtime.parallel import steps_in_flight
@@ -273,7 +273,8 @@ class Save:
     if stops or is_last or self._is_due(step):
       self.save(step, state)
     if stops:
-      session.saver.finish()
+      # All wait for process 0: JAX and launchers end it when another has ended.
+      distributed.on_process_0(session.saver.finish)
       raise Stopped(
         f'ended on {session.preemption.reason} after step {step:,}, which is '
         'saved: the same command with this --workdir continues the run'
