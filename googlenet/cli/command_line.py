@@ -223,9 +223,10 @@ def completed(arguments: Arguments) -> Arguments:
 
   Raises:
     UserError: a data set cannot be read, or the processes of a run have
-      different configs.
+      different configs or numbers of devices.
   """
   if distributed.is_one_of_several():  # before they wait for each other
+    distributed.check_devices()
     compare.check_processes(arguments.config)
   may_change = arguments.options.get('allow_config_change')
   options = dict(arguments.options)

@@ -3,6 +3,7 @@
 Every process reads its share of the data; only process 0 writes.
 """
 
+import collections
 import json
 import os
 import re
@@ -223,6 +224,24 @@ def on_process_0(function: Callable[[], Any]) -> Any:
     error.exit_code = message['exit_code']
     raise error
   return message['value']
+
+
+def check_devices() -> None:
+  """Checks that all processes of a run have equally many devices.
+
+  A batch is split evenly, and so are the arrays that processes exchange.
+
+  Raises:
+    UserError: they have not; every process raises it.
+  """
+  counts = collections.Counter(d.process_index for d in jax.devices())
+  if len(set(counts.values())) > 1:
+    words = ', '.join(f'process {i} {n}' for i, n in sorted(counts.items()))
+    raise UserError(
+      f'the processes of this run have different numbers of devices: {words}; '
+      'start them where each sees as many (CUDA_VISIBLE_DEVICES, or on a CPU '
+      'XLA_FLAGS=--xla_force_host_platform_device_count)'
+    )
 
 
 def check_none_differs(what: str) -> None:

@@ -51,7 +51,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 
 
 def check_processes(run: Run) -> None:
-  """Checks that all processes of a run have the same data and devices.
+  """Checks that all processes of a run have the same data.
 
   The number of steps and the order of the images depend on them.
 
@@ -64,7 +64,6 @@ def check_processes(run: Run) -> None:
     'training': describe_data(run.train.dataset),
     'evaluation': describe_data(run.evaluation.dataset),
     'teacher': {'is': run.soft_targets and run.soft_targets.identity},
-    'process': {'devices': jax.local_device_count()},
   }
   theirs = distributed.on_process_0(lambda: ours)
   words = [
