@@ -1,5 +1,6 @@
 """What all processes of a run share: config, data, devices, and the end."""
 
+import importlib
 import json
 import types
 
@@ -153,3 +154,22 @@ def test_two_processes_with_two_configs_make_no_run(
   assert errors[0].startswith('error: process 1 of 2 is not as process 0 is')
   assert 'config.seed is 0 there and 1 here' in errors[1]
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('mode', 'flags'),
+  [
+    ('demo', {'port': 0}),
+    ('export_weights', {'weights': 'new.safetensors'}),
+    ('import_weights', {'weights': 'old.safetensors'}),
+  ],
+)
+def test_what_one_process_does_is_refused_in_several(
+  mode, flags, monkeypatch, config, tmp_path
+):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  module = importlib.import_module(f'googlenet.tools.modes.{mode}')
+  run = tmp_path / 'run'
+  with pytest.raises(UserError, match=f'^--mode={mode} runs in one process, '):
+    module.run(config_lib.resolve(config), str(run), 0.0, **flags)
+  assert not run.exists()

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -15,7 +16,7 @@ from googlenet.errors import UserError
 from googlenet.runtime.terminal import warn
 from googlenet.tools.demo import answer, attribution
 from googlenet.tools.demo.likes import Likes
-from googlenet.tools.inference import predict, trained
+from googlenet.tools.inference import outputs, predict, trained
 from googlenet.tools.scoring import predictions
 
 _NUM_EXAMPLES = 8
@@ -42,6 +43,7 @@ def run(
     UserError: a library is missing, the port is not available, or the folder
       holds no run.
   """
+  outputs.check_one_process('demo', jax.process_count())
   missing = [name for name in _REQUIRED if not importlib.util.find_spec(name)]
   if missing:
     raise UserError(

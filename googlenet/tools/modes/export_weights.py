@@ -34,6 +34,7 @@ def run(
       written; nothing is written then.
   """
   del started
+  outputs.check_one_process('export_weights', jax.process_count())
   scheme = names.scheme_of(config.model)
   check_target(weights, scheme)
   saved = trained.load_run(workdir, config)

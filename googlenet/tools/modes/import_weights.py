@@ -4,6 +4,7 @@ import os
 import pathlib
 from collections.abc import Collection
 
+import jax
 import ml_collections
 
 from googlenet import config as config_lib
@@ -13,6 +14,7 @@ from googlenet.io.workdir import check_workdir, write_classes
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, count_parameters
 from googlenet.tools import hub
+from googlenet.tools.inference import outputs
 from googlenet.tools.weights import convert, names, plans, presets
 
 Config = ml_collections.FrozenConfigDict
@@ -45,6 +47,7 @@ def run(
       preset is needed; nothing is written then.
   """
   del started
+  outputs.check_one_process('import_weights', jax.process_count())
   for line in import_run(config, workdir, weights, preset, given):
     print(line)
 
