@@ -180,6 +180,55 @@ def test_the_fields_that_name_another_network_are_told(config, tmp_path):
   assert re.fullmatch(r'[^;]+; [^;]+; [^;]+ and \d+ more', differences)
 
 
+def _finetuned(config, tmp_path, here, there):
+  """Builds a run with a `model` section, from a run with another one."""
+  config.finetune.from_workdir = str(tmp_path / 'run')
+  stored(tmp_path / 'run', make(config, **there))
+  theirs = config.copy_and_resolve_references()
+  theirs.model.update(there)
+  (tmp_path / 'run/config.json').write_text(config_lib.to_json(theirs))
+  config.model.update(here)
+  setup.build(config_lib.resolve(config))
+
+
+@pytest.mark.parametrize(
+  ('here', 'there', 'flag'),
+  [
+    ({'normalization': 'batch'}, {}, 'normalization=auto'),
+    ({}, {'drop_branches': ('5x5',)}, 'drop_branches=\'("5x5",)\''),
+    ({}, {'kernel_sizes': ('5x5=3',)}, 'kernel_sizes=\'("5x5=3",)\''),
+  ],
+)
+def test_every_field_of_another_network_is_told(
+  config, tmp_path, here, there, flag
+):
+  with pytest.raises(UserError) as error:
+    _finetuned(config, tmp_path, here, there)
+  assert f' or --config.model.{flag}; ' in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('here', 'there', 'flag'),
+  [
+    ({'activation': 'gelu'}, {}, 'activation=relu'),
+    ({}, {'block_pool': 'average'}, 'block_pool=average'),
+  ],
+)
+def test_another_function_of_the_same_parameters_is_told(
+  config, tmp_path, capsys, here, there, flag
+):
+  _finetuned(config, tmp_path, here, there)
+  warning = capsys.readouterr().err
+  assert warning.startswith('warning: config.model.')
+  assert f' or --config.model.{flag} to keep it' in warning
+
+
+def test_the_same_function_in_other_words_is_not_told(config, tmp_path, capsys):
+  here = {'normalization': 'none', 'dropout': 0.5, 'initializer': 'xavier'}
+  _finetuned(config, tmp_path, here, {'aux_heads': 'on', 'num_classes': 7})
+  assert 'warning' not in capsys.readouterr().err
+
+
 def test_numbers_that_are_not_finite_are_refused(config, tmp_path):
   case = make(config)
   case.params['logits']['b'][1] = np.inf

@@ -6,6 +6,7 @@ A part of the network is named by a prefix of its parameter paths, like
 
 import math
 import os
+import shlex
 from typing import Any
 
 import haiku as hk
@@ -15,13 +16,25 @@ import optax
 
 from googlenet import config as config_lib
 from googlenet.errors import UserError
+from googlenet.fields.flag_text import as_text
 from googlenet.io import checkpoint, named, pretrained
-from googlenet.model import graph
+from googlenet.model import ablations, graph, variants
 from googlenet.model.context import is_within
 from googlenet.model.groups import check_groups, parse_factors
 from googlenet.model.network import Network
 from googlenet.optimizer.groups import with_frozen, with_rates
+from googlenet.runtime.terminal import warn
 
+# Fields of the `model` section that say what a network computes with given
+# parameters; those of its auxiliary heads are left out.
+_COMPUTED = (
+  'variant',
+  'architecture',
+  'width_multiplier',
+  'normalization',
+  'activation',
+  *(name for name in ablations.FIELDS if name != 'aux_after'),
+)
 _MAX_PROBLEMS = 3  # mismatches listed in an error; the others are counted
 
 
@@ -136,14 +149,20 @@ def load(
     if not module.startswith('aux_')
   ]
   problems += _nonfinite(taken)
+  told, how = _other_fields(workdir, model_config)
   if problems:
     more = len(problems) - _MAX_PROBLEMS
     raise UserError(
       f'config.finetune.from_workdir={workdir!r} has another network than '
-      f'config.model: {_other_fields(workdir, model_config)}'
+      f'config.model: {f"{told}: {how}; " if told else ""}'
       f'{"; ".join(problems[:_MAX_PROBLEMS])}'
       + (f' and {more} more' if more > 0 else ''),
       'finetune.from_workdir',
+    )
+  if told:  # same shapes, as with another activation or another pooling
+    warn(
+      f'{told}: its parameters fit, but were trained for another function; '
+      f'{how} to keep it'
     )
   images = pretrained.describe_images(workdir)
   its_images = f'; its images: {images}' if images else ''
@@ -157,30 +176,44 @@ def load(
 
 def _other_fields(
   workdir: str, model_config: ml_collections.ConfigDict | None
-) -> str:
-  """Says which fields of another run name its network, and how to take them.
+) -> tuple[str, str]:
+  """Says which fields name another network than a run has.
+
+  Args:
+    workdir: of that run.
+    model_config: the `model` section of this run.
 
   Returns:
-    '' if they are the same or not known, else text that more can follow.
+    The fields with both values, and the flags that take those of that run;
+    ('', '') if there are none, or if it is not known.
   """
+  if model_config is None:
+    return '', ''
   try:
     theirs = config_lib.load(os.path.join(workdir, 'config.json')).model
+    if _computed(theirs) == _computed(model_config):
+      return '', ''
   except (UserError, OSError):
-    return ''
-  names = [
-    name
-    for name in ('variant', 'width_multiplier')
-    if model_config is not None and theirs[name] != model_config[name]
-  ]
-  if not names:
-    return ''
+    return '', ''
+  names = [name for name in _COMPUTED if theirs[name] != model_config[name]]
   told = ' and '.join(
     f'config.model.{name} is {model_config[name]!r} here and {theirs[name]!r} '
     f'in {workdir}'
     for name in names
   )
-  flags = ' '.join(f'--config.model.{name}={theirs[name]}' for name in names)
-  return f'{told}: give --config={workdir} or {flags}; '
+  flags = ' '.join(
+    f'--config.model.{name}={shlex.quote(as_text(theirs[name]))}'
+    for name in names
+  )
+  return told, f'give --config={workdir} or {flags}'
+
+
+def _computed(model_config: ml_collections.ConfigDict) -> Any:
+  """Returns what a `model` section makes of parameters in evaluation."""
+  model = ml_collections.ConfigDict(model_config.to_dict())
+  model.update(num_classes=1, dropout=0.0, stochastic_depth=0.0)
+  model.update(initializer='he', aux_heads='off', aux_after=())
+  return variants.resolve(model), model.activation
 
 
 def _fit_channels(
