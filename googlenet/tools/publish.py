@@ -3,10 +3,11 @@
   python -m googlenet.tools.publish runs/fast pretrained/fmnist28_fast
 
 The new folder is a small workdir that can be kept with the code or sent to
-others. Evaluate, predict, report, demo, features, export and fine-tuning accept
-it. Of the checkpoints it holds only the last one, with the parameters and
-statistics used in evaluation. In config.json the paths of this machine are
-reset (data.data_dir, data.classes, finetune.from_workdir, train.teacher,
+others; an imported network, which has no scores, can be one too. Evaluate,
+predict, report, demo, features, export and fine-tuning accept it. Of the
+checkpoints it holds only the last one, with the parameters and statistics used
+in evaluation. In config.json the paths of this machine are reset
+(data.data_dir, data.classes, finetune.from_workdir, train.teacher,
 train.compilation_cache, benchmark.torch_python), and eval.batch_norm_batches is
 0, since the file holds the statistics.
 --half stores weights in two bytes: as bfloat16 if the run computes in it, which
@@ -60,7 +61,7 @@ def publish(
   """Writes the folder, completely or not at all.
 
   Args:
-    run: workdir of a finished run.
+    run: workdir of a finished run, or of an imported network.
     folder: path of a new or empty folder.
     license: of the parameters, for the model card, in Hugging Face's words.
     half: whether to store weights in two bytes.
@@ -69,13 +70,13 @@ def publish(
     The path of the checkpoint in the folder.
 
   Raises:
-    UserError: `run` is no finished run, its last checkpoint is damaged, or
-      `folder` is not empty or cannot be made.
+    UserError: the training of `run` is not finished, its last checkpoint is
+      damaged, or `folder` is not empty or cannot be made.
   """
   run, folder = pathlib.Path(run), pathlib.Path(folder)
   config = config_lib.load(run / 'config.json', with_local=True)
   result = runs.read(str(run)).result
-  if not result:
+  if not result and not _is_imported(run):
     raise UserError(
       f'{run} is not finished, it has no complete result.json: continue it by '
       f'python launch.py --workdir={run}'
@@ -85,7 +86,7 @@ def publish(
       f'{folder} exists already and is not overwritten: give a new folder'
     )
   source, restored = pretrained.read_run(run)
-  if int(restored.step) != result.get('step'):
+  if result and int(restored.step) != result.get('step'):
     raise UserError(
       f'{run}/result.json belongs to step {result.get("step", "?")}, but the '
       f'newest undamaged checkpoint to step {int(restored.step)}, which was '
@@ -130,6 +131,14 @@ def publish(
       f'{folder} cannot be written ({error.strerror}): give another folder'
     ) from error
   return folder / path.relative_to(aside)
+
+
+def _is_imported(run: pathlib.Path) -> bool:
+  """Whether a run was never trained here, so that it has no result.json."""
+  if (run / 'result.json').exists():  # damaged
+    return False
+  path, _ = pretrained.read_run(run)
+  return not checkpoint.is_whole(path)
 
 
 def halved(params: Any, precision: str) -> Any:
@@ -181,7 +190,7 @@ def card(
   Args:
     name: of the network.
     config: of the run.
-    result: content of result.json.
+    result: content of result.json; empty for an imported network.
     class_names: of all classes.
     license: of the parameters.
   """
@@ -201,16 +210,19 @@ def card(
     'dataset': {'name': dataset, 'type': dataset, 'split': split},
     'metrics': metrics,
   }
+  table = f'| {dataset}, {split} | |\n|---|---|\n'
+  table += ''.join(f'| {x["name"]} | {x["value"]:.4f} |\n' for x in metrics)
   head = {
     'license': license,
     'library_name': 'googlenet',
     'pipeline_tag': task['type'],
     'tags': ['image-classification', 'jax', 'haiku', 'googlenet'],
-    'metrics': ['accuracy'],
-    'model-index': [{'name': name, 'results': [scored]}],
   }
+  if metrics:
+    head['metrics'] = ['accuracy']
+    head['model-index'] = [{'name': name, 'results': [scored]}]
   front = '\n'.join(f'{key}: {json.dumps(x)}' for key, x in head.items())
-  scores = ''.join(f'| {x["name"]} | {x["value"]:.4f} |\n' for x in metrics)
+  curves = ', `metrics.jsonl` the curves' if metrics else ''
   size = config.data.image_size
   return f"""---
 {front}
@@ -222,9 +234,7 @@ A network of the GoogLeNet family \
 (`model.variant={ablations.describe(config.model)}`), \
 {size}x{size} pixels, {len(class_names)} classes: {some(class_names)}.
 
-| {dataset}, {split} | |
-|---|---|
-{scores}
+{table if metrics else ''}
 With the code of the project GoogLeNet in Haiku:
 
 ```python
@@ -235,7 +245,7 @@ probabilities = net.predict(['photo.jpg'])
 print(net.class_names[probabilities[0].argmax()])
 ```
 
-`config.json` has the recipe, `metrics.jsonl` the curves. \
+`config.json` has the recipe{curves}. \
 `sha256sum -c {SUMS}` checks the files.
 """
 
@@ -247,7 +257,7 @@ def main(argv: Sequence[str]) -> int:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('run', help='workdir of a finished run')
+  parser.add_argument('run', help='workdir of a finished run, or an import')
   parser.add_argument('folder', help='the new folder')
   parser.add_argument(
     '--license',
@@ -261,11 +271,12 @@ def main(argv: Sequence[str]) -> int:
   with ending() as end:
     path = publish(options.run, options.folder, options.license, options.half)
     result = runs.read(options.run).result
+    scored = 'imported, without scores'
+    if result:
+      accuracy = rounded(result.get('eval/accuracy'))
+      scored = f'step {result.get("step", "?")}, eval accuracy {accuracy}'
     size = path.stat().st_size / 1e6
-    print(
-      f'in       {options.folder}: step {result.get("step", "?")}, eval '
-      f'accuracy {rounded(result.get("eval/accuracy"))}, {size:.1f} MB'
-    )
+    print(f'in       {options.folder}: {scored}, {size:.1f} MB')
   return end.code
 
 

@@ -14,6 +14,10 @@ import googlenet
 from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.fields import LOCAL
+from googlenet.io import pretrained
+from googlenet.io.workdir import write_classes
+from googlenet.model import network as network_lib
+from googlenet.model.initialization import init_from_numpy
 from googlenet.runtime import machine
 from googlenet.tools import publish, runs
 from googlenet.tools.demo import answer
@@ -145,7 +149,7 @@ def test_no_path_of_this_machine_is_published(trained_run, tmp_path):
 )
 def test_own_images_have_no_name_of_another_set(config, source, name, words):
   config.data.source, config.data.name = source, name
-  text = publish.card('net', config, {}, ('a', 'b'), 'mit')
+  text = publish.card('net', config, {'eval/loss': 1.0}, ('a', 'b'), 'mit')
   assert f'| {words}, test[:1000] |' in text
   net = types.SimpleNamespace(
     config=config, step=1, image_shape=(28, 28, 1), class_names=('a', 'b')
@@ -172,6 +176,33 @@ def test_averages_are_what_is_published(config, tmp_path):
   config = json.loads((tmp_path / 'made/config.json').read_text())
   assert config['eval']['batch_norm_batches'] == 0
   assert config['train']['ema_decay'] == 0.5
+
+
+def test_an_imported_network_is_published_without_scores(
+  config, tmp_path, capsys
+):
+  run, made = tmp_path / 'run', tmp_path / 'made'
+  config.model.num_classes = 3
+  config = config_lib.resolve(config)
+  network = network_lib.from_config(config)
+  params, state = init_from_numpy(network, (28, 28, 1), 0)
+  pretrained.write_run(run, config, params, state)
+  write_classes(run, ['ant', 'bee', 'cat'])
+  assert publish.main([str(run), str(made)]) == 0
+  said = capsys.readouterr().out
+  assert f'in       {made}: imported, without scores, ' in said
+  text = (made / publish.CARD).read_text()
+  assert 'model-index' not in text
+  assert '|' not in text
+  assert 'metrics' not in text
+  assert '3 classes: ant, bee, cat' in text
+  listed = (made / publish.SUMS).read_text().splitlines()
+  assert [line.split('  ')[1] for line in listed] == [
+    'checkpoints/step_000000000.npz',
+    'classes.txt',
+    'config.json',
+  ]
+  assert googlenet.load(made).class_names == ('ant', 'bee', 'cat')
 
 
 def set_step(run, step):
