@@ -173,6 +173,13 @@ def no_image(path):
 
 
 EYE = np.eye(28)
+
+
+def unnamed(path):
+  np.save(path.with_suffix('.npy'), GENERATED)
+  return [f'--images={path.with_suffix(".npy").name}']
+
+
 BAD = {
   'nothing': (lambda path: [], ['--images is missing']),
   'no folder': (lambda path: ['--images=genrated'], ["'generated'"]),
@@ -228,6 +235,10 @@ BAD = {
     lambda path: bad(path, a=GENERATED[:1]),
     ['one_image.npz: 1 image has no covariance'],
   ),
+  'an array without a name': (
+    unnamed,
+    ["np.savez('an_array_without_a_name.npz', np.load('an_array"],
+  ),
   'unknown metric': (
     lambda path: ['--images=generated', '--metrics=fid,kif'],
     ["'kif' is unknown", "did you mean 'kid'"],
@@ -280,6 +291,12 @@ def test_bad_input_is_one_line(case, here, capfd):
   for word in words:
     assert word in line, line
   assert files_under(here) == before
+
+
+def test_arrays_in_the_home_folder(here, monkeypatch):
+  monkeypatch.setenv('HOME', str(here))
+  np.savez(here / 'home.npz', GENERATED)
+  assert fid.open_images('~/home.npz').count == len(GENERATED)
 
 
 def test_statistics_of_another_network_or_layer_are_refused(

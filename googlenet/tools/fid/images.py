@@ -94,9 +94,14 @@ def open_images(
     return _of_arrays(flag, shape, lambda: iter(source.reshape(shape)))
   if not isinstance(source, str | os.PathLike):
     return _of_files(', '.join(source[:2]), list(source))
-  source = os.fspath(source)
+  source = os.path.expanduser(source)
   if source.endswith('.npz') and os.path.isfile(source):
     return _of_npz(source, flag)
+  if source.endswith('.npy') and os.path.isfile(source):
+    raise UserError(
+      f'{flag}={source} is an array without a name, which is not read: allowed '
+      f"is an .npz file, np.savez('{source[:-4]}.npz', np.load('{source}'))"
+    )
   return _of_files(source, find.find(source, sys.stdin, flag))
 
 
