@@ -165,7 +165,8 @@ def computing(arguments: 'Arguments') -> Iterator['Arguments']:
     arguments: the parsed command line.
 
   Yields:
-    The arguments, their configs with what the data sets decide.
+    The arguments, their configs with what the data sets decide (unless the
+    mode does).
 
   Raises:
     UserError: the mode does not support several processes, they cannot connect
@@ -199,7 +200,8 @@ def computing(arguments: 'Arguments') -> Iterator['Arguments']:
       progress.shown_on(sys.stderr),
       memory.explained(mode.memory),
     ):
-      yield command_line.completed(arguments)
+      # Imported weights decide for themselves, and may not fit the data set.
+      yield command_line.completed(arguments) if mode.completes else arguments
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise

@@ -172,6 +172,43 @@ def test_the_command_line_tells_which_fields_were_given(tmp_path):
   assert found.config.model.num_classes == 0  # not those of Fashion-MNIST
 
 
+@pytest.mark.parametrize(
+  ('flags', 'words'),
+  [
+    ([], '--preset is missing'),
+    (['--preset=timm'], '--weights=a.pth: no such file'),  # at 299 pixels
+    # No data set is read to complete the config.
+    (
+      ['--preset=timm', '--config.data.source=folder'],
+      '--weights=a.pth: no such file',
+    ),
+  ],
+)
+def test_the_size_of_the_config_is_not_that_of_the_weights(
+  tmp_path, capfd, flags, words
+):
+  command = [
+    'launch.py',
+    '--mode=import_weights',
+    f'--config={ROOT}/configs/fmnist96.py',
+    '--config.model.variant=inception_v3',
+    '--config.train.compilation_cache=',
+    '--weights=a.pth',
+    f'--workdir={tmp_path}/run',
+    *flags,
+  ]
+  assert launch.main(command) == 2
+  assert f'error: {words}' in capfd.readouterr().err
+
+
+def test_numbers_that_images_would_decide_are_refused():
+  given = ('data.channels', 'data.mean')
+  with pytest.raises(UserError, match='mean=.*auto.*give numbers'):
+    plan_of('torchvision', '', given, channels=1, mean=('auto',))
+  plan = plan_of('torchvision', '', given, mean=('auto',))
+  assert plan.config.data.mean == (0.5, 0.5, 0.5)  # those of the preset
+
+
 def test_weights_of_the_same_names_need_a_preset(tmp_path):
   """Gluon's, timm's and torchvision's Inception v3 differ in preparation."""
   config = load_config(ROOT / 'configs/fmnist96.py').unlock()

@@ -7,6 +7,7 @@ import ml_collections
 
 from googlenet import config as config_lib
 from googlenet.data import auto
+from googlenet.errors import UserError
 from googlenet.io import array_files
 from googlenet.io.array_files import Stored
 from googlenet.model import graph, variants
@@ -57,6 +58,9 @@ def make_plan(
     stored: the arrays of the file.
     preset: name of a preset; '': as `presets.choose` says.
     given: names of fields that keep their values.
+
+  Raises:
+    UserError: the config is wrong, or leaves a field to images.
   """
   preset, how = presets.choose(config.model.variant, preset)
   draft = _Draft(config, given)
@@ -72,6 +76,13 @@ def make_plan(
   class_names = _set_imagenet(draft, how)
   draft.set('train', 'precision', 'float32', 'as the weights were made')
   config = config_lib.resolve(draft.config)
+  for section, field in auto.open_fields(config):
+    if field != 'num_classes':  # the file is refused then
+      raise UserError(
+        f'config.{section}.{field}={tuple(config[section][field])}: a weight '
+        'file has no images on which it could be measured: give numbers',
+        f'{section}.{field}',
+      )
   return Plan(config, stored, tuple(draft.lines), class_names)
 
 
