@@ -336,6 +336,10 @@ def test_hints_name_the_fields(tmp_path, monkeypatch, capfd):
   assert 'classifier.1.weight (4096, 9216) instead of (4096, 1024)' in line
   assert 'its shapes fit --config.data.image_size=224' in line
   assert files_under(tmp_path) == []
+  flags = '--config.data.channels=1', '--config.data.std=1'
+  line = refused(capfd, import_weights(*target, *flags, size=224))
+  assert 'features.0.weight (64, 3, 11, 11) instead of (64, 1, 11, 11)' in line
+  assert '(its first convolution has --config.data.channels=3); noth' in line
 
   entries = entries_of('torchvision', aux_heads='on')
   scheme = names.SCHEMES['torchvision']

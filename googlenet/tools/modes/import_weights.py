@@ -11,6 +11,7 @@ from googlenet import config as config_lib
 from googlenet.errors import UserError
 from googlenet.io import array_files, pretrained
 from googlenet.io.workdir import check_workdir, write_classes
+from googlenet.model import graph, variants
 from googlenet.model import network as network_lib
 from googlenet.model.initialization import abstract_init, count_parameters
 from googlenet.tools import hub
@@ -114,6 +115,14 @@ def _hint(
     (classes,) = classifier.shape
     if classes not in (0, config.model.num_classes):
       hints.append(f'its classifier has --config.model.num_classes={classes}')
+  first = graph.first_convolution(variants.architecture_of(config.model))
+  weights = plan.stored.get(scheme.modules[first] + scheme.conv['w'])
+  if weights and len(weights.shape) == 4:
+    channels = weights.shape[1]
+    if channels in (1, 3) and channels != config.data.channels:
+      hints.append(
+        f'its first convolution has --config.data.channels={channels}'
+      )
   size = scheme.image_size
   network = network_lib.make_network(config.model)
   shapes = abstract_init(network, (size, size, config.data.channels))
