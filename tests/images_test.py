@@ -6,9 +6,9 @@ import ml_collections
 import numpy as np
 import photos
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from googlenet.data import images
+from googlenet.data import files, images
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -45,6 +45,34 @@ def test_every_mode_becomes_the_one_asked_for(mode, num_channels):
   assert whole.dtype == np.uint8
   difference = np.abs(whole.reshape(expected.shape) - expected)
   assert difference.mean() < 4
+
+
+@pytest.mark.parametrize('num_channels', [1, 3, 4])
+def test_cie_lab_becomes_the_mode_asked_for(tmp_path, num_channels):
+  """To within the rounding of its 8 bits; Pillow has no way to grey."""
+  stored = Image.new('RGB', (4, 3), (200, 90, 40))
+  profiles = ImageCms.createProfile('sRGB'), ImageCms.createProfile('LAB')
+  made = ImageCms.profileToProfile(stored, *profiles, outputMode='LAB')
+  made.save(tmp_path / 'a.tif')
+  reader = files.Reader(images.Whole(2), num_channels)
+  expected = np.asarray(stored.convert(images.MODES[num_channels]))[:2, :2]
+  difference = reader(tmp_path / 'a.tif').squeeze() - expected.astype(int)
+  assert np.abs(difference).max() <= 3
+
+
+@pytest.mark.parametrize(
+  ('highest', 'value'), [(65535, 255), (256, 1), (0, 0), (255, None)]
+)
+def test_of_32_bits_16_are_known(tmp_path, highest, value):
+  """Values of 8 bits would all become black."""
+  path = tmp_path / 'a.tif'
+  Image.fromarray(np.full((4, 4), highest, np.int32)).save(path)
+  reader = files.Reader(images.Whole(2), 1)
+  if value is None:
+    with pytest.raises(files.UnreadableError, match='255: save it with'):
+      reader(path)
+  else:
+    np.testing.assert_array_equal(reader(path), value)
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -254,17 +254,19 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
   """Keeps the upper 8 bits of 16-bit images; Pillow would clip at 255.
 
   Raises:
-    UnreadableError: the values are not integers of at most 16 bits, so their
-      range is unknown.
+    UnreadableError: the values are not integers of at most 16 bits, or fill
+      only 8 bits of a TIFF's 32, so their range is unknown.
   """
   if not image.mode.startswith(('I', 'F')):
     return image
   array = np.asarray(image)
   is_integer = np.issubdtype(array.dtype, np.integer)
-  if not is_integer or array.min() < 0 or array.max() >= 2**16:
+  is_wide = (image.mode, image.format) == ('I', 'TIFF')
+  is_dark = is_wide and 0 < array.max() < 2**8  # would all become black
+  if not is_integer or is_dark or array.min() < 0 or array.max() >= 2**16:
     raise UnreadableError(
       f'mode {image.mode} with values from {array.min():g} to '
-      f'{array.max():g}: allowed are whole numbers of 8 or 16 bits'
+      f'{array.max():g}: save it with whole numbers of 8 or 16 bits'
     )
   return Image.fromarray((array >> 8).astype(np.uint8))
 

@@ -283,6 +283,8 @@ def cut(
 def in_mode(image: Image.Image, num_channels: int) -> Image.Image:
   """Converts an image to the mode of 1, 3 or 4 channels."""
   mode = MODES[num_channels]
+  if (image.mode, mode) == ('LAB', 'L'):  # which Pillow has no way for
+    image = image.convert('RGB')
   return image if image.mode == mode else image.convert(mode)
 
 
