@@ -55,8 +55,13 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
   """Checks that a config has all fields and no unknown ones.
 
   Raises:
-    UserError: a field is unknown or missing.
+    UserError: it is no config, or a field is unknown or missing.
   """
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(
+      f'config is a {type(config).__name__}; allowed is a ConfigDict, as '
+      'googlenet.get_config(name) returns it'
+    )
   names = flatten(config)
   for name in names:
     if name not in FIELDS:

@@ -11,6 +11,8 @@ import re
 import sys
 from collections.abc import Iterator
 
+from googlenet.errors import UserError, shown
+
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 _SHARE = _PACKAGE / '_share'
 
@@ -54,6 +56,22 @@ def unusable(path: str) -> str:
   if longest > _MAX_NAME:
     return f'File name too long: {longest} bytes, allowed are {_MAX_NAME}'
   return ''
+
+
+def usable(path: str | os.PathLike[str], what: str) -> str:
+  """Returns a path as text.
+
+  Args:
+    path: that somebody gave.
+    what: how messages call it.
+
+  Raises:
+    UserError: no file or folder can have it.
+  """
+  text = os.fspath(path)
+  if why := unusable(text):
+    raise UserError(f'{what}={shown(text)} cannot be a path ({why})')
+  return text
 
 
 def launcher() -> list[str]:

@@ -10,13 +10,16 @@ from googlenet.cli import command_line
 from googlenet.data import auto, pipeline, sources
 from googlenet.model import network as network_lib
 from googlenet.model.network import Network
+from googlenet.runtime import places
 from googlenet.tools.inference import load
 from googlenet.tools.inference.trained import Trained
 from googlenet.tools.scoring import predictions, scores
 from googlenet.tools.scoring.scores import Scores
 
 
-def get_config(name: str = 'fmnist96') -> ml_collections.ConfigDict:
+def get_config(
+  name: str | os.PathLike[str] = 'fmnist96',
+) -> ml_collections.ConfigDict:
   """Returns a config, whose fields can be changed.
 
   Args:
@@ -26,11 +29,13 @@ def get_config(name: str = 'fmnist96') -> ml_collections.ConfigDict:
   Raises:
     UserError: there is no such file, or it is broken.
   """
-  return command_line.load_config_file(name)
+  return command_line.load_config_file(places.usable(name, 'config'))
 
 
 def evaluate(
-  run: str | os.PathLike[str] | Trained, split: str = '', data_dir: str = ''
+  run: str | os.PathLike[str] | Trained,
+  split: str = '',
+  data_dir: str | os.PathLike[str] = '',
 ) -> Scores:
   """Scores a trained network, as --mode=evaluate does.
 
@@ -49,7 +54,7 @@ def evaluate(
   if split:
     config.data.eval_split = split
   if data_dir:
-    config.data.data_dir = data_dir
+    config.data.data_dir = os.fspath(data_dir)
   resolved = config_lib.resolve(config)
   net = predictions.with_statistics(net._replace(config=resolved))
   found = predictions.predict_split(resolved, [net])
@@ -85,6 +90,7 @@ def read_split(
   Raises:
     UserError: the data cannot be read or does not fit the config.
   """
+  config_lib.check_fields(config)
   changed = ml_collections.ConfigDict(config.to_dict())
   changed.data.eval_split = split
   dataset = pipeline.load_split(_complete(changed), 'eval_split')

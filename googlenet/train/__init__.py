@@ -44,9 +44,10 @@ def train(
   """
   # Late: most imports of this package need none of these.
   from googlenet import config as config_lib
-  from googlenet.runtime import machine
+  from googlenet.runtime import machine, places
   from googlenet.train import loop
 
+  workdir = places.usable(workdir, 'workdir')
   resolved = config_lib.resolve(config)
   if resolved.train.compilation_cache:
     machine.keep_programs(resolved.train.compilation_cache)

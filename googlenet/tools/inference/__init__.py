@@ -13,6 +13,7 @@ feature_files.py     files of features
 import os
 import pathlib
 
+from googlenet.runtime import places
 from googlenet.tools import hub
 from googlenet.tools.inference import arrays, trained
 
@@ -31,6 +32,7 @@ def load(path: str | os.PathLike[str]) -> trained.Trained:
     UserError: the path holds neither, its files are damaged, or a network
       cannot be downloaded.
   """
+  path = places.usable(path, 'path')
   if pathlib.Path(path).suffix == '.safetensors':
     return arrays.read(path)
   return trained.load_run(hub.run_of(path))
