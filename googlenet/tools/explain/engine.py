@@ -163,7 +163,7 @@ def _checked(net: Trained, images: np.ndarray) -> np.ndarray:
   if (
     images.ndim != 4
     or not is_number
-    or not len(images)
+    or not images.size
     or num_channels(net.config.data, images.shape[-1]) != seen
   ):
     raise UserError(

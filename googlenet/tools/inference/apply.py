@@ -36,6 +36,26 @@ def listed(given: _One | Iterable[_One]) -> tuple[_One, ...]:
   return tuple(given)
 
 
+def listed_paths(
+  given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+) -> tuple[str, ...]:
+  """Returns paths of image files as a tuple of texts.
+
+  Raises:
+    UserError: one is no path.
+  """
+  is_iterable = isinstance(given, str | os.PathLike | Iterable)
+  paths = listed(given) if is_iterable else (given,)
+  for path in paths:
+    if not isinstance(path, str | os.PathLike):
+      among = f' in a {type(given).__name__}' if is_iterable else ''
+      raise UserError(
+        f'images: a value of type {type(path).__name__}{among} is not allowed: '
+        'give an array uint8 [N, H, W, C], or paths of image files'
+      )
+  return tuple(map(os.fspath, paths))
+
+
 def check_end_points(names: Iterable[str], network: Network, flag: str) -> None:
   """Raises UserError if a name is no point of the network."""
   for name in names:

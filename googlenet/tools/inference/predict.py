@@ -14,10 +14,11 @@ import jax
 import ml_collections
 import numpy as np
 
+from googlenet import config as config_lib
 from googlenet.data import batches as data_batches
 from googlenet.data.images import Squares
 from googlenet.data.sources import Dataset
-from googlenet.errors import UserError
+from googlenet.errors import UserError, shown
 from googlenet.input import views as view_lib
 from googlenet.model.network import Network
 from googlenet.runtime import memory
@@ -76,6 +77,33 @@ def views_of(
   if not is_wanted:
     return ONE_VIEW
   return Views(eval_config.flip, eval_config.shift, eval_config.crops)
+
+
+def chosen_views(
+  eval_config: ml_collections.ConfigDict, views: bool | Views
+) -> Views:
+  """Returns the views that a caller means.
+
+  Args:
+    eval_config: the `eval` section.
+    views: True: those of the section; False: one view; or the views themselves.
+
+  Raises:
+    UserError: it is none of these, or the section could not hold such views.
+  """
+  if isinstance(views, Views):
+    views = Views(
+      *(x.item() if isinstance(x, np.generic) else x for x in views)
+    )
+    for name, value in views._asdict().items():
+      if not config_lib.FIELDS[f'eval.{name}'].is_valid(value):
+        raise config_lib.invalid(f'eval.{name}', value)
+    return views
+  if isinstance(views, bool | np.bool_):
+    return views_of(eval_config, bool(views))
+  raise UserError(
+    f'views={shown(views)} is not allowed: it takes True, False or Views(...)'
+  )
 
 
 def tell_cost(views: Views, how_to_avoid: str) -> None:

@@ -31,6 +31,7 @@ from googlenet.tools.inference.apply import (
   Apply,
   check_end_points,
   listed,
+  listed_paths,
 )
 from googlenet.tools.inference.predict import Views
 
@@ -108,13 +109,12 @@ class Trained(NamedTuple):
 
     Raises:
       UserError: the images have another shape or dtype, a file cannot be read,
-        or arrays are given although `eval.crops` needs files.
+        the views are none, or arrays are given although `eval.crops` needs
+        files.
     """
-    chosen = views
-    if not isinstance(views, Views):
-      chosen = predict_lib.views_of(self.config.eval, views)
+    chosen = predict_lib.chosen_views(self.config.eval, views)
     if not isinstance(images, np.ndarray | jax.Array):
-      paths = list(map(os.fspath, listed(images)))
+      paths = listed_paths(images)
       parts = [part for _, part in self.predict_files(paths, chosen, refuse)]
       empty = np.zeros((0, self.network.num_classes), np.float32)
       return np.concatenate([empty, *parts])
@@ -156,7 +156,7 @@ class Trained(NamedTuple):
         '[N, H, W, C], as net.read(paths) returns it'
       )
     stored, seen = images.shape[-1], self.image_shape[-1]
-    if num_channels(self.config.data, stored) != seen or not len(images):
+    if num_channels(self.config.data, stored) != seen or not images.size:
       raise UserError(
         f'images are {images.shape}; the network takes 1 or more of {seen} '
         'channel(s): [N, H, W, C], as net.read(paths) returns it'
@@ -263,9 +263,9 @@ class Trained(NamedTuple):
       uint8 [N, H, W, C], of the size of the training images.
 
     Raises:
-      UserError: a file cannot be read.
+      UserError: one is no path, or a file cannot be read.
     """
-    paths = listed(paths)
+    paths = listed_paths(paths)
     items = files.read_ahead(paths, self.reader(), 64)
     with contextlib.closing(items):
       parts = [x for _, x in files.batches(items, len(paths) or 1, refuse)]

@@ -1,0 +1,68 @@
+"""Odd arguments to a trained network: refused in one line, or meant so."""
+
+import numpy as np
+import pytest
+from conftest import ROOT, small_config
+from saved_run import save_run
+
+import googlenet
+from googlenet.errors import UserError
+from googlenet.tools.inference.predict import Views
+
+PHOTO = ROOT / 'docs/photos/bag.jpg'
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def net(tmp_path_factory):
+  config = small_config()
+  config.model.num_classes = 10
+  folder = tmp_path_factory.mktemp('runs') / 'run'
+  return googlenet.load(save_run(folder, config))
+
+
+def refused(call, *args, **kwargs):
+  """Returns the message of the UserError of a call; it is one short line."""
+  with pytest.raises(UserError) as caught:
+    call(*args, **kwargs)
+  message = str(caught.value)
+  assert '\n' not in message
+  assert len(message) < 400
+  return message
+
+
+def test_what_are_no_images(net):
+  message = refused(net.predict, PIXELS[:, :0])
+  assert 'images are (3, 0, 28, 1); the network takes 1 or more' in message
+  for call in (net.predict, net.read):
+    message = refused(call, list(PIXELS))
+    assert 'images: a value of type ndarray in a list is not' in message
+    for given in (None, 3):
+      message = refused(call, given)
+      assert f'a value of type {type(given).__name__} is not' in message
+    assert 'of type int in a bytes' in refused(call, b'a.png')
+  assert 'of type ndarray in a ndarray' in refused(net.read, PIXELS)
+
+
+@pytest.mark.parametrize(
+  'views',
+  [
+    *('false', None, 3, (True, 1, 1), Views(shift=-1), Views(shift=1.5)),
+    *(Views(crops=3), Views('x'), Views(crops=0)),
+  ],
+)
+def test_what_are_no_views(net, views):
+  for given in (PIXELS, PHOTO):
+    message = refused(net.predict, given, views)
+    assert message.startswith(('views=', 'config.eval.'))
+    assert 'is not allowed: it takes' in message
+
+
+def test_views_may_be_numbers_of_numpy(net):
+  np.testing.assert_array_equal(
+    net.predict(PIXELS, Views(np.bool_(True), np.int64(1))),
+    net.predict(PIXELS, Views(True, 1)),
+  )
+  np.testing.assert_array_equal(
+    net.predict(PIXELS, np.bool_(False)), net.predict(PIXELS, False)
+  )
