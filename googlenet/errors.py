@@ -116,7 +116,7 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     known: all names.
     cutoff: smallest similarity, 0 to 1.
   """
-  known = list(known)
+  known, name = list(known), str(name)  # users give other types, too
   if name.lower() in known:
     return f', did you mean {name.lower()!r}?'
   near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)

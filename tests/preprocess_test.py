@@ -1,5 +1,7 @@
 """What the network sees, against NumPy."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from googlenet.errors import UserError
 from googlenet.input.preprocess import preprocess
 
 
@@ -83,8 +86,33 @@ def test_images_are_bytes_or_floats_in_the_same_range():
     assert wide.dtype == jnp.float64
     exact = (np.asarray(pixels, np.float64) / 255 - 0.1) / 0.5
     np.testing.assert_allclose(wide, exact, rtol=1e-14)
-  with pytest.raises(AssertionError):
-    preprocess(jnp.zeros((1, 4, 4, 1), jnp.int32), config)
+
+
+@pytest.mark.parametrize(
+  'images',
+  [
+    np.zeros((1, 4, 4, 1), int),
+    np.zeros((1, 4, 4, 1), bool),
+    np.zeros((4, 4, 1), np.uint8),
+    np.zeros((1, 0, 4, 1), np.uint8),
+    3.0,
+  ],
+)
+def test_what_are_no_images(images):
+  with pytest.raises(UserError, match='images are .*; allowed is uint8 or flo'):
+    preprocess(images, data_config(4, (0.1,), (0.5,)))
+
+
+def test_float64_of_numpy_is_float32_without_a_warning():
+  """JAX has no float64 unless somebody asks for it."""
+  pixels = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 1))
+  config = data_config(4, (0.1,), (0.5,))
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    x = preprocess(pixels, config)
+  assert x.dtype == jnp.float32
+  np.testing.assert_allclose(x, (pixels / 255 - 0.1) / 0.5, rtol=1e-5)
+  assert preprocess(list(pixels), config).shape == (2, 4, 4, 1)
 
 
 def test_grey_becomes_colour_and_colour_grey():

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from googlenet.errors import UserError
+
 # Weights of red, green and blue in grey: ITU-R 601-2, as in Pillow.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -44,10 +46,18 @@ def preprocess(
 
   Returns:
     float32 [B, S, S, channels], resized bilinearly; float64 for float64.
+
+  Raises:
+    UserError: the images have another shape or dtype.
   """
-  chex.assert_rank(images, 4)
-  is_stored = images.dtype == jnp.uint8
-  chex.assert_type(images, jnp.uint8 if is_stored else jnp.floating)
+  images = jnp.asarray(images)
+  is_float = jnp.issubdtype(images.dtype, jnp.floating)
+  is_number = is_float or images.dtype == jnp.uint8
+  if images.ndim != 4 or not is_number or not all(images.shape[1:]):
+    raise UserError(
+      f'images are {images.dtype} {images.shape}; allowed is uint8 or float '
+      '[B, H, W, C] in 0..255'
+    )
   batch = images.shape[0]
   channels = num_channels(data_config, images.shape[-1])
   size = image_size or data_config.image_size

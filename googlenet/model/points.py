@@ -167,6 +167,7 @@ def resolve(name: str, architecture: rows.Architecture) -> str:
     UserError: the network has no such point.
   """
   known = shapes(architecture)
+  name = name if isinstance(name, str) else repr(name)
   found = name if name in known else of_lucid(name)
   if found not in known:
     raise UserError(

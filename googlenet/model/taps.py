@@ -12,7 +12,12 @@ Edit = Callable[[jax.Array], jax.Array]
 
 
 def check(edit: Mapping[str, Edit]) -> None:
-  """Raises UserError if a value is no function."""
+  """Raises UserError if it is no mapping to functions."""
+  if not isinstance(edit, Mapping):
+    raise UserError(
+      f'edit: a value of type {type(edit).__name__}; allowed is a dict, from '
+      'names of points to functions of their maps'
+    )
   for name, function in edit.items():
     if not callable(function):
       raise UserError(

@@ -7,6 +7,7 @@ from saved_run import save_run
 
 import googlenet
 from googlenet.errors import UserError
+from googlenet.tools.inference import edits
 from googlenet.tools.inference.predict import Views
 
 PHOTO = ROOT / 'docs/photos/bag.jpg'
@@ -66,3 +67,34 @@ def test_views_may_be_numbers_of_numpy(net):
   np.testing.assert_array_equal(
     net.predict(PIXELS, np.bool_(False)), net.predict(PIXELS, False)
   )
+
+
+def test_what_the_pure_function_refuses(net):
+  def apply(images=PIXELS, *args, **kwargs):
+    return net.apply(net.params, net.network_state, images, *args, **kwargs)
+
+  assert 'images are int32 (3, 28, 28, 1)' in refused(
+    apply, PIXELS.astype(np.int32)
+  )
+  assert 'images are uint8 (28, 28, 1)' in refused(apply, PIXELS[0])
+  colour = np.repeat(PIXELS, 3, -1)
+  assert 'images have 3 channel(s); the network takes 1' in refused(
+    apply, colour
+  )
+  assert refused(apply, PIXELS, ['stage_1', 3]).startswith("end_points: '3' is")
+  assert "'3' is no point" in refused(apply, edit={3: edits.ablate()})
+  for edit in ([('stage_1', edits.ablate())], 'stage_1', edits.ablate()):
+    expected = f'edit: a value of type {type(edit).__name__}; allowed is a dict'
+    assert expected in refused(apply, edit=edit)
+  for precision in (np.float32, None, 3):
+    expected = f'precision={precision} is not allowed'
+    assert expected in refused(apply, precision=precision)
+  for value, what in (
+    (np.zeros(7), 'shape (7,)'),
+    (PIXELS, 'shape (3, 28, 28, 1)'),
+    (None, 'type NoneType'),
+    ('a', 'type str'),
+  ):
+    assert (
+      f"edit of 'stage_1': a value of {what} does not fit the map, (3, 7, 7, 8)"
+    ) in refused(apply, edit={'stage_1': edits.replace(value)})

@@ -12,6 +12,7 @@ import ml_collections
 
 from googlenet.errors import UserError, did_you_mean
 from googlenet.input.preprocess import preprocess
+from googlenet.io.pretrained import channels_of
 from googlenet.model import points, taps
 from googlenet.model.network import Network, Outputs
 from googlenet.model.precision import NAMES, get_policy
@@ -94,6 +95,7 @@ def make_function(
     edit: Mapping[str, Edit] | None = None,
   ) -> Outputs:
     images = preprocess(images, data_config)
+    _check_channels(network, params, images)
     params, images = policy.cast_to_compute((params, images))
     wanted = [name for name in end_points if name != PROBABILITIES]
     outputs, _ = network.apply(
@@ -114,6 +116,21 @@ def make_function(
     return Outputs(logits, {}, found)
 
   return function
+
+
+def _check_channels(
+  network: Network, params: hk.Params, images: jax.Array
+) -> None:
+  """Raises UserError if parameters are for images of other channels."""
+  try:
+    seen = channels_of(network, params)
+  except KeyError:
+    return  # Haiku says which parameters are missing
+  if images.shape[-1] != seen:
+    raise UserError(
+      f'images have {images.shape[-1]} channel(s); the network takes {seen}: '
+      'convert them, as net.read(paths) does'
+    )
 
 
 class Apply(NamedTuple):
@@ -152,10 +169,12 @@ class Apply(NamedTuple):
 
     Raises:
       UserError: an end point is unknown, or a point that is edited, or the
-        precision; or an edit is no function, or gives something of another
-        shape.
+        precision; the images have another shape, dtype or number of channels;
+        or an edit is no function, or gives something of another shape.
     """
-    taps.check(edit or {})  # arrays have no hash, which `_jitted` needs
+    taps.check(
+      {} if edit is None else edit
+    )  # arrays have no hash, which `_jitted` needs
     if precision not in ('', *NAMES):
       raise UserError(
         f'precision={precision} is not allowed{did_you_mean(precision, NAMES)}'

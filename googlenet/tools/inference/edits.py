@@ -27,6 +27,23 @@ def ablate(*channels: int) -> Edit:
   return replace(0.0, channels or None)
 
 
+def _fitted(value: jax.Array | np.ndarray | float, x: jax.Array) -> jax.Array:
+  """Returns a value as a map like x.
+
+  Raises:
+    UserError: it is no number, or has a shape that does not fit.
+  """
+  try:
+    return jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape)
+  except (TypeError, ValueError):
+    shape = getattr(value, 'shape', None)
+    what = f'type {type(value).__name__}' if shape is None else f'shape {shape}'
+    raise UserError(
+      f'a value of {what} does not fit the map, {x.shape}: give that of an '
+      'image [h, w, C], a mean over images [C], or a number'
+    ) from None
+
+
 def replace(
   value: jax.Array | np.ndarray | float, channels: Sequence[int] | None = None
 ) -> Edit:
@@ -39,12 +56,12 @@ def replace(
 
   Raises:
     UserError: a channel is no whole number from 0; when the network is
-      computed: the point has no such channel.
+      computed: the point has no such channel, or the value does not fit it.
   """
   chosen = None if channels is None else indices(channels, 'channels')
 
   def edit(x: jax.Array) -> jax.Array:
-    new = jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape)
+    new = _fitted(value, x)
     if chosen is None:
       return new
     is_chosen = np.zeros(x.shape[-1], bool)
