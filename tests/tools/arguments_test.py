@@ -7,8 +7,10 @@ from saved_run import save_run
 
 import googlenet
 from googlenet.errors import UserError
+from googlenet.tools.explain import cam, gradients, occlusion, sanity
 from googlenet.tools.inference import edits
 from googlenet.tools.inference.predict import Views
+from googlenet.tools.visualize import objectives, render
 
 PHOTO = ROOT / 'docs/photos/bag.jpg'
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
@@ -98,3 +100,49 @@ def test_what_the_pure_function_refuses(net):
     assert (
       f"edit of 'stage_1': a value of {what} does not fit the map, (3, 7, 7, 8)"
     ) in refused(apply, edit={'stage_1': edits.replace(value)})
+
+
+def test_what_explanations_refuse(net):
+  assert 'class=True is no class' in refused(cam.grad_cam, net, PIXELS, True)
+  assert 'images are uint8 (3, 0, 28, 1)' in refused(
+    cam.grad_cam, net, PIXELS[:, :0]
+  )
+  for steps in (1.5, '8', None, True):
+    expected = f'steps={steps} is not allowed: it takes a whole number from 1'
+    assert expected in refused(
+      gradients.integrated_gradients, net, PIXELS, steps=steps
+    )
+  for baseline in (None, np.full((28, 28, 1), np.nan), ['a']):
+    assert 'baseline holds values that are no finite numbers' in refused(
+      gradients.integrated_gradients, net, PIXELS, baseline=baseline
+    )
+  for window in (4.0, '4'):
+    expected = f'window={window} is not allowed: it takes a whole number'
+    assert expected in refused(occlusion.occlusion, net, PIXELS, window=window)
+  assert 'upto=None is no layer' in refused(sanity.randomized, net, None)
+
+
+def test_channels_are_no_mask(net):
+  mask = [True, False, True]
+  assert 'channels=True is no channel' in refused(edits.replace, 0.0, mask)
+  assert 'channels=True is no channel' in refused(edits.ablate, True)
+
+
+def test_what_objectives_refuse(net):
+  channel = objectives.channel('stage_1', 1)
+  assert 'index=[] holds no channel' in refused(
+    objectives.channel, 'stage_1', []
+  )
+  for count in (1, 0, 2.0):
+    expected = f'count={count} is not allowed: it takes a whole number from 2'
+    assert expected in refused(objectives.diversity, 'stage_1', count)
+    assert expected in refused(
+      objectives.interpolation, channel, channel, count
+    )
+  far = objectives.neuron('stage_1', 1, (7, 0))
+  assert 'place=(7, 0) is not in the map: it has 7 rows and 7 columns' in (
+    refused(render.render, net, far, steps=1)
+  )
+  assert 'steps=1.5 is not allowed' in refused(
+    render.render, net, channel, steps=1.5
+  )

@@ -65,12 +65,20 @@ def make(
       the images.
 
   Raises:
-    UserError: the name is unknown, or the shape does not fit.
+    UserError: the name is unknown, or the shape or a pixel is not allowed.
   """
   if isinstance(baseline, str):
     check(baseline, 'baseline')
     return BASELINES[baseline](net, images)
-  baseline = np.asarray(baseline, np.float32)
+  try:
+    baseline = np.asarray(baseline, np.float32)
+  except (TypeError, ValueError):
+    baseline = np.float32(np.nan)
+  if not np.isfinite(baseline).all():
+    raise UserError(
+      'baseline holds values that are no finite numbers: give pixels in 0..255 '
+      f'or one of {", ".join(BASELINES)}'
+    )
   try:
     return np.array(np.broadcast_to(baseline, images.shape))
   except ValueError:

@@ -11,6 +11,7 @@ from googlenet.tools.explain import baselines, engine
 from googlenet.tools.explain.engine import Forward
 from googlenet.tools.explain.gradients import logit_weights
 from googlenet.tools.explain.target import PREDICTED, Given
+from googlenet.tools.inference.numbers import check_numbers
 from googlenet.tools.inference.trained import Trained
 
 
@@ -38,8 +39,12 @@ def windows(
     dashes: '--' if messages are about flags.
 
   Raises:
-    UserError: the window is larger than the image, or the stride than it.
+    UserError: one is no whole number, the window is larger than the image, or
+      the stride larger than the window.
   """
+  check_numbers(
+    **{f'{dashes}window': (side, 0), f'{dashes}stride': (stride, 0)}
+  )
   shortest = min(image_shape[:2])
   side = side or max(shortest // 8, 1)
   if not 1 <= side <= shortest:

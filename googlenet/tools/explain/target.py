@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from googlenet.errors import UserError, did_you_mean
+from googlenet.tools.inference.numbers import whole
 
 
 class Target(NamedTuple):
@@ -94,11 +94,9 @@ def _label(given: Any, class_names: tuple[str, ...], flag: str) -> int | None:
   if isinstance(given, str) and class_names.count(given) == 1:
     return class_names.index(given)
   count = len(class_names)
-  try:
-    label = int(given) if isinstance(given, str) else operator.index(given)
-  except (TypeError, ValueError):
-    label = -1
-  if 0 <= label < count:
+  is_number = isinstance(given, str) and given.isdecimal()
+  label = whole(int(given) if is_number else given)
+  if label is not None and 0 <= label < count:
     return label
   known = ', '.join(class_names[:20]) + (', ...' if count > 20 else '')
   text = ' '.join(str(given).split())[:80]  # arrays have several lines

@@ -1,12 +1,14 @@
 """Channels of points as text: `inception_4c:447,stage_3:0-15,logits:Bag`."""
 
-import operator
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from googlenet.errors import UserError, did_you_mean
 from googlenet.model import graph, points, rows
+from googlenet.tools.inference.numbers import whole
 
 _NUM_NAMED = 20  # classes that an error lists
 
@@ -61,15 +63,42 @@ def indices(given: Iterable[int], flag: str) -> list[int]:
   """
   found = []
   for index in given:
-    try:
-      found.append(operator.index(index))
-    except TypeError:
-      found.append(-1)
-    if found[-1] < 0:
+    number = whole(index)
+    if number is None or number < 0:
       raise UserError(
         f'{flag}={index} is no channel: allowed are whole numbers from 0'
       )
+    found.append(number)
   return found
+
+
+def of_point(
+  point: str, index: int | Sequence[int]
+) -> tuple[tuple[Channel, ...], np.ndarray]:
+  """Returns channels of a point, and their indices, int32 [N].
+
+  Raises:
+    UserError: there is none, or an index is no whole number, or negative.
+  """
+  given = np.atleast_1d(np.asarray(index))
+  if given.dtype.kind == 'U':
+    raise UserError(
+      f'index={index!r} is a name: give the number of the channel; that of a '
+      'class is net.class_names.index(name)'
+    )
+  if not given.size:
+    raise UserError(f'index={index!r} holds no channel: name one or more')
+  found = indices(given.ravel(), 'index')
+  return tuple(Channel(point, i) for i in found), np.array(found, np.int32)
+
+
+def check_place(place: Sequence[int], height: int, width: int) -> None:
+  """Raises UserError if (row, column) is not in a map; JAX would clip it."""
+  if not (-height <= place[0] < height and -width <= place[1] < width):
+    raise UserError(
+      f'place={tuple(place)} is not in the map: it has {height} rows and '
+      f'{width} columns'
+    )
 
 
 def check_indices(

@@ -1,18 +1,36 @@
 """Checks of whole numbers that users give."""
 
+import operator
+from typing import Any
+
 from googlenet.errors import UserError
 
 MAX_SEED = 2**32 - 1  # programs take seeds as uint32
+
+
+def whole(value: Any) -> int | None:
+  """Returns a whole number, of NumPy or JAX too; None: it is none.
+
+  True and False are none: to take them for 1 and 0 would make channels of a
+  mask.
+  """
+  if isinstance(value, bool):
+    return None
+  try:
+    return operator.index(value)
+  except TypeError:
+    return None
 
 
 def check_numbers(**numbers: tuple[int, ...]) -> None:
   """Checks whole numbers: name=(value, smallest[, largest]).
 
   Raises:
-    UserError: a number is too small or too large.
+    UserError: a number is not whole, too small or too large.
   """
   for name, (value, least, *most) in numbers.items():
-    if value < least or any(value > limit for limit in most):
+    number = whole(value)
+    if number is None or number < least or any(number > top for top in most):
       upto = ''.join(f' to {limit}' for limit in most)
       raise UserError(
         f'{name}={value} is not allowed: it takes a whole number from {least}'

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from googlenet.errors import UserError
 from googlenet.tools.inference import channels as channels_lib
 from googlenet.tools.inference.channels import Channel
+from googlenet.tools.inference.numbers import check_numbers
 
 PIXELS = 'pixels'
 Maps = dict[str, jax.Array]
@@ -158,6 +158,7 @@ def _at_centre(y: jax.Array, place: tuple[int, int] | None) -> jax.Array:
   if y.ndim == 2:
     return y
   row, column = place or (y.shape[1] // 2, y.shape[2] // 2)
+  channels_lib.check_place((row, column), *y.shape[1:3])
   return y[:, row, column]
 
 
@@ -172,24 +173,6 @@ def _mean(y: jax.Array) -> jax.Array:
   return y.reshape(len(y), -1).mean(-1)
 
 
-def _channels(
-  point: str, index: int | Sequence[int]
-) -> tuple[tuple[Channel, ...], np.ndarray]:
-  """Returns channels of a point, and their indices, int32 [N].
-
-  Raises:
-    UserError: an index is no whole number, or negative.
-  """
-  given = np.atleast_1d(np.asarray(index))
-  if given.dtype.kind == 'U':
-    raise UserError(
-      f'index={index!r} is a name: give the number of the channel; that of a '
-      'class is net.class_names.index(name)'
-    )
-  indices = channels_lib.indices(given.ravel(), 'index')
-  return tuple(Channel(point, i) for i in indices), np.array(indices, np.int32)
-
-
 def channel(point: str, index: int | Sequence[int]) -> Objective:
   """The mean of a channel over all positions.
 
@@ -200,7 +183,7 @@ def channel(point: str, index: int | Sequence[int]) -> Objective:
   Raises:
     UserError: an index is no whole number from 0.
   """
-  channels, indices = _channels(point, index)
+  channels, indices = channels_lib.of_point(point, index)
   return Objective(
     (point,),
     lambda maps, indices: _mean(_pick(maps[point], indices)),
@@ -220,7 +203,7 @@ def neuron(
   Raises:
     UserError: an index is no whole number from 0.
   """
-  channels, indices = _channels(point, index)
+  channels, indices = channels_lib.of_point(point, index)
   return Objective(
     (point,),
     lambda maps, indices: _pick(_at_centre(maps[point], place), indices),
@@ -351,7 +334,11 @@ def diversity(point: str, count: int) -> Objective:
   Args:
     point: of a map whose style should differ, like a layer in the middle.
     count: number of images that are optimized together, from 2.
+
+  Raises:
+    UserError: it is less.
   """
+  check_numbers(count=(count, 2))
 
   def function(maps: Maps, _: Any) -> jax.Array:
     styles = gram(maps[point])
@@ -374,7 +361,11 @@ def interpolation(one: Objective, two: Objective, count: int) -> Objective:
     one: maximized by the first image (t = 0).
     two: maximized by the last image (t = 1).
     count: number of images, from 2.
+
+  Raises:
+    UserError: it is less.
   """
+  check_numbers(count=(count, 2))
   t = np.linspace(0, 1, count, dtype=np.float32)
   mixed = one.repeat(count) * (1 - t) + two.repeat(count) * t
   ends = one.names[0], two.names[-1]
