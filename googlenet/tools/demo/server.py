@@ -13,7 +13,6 @@ import pathlib
 import socket
 import threading
 import types
-import urllib.parse
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -231,7 +230,8 @@ def check_origin(request: Request) -> None:
   """
   origin = request.headers.get('origin')
   own = request.headers.get('host')
-  if origin is not None and urllib.parse.urlsplit(origin).netloc != own:
+  # `scheme://host:port`; urllib would raise for texts such as 'http://['.
+  if origin is not None and origin.partition('://')[2] != own:
     raise HTTPException(403, 'Only the page of this demo may send pictures.')
 
 
