@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 import googlenet
@@ -56,3 +57,21 @@ def test_a_folder_of_images_as_a_path(tmp_path):
   ]
   assert messages[0] == messages[1]
   assert 'none' in messages[0]
+
+
+def test_what_initialization_refuses():
+  config = googlenet.get_config()
+  config.model.variant, config.data.image_size = 'tiny', 28
+  network = googlenet.make_network(config)
+  init = googlenet.init_from_numpy
+  for shape in ((28, 28), (1, 28, 28, 1), 28, (28, 28, 0), (28.0, 28, 1), None):
+    message = refused(init, network, shape, 0)
+    assert message.startswith(f'image_shape={shape} is not allowed')
+  for seed in (None, -1, 1.5, 'a'):
+    message = refused(init, network, (28, 28, 1), seed)
+    assert message.startswith(f'seed={seed!r} is not allowed: it takes a whole')
+  drawn = [
+    init(network, shape, seed)[0]['logits']['w']
+    for shape, seed in (((28, 28, 1), 3), (np.array([28, 28, 1]), np.int64(3)))
+  ]
+  np.testing.assert_array_equal(*drawn)

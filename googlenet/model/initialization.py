@@ -5,6 +5,7 @@ shapes, which takes a minute. An abstract run of the network gives the shapes.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import haiku as hk
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from googlenet.errors import UserError, shown
 from googlenet.model.context import is_within
 
 if TYPE_CHECKING:  # it imports this file
@@ -115,7 +117,11 @@ def init_from_numpy(
 
   Returns:
     params and network_state, float32 NumPy arrays.
+
+  Raises:
+    UserError: the shape is none of an image, or the seed no whole number.
   """
+  _check(image_shape, seed)
   from googlenet.model import graph, rows  # they import this file
 
   rng = np.random.default_rng(seed)
@@ -137,6 +143,22 @@ def init_from_numpy(
   return jax.tree_util.tree_map_with_path(
     draw, abstract_init(network, image_shape)
   )
+
+
+def _check(image_shape: Sequence[int], seed: int) -> None:
+  whole = (int, np.integer)
+  sides = list(np.atleast_1d(np.asarray(image_shape, object)))
+  if len(sides) != 3 or not all(
+    isinstance(side, whole) and side > 0 for side in sides
+  ):
+    raise UserError(
+      f'image_shape={shown(image_shape)} is not allowed: it takes (H, W, C), '
+      'three whole numbers from 1'
+    )
+  if not isinstance(seed, whole) or seed < 0:  # None would draw a random one
+    raise UserError(
+      f'seed={shown(seed)} is not allowed: it takes a whole number from 0'
+    )
 
 
 def _drawn_by_haiku(
