@@ -2,6 +2,8 @@
 
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -75,3 +77,22 @@ def test_what_initialization_refuses():
     for shape, seed in (((28, 28, 1), 3), (np.array([28, 28, 1]), np.int64(3)))
   ]
   np.testing.assert_array_equal(*drawn)
+
+
+def test_dropping_needs_a_key_for_each_image():
+  config = googlenet.get_config()
+  config.model.variant, config.data.image_size = 'tiny', 28
+  with config.ignore_type():
+    config.model.dropout = 0.5
+  network = googlenet.make_network(config)
+  params, state = googlenet.init_from_numpy(network, (28, 28, 1), 0)
+  x = jnp.zeros((2, 28, 28, 1))
+  key = jax.random.key(0)
+  for keys, given in (
+    (None, 'None'),
+    (key, 'of shape ()'),
+    (jax.random.split(key, 3), 'of shape (3,)'),
+  ):
+    message = refused(network.apply, params, state, keys, x, is_training=True)
+    assert message.startswith(f'keys are {given}: dropping in training needs')
+    assert 'jax.random.split(key, 2)' in message

@@ -6,12 +6,12 @@ module folds its path into the keys, so different modules draw differently.
 
 import zlib
 
-import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from googlenet.errors import UserError
 from googlenet.model.context import Context
 
 
@@ -26,7 +26,7 @@ class Dropout(hk.Module):
     """Applies dropout to x [B, ...] in training, else returns x.
 
     Raises:
-      ValueError: dropout is on, but the context has no keys.
+      UserError: dropout is on, but the context has not one key per image.
     """
     return self._drop(x, x.shape[1:])
 
@@ -36,9 +36,13 @@ class Dropout(hk.Module):
     is_on = rate and context.is_training and context.drops
     if not is_on or hk.running_init():
       return x
-    if context.keys is None:
-      raise ValueError('dropping in training needs keys: one for each image')
-    chex.assert_equal_shape_prefix([x, context.keys], 1)
+    keys = context.keys
+    if keys is None or keys.shape[:1] != x.shape[:1]:
+      given = 'None' if keys is None else f'of shape {keys.shape}'
+      raise UserError(
+        f'keys are {given}: dropping in training needs one for each of '
+        f'{len(x)} image(s), as jax.random.split(key, {len(x)}) makes them'
+      )
     # Not `hash`, which differs between processes.
     path = np.uint32(zlib.crc32(self.module_name.encode()))
 
@@ -47,7 +51,7 @@ class Dropout(hk.Module):
       is_kept = jax.random.bernoulli(key, 1 - rate, shape)
       return jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
 
-    return jax.vmap(drop_in_image)(x, context.keys)
+    return jax.vmap(drop_in_image)(x, keys)
 
 
 class StochasticDepth(Dropout):
