@@ -6,7 +6,10 @@ from conftest import ROOT, small_config
 from saved_run import save_run
 
 import googlenet
+from googlenet.data import pipeline
 from googlenet.errors import UserError
+from googlenet.tools.circuits import expanded
+from googlenet.tools.examples import ranking
 from googlenet.tools.explain import cam, gradients, occlusion, sanity
 from googlenet.tools.inference import edits
 from googlenet.tools.inference.predict import Views
@@ -146,3 +149,21 @@ def test_what_objectives_refuse(net):
   assert 'steps=1.5 is not allowed' in refused(
     render.render, net, channel, steps=1.5
   )
+
+
+def test_what_rankings_and_circuits_refuse(net):
+  dataset = pipeline.load_split(net.config, 'eval_split')
+
+  def top(channels=(('stage_1', 1),), *args):
+    return ranking.top_images(net, dataset, channels, *args)
+
+  assert 'channels: none is named' in refused(top, [], 3)
+  for k in (-1, 1.5, '2', None):
+    assert f'k={k} is not allowed: it takes a whole' in refused(
+      top, [('stage_1', 1)], k
+    )
+  assert 'least=-1 is not allowed' in refused(top, [('stage_1', 1)], 2, -1)
+  for given in ({'inputs': []}, {'outputs': []}):
+    assert 's: no channel of ' in refused(
+      expanded.expanded_weights, net, 'stage_1', 'inception_2a', **given
+    )

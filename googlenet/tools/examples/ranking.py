@@ -23,6 +23,7 @@ from googlenet.runtime.parallel import parallelize, steps_in_flight
 from googlenet.tools.inference import channels as channels_lib
 from googlenet.tools.inference.apply import make_function
 from googlenet.tools.inference.channels import Channel
+from googlenet.tools.inference.numbers import check_numbers
 from googlenet.tools.inference.trained import Trained
 
 
@@ -76,16 +77,17 @@ def top_images(
     least: the same for those that excite it least; None: `k`.
 
   Raises:
-    UserError: there is no such point or channel, or an activation is infinite
-      or NaN.
+    UserError: no channel is named, there is no such point or channel, a number
+      of images is none, or an activation is infinite or NaN.
   """
+  least = k if least is None else least
+  check_numbers(k=(k, 0), least=(least, 0))
   channels = channels_lib.check(
     channels, net.network.architecture, net.image_shape
   )
-  counts = tuple(
-    min(count, dataset.num_examples)
-    for count in (k, k if least is None else least)
-  )
+  if not channels:
+    raise UserError('channels: none is named: give one or more')
+  counts = tuple(min(count, dataset.num_examples) for count in (k, least))
   points = tuple(dict.fromkeys(channel.point for channel in channels))
   wanted = tuple(
     (point, tuple(c.index for c in channels if c.point == point))

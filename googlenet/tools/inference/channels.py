@@ -104,8 +104,14 @@ def check_place(place: Sequence[int], height: int, width: int) -> None:
 def check_indices(
   given: Iterable[int], count: int, point: str, flag: str
 ) -> None:
-  """Raises UserError if an index is not one of a point's `count` channels."""
-  for index in indices(given, flag):
+  """Raises UserError if an index is not one of a point's `count` channels.
+
+  Without any index, too.
+  """
+  found = indices(given, flag)
+  if not found:
+    raise UserError(f'{flag}: no channel of {point} is named: name one or more')
+  for index in found:
     if index >= count:
       raise UserError(f'{flag}={index}: {point} has channels 0 to {count - 1}')
 
