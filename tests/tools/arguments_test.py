@@ -13,7 +13,7 @@ from googlenet.tools.examples import ranking
 from googlenet.tools.explain import cam, gradients, occlusion, sanity
 from googlenet.tools.inference import edits
 from googlenet.tools.inference.predict import Views
-from googlenet.tools.visualize import objectives, render
+from googlenet.tools.visualize import dream, objectives, render
 
 PHOTO = ROOT / 'docs/photos/bag.jpg'
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
@@ -167,3 +167,32 @@ def test_what_rankings_and_circuits_refuse(net):
     assert 's: no channel of ' in refused(
       expanded.expanded_weights, net, 'stage_1', 'inception_2a', **given
     )
+
+
+def test_what_visualizations_refuse(net):
+  layer = objectives.layer('stage_1')
+  for given in ('stage_1', None, [], [None], 3):
+    assert f'objectives={given!r} is not allowed' in refused(
+      render.render, net, given, steps=1
+    )
+  for size in (32.5, (32.0, 32.0), '32', (32,), 0):
+    assert f'size={size} is not allowed' in refused(
+      render.render, net, layer, steps=1, size=size
+    )
+  assert 'a vector of 7 number(s) does not fit an activation of 8' in refused(
+    render.render, net, objectives.direction('stage_1', np.ones(7)), steps=1
+  )
+  image = PIXELS[0]
+  assert "objectives=['stage_1'] is not" in refused(
+    dream.dream, net, image, 'stage_1'
+  )
+  for ratio in (0, -1.0, float('nan')):
+    assert f'ratio={ratio} is not allowed: it takes a number from 1' in refused(
+      dream.dream, net, image, layer, ratio=ratio
+    )
+
+
+def test_a_size_may_be_a_number_of_numpy(net):
+  objective = objectives.channel('stage_1', 1)
+  made = render.render(net, objective, steps=1, size=np.int64(32))
+  assert made.images.shape == (1, 32, 32, 1)

@@ -92,6 +92,14 @@ def of_point(
   return tuple(Channel(point, i) for i in found), np.array(found, np.int32)
 
 
+def check_length(given: int, expected: int) -> None:
+  """Raises UserError if a vector has not one number for each activation."""
+  if given != expected:
+    raise UserError(
+      f'a vector of {given} number(s) does not fit an activation of {expected}'
+    )
+
+
 def check_place(place: Sequence[int], height: int, width: int) -> None:
   """Raises UserError if (row, column) is not in a map; JAX would clip it."""
   if not (-height <= place[0] < height and -width <= place[1] < width):

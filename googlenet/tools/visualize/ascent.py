@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from googlenet.errors import UserError, shown
 from googlenet.model import points
 from googlenet.runtime.parallel import parallelize
 from googlenet.runtime.progress import Progress
@@ -27,6 +28,24 @@ from googlenet.tools.visualize.transforms import Transform
 
 # (params, network_state, images, seen, parameters, redirect) -> float32 [b].
 Values = Callable[..., jax.Array]
+
+
+def checked(
+  objectives: Objective | Sequence[Objective],
+) -> Sequence[Objective]:
+  """Returns objectives as a list.
+
+  Raises:
+    UserError: there is none, or something else is given.
+  """
+  given = [objectives] if isinstance(objectives, Objective) else objectives
+  is_list = isinstance(given, Sequence) and not isinstance(given, str)
+  if not is_list or not given or any(type(x) is not Objective for x in given):
+    raise UserError(
+      f'objectives={shown(objectives)} is not allowed: it takes what '
+      "googlenet.tools.visualize.objectives make, such as channel('conv_1', 0)"
+    )
+  return given
 
 
 def make_values(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -134,8 +135,8 @@ def dream(
     Images uint8 [N, H, W, C]; see `Rendered`.
 
   Raises:
-    UserError: the image has another shape or dtype, or a number is out of
-      range.
+    UserError: the image has another shape or dtype, the objective is none, or a
+      number is out of range.
   """
   image = np.asarray(image)
   if image.dtype != np.uint8 or image.shape[2:] != net.image_shape[2:]:
@@ -143,6 +144,9 @@ def dream(
       f'the image is {image.dtype} {list(image.shape)}; allowed is uint8 '
       f'[H, W, {net.image_shape[-1]}], as dream.read_photo returns it'
     )
+  ascent.checked([objective])
+  if not 1 <= ratio < math.inf:
+    raise UserError(f'ratio={ratio} is not allowed: it takes a number from 1')
   check_numbers(
     octaves=(octaves, 1),
     seed=(seed, 0, MAX_SEED),

@@ -226,7 +226,12 @@ def class_logit(index: int | Sequence[int]) -> Objective:
 
 
 def _along(y: jax.Array, vectors: jax.Array, power: float) -> jax.Array:
-  """Returns dot product times cosine to a power: [B, ..., C] -> [B, ...]."""
+  """Returns dot product times cosine to a power: [B, ..., C] -> [B, ...].
+
+  Raises:
+    UserError: the vectors have another length.
+  """
+  channels_lib.check_length(vectors.shape[-1], y.shape[-1])
   dot = jnp.sum(y * vectors, -1)
   if not power:
     return dot

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import optax
 
 from googlenet.errors import UserError
 from googlenet.runtime.progress import Progress
-from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
+from googlenet.tools.inference.numbers import MAX_SEED, check_numbers, whole
 from googlenet.tools.inference.trained import Trained
 from googlenet.tools.visualize import transforms as transforms_lib
-from googlenet.tools.visualize.ascent import batches, climb, make_ascent
+from googlenet.tools.visualize.ascent import (
+  batches,
+  checked,
+  climb,
+  make_ascent,
+)
 from googlenet.tools.visualize.objectives import Objective
 from googlenet.tools.visualize.parametrization import PARAMETRIZATIONS
 from googlenet.tools.visualize.rendered import (
@@ -66,12 +72,11 @@ def render(
       if they are larger than 224x224 pixels.
 
   Raises:
-    UserError: a number is out of range, the parametrization is unknown, or the
-      network has no such point or channel, or cannot compute images of this
-      size.
+    UserError: a number is out of range, what is given are no objectives, the
+      parametrization is unknown, or the network has no such point or channel,
+      or cannot compute images of this size.
   """
-  if isinstance(objectives, Objective):
-    objectives = [objectives]
+  objectives = checked(objectives)
   check_numbers(
     steps=(steps, 1),
     seed=(seed, 0, MAX_SEED),
@@ -124,8 +129,9 @@ def _sides(net: Trained, size: int | tuple[int, int] | None) -> tuple[int, int]:
     UserError: `size` is no size.
   """
   sides = net.image_shape[:2] if size is None else size
-  sides = (sides, sides) if isinstance(sides, int) else tuple(sides)
-  if len(sides) != 2 or min(sides) < 1 or max(sides) > MAX_SIDE:
+  is_pair = isinstance(sides, Sequence | np.ndarray) and len(sides) == 2
+  sides = tuple(map(whole, sides if is_pair else (sides, sides)))
+  if None in sides or min(sides) < 1 or max(sides) > MAX_SIDE:
     raise UserError(
       f'size={size} is not allowed: it takes a number of pixels from 1 to '
       f'{MAX_SIDE}, or (height, width)'
