@@ -36,6 +36,8 @@ _NO_RECIPE = (
   *(name for name in MAY_CHANGE if not name.startswith('eval.')),
 )
 _SECTIONS_OF_NO_RECIPE = ('checkpoint', 'logging')
+# A continued run need not find its teacher again, but it learnt from it.
+_RECIPE = ('train.teacher',)
 # Where files of the user are the data set, its place belongs to the recipe.
 FILES = ('idx', 'folder', 'csv', 'parquet', 'arrays')
 _PLACES = ('data.data_dir', 'data.classes')
@@ -161,10 +163,11 @@ def as_decided_in(config: Config, run: Config) -> Config:
 def recipe_changes(base: Config, config: Config) -> str:
   """Returns 'train.epochs=2, ...': how a recipe differs from the base."""
   places = _PLACES if config.data.source in FILES else ()
+  kept = (*_RECIPE, *places)
   return ', '.join(
     f'{name}={value!r}'
     for name, (_, value) in differences(base, config).items()
-    if name in places
+    if name in kept
     or name not in _NO_RECIPE
     and name.split('.')[0] not in _SECTIONS_OF_NO_RECIPE
   )

@@ -131,6 +131,19 @@ def test_when_a_run_is_scored_is_no_part_of_its_recipe(runs, tmp_path, capsys):
   assert table['groups'][0]['seeds'] == 2
 
 
+def test_a_distilled_run_is_another_recipe(config, tmp_path, capsys):
+  for name, teacher in (('alone', ()), ('taught', ('fmnist28_best',))):
+    for config.seed in (0, 1):
+      config.train.teacher = teacher
+      write(tmp_path / f'{name}{config.seed}', config, [0.5], 60)
+  folders = sorted(map(str, tmp_path.iterdir()))
+  assert trials.main([*folders, '--format=json']) == 0
+  table = json.loads(capsys.readouterr().out)
+  taught = "train.teacher=('fmnist28_best',)"
+  found = [(group['changes'], group['seeds']) for group in table['groups']]
+  assert found == [('', 2), (taught, 2)]
+
+
 def test_text_and_csv_say_the_same(runs, capsys):
   base = f'--base={ROOT / "configs/fmnist96.py"}'
   assert trials.main([*runs[:3], base]) == 0
