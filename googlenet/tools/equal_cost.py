@@ -4,6 +4,8 @@ An ablation makes a network cheaper or dearer, so what it does to accuracy is
 seen only where the cost is equal again. `--mode=summary --equal_to` prints it.
 """
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import ml_collections
@@ -74,7 +76,8 @@ def equal_width(
   for _ in range(24):  # bisection: the cost rises with the width
     middle = (low * high) ** 0.5
     low, high = (middle, high) if cost(middle) < wanted else (low, middle)
-  widths = {float(f'{width:.{_DIGITS}g}') for width in (low, high)}
+  # The bounds lie so close together that both would be rounded to one side.
+  widths = {_rounded(low, math.floor), _rounded(high, math.ceil)}
   found = {width: cost(width) for width in widths}
   best = min(found, key=lambda width: abs(found[width] - wanted))
   if abs(found[best] / wanted - 1) > 0.1:
@@ -83,3 +86,9 @@ def equal_width(
       f'multiply-adds: {best:g} gives {found[best]:,}'
     )
   return Equal(best, found[best])
+
+
+def _rounded(width: float, toward: Callable[[float], int]) -> float:
+  """Rounds a width to `_DIGITS` significant digits, down or up."""
+  unit = math.floor(math.log10(width)) + 1 - _DIGITS
+  return float(f'{toward(width / 10.0**unit)}e{unit}')

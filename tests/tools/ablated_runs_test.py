@@ -124,6 +124,18 @@ def test_a_width_with_as_many_multiply_adds():
     equal_cost.equal_width(whole, (28, 28, 1), 7)
 
 
+def test_no_other_width_is_nearer():
+  config, shape = model_config(variant='tiny'), (32, 32, 1)
+  costs = []
+  for thousandths in range(300, 500):
+    config.width_multiplier = thousandths / 1000
+    costs.append(equal_cost.multiply_adds(config, shape))
+  # Between two widths the cost jumps by a tenth and more.
+  for wanted in (45_000, 48_104, 49_007, 54_188, 60_000, 70_000):
+    found = equal_cost.equal_width(config, shape, wanted)
+    assert found.multiply_adds == min(costs, key=lambda c: abs(c - wanted))
+
+
 def test_summary_finds_that_width(launch_here):
   config = 'configs/fmnist28_fast.py'
   flags = ['--mode=summary', "--config.model.drop_branches=('5x5',)"]
