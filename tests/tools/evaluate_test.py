@@ -192,6 +192,27 @@ def test_networks_that_are_averaged_have_the_same_views(run):
   assert np.abs(found.probabilities - plain).max() > 1e-3
 
 
+def test_views_that_differ_are_told(run, tmp_path, capfd):
+  other, path = tmp_path / 'other', tmp_path / 'other/config.json'
+  shutil.copytree(run, other)
+  config = json.loads(path.read_text())
+  config['eval'] |= {'flip': True, 'shift': 1}
+  path.write_text(json.dumps(config))
+  flags = ['--mode=evaluate', f'--workdir={other},{run}', SPLIT]
+  assert launch.main(['launch.py', *flags]) == 0
+  out, err = capfd.readouterr()
+  assert '6 views, 2 networks averaged' in out
+  warnings = [x for x in err.splitlines() if x.startswith('warning')]
+  assert warnings == [
+    f'warning: config.eval.{name} is {value} in {other} and {own} in {run}: '
+    f'that of the first counts for all; --config.eval.{name}= chooses'
+    for name, value, own in (('flip', True, False), ('shift', 1, 0))
+  ]
+  evaluate(
+    capfd, *flags[1:], '--config.eval.flip=True', '--config.eval.shift=0'
+  )
+
+
 def test_what_only_training_reads_may_differ():
   own = {'source': 'folder', 'data_dir': 'photos'}
   other = own | {'per_class': 5, 'classes': 'a.txt', 'on_bad_image': 'skip'}

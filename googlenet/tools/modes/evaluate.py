@@ -12,6 +12,7 @@ from googlenet.data import pipeline, sources
 from googlenet.errors import UserError, did_you_mean
 from googlenet.io import pretrained
 from googlenet.io.workdir import differing_class, read_classes
+from googlenet.runtime.terminal import warn
 from googlenet.tools.inference import outputs, predict, trained
 from googlenet.tools.scoring import (
   averaging,
@@ -74,6 +75,8 @@ def run(
   for other in others:
     _check_same_images(config, workdir, *other)
     _check_same_classes(config.model.num_classes, workdir, other[0])
+    if not jax.process_index():
+      _tell_views(config, workdir, *other)
   fitted_on = calibration.check_split(config, calibrate) if calibrate else None
   dataset = pipeline.load_split(config, 'eval_split')
   channels = pipeline.image_shape(config, dataset)[-1]
@@ -221,6 +224,19 @@ def _check_same_images(
         f'--workdir: config.{name} is {value!r} in {workdir} and '
         f'{other_value!r} in {other_workdir}, but averaged networks must see '
         f'the same images: give --config.{name}=, or leave out one workdir'
+      )
+
+
+def _tell_views(
+  config: Config, workdir: str, other_workdir: str, other: Config
+) -> None:
+  """Warns if a run has other views than the first, whose views all get."""
+  for name in ('flip', 'shift', 'crops'):
+    if config.eval[name] != other.eval[name]:
+      warn(
+        f'config.eval.{name} is {config.eval[name]!r} in {workdir} and '
+        f'{other.eval[name]!r} in {other_workdir}: that of the first counts '
+        f'for all; --config.eval.{name}= chooses'
       )
 
 
