@@ -76,7 +76,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
     if name in values and values[name].present > 1:
       warn(f'--{name} is given more than once: {values[name].value!r} counts')
   if values.operations:
-    _import('--operations', os.path.expanduser(values.operations))
+    import_file('--operations', os.path.expanduser(values.operations))
   file, others = config_of(values.config), []
   workdir = os.path.expanduser(values.workdir or mode.default_workdir)
   if mode.workdir == 'reads' and not workdir:
@@ -98,11 +98,11 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> Arguments:
       '--config=configs/fmnist96.py'
     )
   config = read_config(file, workdir, rest, values.mode)
-  if values.mode == 'sweep' and has_operations(config.model.architecture):
-    # Each trial is a process that registers them again.
-    options['operations'] = os.path.abspath(
-      os.path.expanduser(values.operations) or file.partition(':')[0]
-    )
+  code = values.operations  # each process that a mode starts registers it
+  if has_operations(config.model.architecture):
+    code = code or file.partition(':')[0]
+  if code and values.mode in ('sweep', 'benchmark'):
+    options['operations'] = os.path.abspath(os.path.expanduser(code))
   if not mode.completes:
     options['given'] = frozenset(split_flags(rest)[0])
   if others:
@@ -296,7 +296,7 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
       f'--config={path}: no such file ending in .py or .json'
       f'{_near_config(path)}'
     )
-  module = _import('--config', file)
+  module = import_file('--config', file)
   if not hasattr(module, 'get_config'):
     raise UserError(
       f'--config={path} has no get_config(): a config file defines that '
@@ -321,7 +321,7 @@ def load_config_file(path: str) -> ml_collections.ConfigDict:
   return config
 
 
-def _import(flag: str, file: str) -> types.ModuleType:
+def import_file(flag: str, file: str) -> types.ModuleType:
   """Imports a file of Python that a flag names, with its neighbours.
 
   Raises:

@@ -25,7 +25,7 @@ from googlenet.data import auto, pipeline
 from googlenet.errors import EXIT_INTERRUPTED, Stopped, UserError
 from googlenet.model import graph, variants
 from googlenet.runtime import places
-from googlenet.tools import equal_cost, runs
+from googlenet.tools import equal_cost, operations, runs
 from googlenet.tools.sweep import grid, trials
 
 WHOLE = 'whole block'
@@ -219,8 +219,10 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument(
     '--dry_run', action='store_true', help='print the table, train nothing'
   )
+  operations.add_flag(parser)
   options, arguments = parser.parse_known_args(argv)
   with ending() as end:
+    operations.register(options.operations)
     file = command_line.config_of(options.config)
     config = auto.complete(command_line.read_config(file, '', arguments))
     rows = make_rows(config)
@@ -229,7 +231,10 @@ def main(argv: Sequence[str]) -> int:
     workdir, failed = pathlib.Path(options.workdir), {}
     read_results(workdir, rows, every)  # reports other runs before training
     if not options.dry_run:
-      failed = _train(workdir, [f'--config={file}', *arguments], mine)
+      flags = [f'--config={file}', *arguments]
+      if options.operations:
+        flags.append(f'{operations.FLAG}={options.operations}')
+      failed = _train(workdir, flags, mine)
     print(render(read_results(workdir, rows, every)))
     for name, why in failed.items():
       raise UserError(

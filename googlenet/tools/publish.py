@@ -43,7 +43,7 @@ from googlenet.io.workdir import read_classes, write_text
 from googlenet.model import ablations
 from googlenet.model.precision import name_of
 from googlenet.runtime.terminal import rounded
-from googlenet.tools import runs
+from googlenet.tools import operations, runs
 from googlenet.tools.inference.about import data_name
 
 SUMS = 'SHA256SUMS'
@@ -267,8 +267,10 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument(
     '--half', action='store_true', help='store weights in two bytes'
   )
+  operations.add_flag(parser)
   options = parser.parse_args(argv)
   with ending() as end:
+    operations.register(options.operations)
     path = publish(options.run, options.folder, options.license, options.half)
     result = runs.read(options.run).result
     scored = 'imported, without scores'

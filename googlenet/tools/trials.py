@@ -29,7 +29,7 @@ from googlenet.cli import command_line
 from googlenet.cli.process import ending, run_tool
 from googlenet.errors import UserError
 from googlenet.io import checkpoint, pretrained
-from googlenet.tools import runs
+from googlenet.tools import operations, runs
 
 
 class Trial(NamedTuple):
@@ -246,8 +246,10 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument(
     '--format', default='text', choices=('text', 'csv', 'json')
   )
+  operations.add_flag(parser)
   options = parser.parse_args(argv)
   with ending() as end:
+    operations.register(options.operations)
     trials, base = [], None
     given = load_config(options.base, True) if options.base else None
     for workdir in options.workdirs:

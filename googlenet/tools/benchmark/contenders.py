@@ -86,12 +86,15 @@ def find_torch(torch_python: str) -> tuple[str, str]:
   )
 
 
-def our_contenders(config: Config, folder: pathlib.Path) -> list[Contender]:
+def our_contenders(
+  config: Config, folder: pathlib.Path, operations: str = ''
+) -> list[Contender]:
   """Returns the peers of this project, one for each compute dtype.
 
   Args:
     config: resolved.
     folder: an empty folder; compiled programs are cached there between rounds.
+    operations: file that registers the operations of the network, or ''.
   """
   contenders = {}
   for precision in config.benchmark.precisions:
@@ -108,7 +111,7 @@ def our_contenders(config: Config, folder: pathlib.Path) -> list[Contender]:
       name,
       [sys.executable, '-m', 'googlenet.tools.benchmark.ours'],
       {'PYTHONPATH': os.pathsep.join(filter(None, paths))},
-      {'config': job_config},
+      {'config': job_config, 'operations': operations},
     )
   return list(contenders.values())
 

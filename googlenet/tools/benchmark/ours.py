@@ -149,6 +149,10 @@ def main() -> int:
   """Measures the job on stdin; a user error becomes a result too."""
   job = json.load(sys.stdin)
   try:
+    if job.get('operations'):
+      from googlenet.tools import operations  # only here: its import takes time
+
+      operations.register(job['operations'])
     config = config_lib.resolve(config_lib.from_json(json.dumps(job['config'])))
     tune_machine(config.train.compilation_cache)
     with memory.explained('benchmark'):

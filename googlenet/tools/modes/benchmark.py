@@ -39,7 +39,9 @@ class Plan(NamedTuple):
   torch_left_out: str  # the reason, or ''
 
 
-def run(config: Config, workdir: str, started: float) -> None:
+def run(
+  config: Config, workdir: str, started: float, operations: str = ''
+) -> None:
   """Prints each result when it is measured and updates benchmark.json.
 
   On SIGINT and SIGTERM the running peer is killed, the results so far are
@@ -49,6 +51,7 @@ def run(config: Config, workdir: str, started: float) -> None:
     config: resolved.
     workdir: a folder that holds no run yet; made with the first result.
     started: unused.
+    operations: file that registers the operations of the network, or ''.
 
   Raises:
     UserError: the input is bad, the system is Windows, or nothing could be
@@ -81,7 +84,7 @@ def run(config: Config, workdir: str, started: float) -> None:
 
   with sigterm_raises():
     try:
-      measure(config, plan, reports, save)
+      measure(config, plan, reports, save, operations=operations)
     except (KeyboardInterrupt, Terminated, UserError):
       if runner.has_result(reports):
         show(save())
@@ -115,6 +118,7 @@ def measure(
   reports: runner.Reports,
   changed: Callable[[], Any] = lambda: None,
   run: runner.Run | None = None,
+  operations: str = '',
 ) -> None:
   """Measures all peers.
 
@@ -124,6 +128,7 @@ def measure(
     reports: empty; results are merged into it as they arrive.
     changed: called after each result.
     run: runs one peer; by default as a process.
+    operations: as for `run`.
 
   Raises:
     UserError: as in `runner.play`.
@@ -154,7 +159,7 @@ def measure(
       )
 
     runner.play(
-      contenders.our_contenders(config, folder),
+      contenders.our_contenders(config, folder, operations),
       others,
       config.benchmark.rounds,
       run or run_process,
