@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import os
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ import ml_collections
 from googlenet import config as config_lib
 from googlenet.data import auto
 from googlenet.errors import UserError
+from googlenet.fields import LOCAL
 from googlenet.io import checkpoint
 from googlenet.io.compare import MAY_CHANGE, differences
 from googlenet.io.writer import DIVERGED, read_records
@@ -157,6 +159,25 @@ def as_decided_in(config: Config, run: Config) -> Config:
   for section, field in auto.open_fields(config):
     if run[section][field] not in ((), []):  # a run without class weights
       filled[section][field] = run[section][field]
+  return ml_collections.FrozenConfigDict(filled)
+
+
+def with_local(config: Config, path: str | os.PathLike[str]) -> Config:
+  """Fills in the `LOCAL` fields as a config.json has them, to show a config.
+
+  Args:
+    config: resolved; what it has instead of a default stays.
+    path: of the config.json, which need not exist.
+  """
+  if not os.path.exists(path):
+    return config
+  stored = config_lib.flatten(config_lib.load(path, with_local=True))
+  default = config_lib.flatten(config_lib.default_config())
+  here = config_lib.flatten(config)
+  filled = ml_collections.ConfigDict(config.to_dict())
+  filled.update_from_flattened_dict(
+    {name: stored[name] for name in LOCAL if here[name] == default[name]}
+  )
   return ml_collections.FrozenConfigDict(filled)
 
 

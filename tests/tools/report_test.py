@@ -18,6 +18,7 @@ from PIL import Image
 from run_files import problems
 
 import launch
+from googlenet import config as config_lib
 from googlenet.data import pipeline
 from googlenet.tools import runs
 from googlenet.tools.inference import insight, trained
@@ -168,6 +169,30 @@ def test_the_page_says_what_the_run_did(page, run, other):
   (loss,) = [text for text in charts if text.startswith('Loss over steps')]
   assert f'B eval {results[1]["eval/loss"]:.4g} at step 6' in loss
   assert 'A train' in loss
+
+
+def test_teachers_and_folders_are_shown(config, tmp_path):
+  """No mode takes these fields from a config.json; they say what was done."""
+  taught = {'train.teacher': ('fmnist28_best',), 'data.data_dir': 'there'}
+  for name, values in (('plain', {}), ('taught', taught)):
+    config.update_from_flattened_dict(values)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'config.json').write_text(config_lib.to_json(config))
+  flag = f'--config={tmp_path}/plain'
+  page, _ = report(f'{tmp_path}/taught,{tmp_path}/plain', flag)
+  differ = page.tables['Fields that differ'][1:]
+  assert differ == [
+    ['config.data.data_dir', 'there', "''"],
+    ['config.train.teacher', "('fmnist28_best',)", '()'],
+  ]
+  changed = page.tables[f'Changed against {flag[9:]}/config.json'][1:]
+  assert [[name, b, a] for name, a, b in changed if 'num_c' not in name] == (
+    differ
+  )
+  assert ['train.teacher', "('fmnist28_best',)"] in page.tables['config.json']
+  given = '--config.data.data_dir=here'
+  page, _ = report(f'{tmp_path}/taught', given)
+  assert ['data.data_dir', 'here'] in page.tables['config.json']
 
 
 def test_scores_and_errors_are_those_of_the_network(page, run):

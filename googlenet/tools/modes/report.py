@@ -62,11 +62,14 @@ def run(
   all_runs += [runs.read(other, theirs) for other, theirs in others]
   first = all_runs[0]
   check_writable(pathlib.Path(workdir))
+  shown = [_shown(one) for one in all_runs]
   made = [sections.summary(first), sections.curves(all_runs)]
   if others:
-    made.append(sections.comparison(all_runs))
+    made.append(sections.comparison(shown))
   made += _of_network(first, block, image_index)
-  made.append(sections.config(first, baseline))
+  if baseline and baseline[0].endswith('.json'):
+    baseline = baseline[0], runs.with_local(baseline[1], baseline[0])
+  made.append(sections.config(shown[0], baseline))
   name = os.path.basename(os.path.abspath(workdir))
   stamp = time.strftime('%Y-%m-%d %H:%M', time.localtime())
   text = page.fill(
@@ -78,6 +81,12 @@ def run(
   path = pathlib.Path(workdir) / (_COMPARISON if others else _REPORT)
   write_text(path, text)
   print(f'in       {path} ({os.path.getsize(path) / 1e6:.1f} MB)')
+
+
+def _shown(files: runs.RunFiles) -> runs.RunFiles:
+  """Returns a run with the folders and teachers that it was trained with."""
+  path = pathlib.Path(files.workdir) / 'config.json'
+  return files._replace(config=runs.with_local(files.config, path))
 
 
 def _of_network(
