@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, small_config, start
 from networks import model_config
+from PIL import Image
 from saved_run import save_run
 
 import googlenet
@@ -150,6 +151,26 @@ def test_summary_finds_that_width(launch_here):
   done = launch_here(*flags, '--equal_to=missing.py', config=config)
   assert done.returncode == 2
   assert 'missing.py: no such file' in done.stderr
+
+
+def test_a_run_on_images_of_ones_own_is_found_by_the_flag(
+  launch_here, tmp_path
+):
+  """Its config.json does not say where they are."""
+  for path in ('train/a', 'train/b', 'test/a', 'test/b'):
+    (tmp_path / 'photos' / path).mkdir(parents=True)
+    Image.new('L', (28, 28)).save(tmp_path / 'photos' / path / '1.png')
+  config = small_config()
+  config.data.source, config.data.data_dir = 'folder', 'photos'
+  config.data.train_split, config.data.eval_split = 'train', 'test'
+  (tmp_path / 'run').mkdir()
+  text = config_lib.to_json(config_lib.resolve(config))
+  (tmp_path / 'run/config.json').write_text(text)
+  flags = ['--mode=summary', '--workdir=run', '--equal_to=run']
+  flags += ['--config.data.data_dir=photos']
+  done = launch_here(*flags, config='')
+  assert done.returncode == 0, done.stderr
+  assert '(+0.00%): --config.model.width_multiplier=1\n' in done.stdout
 
 
 def test_the_comparison_of_networks_has_ablations(launch_here):

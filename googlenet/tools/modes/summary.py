@@ -8,13 +8,14 @@ from typing import NamedTuple
 import ml_collections
 
 from googlenet.cli import command_line
+from googlenet.cli.overrides import as_flags
 from googlenet.data import auto, pipeline
 from googlenet.errors import UserError
 from googlenet.model import ablations, graph, variants
 from googlenet.model import points as point_lib
 from googlenet.model.architecture_text import OWN
 from googlenet.tools import equal_cost
-from googlenet.tools.runs import aligned
+from googlenet.tools.runs import FILES, aligned
 
 
 class Row(NamedTuple):
@@ -96,7 +97,12 @@ def _equal_width(
     UserError: the config cannot be read, or no width makes that many.
   """
   file = command_line.config_of(name)
-  other = auto.complete(command_line.read_config(file, '', ()))
+  other = command_line.read_config(file, '', ())
+  if other.data.source in FILES and not other.data.data_dir:
+    # A run does not tell the place of its images: the user's flag does.
+    place = as_flags({'data.data_dir': config.data.data_dir})
+    other = command_line.read_config(file, '', place)
+  other = auto.complete(other)
   dataset = pipeline.load_split(other, 'train_split')
   shape = pipeline.image_shape(other, dataset)
   wanted = equal_cost.multiply_adds(other.model, shape)
