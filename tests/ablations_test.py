@@ -301,11 +301,20 @@ def test_what_a_network_does_not_allow_is_one_line(
 
 
 def test_branches_that_no_longer_fit_and_heads_that_are_lost_are_told():
-  with pytest.raises(UserError, match='reduction_6a: its branches differ'):
-    variants.resolve(
-      model_config(variant='inception_v3', kernel_sizes=('3x3=5',))
-    )
-  with pytest.raises(UserError, match='lose inception_4d.*aux_2 sits.*aux_aft'):
+  v3 = {'variant': 'inception_v3', 'kernel_sizes': ('3x3=5',)}
+  for more in ({}, {'stage_depths': ('3=2',), 'block_pool': 'max'}):
+    with pytest.raises(
+      UserError,
+      match='kernel_sizes=.*reduction_6a: its branches differ.*name them',
+    ):
+      variants.resolve(model_config(**v3, **more))
+  # What does not fit may be dropped.
+  left = ('reduction_6a/pool', 'reduction_6a/double_3x3')
+  v3 |= {'kernel_sizes': ('reduction_6a/3x3=5',), 'drop_branches': left}
+  assert variants.resolve(model_config(**v3)).stages
+  with pytest.raises(
+    UserError, match='depths=.*lose inception_4d.*aux_2.*aux_aft'
+  ):
     variants.resolve(model_config(variant='paper', stage_depths=('4=2',)))
   block = Block('own', (ONE, (MaxPool(3, 1),)))
   text = to_text(

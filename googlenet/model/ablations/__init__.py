@@ -71,16 +71,16 @@ def apply(
   has_heads = architecture.uses_aux_heads
   if model_config.aux_heads != 'auto':
     has_heads = model_config.aux_heads == 'on'
-  name = ''
+  name, edited = '', {}
   try:
     for name, edit in _EDITS.items():
       if name in wanted:
-        architecture = edit(architecture, wanted[name])
-    name = next(iter(wanted))
-    graph.graph(architecture._replace(aux_heads=()), (512, 512, 3))
-    if has_heads:
-      _check_heads(architecture)
-    elif 'aux_after' in wanted:
+        edited[name] = architecture = edit(architecture, wanted[name])
+    for problem in (_misfit, *([_lost_head] if has_heads else [])):
+      if problem(architecture):  # an edit may mend what one before it broke
+        name = next(name for name in edited if problem(edited[name]))
+        raise ValueError(problem(edited[name]))
+    if 'aux_after' in wanted and not has_heads:
       name = 'aux_after'
       raise ValueError("has its heads off: give config.model.aux_heads='on'")
   except UserError:  # of an operation of the user's
@@ -92,6 +92,20 @@ def apply(
       f'model.{name}',
     ) from error
   return architecture
+
+
+def _misfit(architecture: rows.Architecture) -> str:
+  """Returns why a network cannot be computed, without its heads, or ''."""
+  try:
+    graph.graph(architecture._replace(aux_heads=()), (512, 512, 3))
+  except UserError:  # of an operation of the user's
+    raise
+  except ValueError as error:
+    return (
+      f'cannot be computed: {error}; to change other blocks only, name them, '
+      "as 'BLOCK/3x3=5' or 'BLOCK/pool'"
+    )
+  return ''
 
 
 def aux_after(
@@ -126,8 +140,8 @@ def aux_after(
   )
 
 
-def _check_heads(architecture: rows.Architecture) -> None:
-  """Raises ValueError if a head stands after a row that is gone."""
+def _lost_head(architecture: rows.Architecture) -> str:
+  """Returns which head stands after a row that is gone, or ''."""
   known = {
     getattr(row, 'name', '')
     for stage in architecture.stages
@@ -135,10 +149,11 @@ def _check_heads(architecture: rows.Architecture) -> None:
   }
   for head in architecture.aux_heads:
     if head.after not in known:
-      raise ValueError(
+      return (
         f'would lose {head.after}, after which its head {head.name} sits: give '
         "config.model.aux_after, or config.model.aux_heads='off'"
       )
+  return ''
 
 
 # The edit of each field, in the order in which they are made.
