@@ -171,21 +171,24 @@ def load_config(
   """Returns the resolved config of a config file or of a workdir.
 
   Args:
-    path: of either.
+    path: of either, or a name if code may be run.
     is_code: whether a file of Python may be run: not what a pattern like runs/*
       has found.
 
   Raises:
     UserError: the path holds no config, or the config cannot be loaded.
   """
-  if not is_code or not str(path).endswith('.py'):
+  file = pathlib.Path(path) / 'config.json'
+  if is_code:  # as --config takes it: a name of either too
+    file = pathlib.Path(command_line.config_of(str(path)))
+  if file.suffix == '.json':
     try:
-      config = config_lib.load(pathlib.Path(path) / 'config.json', True)
+      config = config_lib.load(file, True)
     except OSError as error:
       raise UserError(f'{path}: {error.strerror}') from error
     return config_lib.resolve(config)
   try:
-    return config_lib.resolve(command_line.load_config_file(str(path)))
+    return config_lib.resolve(command_line.load_config_file(str(file)))
   except UserError as error:
     raise UserError(str(error).replace('--config=', '--base=', 1)) from error
 
@@ -241,7 +244,7 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument(
     '--base',
     default='',
-    help='config file or workdir to compare with; default: the first run',
+    help='what to compare with, as --config takes it; default: the first run',
   )
   parser.add_argument(
     '--format', default='text', choices=('text', 'csv', 'json')

@@ -156,6 +156,18 @@ def test_text_and_csv_say_the_same(runs, capsys):
   assert "model.variant='tiny'" in rows[0]['changes']
 
 
+def test_a_base_is_what_config_takes(runs, capsys):
+  changes = []
+  for base in ('fmnist96', 'configs/fmnist96.py', runs[1], f'{runs[1]}/config'):
+    path = f'{base}.json' if base.endswith('/config') else base
+    assert trials.main([runs[0], f'--base={path}', '--format=json']) == 0
+    (trial,) = json.loads(capsys.readouterr().out)['trials']
+    changes.append(trial['changes'])
+  assert changes[0] == changes[1]
+  assert "model.variant='tiny'" in changes[0]
+  assert changes[2:] == ['', '']
+
+
 def test_runs_on_different_folders_are_different_recipes(
   config, tmp_path, capsys
 ):
