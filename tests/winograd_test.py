@@ -1,4 +1,4 @@
-"""Winograd's form of weight gradients against plain sums."""
+"""Winograd's form of convolutions and weight gradients, and plain sums."""
 
 import functools
 from typing import Any

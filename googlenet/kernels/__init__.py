@@ -5,8 +5,8 @@ Network code calls `Kernels` only, so it runs on any kernel set:
 * 'xla': plain `jax.lax` (xla.py). Best on TPUs, and the reference for the other
   sets.
 * 'gpu': for GPUs (gpu.py, gpu_pooling.py).
-* 'onednn': for CPUs where XLA can call oneDNN (onednn.py, cpu_pooling.py).
-* 'cpu': for other CPUs (cpu.py, cpu_pooling.py).
+* 'onednn': for CPUs where XLA can call oneDNN (onednn.py).
+* 'cpu': for other CPUs (cpu.py). Both use cpu_pooling.py and winograd.py.
 
 Values and gradients agree up to rounding, for every float dtype. Batch norm
 (batch_norm.py) is the same for all sets, up to the means that it computes.
