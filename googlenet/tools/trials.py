@@ -31,6 +31,10 @@ from googlenet.errors import UserError
 from googlenet.io import checkpoint, pretrained
 from googlenet.tools import operations, runs
 
+# Letters of a cell in a table for people: a network of one's own is a field of
+# thousands. CSV and JSON have all of them.
+_MAX_CELL = 200
+
 
 class Trial(NamedTuple):
   """One run; a value is None if its files do not contain it."""
@@ -198,7 +202,8 @@ def _cell(value: Any) -> str:
     return '-'
   if isinstance(value, bool):
     return 'yes' if value else 'no'
-  return f'{value:.4g}' if isinstance(value, float) else str(value)
+  text = f'{value:.4g}' if isinstance(value, float) else str(value)
+  return text if len(text) <= _MAX_CELL else f'{text[:_MAX_CELL]}...'
 
 
 def to_text(rows: Sequence[NamedTuple]) -> str:

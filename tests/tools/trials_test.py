@@ -156,6 +156,16 @@ def test_text_and_csv_say_the_same(runs, capsys):
   assert "model.variant='tiny'" in rows[0]['changes']
 
 
+def test_a_long_field_is_cut_in_the_table_alone(runs, capsys):
+  changes = 'model.architecture=' + 3000 * 'x'
+  trial = trials.read_trial(runs[0], trials.load_config(runs[0], False))
+  trial = trial._replace(changes=changes)
+  assert changes[:100] in (text := trials.render([trial], 'text'))
+  assert max(map(len, text.splitlines())) < 400
+  for form in ('csv', 'json'):
+    assert changes in trials.render([trial], form)
+
+
 def test_a_base_is_what_config_takes(runs, capsys):
   changes = []
   for base in ('fmnist96', 'configs/fmnist96.py', runs[1], f'{runs[1]}/config'):
