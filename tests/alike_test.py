@@ -54,14 +54,15 @@ def test_a_process_with_another_config_ends_all(monkeypatch, config):
   compare.check_processes(config_lib.resolve(config))
   assert told == [False]
   config.optimizer.learning_rate = 0.5
-  config.train.parallel = 'shard_map'
+  config.train.parallel, config.eval.crops = 'shard_map', 10
   with pytest.raises(UserError) as raised:
     compare.check_processes(config_lib.resolve(config))
   assert str(raised.value).startswith(
     'this process (1 of 2) is not as process 0 is: '
     'config.optimizer.learning_rate is '
     f'{theirs["optimizer"]["learning_rate"]!r} there and 0.5 here; '
-    "config.train.parallel is 'pmap' there and 'shard_map' here; start all"
+    "config.train.parallel is 'pmap' there and 'shard_map' here; "
+    'config.eval.crops is 1 there and 10 here; start all'
   )
   told = join(monkeypatch, 0, others=[2], count=3)
   with pytest.raises(UserError, match='^process 2 of 3 is not as process 0'):

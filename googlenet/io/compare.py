@@ -52,6 +52,8 @@ MAY_CHANGE = (
   'train.teacher',  # another network is found by `train.same_run.check_about`
   *(name for name in FIELDS if name.startswith('benchmark.')),
 )
+# Of these, what all processes of a run compute together, step by step.
+_MUST_BE_ALIKE = ('eval.crops', 'train.parallel')
 # Fields that say what a trained network computes.
 _USED_BY_TOOLS = (
   'model.',
@@ -137,7 +139,7 @@ def check_processes(config: Any) -> None:
     '; '.join(
       f'config.{name} is {there!r} there and {here!r} here'
       for name, (there, here) in differences(theirs, config).items()
-      if name not in MAY_CHANGE or name == 'train.parallel'
+      if name not in MAY_CHANGE or name in _MUST_BE_ALIKE
     )
   )
 

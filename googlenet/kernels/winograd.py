@@ -14,7 +14,8 @@ Each * is a matrix product with im2col of one transformed row of each group, so
 columns are half as many too. All functions are for stride 1, and for maps with
 channels last whose height and width are the given axes. Errors are a few times
 those of plain sums: 2e-7 of the norm for random float32 numbers. Two-byte
-floats have too few digits for the sums and differences of rows.
+floats have too few digits for the sums and differences of rows. A pixel that is
+not finite makes NaN of all rows of its groups.
 """
 
 import functools
@@ -118,11 +119,10 @@ def _columns(
   x = _split(lax.optimization_barrier(tap(x, places)), h, m)
   # The m + 2 rows of a group are its own m and the first two of the next.
   taken = [_row(x, h, i // m, groups, i % m) for i in range(m + _TAPS - 1)]
-  mixed = _combine(transforms(m).inputs, taken)
-  mixed = lax.optimization_barrier(mixed)
-  last = width - kernel[1] + 1
+  mixed = lax.optimization_barrier(_combine(transforms(m).inputs, taken))
+  out = width - kernel[1] + 1
   shifts = [
-    lax.slice_in_dim(mixed, i, i + last, axis=w + 1) for i in range(kernel[1])
+    lax.slice_in_dim(mixed, i, i + out, axis=w + 1) for i in range(kernel[1])
   ]
   columns = lax.optimization_barrier(jnp.stack(shifts, axis=-2))
   return columns.reshape(*columns.shape[:-2], -1)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from api_test import refused
 from conftest import ROOT, small_config
 from saved_run import save_run
 
 import googlenet
 from googlenet.data import pipeline
-from googlenet.errors import UserError
 from googlenet.tools.circuits import expanded
 from googlenet.tools.examples import ranking
 from googlenet.tools.explain import cam, gradients, occlusion, sanity
@@ -25,16 +25,6 @@ def net(tmp_path_factory):
   config.model.num_classes = 10
   folder = tmp_path_factory.mktemp('runs') / 'run'
   return googlenet.load(save_run(folder, config))
-
-
-def refused(call, *args, **kwargs):
-  """Returns the message of the UserError of a call; it is one short line."""
-  with pytest.raises(UserError) as caught:
-    call(*args, **kwargs)
-  message = str(caught.value)
-  assert '\n' not in message
-  assert len(message) < 400
-  return message
 
 
 def test_what_are_no_images(net):
