@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from googlenet.errors import UserError
-from googlenet.kernels import cpu, cpu_means, gpu, onednn, xla
+from googlenet.kernels import cpu, cpu_means, gpu, onednn, processor, xla
 from googlenet.runtime.compilation import Options
 
 Array = jax.Array
@@ -53,6 +53,8 @@ class Kernels(NamedTuple):
     lrn: `lrn(x, size=5, alpha=1e-4, beta=0.75, k=1)`: local response
       normalization, Krizhevsky et al. 2012.
     global_mean: `global_mean(x)`: mean over height and width, [B, C].
+    product_dtype: `product_dtype(dtype)`: the dtype in which to compute matrix
+      products of this one.
     channel_means: `channel_means(terms, *xs)`: the mean [C] of each of
       `terms(*xs)` over all other axes. `terms` gets parts of the maps, float32
       or wider, and returns functions of each pixel.
@@ -68,6 +70,7 @@ class Kernels(NamedTuple):
   avg_pool: Callable[..., Array]
   lrn: Callable[..., Array]
   global_mean: Callable[[Array], Array]
+  product_dtype: Callable[[Any], Any]
   channel_means: Callable[..., list[Array]]
 
 
@@ -82,6 +85,7 @@ _XLA = Kernels(
   avg_pool=xla.avg_pool,
   lrn=xla.lrn,
   global_mean=xla.global_mean,
+  product_dtype=lambda dtype: dtype,
   channel_means=xla.channel_means,
 )
 KERNELS = {
@@ -99,6 +103,7 @@ KERNELS = {
     conv=onednn.conv,
     conv_1x1s=onednn.conv_1x1s,
     max_pool=onednn.max_pool,
+    product_dtype=processor.product_dtype,
     channel_means=cpu_means.channel_means,
   ),
   'cpu': _XLA._replace(

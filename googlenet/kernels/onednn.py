@@ -17,7 +17,6 @@ convolution that oneDNN does not support.
 """
 
 import functools
-import pathlib
 import re
 from collections.abc import Sequence
 
@@ -26,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from googlenet.kernels import cpu_pooling, im2col, shared, winograd
+from googlenet.kernels import cpu_pooling, im2col, processor, shared, winograd
 from googlenet.kernels.cpu_pooling import tap
 from googlenet.kernels.padding import Padding, pads, placement
 from googlenet.kernels.shared import Pads, Pool, to_rows
@@ -61,14 +60,12 @@ def is_available(dtype: jnp.dtype) -> bool:
 def dtype_of_calls(dtype: jnp.dtype) -> str:
   """Returns the dtype in which oneDNN computes this one, '' if it does not.
 
-  On CPUs without instructions for bfloat16 XLA converts to float32 and back:
-  'f32', not 'bf16'. This function compiles a small convolution to find out.
+  On CPUs without instructions for bfloat16 this is float32: 'f32', not 'bf16'.
+  This function compiles a small convolution to find out.
   """
   image = jax.ShapeDtypeStruct((8, 8, 8, 16), dtype)
   weight = jax.ShapeDtypeStruct((3, 3, 16, 16), dtype)
-  lowered = jax.jit(_plain_conv, static_argnums=(2, 3)).lower(
-    image, weight, 1, 'SAME'
-  )
+  lowered = jax.jit(conv).lower(image, weight)
   try:
     compiled = compile_with(COMPILER_OPTIONS, lowered)
   except jax.errors.JaxRuntimeError:  # XLA does not know one of the options
@@ -78,6 +75,12 @@ def dtype_of_calls(dtype: jnp.dtype) -> str:
 
 
 # ---- Convolution.
+
+
+def _widened(x: Array, *others: Array) -> list[Array]:
+  """Returns arrays, rounded to the dtype of x, in that of its products."""
+  dtype = processor.product_dtype(x.dtype)
+  return [a.astype(x.dtype).astype(dtype) for a in (x, *others)]
 
 
 def _plain_conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
@@ -101,18 +104,9 @@ def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
   return lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())))
 
 
-@functools.cache
-def has_amx() -> bool:
-  """Whether the processor has instructions for products of bfloat16 tiles."""
-  try:
-    return ' amx_bf16 ' in pathlib.Path('/proc/cpuinfo').read_text('utf-8')
-  except OSError:  # not Linux
-    return False
-
-
 def _products_are_cheap(dtype: jnp.dtype) -> bool:
   """Whether products are so fast that the copies of columns cost more."""
-  return dtype == jnp.bfloat16 and has_amx()
+  return dtype == jnp.bfloat16 and processor.has_amx()
 
 
 def _products_of_taps(
@@ -161,7 +155,7 @@ def _weight_gradient(
     shape = jax.ShapeDtypeStruct(w.shape, x.dtype)
     plain = functools.partial(_plain_conv, x, stride=stride, padding=padding)
     (dw,) = jax.linear_transpose(plain, shape)(dy)
-  return dw.reshape(w.shape).astype(w.dtype)
+  return dw.reshape(w.shape)
 
 
 def _input_gradient(
@@ -184,19 +178,19 @@ def _input_gradient(
 def _gradients(
   x: Array, dy: Array, w: Array, stride: int, padding: Padding
 ) -> tuple[Array, Array]:
-  return (
-    _input_gradient(x, dy, w, stride, padding),
-    _weight_gradient(x, dy, w, stride, padding),
-  )
+  wide = _widened(x, dy, w)
+  dx = _input_gradient(*wide, stride, padding)
+  dw = _weight_gradient(*wide, stride, padding)
+  return dx.astype(x.dtype), dw.astype(w.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
-  return _plain_conv(x, w, stride, padding)
+  return _plain_conv(*_widened(x, w), stride, padding).astype(x.dtype)
 
 
 def _conv_forward(x, w, stride, padding):
-  return _plain_conv(x, w, stride, padding), (x, w)
+  return _conv(x, w, stride, padding), (x, w)
 
 
 def _conv_backward(stride, padding, saved, dy):
@@ -223,7 +217,7 @@ def _masked(y: Array, dy: Array) -> Array:
 
 def _bias_gradient(dy: Array, b: Array) -> Array:
   """Sums dy over rows, by a product with ones."""
-  rows = to_rows(dy)
+  (rows,) = _widened(to_rows(dy))
   ones = jnp.ones((1, rows.shape[0]), rows.dtype)
   return _dot(ones, rows, 1, 0)[0].astype(b.dtype)
 
@@ -241,8 +235,9 @@ def _conv_bias_relu(
 
 
 def _conv_bias_relu_forward(x, w, b, stride, padding, pool):
-  y, winners = _plain_conv(x, w, stride, padding), None
-  y = jnp.maximum(y + b.astype(y.dtype), 0)
+  wide_x, wide_w, wide_b = _widened(x, w, b)
+  y = _plain_conv(wide_x, wide_w, stride, padding)
+  y, winners = jnp.maximum(y + wide_b, 0).astype(x.dtype), None
   if pool is not None:
     y, winners = cpu_pooling.pool(y, im2col.AXES, *pool)
   return y, (x, w, b, y, winners)

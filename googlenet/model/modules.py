@@ -133,7 +133,8 @@ def dense(row: rows.Dense, x: jax.Array, context: Context) -> jax.Array:
     b_init=hk.initializers.Constant(scheme.bias),
     name=row.name,
   )
-  name, y = linear.module_name, linear(x)
+  name = linear.module_name
+  y = linear(x.astype(context.kernels.product_dtype(x.dtype))).astype(x.dtype)
   if not row.is_linear:
     y = context.activate(context.taps(f'{name}:pre', y))
   return context.taps(name, y)

@@ -1,0 +1,75 @@
+"""On a processor without instructions for bfloat16, oneDNN multiplies float32.
+
+XLA would hand it bfloat16 all the same (JAX 0.12.0), and oneDNN would compute
+matrix products in a plain loop: no training step within eight minutes.
+"""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import networks
+import pytest
+
+from googlenet.kernels import onednn, processor
+from googlenet.runtime.compilation import compile_with
+
+CASCADE_LAKE = {'avx512f', 'avx512bw', 'avx512_vnni'}
+ZEN_4 = CASCADE_LAKE | {'avx512_bf16'}
+SAPPHIRE_RAPIDS = ZEN_4 | {'amx_bf16', 'amx_tile', 'avx512_fp16'}
+
+
+@pytest.mark.parametrize(
+  ('features', 'dtype', 'expected'),
+  [
+    (CASCADE_LAKE, 'bfloat16', 'float32'),
+    (CASCADE_LAKE, 'float16', 'float32'),
+    (ZEN_4, 'bfloat16', 'bfloat16'),
+    (ZEN_4, 'float16', 'float32'),
+    (SAPPHIRE_RAPIDS, 'bfloat16', 'bfloat16'),
+    (SAPPHIRE_RAPIDS, 'float16', 'float16'),
+    (set(), 'float32', 'float32'),
+    (set(), 'float64', 'float64'),
+  ],
+)
+def test_products_are_float32_where_there_is_no_instruction(
+  monkeypatch, features, dtype, expected
+):
+  monkeypatch.setattr(processor, 'features', lambda: frozenset(features))
+  assert processor.product_dtype(dtype) == expected
+  assert processor.has_amx() == (features == SAPPHIRE_RAPIDS)
+
+
+def test_the_processor_is_that_of_this_machine():
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as file:
+      text = file.read()
+  except OSError:
+    text = ''
+  assert processor.has_amx() == bool(re.search(r'\bamx_bf16\b', text))
+
+
+@pytest.mark.skipif(
+  not onednn.is_available(jnp.float32), reason='XLA does not call oneDNN'
+)
+def test_no_call_of_onednn_gets_bfloat16_without_instructions(monkeypatch):
+  monkeypatch.setattr(processor, 'features', lambda: frozenset(CASCADE_LAKE))
+  # So many classes that XLA gives the classifier to oneDNN as well.
+  network, params, state = networks.make(
+    (28, 28, 1), variant='tiny', num_classes=50_000, kernels='onednn'
+  )
+  images = jnp.zeros((128, 28, 28, 1), jnp.bfloat16)
+
+  def loss(params, images):
+    out, _ = network.apply(params, state, None, images, is_training=True)
+    chex.assert_type(out.logits, jnp.bfloat16)
+    return jnp.sum(out.logits.astype(jnp.float32))
+
+  narrow = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+  lowered = jax.jit(jax.grad(loss)).lower(narrow, images)
+  options = (*onednn.COMPILER_OPTIONS, *networks.FAST_TO_COMPILE)
+  text = compile_with(options, lowered).as_text()
+  calls = re.findall(r'= \(?(\w+)\[.*__onednn\$(\w+)"', text)
+  assert {'convolution', 'matmul'} == {kind for _, kind in calls}
+  assert {dtype for dtype, _ in calls} == {'f32'}
