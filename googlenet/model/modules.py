@@ -176,7 +176,14 @@ def adaptive_avg_pool(
 def own_layer(row: rows.Own, x: jax.Array, context: Context) -> jax.Array:
   """Applies a registered operation."""
   layer, kernels = own.Layer(row), context.kernels
-  y = layer(kernels.from_layout(x), context.is_training)
+  dtype = kernels.product_dtype(x.dtype)
+  y = kernels.from_layout(x)
+  if dtype == x.dtype:
+    y = layer(y, context.is_training)
+  else:
+    # Which of its products are matrix products is not known here.
+    with hk.custom_getter(lambda get, value, _: get(value).astype(dtype)):
+      y = layer(y.astype(dtype), context.is_training).astype(x.dtype)
   return context.taps(layer.module_name, kernels.to_layout(y))
 
 
