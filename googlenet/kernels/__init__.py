@@ -53,8 +53,7 @@ class Kernels(NamedTuple):
     lrn: `lrn(x, size=5, alpha=1e-4, beta=0.75, k=1)`: local response
       normalization, Krizhevsky et al. 2012.
     global_mean: `global_mean(x)`: mean over height and width, [B, C].
-    product_dtype: `product_dtype(dtype)`: the dtype in which to compute matrix
-      products of this one.
+    product_dtype: `product_dtype(dtype)`: dtype of matrix products of this one.
     channel_means: `channel_means(terms, *xs)`: the mean [C] of each of
       `terms(*xs)` over all other axes. `terms` gets parts of the maps, float32
       or wider, and returns functions of each pixel.
@@ -134,10 +133,9 @@ def select_kernels(kernels: str, backend: str, dtype: Any) -> Kernels:
       oneDNN.
   """
   if kernels not in ('auto', *KERNELS):
-    allowed = ', '.join(['auto', *KERNELS])
     raise UserError(
       f'config.model.kernels={kernels!r} is not allowed: it takes one of '
-      f'{allowed}'
+      f'{", ".join(["auto", *KERNELS])}'
     )
   if kernels == 'auto' and backend != 'cpu':
     kernels = 'gpu' if backend == 'gpu' else 'xla'

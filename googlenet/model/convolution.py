@@ -67,11 +67,11 @@ class Conv(hk.Module):
     context, width = self._context, (x.shape[-1],)
     scale = hk.get_parameter('scale', width, init=jnp.ones)
     offset = hk.get_parameter('offset', width, init=jnp.zeros)
-    running_mean = hk.get_state('mean', width, init=jnp.zeros)
-    running_variance = hk.get_state('variance', width, init=jnp.ones)
+    old_mean = hk.get_state('mean', width, init=jnp.zeros)
+    old_variance = hk.get_state('variance', width, init=jnp.ones)
     is_frozen = is_within(self.module_name, context.frozen)
     if not context.is_training or is_frozen:
-      return normalize(x, running_mean, running_variance, scale, offset)
+      return normalize(x, old_mean, old_variance, scale, offset)
     axis_name = None if hk.running_init() else context.axis_name
     means = context.kernels.channel_means
     y, mean, variance = batch_norm(x, scale, offset, axis_name, means)
@@ -80,10 +80,8 @@ class Conv(hk.Module):
       count *= jax.lax.axis_size(axis_name)
     unbiased = variance * (count / max(count - 1, 1))
     decay = context.batch_norm_decay
-    for name, old, new in (
-      ('mean', running_mean, mean),
-      ('variance', running_variance, unbiased),
-    ):
+    both = ('mean', old_mean, mean), ('variance', old_variance, unbiased)
+    for name, old, new in both:
       new = decay * old + (1 - decay) * new
       hk.set_state(name, jax.lax.stop_gradient(new).astype(old.dtype))
     return y

@@ -175,15 +175,9 @@ def adaptive_avg_pool(
 
 def own_layer(row: rows.Own, x: jax.Array, context: Context) -> jax.Array:
   """Applies a registered operation."""
-  layer, kernels = own.Layer(row), context.kernels
-  dtype = kernels.product_dtype(x.dtype)
-  y = kernels.from_layout(x)
-  if dtype == x.dtype:
-    y = layer(y, context.is_training)
-  else:
-    # Which of its products are matrix products is not known here.
-    with hk.custom_getter(lambda get, value, _: get(value).astype(dtype)):
-      y = layer(y.astype(dtype), context.is_training).astype(x.dtype)
+  kernels = context.kernels
+  layer = own.Layer(row, kernels.product_dtype(x.dtype))
+  y = layer(kernels.from_layout(x), context.is_training)
   return context.taps(layer.module_name, kernels.to_layout(y))
 
 
@@ -248,12 +242,10 @@ def fuse_pools(stage_rows: Sequence[rows.Row]) -> list[rows.Row]:
   fused = []
   for row in stage_rows:
     last = fused[-1] if fused else None
-    if (
-      isinstance(row, rows.MaxPool)
-      and isinstance(last, rows.ConvLayer)
-      and not last.pool
-      and not last.convs[-1].is_linear
-    ):
+    takes_pool = isinstance(last, rows.ConvLayer) and not (
+      last.pool or last.convs[-1].is_linear
+    )
+    if takes_pool and isinstance(row, rows.MaxPool):
       fused[-1] = last._replace(pool=row)
     else:
       fused.append(row)

@@ -73,16 +73,24 @@ def check_registered(node: Any) -> None:
 
 
 class Layer(hk.Module):
-  """A registered operation, its parameters under the name of the row."""
+  """A registered operation, its parameters under the name of the row.
 
-  def __init__(self, row: rows.Own):
+  All of it is computed in `dtype`, the one of its matrix products, since which
+  of its operations are such products is not known here.
+  """
+
+  def __init__(self, row: rows.Own, dtype: Any = None):
     super().__init__(row.name)
-    self._row = row
+    self._row, self._dtype = row, dtype
 
   def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
     """Applies the operation to a map [B, H, W, C]."""
-    options = dict(self._row.options)
-    return find(self._row)(x, is_training, **options)
+    dtype, options = self._dtype, dict(self._row.options)
+    if dtype in (None, x.dtype):
+      return find(self._row)(x, is_training, **options)
+    with hk.custom_getter(lambda get, value, _: get(value).astype(dtype)):
+      y = find(self._row)(x.astype(dtype), is_training, **options)
+    return y.astype(x.dtype)
 
 
 @cached
