@@ -175,6 +175,26 @@ def test_table_and_json_of_everything(config, monkeypatch):
   ]
 
 
+@pytest.mark.parametrize(
+  ('by_name', 'words'),
+  [
+    ({'ours float32': [0.0, 0.524], 'torch fp32': [None, 0.1]}, '52% of'),
+    ({'ours float32': [0.019, None], 'torch fp32': []}, ''),
+  ],
+)
+def test_a_table_says_that_the_machine_was_disturbed(
+  config, monkeypatch, by_name, words
+):
+  result = compose(config, monkeypatch, fake_run)
+  text = table.render({**result, 'stolen': by_name})
+  said = [line for line in text.splitlines() if line.startswith('disturbed')]
+  assert len(said) == bool(words)
+  assert not words or f'{words} the processor time (ours float32)' in ' '.join(
+    text.split()
+  )
+  assert max(map(len, text.splitlines())) <= 100
+
+
 def test_a_table_of_next_to_nothing(config, monkeypatch):
   """Every process is cut off, most of them before they tell anything."""
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import re
 import stat
 import sys
@@ -16,7 +17,9 @@ from googlenet.tools.benchmark import (
   contenders,
   ours,
   parts,
+  results,
   runner,
+  stolen,
 )
 from googlenet.tools.benchmark.roofline import Rates
 
@@ -55,6 +58,7 @@ def test_rounds_pair_and_a_failed_peer_is_not_started_again():
     reports,
     lambda: changes.append(json.dumps(reports)),
     say,
+    lambda: None,
   )
   assert order == ['ours', 'torch a', 'torch b', 'torch c', 'ours', 'torch a']
   sizes = {'8': {'train_images_per_s': 1.0, 'infer_images_per_s': 2.0}}
@@ -105,6 +109,41 @@ def test_one_of_ours_that_fails_leaves_what_the_other_measured():
   first = ['ours bfloat16', 'ours float32', 'torch']
   assert started == [*first, 'ours bfloat16', 'torch']
   assert runner.has_result(reports)
+
+
+def test_what_other_virtual_machines_took_is_told_of_each_peer():
+  """Of 200 and 300 ticks that were wanted while each peer ran."""
+  passed = iter([(1_000, 50), (1_200, 50), (1_300, 60), (1_600, 120)])
+  reports = {}
+  runner.play(
+    [contender('ours')],
+    lambda facts: [contender('torch')],
+    1,
+    lambda given, tell: tell({'sizes': {'8': {'train_images_per_s': 1.0}}}),
+    reports,
+    say=lambda *_, **__: None,
+    ticks=lambda: stolen.Ticks(*next(passed)),
+  )
+  assert results.stolen(reports) == {'ours': [0.0], 'torch': [0.2]}
+
+
+STAT = 'cpu  10 1 5 900 20 2 3 7 4 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n'
+
+
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [(STAT, (28, 7)), ('cpu  10 1 5 900\n', None), (None, None)],
+)
+def test_processor_time_is_that_of_the_system(monkeypatch, text, expected):
+  def read(path, encoding):
+    assert str(path) == '/proc/stat'
+    if text is None:
+      raise FileNotFoundError(path)
+    return text
+
+  monkeypatch.setattr(pathlib.Path, 'read_text', read)
+  assert stolen.ticks() == expected
+  assert stolen.share(stolen.ticks(), stolen.ticks()) is None
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,17 @@ def _of_its_devices(best: Rates, name: str, found: Report) -> Rates:
   return Rates(*(rate / found['num_devices'] for rate in best))
 
 
+def stolen(reports: Reports) -> dict[str, list[float | None]]:
+  """Returns the share of processor time that each peer lost in each round.
+
+  None where it is unknown.
+  """
+  return {
+    name: [report.get('stolen') for report in own]
+    for name, own in reports.items()
+  }
+
+
 def shares(reports: Reports, size: int) -> list[dict[str, Any]]:
   """Returns the shares of a training step for each peer of this project.
 

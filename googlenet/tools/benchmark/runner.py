@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from googlenet.errors import UserError
 from googlenet.runtime import progress
-from googlenet.tools.benchmark import process
+from googlenet.tools.benchmark import process, stolen
 from googlenet.tools.benchmark.contenders import OURS, Contender
 from googlenet.tools.benchmark.process import Message, Report
 
@@ -27,6 +27,7 @@ def play(
   reports: Reports,
   changed: Callable[[], None] = lambda: None,
   say: Callable[..., None] = print,
+  ticks: Callable[[], stolen.Ticks | None] = stolen.ticks,
 ) -> None:
   """Runs all peers, one after another, round by round.
 
@@ -41,6 +42,7 @@ def play(
     reports: empty; messages are merged into it as they arrive.
     changed: called after each message.
     say: prints, as `print` does.
+    ticks: returns processor time, to tell what other virtual machines took.
 
   Raises:
     UserError: a peer of this project got bad input, or failed before anything
@@ -53,7 +55,7 @@ def play(
     say(f'round {number}/{rounds}  {contender.name}', flush=True)
     report: Report = {'sizes': {}}
     reports.setdefault(contender.name, []).append(report)
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), ticks()
 
     def tell(message: Message) -> None:
       process.merge(report, message)
@@ -63,6 +65,8 @@ def play(
 
     with progress.working(f'measure  {contender.name}'):
       run(contender, tell)
+    if (share := stolen.share(before, ticks())) is not None:
+      report['stolen'] = share
     if contender.name.startswith(OURS):
       check_ours(contender.name, reports)
     return 'error' not in report

@@ -4,6 +4,7 @@ import textwrap
 from typing import Any
 
 from googlenet.tools.benchmark.contenders import REFERENCE
+from googlenet.tools.benchmark.stolen import WORTH_TELLING
 from googlenet.tools.runs import aligned
 
 _GIB = 2**30
@@ -42,9 +43,26 @@ def render(result: dict[str, Any]) -> str:
     parts.append(textwrap.fill(text, 100))
   elif machine['backend'] != 'cpu' and (machine['num_devices'] or 1) > 1:
     parts.append('torch uses one device, this project uses all')
+  if text := _stolen(result['stolen']):
+    parts.append(textwrap.fill(text, 100))
   if not result['complete']:
     parts.append('not complete: the benchmark did not reach its end')
   return '\n\n'.join(parts)
+
+
+def _stolen(found: dict[str, list[float | None]]) -> str:
+  """Says how much time other virtual machines took, '' if little or unknown."""
+  shares = {
+    name: max(filter(None, own), default=0) for name, own in found.items()
+  }
+  worst = max(shares, key=shares.__getitem__, default='')
+  if shares.get(worst, 0) < WORTH_TELLING:
+    return ''
+  return (
+    f'disturbed: other virtual machines took up to {shares[worst]:.0%} of the '
+    f'processor time ({worst}), so rates are too low and ratios uncertain; '
+    'all shares are in the file below'
+  )
 
 
 def _rates(result: dict[str, Any]) -> str:

@@ -209,6 +209,7 @@ def compose(
     },
     'starts': results.starts(reports, size),
     'shares': results.shares(reports, size),
+    'stolen': results.stolen(reports),
     'torch_left_out': plan.torch_left_out,
     'config': config.to_dict(),
   }
