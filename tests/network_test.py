@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import model_config
+from networks import make, model_config
 
 from googlenet.kernels import onednn
 from googlenet.model import blocks, graph, modules, points, variants
@@ -80,6 +80,14 @@ def test_shapes_are_those_of_init_though_nothing_is_drawn(monkeypatch):
   with pytest.raises(AssertionError):
     jax.eval_shape(network.init, jax.random.key(0), image)
   assert abstract_init(network, (28, 28, 1)) == expected
+
+
+def test_stored_pixels_are_refused():
+  """Weights cast to their uint8 would be zeros."""
+  network, params, state = make((28, 28, 1), variant='tiny')
+  pixels = np.zeros((1, 28, 28, 1), np.uint8)
+  with pytest.raises(AssertionError, match='uint8'):
+    network.apply(params, state, None, pixels, False)
 
 
 def test_parameter_names_are_stable():

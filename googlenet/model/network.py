@@ -43,7 +43,7 @@ class Network(NamedTuple):
   """A network: two pure functions, and what they were made from.
 
   Attributes:
-    init: (rng, images [B, H, W, C]) -> (params, network_state), including
+    init: (rng, float images [B, H, W, C]) -> (params, network_state), including
       auxiliary heads.
     apply: (params, network_state, keys, images, is_training,
       end_points=(), axis_name=None, edit=None) -> (Outputs, network_state).
@@ -109,6 +109,7 @@ def make_network(
     edit: Mapping[str, Edit] | None = None,
   ) -> Outputs:
     chex.assert_rank(images, 4)
+    chex.assert_type(images, float)  # weights would be cast to uint8, to zeros
     taps, collect = points.plan(architecture, common.kernels, end_points, edit)
     context = common._replace(
       is_training=is_training, keys=keys, axis_name=axis_name, taps=taps
@@ -139,9 +140,7 @@ def make_network(
 
 
 def _forward(
-  architecture: rows.Architecture,
-  images: jax.Array,
-  context: Context,
+  architecture: rows.Architecture, images: jax.Array, context: Context
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Applies stages and heads to images [B, H, W, C].
 
