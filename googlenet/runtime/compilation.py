@@ -11,6 +11,7 @@ import jax
 
 from googlenet.runtime.allocator import release_free_memory
 from googlenet.runtime.backend import Options, flags_of, without_flags
+from googlenet.runtime.maps import forget_programs
 from googlenet.runtime.progress import working
 from googlenet.runtime.terminal import warn
 
@@ -131,6 +132,7 @@ def compile_with(options: Options, lowered: Any) -> Any:
   Raises:
     jax.errors.JaxRuntimeError: XLA does not know an option.
   """
+  forget_programs()
   options = without_flags(options, flags_of(os.environ))
   with warnings.catch_warnings():
     warnings.filterwarnings('ignore', message=_UNWRITABLE)
