@@ -225,6 +225,13 @@ def test_edits_that_are_not_allowed(edit, words):
     run(tiny(), edit={'conv_1': edit})
 
 
+def test_two_names_of_an_edited_point_are_refused():
+  twice = {'inception_2a': edits.ablate(0), 'mixed2a': edits.ablate(1)}
+  words = "^edit: 'inception_2a' and 'mixed2a' are the same point: give one "
+  with pytest.raises(UserError, match=words):
+    run(tiny(), edit=twice)
+
+
 @pytest.mark.parametrize('channel', [-1, 1.5, 'a'])
 def test_an_ablated_channel_is_a_whole_number_from_0(channel):
   with pytest.raises(UserError, match=r'^channels=.* is no channel: allowed'):

@@ -192,14 +192,23 @@ def plan(
     edit: by the name of a point, a function from its map to another one.
 
   Raises:
-    UserError: the network has no such point, or it can only be read.
+    UserError: the network has no such point, it can only be read, or two names
+      of one point are edited.
   """
   parts = _parts(architecture) if end_points or edit else {}
   names = {}
   for name in end_points:
     point = resolve(name, architecture)
     names[name] = parts.get(point, (point,))
-  edits = {resolve(name, architecture): f for name, f in (edit or {}).items()}
+  edits, given = {}, {}
+  for name, function in (edit or {}).items():
+    point = resolve(name, architecture)
+    if point in edits:  # one of the two would be lost
+      raise UserError(
+        f'edit: {given[point]!r} and {name!r} are the same point: give one '
+        'function for it'
+      )
+    edits[point], given[point] = function, name
   for name in edits.keys() & parts.keys():
     raise UserError(
       f'{name!r} can only be read: name one of its parts, '
