@@ -142,6 +142,18 @@ def test_other_images_are_refused(tiny, images):
     gradients.gradient(tiny, images)
 
 
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize(
+  'explain',
+  [gradients.gradient, cam.class_activation_map, occlusion.occlusion],
+)
+def test_pixels_are_finite(tiny, explain, value):
+  images = pixels().astype(np.float32)
+  images[0, 3, 3] = value
+  with pytest.raises(UserError, match='^images hold pixels that are no finite'):
+    explain(tiny, images)
+
+
 # ---- Pixels.
 
 
@@ -208,8 +220,19 @@ def test_numbers_out_of_range(tiny):
   for words, given in (('samples=0', (0,)), ('seed=-1', (4, 0.1, -1))):
     with pytest.raises(UserError, match=f'{words} is not allowed'):
       gradients.smoothgrad(tiny, pixels(), 0, *given)
-  with pytest.raises(UserError, match='steps=0 is not allowed'):
-    gradients.integrated_gradients(tiny, pixels(), 0, steps=0)
+  for words, given in (
+    ('steps=0', {'steps': 0}),
+    ('max_steps=0', {'max_steps': 0}),
+    ('max_steps=None', {'max_steps': None}),
+    ('tolerance=nan', {'tolerance': np.nan}),
+    ('tolerance=-1', {'tolerance': -1}),
+    ('tolerance=a', {'tolerance': 'a'}),
+  ):
+    with pytest.raises(UserError, match=f'^{words} is not allowed'):
+      gradients.integrated_gradients(tiny, pixels(), 0, **given)
+  for noise in (np.nan, np.inf, -0.1, '0.1', None, True):
+    with pytest.raises(UserError, match=f'^noise={noise} is not allowed'):
+      gradients.smoothgrad(tiny, pixels(), 0, noise=noise)
 
 
 def test_smoothgrad_is_the_mean_of_gradients_of_noisy_images(tiny):

@@ -144,7 +144,8 @@ def as_float(net: Trained, images: np.ndarray) -> np.ndarray:
   Warns of floats that look like 0 to 1, as other libraries have them.
 
   Raises:
-    UserError: they have another shape or dtype than the network takes.
+    UserError: they have another shape or dtype than the network takes, or a
+      pixel is NaN or infinite.
   """
   found = _checked(net, images)
   if np.asarray(images).dtype.kind == 'f' and 0 < found.max() <= 1:
@@ -170,7 +171,14 @@ def _checked(net: Trained, images: np.ndarray) -> np.ndarray:
       f'images are {images.dtype} {images.shape}; allowed is uint8 or float '
       f'[N, H, W, C] in 0..255, 1 or more of {seen} channel(s)'
     )
-  return np.asarray(images, np.float32)
+  images = np.asarray(images, np.float32)
+  # ReLUs stop the gradient at NaN: the map would be zeros, as if of nothing.
+  if not np.isfinite(images).all():
+    raise UserError(
+      'images hold pixels that are no finite numbers (NaN or infinite): give '
+      'floats in 0..255'
+    )
+  return images
 
 
 def _logits(forward: Forward):

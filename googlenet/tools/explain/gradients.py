@@ -19,7 +19,11 @@ from googlenet.tools.explain import baselines, engine
 from googlenet.tools.explain import target as target_lib
 from googlenet.tools.explain.engine import Forward
 from googlenet.tools.explain.target import PREDICTED, Given
-from googlenet.tools.inference.numbers import MAX_SEED, check_numbers
+from googlenet.tools.inference.numbers import (
+  MAX_SEED,
+  check_from_0,
+  check_numbers,
+)
 from googlenet.tools.inference.trained import Trained
 
 
@@ -145,9 +149,10 @@ def smoothgrad(
     seed: determines the noise, which is the same for every image.
 
   Raises:
-    UserError: images, target, samples or seed are not allowed.
+    UserError: images, target, samples, noise or seed are not allowed.
   """
   check_numbers(samples=(samples, 1), seed=(seed, 0, MAX_SEED))
+  check_from_0(noise=noise)
   shared = np.uint32(seed), np.int32(samples), np.float32(noise)
   return engine.run(net, _smoothgrad, (), scored(net, images, target), shared)
 
@@ -212,9 +217,11 @@ def integrated_gradients(
     max_steps: no more gradients than that, even if the residual is larger.
 
   Raises:
-    UserError: images, target, baseline or steps are not allowed.
+    UserError: images, target, baseline, a number of steps or the tolerance are
+      not allowed.
   """
-  check_numbers(steps=(steps, 1))
+  check_numbers(steps=(steps, 1), max_steps=(max_steps, 1))
+  check_from_0(tolerance=tolerance)
   images, weights = scored(net, images, target)
   starts = baselines.make(net, images, baseline)
   ends = (np.sum(weights * engine.logits(net, x), -1) for x in (images, starts))

@@ -1,5 +1,6 @@
-"""Checks of whole numbers that users give."""
+"""Checks of numbers that users give."""
 
+import math
 import operator
 from typing import Any
 
@@ -35,4 +36,21 @@ def check_numbers(**numbers: tuple[int, ...]) -> None:
       raise UserError(
         f'{name}={value} is not allowed: it takes a whole number from {least}'
         f'{upto}'
+      )
+
+
+def check_from_0(**numbers: float) -> None:
+  """Checks numbers that need not be whole.
+
+  Raises:
+    UserError: one is no number, NaN, infinite or negative.
+  """
+  for name, value in numbers.items():
+    try:
+      number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError):
+      number = math.nan
+    if not 0 <= number < math.inf:
+      raise UserError(
+        f'{name}={value} is not allowed: it takes a finite number from 0'
       )
