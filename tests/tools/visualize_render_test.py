@@ -266,8 +266,29 @@ def test_mistakes_of_the_function(net):
   objective = objectives.class_logit(1)
   with pytest.raises(UserError, match="'fft' is unknown: .*fourier, pixels"):
     render.render(net, objective, parametrization='fft')
-  with pytest.raises(UserError, match='steps=0 is not allowed'):
-    render.render(net, objective, steps=0)
+  for name, value in (('steps', 0), ('redirected_steps', -1)):
+    with pytest.raises(UserError, match=f'^{name}={value} is not allowed'):
+      render.render(net, objective, **{name: value})
+
+
+@pytest.mark.parametrize(
+  ('objective', 'name'),
+  [
+    (objectives.class_logit(1) * np.nan, 'nan logits:1'),
+    (
+      objectives.class_logit(1)
+      + objectives.direction('logits', np.full(10, np.inf)),
+      r'logits:1 \+ logits direction 0',
+    ),
+  ],
+)
+def test_numbers_of_objectives_are_finite(net, objective, name):
+  words = f"^the objective '{name}' holds .* that is NaN or infinite"
+  with pytest.raises(UserError, match=words):
+    render.render(net, objective, steps=1)
+  photo = np.zeros(net.image_shape, np.uint8)
+  with pytest.raises(UserError, match=words):
+    dream.dream(net, photo, objective)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ def checked(
   """Returns objectives as a list.
 
   Raises:
-    UserError: there is none, or something else is given.
+    UserError: there is none, something else is given, or a number in one is NaN
+      or infinite.
   """
   given = [objectives] if isinstance(objectives, Objective) else objectives
   is_list = isinstance(given, Sequence) and not isinstance(given, str)
@@ -45,6 +46,14 @@ def checked(
       f'objectives={shown(objectives)} is not allowed: it takes what '
       "googlenet.tools.visualize.objectives make, such as channel('conv_1', 0)"
     )
+  for objective in given:
+    if not all(
+      np.isfinite(x).all() for x in jax.tree.leaves(objective.parameters)
+    ):
+      raise UserError(
+        f'the objective {shown(objective.names[0])} holds a weight, a vector or'
+        ' a map that is NaN or infinite: give finite numbers'
+      )
   return given
 
 

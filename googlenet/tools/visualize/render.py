@@ -81,6 +81,7 @@ def render(
     steps=(steps, 1),
     seed=(seed, 0, MAX_SEED),
     num_frames=(num_frames, 0),
+    redirected_steps=(redirected_steps, 0),
     batch_size=(_BATCH_SIZE if batch_size is None else batch_size, 1),
   )
   kept = kept_steps(steps, num_frames)
