@@ -137,6 +137,31 @@ def test_an_objective_is_its_formula(name):
   )
 
 
+def test_weights_of_numpy_may_stand_on_either_side():
+  objective = objectives.channel('a', [0, 1, 2, 0])
+  weights = np.array([0.5, 2.0, -1.0, 3.0])
+  for weight in (weights, weights[0]):
+    np.testing.assert_array_equal(
+      value_of(weight * objective), value_of(objective * weight)
+    )
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda place: objectives.neuron('a', 1, place),
+    lambda place: objectives.neuron_direction('a', MAP[0, 0, 0], place),
+  ],
+)
+def test_a_place_is_a_pair_of_whole_numbers(make):
+  np.testing.assert_array_equal(
+    value_of(make(np.array([0, 1]))), value_of(make((0, 1)))
+  )
+  for place in ((0.5, 1), (1,), (1, 1, 1), 3, 'ab', (True, False)):
+    with pytest.raises(UserError, match='^place=.*it takes .row, column., who'):
+      make(place)
+
+
 def test_objectives_join_only_where_images_match():
   three = objectives.channel('a', [1, 2, 3])
   assert (three + objectives.l1()).names[2] == 'a:3 + L1'

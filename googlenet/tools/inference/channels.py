@@ -100,12 +100,27 @@ def check_length(given: int, expected: int) -> None:
     )
 
 
-def check_place(place: Sequence[int], height: int, width: int) -> None:
+def place_of(place: Sequence[int] | np.ndarray) -> tuple[int, int]:
+  """Returns (row, column) of a place as integers.
+
+  Raises:
+    UserError: it is no pair of whole numbers.
+  """
+  is_pair = isinstance(place, Sequence | np.ndarray) and len(place) == 2
+  pair = tuple(map(whole, place)) if is_pair else (None,)
+  if None in pair:
+    raise UserError(
+      f'place={place} is not allowed: it takes (row, column), whole numbers'
+    )
+  return pair
+
+
+def check_place(place: tuple[int, int], height: int, width: int) -> None:
   """Raises UserError if (row, column) is not in a map; JAX would clip it."""
   if not (-height <= place[0] < height and -width <= place[1] < width):
     raise UserError(
-      f'place={tuple(place)} is not in the map: it has {height} rows and '
-      f'{width} columns'
+      f'place={place} is not in the map: it has {height} rows and {width} '
+      'columns'
     )
 
 

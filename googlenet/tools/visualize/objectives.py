@@ -53,6 +53,9 @@ class Objective:
   parameters: Any = ()
   group: int = 1
   channels: tuple[Channel, ...] = ()
+  # Arrays leave `array * objective` to `__rmul__`: they would make an array of
+  # one objective for each number.
+  __array_ufunc__ = None
 
   @property
   def count(self) -> int:
@@ -201,9 +204,10 @@ def neuron(
   """A channel at one position: `place` (row, column), or the centre.
 
   Raises:
-    UserError: an index is no whole number from 0.
+    UserError: an index is no whole number from 0, or `place` no such pair.
   """
   channels, indices = channels_lib.of_point(point, index)
+  place = None if place is None else channels_lib.place_of(place)
   return Objective(
     (point,),
     lambda maps, indices: _pick(_at_centre(maps[point], place), indices),
@@ -270,6 +274,7 @@ def neuron_direction(
   cosine_power: float = 0.0,
 ) -> Objective:
   """As `direction`, at one position only: `place`, or the centre."""
+  place = None if place is None else channels_lib.place_of(place)
   vectors = np.atleast_2d(np.asarray(vectors, np.float32))
   names = tuple(f'{point} direction {i}' for i in range(len(vectors)))
   return Objective(
