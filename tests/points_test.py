@@ -258,7 +258,7 @@ def test_channels_as_text():
   for text, words in {
     '': 'name channels',
     'conv_1:8': 'conv_1 has channels 0 to 7',
-    'conv_1:3-1': 'conv_1 has channels 0 to 7',
+    'conv_1:3-1': 'the range is reversed: give conv_1:1-3',
     'conv_2:1': "'conv_2' is no point of the network, did you mean 'conv_1'",
     'logits:Shir': "'Shir' is no class, did you mean 'Shirt'",
   }.items():

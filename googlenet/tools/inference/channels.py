@@ -192,6 +192,10 @@ def _of_item(
   count = points.shapes(architecture)[point][-1]
   low, high = (0, count - 1) if not numbers else numbers.groups()
   low, high = int(low), int(low if high is None else high)
-  if not low <= high < count:
+  if low > high:
+    raise UserError(
+      f'{flag}={item}: the range is reversed: give {point}:{high}-{low}'
+    )
+  if high >= count:
     raise UserError(f'{flag}={item}: {point} has channels 0 to {count - 1}')
   return [Channel(point, index) for index in range(low, high + 1)]
