@@ -238,6 +238,11 @@ def test_an_ablated_channel_is_a_whole_number_from_0(channel):
     edits.ablate(channel)
 
 
+def test_replaced_channels_are_a_list():
+  with pytest.raises(UserError, match=r'^channels=5 is no list .*such as .5.$'):
+    edits.replace(0.0, 5)
+
+
 def test_channels_as_text():
   architecture = tiny()[0].architecture
 

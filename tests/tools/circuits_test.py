@@ -146,6 +146,7 @@ def test_some_channels_are_those_of_all(tiny):
 @pytest.mark.parametrize(
   ('channels', 'words'),
   [
+    ({'inputs': 3}, '^inputs=3 is no list of channels: give one, such as .3.'),
     ({'inputs': [0, 8]}, '^inputs=8: conv_1 has channels 0 to 7$'),
     ({'outputs': [28]}, '^outputs=28: inception_2a has channels 0 to 27$'),
     ({'outputs': np.array([-1])}, '^outputs=-1 is no channel'),

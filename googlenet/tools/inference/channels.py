@@ -59,8 +59,12 @@ def indices(given: Iterable[int], flag: str) -> list[int]:
   """Returns indices of channels as integers.
 
   Raises:
-    UserError: one is no whole number, or negative.
+    UserError: they are no list, or one is no whole number, or negative.
   """
+  if not isinstance(given, Iterable):
+    raise UserError(
+      f'{flag}={given} is no list of channels: give one, such as [{given}]'
+    )
   found = []
   for index in given:
     number = whole(index)
