@@ -1,6 +1,7 @@
 """What the host makes of images of any size and mode."""
 
 import io
+import struct
 
 import ml_collections
 import numpy as np
@@ -73,6 +74,33 @@ def test_of_32_bits_16_are_known(tmp_path, highest, value):
       reader(path)
   else:
     np.testing.assert_array_equal(reader(path), value)
+
+
+def grey_tiff(samples: list[int], bits: int, photometric: int) -> bytes:
+  """A grey TIFF of one row, with an even number of samples."""
+  data = b''.join(
+    bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255])
+    for a, b in zip(samples[::2], samples[1::2], strict=True)
+  )
+  if bits == 16:
+    data = np.array(samples, '<u2').tobytes()
+  tags = {256: len(samples), 257: 1, 258: bits, 259: 1, 262: photometric}
+  tags |= {273: 8 + 2 + 12 * 8 + 4, 277: 1, 279: len(data)}
+  rows = b''.join(struct.pack('<HHII', tag, 4, 1, x) for tag, x in tags.items())
+  return struct.pack('<2sHIH', b'II', 42, 8, 8) + rows + bytes(4) + data
+
+
+def test_twelve_bits_fill_the_range():
+  """Of 16 bits they would be the lowest: nearly black."""
+  stream = io.BytesIO(grey_tiff([0, 2048, 4080, 4095], 12, 1))
+  read = files.Reader(files.Squeezed((1, 4)), 1)(stream)
+  np.testing.assert_array_equal(read.ravel(), [0, 128, 255, 255])
+
+
+def test_white_as_0_is_refused_where_pillow_does_not_invert():
+  stream = io.BytesIO(grey_tiff([0, 65535], 16, 0))
+  with pytest.raises(files.UnreadableError, match='save it with 0 as black'):
+    files.Reader(images.Whole(2), 1)(stream)
 
 
 def noise(width: int, height: int) -> Image.Image:

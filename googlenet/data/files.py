@@ -38,6 +38,9 @@ _REFUSED = {'EPS'}
 # Some of Pillow's readers read a whole file before they look at its size. Raw
 # images of `MAX_PIXELS` with four channels of 16 bits have 1 GiB.
 _MAX_BYTES = 2**30
+# Tags of TIFF: the bits of a sample, and what a sample of 0 is.
+_BITS, _PHOTOMETRIC = 258, 262
+_WHITE_IS_ZERO = 0
 # What turns a stored image upright, by EXIF orientation.
 _UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -251,14 +254,19 @@ def decoded_bytes(image: Image.Image) -> int:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-  """Keeps the upper 8 bits of 16-bit images; Pillow would clip at 255.
+  """Keeps the upper 8 bits of 12 or 16; Pillow would clip at 255.
 
   Raises:
     UnreadableError: the values are not integers of at most 16 bits, or fill
-      only 8 bits of a TIFF's 32, so their range is unknown.
+      only 8 bits of a TIFF's 32, so their range is unknown; or 0 is white.
   """
   if not image.mode.startswith(('I', 'F')):
     return image
+  tags = getattr(image, 'tag_v2', {})
+  if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits only
+    raise UnreadableError(
+      f'mode {image.mode} with 0 as white: save it with 0 as black'
+    )
   array = np.asarray(image)
   is_integer = np.issubdtype(array.dtype, np.integer)
   is_wide = (image.mode, image.format) == ('I', 'TIFF')
@@ -268,7 +276,9 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
       f'mode {image.mode} with values from {array.min():g} to '
       f'{array.max():g}: save it with whole numbers of 8 or 16 bits'
     )
-  return Image.fromarray((array >> 8).astype(np.uint8))
+  # Pillow stretches samples of 12 bits to 16 in other formats than TIFF.
+  is_12_bits = tags.get(_BITS) == (12,)
+  return Image.fromarray((array >> (4 if is_12_bits else 8)).astype(np.uint8))
 
 
 def make_reader(
