@@ -38,7 +38,7 @@ from googlenet.cli.process import ending, run_tool
 from googlenet.data.splits import some
 from googlenet.errors import UserError, is_full, writing
 from googlenet.fields import LOCAL
-from googlenet.io import checkpoint, pretrained
+from googlenet.io import checkpoint, named, pretrained
 from googlenet.io.workdir import read_classes, write_text
 from googlenet.model import ablations
 from googlenet.model.precision import name_of
@@ -61,7 +61,8 @@ def publish(
   """Writes the folder, completely or not at all.
 
   Args:
-    run: workdir of a finished run, or of an imported network.
+    run: workdir of a finished run, or of an imported network; or its name, see
+      `named.find`.
     folder: path of a new or empty folder.
     license: of the parameters, for the model card, in Hugging Face's words.
     half: whether to store weights in two bytes.
@@ -73,7 +74,7 @@ def publish(
     UserError: the training of `run` is not finished, its last checkpoint is
       damaged, or `folder` is not empty or cannot be made.
   """
-  run, folder = pathlib.Path(run), pathlib.Path(folder)
+  run, folder = pathlib.Path(named.find(run)), pathlib.Path(folder)
   config = config_lib.load(run / 'config.json', with_local=True)
   result = runs.read(str(run)).result
   if not result and not _is_imported(run):
@@ -272,7 +273,7 @@ def main(argv: Sequence[str]) -> int:
   with ending() as end:
     operations.register(options.operations)
     path = publish(options.run, options.folder, options.license, options.half)
-    result = runs.read(options.run).result
+    result = runs.read(named.find(options.run)).result
     scored = 'imported, without scores'
     if result:
       accuracy = rounded(result.get('eval/accuracy'))

@@ -28,7 +28,7 @@ from googlenet import config as config_lib
 from googlenet.cli import command_line
 from googlenet.cli.process import ending, run_tool
 from googlenet.errors import UserError
-from googlenet.io import checkpoint, pretrained
+from googlenet.io import checkpoint, named, pretrained
 from googlenet.tools import operations, runs
 
 # Letters of a cell in a table for people: a network of one's own is a field of
@@ -245,7 +245,7 @@ def main(argv: Sequence[str]) -> int:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('workdirs', nargs='+', help='folders of runs')
+  parser.add_argument('workdirs', nargs='+', help='folders of runs, or names')
   parser.add_argument(
     '--base',
     default='',
@@ -260,7 +260,7 @@ def main(argv: Sequence[str]) -> int:
     operations.register(options.operations)
     trials, base = [], None
     given = load_config(options.base, True) if options.base else None
-    for workdir in options.workdirs:
+    for workdir in map(named.find, options.workdirs):
       try:
         runs.check_no_sweep(workdir)
         if base is None:

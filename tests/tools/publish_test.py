@@ -235,3 +235,11 @@ def test_refusals_leave_nothing(trained_run, tmp_path, capsys, words):
   assert err.count('\n') == 1
   assert words in err
   assert sorted(p for p in tmp_path.rglob('*')) == before
+
+
+def test_a_run_is_named_as_for_the_modes(tmp_path, monkeypatch, capsys):
+  """The message that no folder has the name suggested that same name."""
+  monkeypatch.chdir(tmp_path)
+  assert publish.main(['fmnist28_fast', 'made']) == 0
+  assert 'accuracy 0.9' in capsys.readouterr().out
+  assert (tmp_path / 'made' / 'classes.txt').is_file()

@@ -252,3 +252,12 @@ def test_bad_input_is_one_line(runs, capsys, flags):
   out, err = capsys.readouterr()
   assert not out
   assert err.splitlines()[-1].startswith('error: ')
+
+
+def test_a_run_is_named_as_for_the_modes(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  names = 'fmnist28_fast', 'fmnist28_long'
+  assert trials.main([*names, '--format=json']) == 0
+  found = json.loads(capsys.readouterr().out)['trials']
+  assert all(trial['accuracy'] > 0.9 for trial in found)
+  assert len(found) == 2
