@@ -332,6 +332,17 @@ def test_a_class_map_takes_wordnet_ids(tmp_path):
   assert dataset.class_names == ('tench, Tinca tinca', 'dog')
 
 
+def test_classes_of_one_name_get_their_folders_too(tmp_path):
+  """ImageNet's list has two cranes, which evaluation took for one class."""
+  path = tmp_path / 'list.txt'
+  path.write_text('n02012849 crane\nn01440764 tench\nn03126707 crane\n')
+  names = 'crane (n02012849)', 'tench', 'crane (n03126707)'
+  assert read_class_map(str(path)).names == names
+  path.write_text('a\tx\nb\tx\nc\tx (a)\n')
+  with pytest.raises(UserError, match='several classes of the name x .a.:'):
+    read_class_map(str(path))
+
+
 def test_hidden_and_foreign_files_are_counted(photos, tmp_path):
   there = copy(photos, tmp_path)
   (there / 'train/cat/.DS_Store').touch()
@@ -561,6 +572,10 @@ ARRAYS = {
   'names too few': (
     {'class_names': np.array(['a'])},
     'labels up to 1, but 1 names of classes',
+  ),
+  'names twice': (
+    {'class_names': np.array(['a', 'b', 'a'])},
+    'class_names has several classes of the name a: give each',
   ),
 }
 
@@ -1015,6 +1030,15 @@ def test_parquet_of_wrong_types_is_refused(case, tmp_path):
   for i, part in enumerate(filter(None, parts)):
     parquet.write_table(pa.table(part), tmp_path / f'train-{i}.parquet')
   with pytest.raises(UserError, match=words):
+    tables.open_table('parquet', str(tmp_path), 'train', 'train')
+
+
+def test_parquet_with_one_name_for_two_classes_is_refused(tmp_path):
+  about = {'info': {'features': {'label': {'names': ['a', 'b', 'a']}}}}
+  rows = pa.table({'image': [png()] * 3, 'label': [0, 1, 2]})
+  rows = rows.replace_schema_metadata({'huggingface': json.dumps(about)})
+  parquet.write_table(rows, tmp_path / 'train.parquet')
+  with pytest.raises(UserError, match='several classes of the name a:'):
     tables.open_table('parquet', str(tmp_path), 'train', 'train')
 
 

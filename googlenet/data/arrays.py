@@ -20,6 +20,7 @@ from googlenet.data.splits import (
   Identity,
   Read,
   Source,
+  check_distinct,
   count_classes,
   split_names,
 )
@@ -86,6 +87,7 @@ def _open(
     names = read_class_map(classes).names
   elif _CLASSES in arrays:
     names = tuple(map(str, arrays[_CLASSES].ravel()))
+    check_distinct(names, f'{root}: {_CLASSES}')
   if len(names) < count:
     raise UserError(
       f'{root} has labels up to {count - 1}, but {len(names)} names of classes'

@@ -4,6 +4,7 @@ Either the classes lie in a folder of each split, photos/train/cat/1.jpg, or
 directly in the data set's, photos/cat/1.jpg; then `all` is the only split.
 """
 
+import collections
 import hashlib
 import os
 import re
@@ -14,7 +15,13 @@ import numpy as np
 
 from googlenet.data import files, walk
 from googlenet.data.encoded import Labelled, make_source, natural_key
-from googlenet.data.splits import ONE_SPLIT, Source, some, split_names
+from googlenet.data.splits import (
+  ONE_SPLIT,
+  Source,
+  check_distinct,
+  some,
+  split_names,
+)
 from googlenet.errors import UserError
 from googlenet.runtime.files import named_lines, read_text
 
@@ -80,6 +87,7 @@ def read_class_map(path: str) -> ClassMap:
   A line is the name of the class and its folder, or the two separated by a tab
   (folder first), or a WordNet id and the name, as in ImageNet's own list. As in
   classes.txt of a run, an empty line leaves a class its number, but at the end.
+  To a name that several classes have the folder is added.
 
   Raises:
     UserError: the file cannot be read, is empty, or names a class twice.
@@ -103,7 +111,14 @@ def read_class_map(path: str) -> ClassMap:
   if not pairs or twice:
     what = f'names {some(twice)} twice' if twice else 'names no class'
     raise UserError(f'{shown} {what}; it takes one line per class')
-  return ClassMap(*map(tuple, zip(*pairs, strict=True)))
+  # ImageNet's own list has two cranes, and a run tells classes by their names.
+  counts = collections.Counter(name for _, name in pairs)
+  names = tuple(
+    name if counts[name] == 1 else f'{name} ({folder})'
+    for folder, name in pairs
+  )
+  check_distinct(names, shown)
+  return ClassMap(tuple(folders), names)
 
 
 def open_folder(

@@ -1,5 +1,6 @@
 """The interface of a data source, and the parser of splits."""
 
+import collections
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +70,20 @@ def some(names: Sequence[str], between: str = ', ') -> str:
   shown = between.join(names[:_SHOWN])
   left = len(names) - _SHOWN
   return shown if left <= 0 else f'{shown} and {left:,} more'
+
+
+def check_distinct(class_names: Sequence[str], where: str) -> None:
+  """Checks that no two classes have one name, by which runs tell them apart.
+
+  Raises:
+    UserError: two classes have.
+  """
+  counts = collections.Counter(class_names)
+  if twice := [name for name, count in counts.items() if count > 1]:
+    raise UserError(
+      f'{where} has several classes of the name {some(twice)}: give each class '
+      'a name of its own, there or in a file for config.data.classes'
+    )
 
 
 def count_classes(

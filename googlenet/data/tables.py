@@ -17,7 +17,13 @@ import numpy as np
 
 from googlenet.data.encoded import Encoded, Labelled, make_source, natural_key
 from googlenet.data.folder import ALL, ImageFiles, read_class_map
-from googlenet.data.splits import ONE_SPLIT, Source, some, split_names
+from googlenet.data.splits import (
+  ONE_SPLIT,
+  Source,
+  check_distinct,
+  some,
+  split_names,
+)
 from googlenet.errors import UserError
 from googlenet.runtime.files import open_regular
 
@@ -70,6 +76,7 @@ def open_table(
   read = _READERS[source]
   tables = {name: read(files) for name, files in paths.items()}
   keys, names = _classes(tables, classes)
+  check_distinct(names, root)
   index = {key: label for label, key in enumerate(keys)}
   index |= {str(key): label for key, label in index.items()}
   splits = {}
