@@ -1,4 +1,4 @@
-"""Tells if mean and deviation of a config are not those of its images."""
+"""Tells if mean and deviation of a config do not fit its images."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,33 @@ import ml_collections
 import numpy as np
 
 from googlenet.data.sources import Dataset
+from googlenet.errors import UserError
 from googlenet.input.preprocess import LUMA
 from googlenet.runtime.terminal import warn
 
 # The defaults of configs/fmnist96.py: mean and deviation of Fashion-MNIST.
 _FASHION_MNIST = ((0.2860,), (0.3530,))
 _NUM_IMAGES = 100  # from which the right numbers are estimated
+
+
+def check_counts(data_config: ml_collections.ConfigDict, channels: int) -> None:
+  """Checks that there is one mean and deviation, or one for each channel.
+
+  Args:
+    data_config: the `data` section.
+    channels: number of channels that the network sees.
+
+  Raises:
+    UserError: there is another number of them.
+  """
+  for name in ('mean', 'std'):
+    value = tuple(data_config[name])
+    if len(value) not in (1, channels):
+      allowed = '1' if channels == 1 else f'1 or {channels}'
+      raise UserError(
+        f'config.data.{name}={value} has {len(value)} numbers for images of '
+        f'{channels} channel(s): give {allowed}'
+      )
 
 
 def problem(

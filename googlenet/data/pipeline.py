@@ -6,7 +6,7 @@ written.
 
 import ml_collections
 
-from googlenet.data import batches, classes, images, sources
+from googlenet.data import batches, classes, constants, images, sources
 from googlenet.errors import UserError
 from googlenet.input.preprocess import num_channels
 from googlenet.runtime import memory
@@ -58,13 +58,7 @@ def load_split(
       f'config.data.channels={channels}: {dataset.name} has images of {stored} '
       f'channels, which cannot be converted; give 0 to keep them'
     )
-  for name in ('mean', 'std'):
-    value = tuple(config.data[name])
-    if len(value) not in (1, channels):
-      raise UserError(
-        f'config.data.{name}={value} has {len(value)} numbers for images of '
-        f'{channels} channel(s): give 1 or {channels}'
-      )
+  constants.check_counts(config.data, channels)
   if squares is None:
     check_pixels_are_left(config, field, dataset.image_shape)
   return dataset

@@ -417,3 +417,24 @@ def test_a_data_set_of_other_channels_is_refused(config, tmp_path):
     'takes 1: give --config.data.channels=1, which converts',
   ):
     assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'words'),
+  [
+    ('mean', (0.1, 0.2), 'has 2 numbers for images of 3 channel(s): give 1 or'),
+    ('std', (0.1, 0.2), 'has 2 numbers for images of 3 channel(s): give 1 or'),
+    ('channels', 1, 'gives images of 1 channel(s), and the network in'),
+  ],
+)
+def test_images_of_files_have_the_channels_of_the_network(
+  config, tmp_path, field, value, words
+):
+  """They went to the network, or into an exported file that cannot be run."""
+  config.data.mean = config.data.std = (0.5, 0.5, 0.5)
+  save_run(tmp_path / 'run', config, (28, 28, 3))
+  config.data[field] = value
+  with pytest.raises(UserError) as error:
+    trained.load_run(tmp_path / 'run', config_lib.resolve(config))
+  assert words in str(error.value)
+  assert f'config.data.{field}=' in str(error.value)

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from googlenet import config as config_lib
-from googlenet.data import files, images
+from googlenet.data import constants, files, images
 from googlenet.errors import UserError
 from googlenet.input.preprocess import num_channels
 from googlenet.io import checkpoint, compare, pretrained
@@ -280,9 +280,14 @@ def make_trained(
   class_names: tuple[str, ...],
   stored_shape: tuple[int, int, int] | None,
 ) -> Trained:
-  """Makes a `Trained` from a checkpoint; see the attributes of `Trained`."""
+  """Makes a `Trained` from a checkpoint; see the attributes of `Trained`.
+
+  Raises:
+    UserError: mean or deviation do not fit the channels of the network.
+  """
   size = config.data.image_size
   image_shape = (size, size, pretrained.channels_of(network, restored.params))
+  constants.check_counts(config.data, image_shape[-1])
   return Trained(
     path,
     config,
@@ -312,7 +317,7 @@ def load_run(
     workdir: of the run; nothing is written there.
     config: resolved, used instead of config.json.
     channels: of the images to predict, checked against the checkpoint; None:
-      not checked.
+      they are those of training.
     path: of a checkpoint, used instead of the newest complete one.
 
   Raises:
@@ -332,6 +337,14 @@ def load_run(
       f'images of {channels} channel(s), and the network in {path} takes {seen}'
       f': give --config.data.channels={seen}, which converts the images'
     )
+  stored = pretrained.stored_image_shape(path)
+  of_files = num_channels(config.data, (stored or (seen,))[-1])
+  if channels is None and of_files != seen:
+    raise UserError(
+      f'config.data.channels={config.data.channels} gives images of {of_files} '
+      f'channel(s), and the network in {path} takes {seen}: give '
+      f'--config.data.channels={seen}'
+    )
   for line in compare.edited(workdir, path):
     warn(line)
   return make_trained(
@@ -340,5 +353,5 @@ def load_run(
     network,
     restored,
     class_names,
-    pretrained.stored_image_shape(path),
+    stored,
   )
