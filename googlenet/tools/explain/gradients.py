@@ -221,7 +221,7 @@ def integrated_gradients(
       not allowed.
   """
   check_numbers(steps=(steps, 1), max_steps=(max_steps, 1))
-  check_from_0(tolerance=tolerance)
+  check_from_0(can_be_infinite=True, tolerance=tolerance)
   images, weights = scored(net, images, target)
   starts = baselines.make(net, images, baseline)
   ends = (np.sum(weights * engine.logits(net, x), -1) for x in (images, starts))

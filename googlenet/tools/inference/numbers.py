@@ -39,18 +39,19 @@ def check_numbers(**numbers: tuple[int, ...]) -> None:
       )
 
 
-def check_from_0(**numbers: float) -> None:
+def check_from_0(can_be_infinite: bool = False, **numbers: float) -> None:
   """Checks numbers that need not be whole.
 
   Raises:
-    UserError: one is no number, NaN, infinite or negative.
+    UserError: one is no number, NaN, negative or, unless it can be, infinite.
   """
   for name, value in numbers.items():
     try:
       number = math.nan if isinstance(value, bool | str) else float(value)
     except (TypeError, ValueError):
       number = math.nan
-    if not 0 <= number < math.inf:
+    if not number >= 0 or (number == math.inf and not can_be_infinite):
+      kind = 'number' if can_be_infinite else 'finite number'
       raise UserError(
-        f'{name}={value} is not allowed: it takes a finite number from 0'
+        f'{name}={value} is not allowed: it takes a {kind} from 0'
       )
