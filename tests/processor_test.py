@@ -5,6 +5,7 @@ matrix products in a plain loop: no training step within eight minutes.
 """
 
 import collections
+import pathlib
 import re
 
 import chex
@@ -45,13 +46,25 @@ def test_products_are_float32_where_there_is_no_instruction(
   assert processor.has_amx() == (features == SAPPHIRE_RAPIDS)
 
 
-def test_the_processor_is_that_of_this_machine():
-  try:
-    with open('/proc/cpuinfo', encoding='utf-8') as file:
-      text = file.read()
-  except OSError:
-    text = ''
-  assert processor.has_amx() == bool(re.search(r'\bamx_bf16\b', text))
+@pytest.mark.parametrize(
+  ('text', 'known'),
+  [
+    ('cores\t: 2\nflags\t\t: fpu avx512f amx_bf16\n\n', True),
+    ('flags\t\t: fpu avx512f avx512_bf16_soon\n', False),
+    (None, False),
+  ],
+)
+def test_features_are_those_that_linux_tells(monkeypatch, text, known):
+  def read(path, encoding):
+    assert str(path) == '/proc/cpuinfo'
+    if text is None:
+      raise FileNotFoundError(path)
+    return text
+
+  monkeypatch.setattr(pathlib.Path, 'read_text', read)
+  found = processor.features.__wrapped__()
+  assert ('amx_bf16' in found) == known
+  assert 'avx512_bf16' not in found
 
 
 @pytest.mark.skipif(

@@ -75,8 +75,8 @@ def check_registered(node: Any) -> None:
 class Layer(hk.Module):
   """A registered operation, its parameters under the name of the row.
 
-  All of it is computed in `dtype`, the one of its matrix products, since which
-  of its operations are such products is not known here.
+  It is computed in `dtype`, which the kernels give for matrix products, since
+  nobody knows here whether it has some; None: in the dtype of its map.
   """
 
   def __init__(self, row: rows.Own, dtype: Any = None):

@@ -1,9 +1,9 @@
 """Memory maps of this process, of which XLA needs some for each program.
 
-Linux allows a process 65,530 of them, and LLVM ends it without a word of Python
-when there is none left. Programs that nobody can call any more keep theirs:
-`jax.pmap` never forgets a function (JAX 0.12.0), and a training of the plain
-network leaves 2,450 maps, so that a notebook ended at the 27th.
+Linux allows a process 65,530 of them. When there is none left, LLVM ends the
+process, and Python cannot catch that. Programs that nobody can call any more
+keep theirs: `jax.pmap` never forgets a function (JAX 0.10 and 0.12), and each
+training of the plain network leaves 2,450 maps, enough for 26 in a notebook.
 """
 
 import gc
